@@ -1,0 +1,84 @@
+"""Every error this package raises on purpose. Each says what happened, to what, and what to do now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+Outcome = Literal["not started", "done", "unknown", "user error"]
+"""Did the statement run? What a caller may do next depends on nothing else."""
+
+
+class ImpalaLBError(Exception):
+    """Root of the errors of this package."""
+
+
+class ConfigError(ImpalaLBError):
+    """The configuration, or a login it holds, is wrong: the same call fails again until somebody changes it."""
+
+
+class ScriptError(ImpalaLBError):
+    """A script that cannot be split or sent. Nothing of it was run.
+
+    :param line: line in the script, from 1; ``column`` counts characters in that line, from 1.
+    """
+
+    def __init__(self, message: str, *, line: int, column: int = 1, name: str | None = None) -> None:
+        super().__init__(f"{name or 'script'}, line {line}, column {column}: {message}")
+        self.line = line
+        self.column = column
+
+
+class NoNodeAvailable(ImpalaLBError):
+    """No coordinator could take the work; nothing of it was run.
+
+    :param reasons: node (``host:port``) -> why it was left out.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[str, str] | None = None) -> None:
+        self.reasons = dict(reasons or {})
+        listed = "".join(f"\n  {node}: {why}" for node, why in self.reasons.items())
+        super().__init__(message + listed)
+
+
+class StateUnavailable(ImpalaLBError):
+    """The shared state cannot be reached, or its lock was not free within the deadline."""
+
+
+class StatementFailed(ImpalaLBError):
+    """Statement ``number`` of ``total`` failed. The statements before it are done, those after it were not sent.
+
+    :param outcome: ``"not started"`` (safe to run again anywhere), ``"done"`` (must not be run again),
+        ``"unknown"`` (look before running it again) or ``"user error"`` (no retry can mend it).
+    :param done: one line for each statement that is done, in order.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        number: int,
+        total: int,
+        line: int,
+        node: str,
+        query_id: str | None,
+        outcome: Outcome,
+        done: Sequence[str] = (),
+    ) -> None:
+        self.number, self.total, self.line = number, total, line
+        self.node, self.query_id, self.outcome = node, query_id, outcome
+        self.reason = reason
+        self.done = tuple(done)
+        did_it_run = {
+            "not started": "It was not started",
+            "done": "It is done, and must not be run again",
+            "unknown": "Whether it ran is NOT known: look before it is run again",
+            "user error": "It was refused as it stands: it must be changed",
+        }[outcome]
+        before = f"statements 1 to {number - 1} are done" if number > 2 else "statement 1 is done"
+        after = f"{total - number} after it not sent" if total > number else "it was the last"
+        super().__init__(
+            f"Statement {number} of {total} (line {line}, query {query_id or 'none'}) failed on {node}: {reason}\n"
+            f"{did_it_run}; {before if number > 1 else 'none was run before it'}, {after}."
+            + "".join(f"\n  done: {entry}" for entry in self.done)
+        )
