@@ -1,0 +1,43 @@
+"""A practice cluster on loopback: coordinators that speak HiveServer2, for the demo and for tests of your own DAGs.
+
+::
+
+    from airflow_provider_impala_lb.sandbox import Sandbox
+
+    with Sandbox(nodes=3, lag=2.0) as cluster:
+        os.environ["AIRFLOW_CONN_IMPALA_LB_DEFAULT"] = cluster.connection
+        dag.test()
+        assert [entry["sql"] for entry in cluster.nodes[0].journal() if "sql" in entry] == [...]
+
+What is like Impala, because it is what a client of several coordinators stumbles over: each coordinator is a process
+with its own sessions, which outlive their TCP connections; handles with secrets; the connection limit; graceful
+shutdown; the texts of the errors; the debug web pages; and metadata that reach the other coordinators late
+(see :mod:`airflow_provider_impala_lb.sandbox.catalog`).
+
+What it is NOT: it is not Impala. DuckDB runs the SQL, one process per statement, over Parquet or text files in a local
+directory. No admission control, no executors, no Kudu, Iceberg, HBase or ACID tables, no complex types, no Kerberos, LDAP or
+TLS, no roles and grants, no HTTP transport. Types and functions are those of everyday scripts, not all. It listens on loopback only.
+Never keep data in it that you would miss, and never measure speed with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["Sandbox", "SandboxNode", "serve"]
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.sandbox.cluster import Sandbox, serve
+    from airflow_provider_impala_lb.sandbox.process import SandboxNode
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Sandbox", "serve"):
+        from airflow_provider_impala_lb.sandbox import cluster
+
+        return getattr(cluster, name)
+    if name == "SandboxNode":
+        from airflow_provider_impala_lb.sandbox.process import SandboxNode
+
+        return SandboxNode
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
