@@ -1,0 +1,1 @@
+"""Impala itself: its scripts, its sessions, what its coordinators say of themselves."""

@@ -1,0 +1,129 @@
+"""What impala-shell does with a statement before it sends it, and the commands it never sends.
+
+Source of every rule: ``shell/impala_shell/impala_shell.py``, whose function is named at each. In a script file
+its commands end with ``;`` like SQL (``parse_query_text``), and variables are replaced statement by statement
+after the cut, before anything else is looked at (``onecmd``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+# ``\${var:x}`` is left as it is, backslash included (``replace_variables``). Other ``${...}``, which impala-shell
+# refuses, may be plain SQL text here. No ``{`` or ``$`` in a name: the search stays linear in ``${var:${var:...``.
+_VARIABLE = re.compile(r"(?<!\\)\$\{(?:hive)?var:([^{}$]*)\}", re.IGNORECASE)
+_COMMAND = re.compile(r"[a-z0-9_]+|[!@?:]", re.IGNORECASE)
+_VARIABLE_NAME = re.compile(r"(?:hive)?var:", re.IGNORECASE)
+# ``set_stmt`` of ``sql-parser.cup`` takes a number, a quoted string or one word as the value.
+_SERVER_VALUE = re.compile(r"""[-+]?[\w.]+|'.*'|".*\"""", re.DOTALL)
+
+# ``VALID_SHELL_OPTIONS``: how impala-shell shows results. The server knows none of them.
+_DISPLAY_OPTIONS = {"LIVE_PROGRESS", "LIVE_SUMMARY", "WRITE_DELIMITED", "DELIMITER", "VERBOSE", "VERTICAL"}
+
+_LIST_FILES = "list the .sql files one after another where this script is named, or include them with Jinja"
+_PROFILE = "the task log has the query id and a link to its page on the coordinator, with profile and summary"
+_REMOVE = "remove it, it has nothing to show here"
+_NO_HISTORY = "write the statement out again"
+_INSTEAD = {
+    "source": _LIST_FILES,
+    "src": _LIST_FILES,
+    "shell": "run the command in a task of its own",
+    "!": "run the command in a task of its own",
+    "connect": "remove it: the balancer picks the coordinator for the whole script",
+    "profile": _PROFILE,
+    "summary": _PROFILE,
+    "quit": "remove it: a script ends where its text ends",
+    "exit": "remove it: a script ends where its text ends",
+    "history": _REMOVE,
+    "help": _REMOVE,
+    "?": _REMOVE,
+    "tip": _REMOVE,
+    "version": "remove it, or send 'select version()'",
+    "rerun": _NO_HISTORY,
+    "@": _NO_HISTORY,
+}
+
+
+class Refused(Exception):
+    """``message`` about the script, and ``at``, the offset in its text that it is about."""
+
+    def __init__(self, message: str, at: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.at = at
+
+
+class Shell:
+    """The part of impala-shell a script relies on: its variables, and what it sends for each statement."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = {name.upper(): value for name, value in variables.items()}
+
+    def to_send(self, lead: str, body: str, at: int) -> str | None:
+        """What to send for one statement, or None if it is done with here.
+
+        :param lead: the comments before the SQL, with the blanks after them.
+        :param body: the SQL itself, which begins at ``at`` in the script.
+        :raises Refused: an unknown variable, or a command that only impala-shell can carry out.
+        """
+        if "${" in body or "${" in lead:
+            lead, body = self._replace(lead, at - len(lead)), self._replace(body, at).lstrip()
+            if not body:
+                return None
+        found = _COMMAND.match(body)
+        command = found[0].lower() if found else ""
+        arguments = body[len(command) :].strip()
+        if command == "set":
+            body = self._set(body, arguments, at)
+        elif command == "unset":
+            body = self._unset(body, arguments, at)
+        elif command == "desc":
+            body = f"describe{body[4:]}"  # no statement of the server begins with DESC (``do_desc``)
+        elif command == ":":
+            # The grammar (``admin_fn_stmt``) has ``:shutdown()`` and nothing else.
+            raise Refused("':shutdown' stops a coordinator: run it by impala-shell, on purpose", at)
+        elif command in _INSTEAD:
+            raise Refused(f"'{command}' is a command of impala-shell, not SQL: {_INSTEAD[command]}", at)
+        return lead + body if body else None
+
+    def _replace(self, text: str, at: int) -> str:
+        """Put in the values as they are, in strings and comments too; a value is not looked at again."""
+
+        def value(found: re.Match[str]) -> str:
+            name = found[1]
+            if name.upper() in self._variables:
+                return self._variables[name.upper()]
+            known = ", ".join(sorted(self._variables)) or "none"
+            raise Refused(f"unknown variable {name!r} (known: {known})", at + found.start())
+
+        return _VARIABLE.sub(value, text)
+
+    def _set(self, body: str, arguments: str, at: int) -> str:
+        """``do_set``. Variables and display options stay here, query options go to the server."""
+        option, is_set, value = (part.strip() for part in arguments.partition("="))
+        if prefix := _VARIABLE_NAME.match(option):
+            name = option[prefix.end() :].upper()
+            if not (name and is_set):
+                raise Refused(f"cannot carry out {body!r}: a variable is set by SET VAR:name=value", at)
+            self._variables[name] = value
+            return ""
+        if option.upper() == "OUTPUT_FILE":
+            raise Refused("OUTPUT_FILE is an option of impala-shell: take the rows from the task's result", at)
+        if option.upper() in _DISPLAY_OPTIONS:
+            return ""
+        # impala-shell sends options beside the statement, in any spelling: 80%, root.etl, zstd:3, or nothing.
+        if is_set and not _SERVER_VALUE.fullmatch(value) and not re.search(r"['\"\\]|--|/\*", arguments):
+            return f'SET {option}="{value}"'
+        return body
+
+    def _unset(self, body: str, arguments: str, at: int) -> str:
+        """``do_unset``. The server has no UNSET of one option; the empty string stands for its default."""
+        if prefix := _VARIABLE_NAME.match(arguments):
+            self._variables.pop(arguments[prefix.end() :].strip().upper(), None)
+            return ""
+        if arguments.upper() in _DISPLAY_OPTIONS | {"OUTPUT_FILE"}:
+            return ""
+        if arguments.upper() == "ALL" or not re.fullmatch(r"\w+", arguments):
+            return body
+        return f'SET {arguments}=""'
