@@ -1,0 +1,59 @@
+"""The public :class:`Balancer`: the picker of ``core``, with its store and its connections to Impala."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_impala_lb.core import config as configuration
+from airflow_provider_impala_lb.core.config import Config
+from airflow_provider_impala_lb.core.picker import Pick, Picker
+from airflow_provider_impala_lb.core.store import Store
+from airflow_provider_impala_lb.stores.file import FileStore
+from airflow_provider_impala_lb.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.impala.connection import Connection
+
+__all__ = ["Balancer", "Pick"]
+
+
+class Balancer(Picker):
+    """Picks coordinators, and connects to them. Threads may share one.
+
+    :param password: for ``auth_mechanism`` PLAIN and LDAP; default the environment's ``IMPALA_LB_PASSWORD``.
+    """
+
+    def __init__(self, config: Config, store: Store | None = None, *, password: str | None = None) -> None:
+        super().__init__(config, store or open_store(config))
+        self.password = password if password is not None else os.environ.get("IMPALA_LB_PASSWORD")
+
+    @classmethod
+    def from_config(cls, config: str | Path | Mapping[str, Any] | Config, *, password: str | None = None) -> Balancer:
+        """A balancer from a YAML file's path, or from a mapping with the file's keys.
+
+        :raises ConfigError: names the file, the key, the value, and what is allowed.
+        """
+        if isinstance(config, Mapping):
+            config = configuration.parse(config)
+        elif not isinstance(config, Config):
+            config = configuration.load(config)
+        return cls(config, password=password)
+
+    def connect(self, owner: str = "") -> Connection:
+        """A DB-API connection to a picked node; ``close()`` ends its lease.
+
+        A node that refuses the connection is left out, and the next is picked.
+
+        :raises NoNodeAvailable: none could take it; the error says why for each.
+        """
+        from airflow_provider_impala_lb.impala.connection import connect
+
+        return connect(self, owner)
+
+
+def open_store(config: Config) -> Store:
+    """The store of a configuration: its lock file, or for a single node without one the process's memory."""
+    return FileStore(config.lock_file) if config.lock_file else MemoryStore()

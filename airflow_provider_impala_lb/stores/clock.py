@@ -1,0 +1,61 @@
+"""The store's clock: the file server's time, not the host's, since hosts that share a file disagree.
+
+A lease ends by this clock. A host whose own clock is ten minutes ahead would otherwise end live leases of the others.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+MEASURE_EVERY = 60.0
+
+
+class HostClock:
+    """For a local file system, whose time stamps are the host's own clock."""
+
+    def now(self) -> float:
+        return time.time()
+
+
+class ServerClock:
+    """The time by which the file server stamps files, measured in ``directory`` at once and every 60 s after.
+
+    Between two measurements it runs by the monotonic clock, so a step of the host's clock does not reach it.
+    """
+
+    def __init__(self, directory: str, measure: Callable[[str], float] | None = None) -> None:
+        self._directory = directory
+        self._measure = measure or server_time
+        self._server = self._monotonic = 0.0
+        self._due = float("-inf")
+
+    def now(self) -> float:
+        """Seconds since the epoch. Call it outside the lock: it may create a small file."""
+        monotonic = time.monotonic()
+        if monotonic >= self._due:
+            try:
+                measured = self._measure(self._directory)
+            except OSError:
+                # A directory that may not be written, or is away: the old offset stays; at the start, the host's clock.
+                measured = self._server + monotonic - self._monotonic if self._server else time.time()
+            self._monotonic = monotonic = time.monotonic()
+            self._server = measured
+            self._due = monotonic + MEASURE_EVERY
+        return self._server + monotonic - self._monotonic
+
+
+def server_time(directory: str) -> float:
+    """Let the server stamp a private file with its own "now" (utimensat without a time), and read the stamp."""
+    path = os.path.join(directory, f".impala-lb-clock.{secrets.token_hex(8)}")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.utime(descriptor)
+        return os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            os.unlink(path)

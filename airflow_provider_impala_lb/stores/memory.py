@@ -1,0 +1,34 @@
+"""The state in this process only: for tests, and for a cluster of one node, where there is nothing to share."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from airflow_provider_impala_lb.core.state import State, decode, encode
+from airflow_provider_impala_lb.core.store import Result
+
+
+class MemoryStore:
+    """Keeps the encoded state, as the other stores do, so that a change that raises leaves nothing behind.
+
+    :param clock: returns seconds since the epoch.
+    """
+
+    where = "memory of this process"
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._record = encode(State())
+
+    def transact(self, change: Callable[[State, float], Result]) -> Result:
+        with self._mutex:
+            state = decode(self._record)
+            result = change(state, self._clock())
+            self._record = encode(state)
+            return result
+
+    def read(self) -> tuple[State, float]:
+        return decode(self._record), self._clock()
