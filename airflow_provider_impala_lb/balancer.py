@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from airflow_provider_impala_lb.core import config as configuration
 from airflow_provider_impala_lb.core.config import Config
 from airflow_provider_impala_lb.core.picker import Pick, Picker
@@ -16,6 +18,7 @@ from airflow_provider_impala_lb.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.connection import Connection
+    from airflow_provider_impala_lb.impala.session import Session
 
 __all__ = ["Balancer", "Pick"]
 
@@ -52,6 +55,23 @@ class Balancer(Picker):
         from airflow_provider_impala_lb.impala.connection import connect
 
         return connect(self, owner)
+
+    def open_session(
+        self, address: str, *, database: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> Session:
+        """A session on this node (``host:port``), with the configuration's user and query options.
+
+        :param options: query options over the configuration's.
+        :raises NodeRefused: the node cannot take it, and another one may. :raises ConfigError: a bad login.
+        """
+        from airflow_provider_impala_lb.impala.session import Session
+
+        node = self.config.node(self.known(address))
+        assert node is not None
+        settings = self.config.session
+        if options:
+            settings = msgspec.structs.replace(settings, query_options={**settings.query_options, **options})
+        return Session.open(node, settings, password=self.password, database=database)
 
 
 def open_store(config: Config) -> Store:

@@ -36,9 +36,10 @@ _SPECIAL = re.compile(
     """,
     re.VERBOSE,
 )
-_QUOTED_PART = {q: re.compile(rf"[^{q}\\]*(?:\\[^\r\n][^{q}\\]*){{0,1000}}") for q in "'\"`"}
-_NOT_BLANK = re.compile(r"\S")
+_QUOTED_PART = {q: re.compile(rf"(?:[^{q}\\]+|\\[^\r\n]){{1,1000}}") for q in "'\"`"}
+_LEAD = re.compile(r"\s+|--[^\r\n]*|/\*(?s:.)*?\*/")
 _LINE_END = re.compile(r"[\r\n]")
+_ENDLESS_COMMENT = "the comment that begins here with /* has no end"
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -74,9 +75,9 @@ def split(text: str, variables: Mapping[str, str] | None = None, *, name: str | 
             if sql:
                 statements.append(Statement(line, sql))
     except Refused as refused:
-        line_start = max(text.rfind("\n", 0, refused.at), text.rfind("\r", 0, refused.at)) + 1
-        place = {"line": 1 + _line_ends(text, 0, line_start), "column": 1 + refused.at - line_start}
-        raise ScriptError(refused.message, name=name, **place) from None
+        at = refused.at
+        column = at - max(text.rfind("\n", 0, at), text.rfind("\r", 0, at))
+        raise ScriptError(refused.message, line=1 + _line_ends(text, 0, at), column=column, name=name) from None
     return statements
 
 
@@ -85,88 +86,70 @@ def _cut(text: str) -> Iterator[tuple[int, str, str]]:
 
     :raises Refused: at whatever does not end.
     """
-    begin = first = hint = -1  # offsets in this statement: first character, first of its SQL, last ``-- +``
-    hint_end = 0
     position = 0
     while position < len(text):
-        found = _SPECIAL.search(text, position)
-        special = found.start() if found else len(text)
-        if first < 0 and (plain := _NOT_BLANK.search(text, position, special)):
-            first = plain.start()
-            begin = first if begin < 0 else begin
-        if found is None:
-            break
+        first = _lead_end(text, position)
+        end, hint = _sql_end(text, first)
+        if end > first:
+            body = text[first:end].rstrip()
+            # COMMENTED_PLAN_HINT_END of a ``-- +hint`` is the line end and nothing else: without it a hint at the
+            # end of a statement (``from t -- +schedule_random_replica``) is a syntax error.
+            needs_line_end = hint >= 0 and not _LINE_END.search(text, hint, first + len(body))
+            yield first, text[position:first].lstrip(), body + "\n" * needs_line_end
+        position = end + 1
+
+
+def _lead_end(text: str, position: int) -> int:
+    """Where the blanks and comments at ``position`` end.
+
+    A hint there is taken as a comment, as impala-shell does: no statement begins with one.
+    """
+    while found := _LEAD.match(text, position):
         position = found.end()
+    if text.startswith("/*", position):
+        raise Refused(_ENDLESS_COMMENT, position)
+    return position
+
+
+def _sql_end(text: str, position: int) -> tuple[int, int]:
+    """``(end, hint)``: the offset of the ``;`` that ends the statement, and that of its last ``-- +`` or -1."""
+    hint, hint_end = -1, 0
+    while found := _SPECIAL.search(text, position):
+        special, position = found.span()
         kind = text[special]
         if kind == ";":
-            if first >= 0:
-                yield first, text[begin:first], _body(text, first, special, hint)
-            begin = first = hint = -1
-            continue
-        begin = special if begin < 0 else begin
+            return special, hint
         if kind == "-":
-            if found.lastindex and first >= 0:
-                hint = position
-            elif found.lastindex:
-                position = _end_of_line(text, position)
-        elif kind == "/":
-            if special < hint_end:
-                continue
-            position, is_hint = _comment(text, found)
-            if is_hint and first >= 0:
-                hint_end, position = position, found.end()
-        else:
+            hint = position if found.lastindex else hint
+        elif kind != "/":
             if position == special + 1:
                 position = _quoted_end(text, special)
-            first = special if first < 0 else first
-    if first >= 0:
-        yield first, text[begin:first], _body(text, first, len(text), hint)
-
-
-def _body(text: str, first: int, end: int, hint: int) -> str:
-    """The SQL without the blanks after it, but with the line end that its last ``-- +hint`` needs.
-
-    ``COMMENTED_PLAN_HINT_END`` of such a hint is the line end and nothing else: without it a hint at the very
-    end of a statement (``from t -- +schedule_random_replica``) is a syntax error.
-    """
-    body = text[first:end].rstrip()
-    if hint >= 0 and not _LINE_END.search(text, hint, first + len(body)):
-        return body + "\n"
-    return body
-
-
-def _comment(text: str, found: re.Match[str]) -> tuple[int, bool]:
-    """Where the ``/* */`` that ``found`` begins ends, and whether it is a hint: one line, with a ``+`` first."""
-    start = found.start()
-    end = text.find("*/", start + 2) + 2 if found.lastindex else found.end()
-    if end <= start + 2:
-        raise Refused("the comment that begins here with /* has no end", start)
-    return end, bool(found.lastindex) and not _LINE_END.search(text, start, end)
+        elif position == special + 2:
+            raise Refused(_ENDLESS_COMMENT, special)
+        elif found.lastindex and special >= hint_end:  # no second look for an end from inside a hint
+            end = text.find("*/", special + 2)
+            if end < 0:
+                raise Refused(_ENDLESS_COMMENT, special)
+            if _LINE_END.search(text, special, end):
+                position = end + 2  # a hint stays on one line (``HintContent``): this is a comment
+            else:
+                hint_end = end
+    return len(text), hint
 
 
 def _quoted_end(text: str, start: int) -> int:
     """Where the string or quoted name that begins at ``start`` ends: for those with many escapes, or broken."""
-    quote = text[start]
-    what = "quoted name" if quote == "`" else "string"
-    position = start + 1
-    while True:
-        position = _QUOTED_PART[quote].match(text, position).end()  # type: ignore[union-attr]
-        if text.startswith(quote, position):
-            return position + 1
-        after = text[position + 1 : position + 2]
-        if position >= len(text) - 1:
-            raise Refused(f"the {what} that begins here with {quote} has no end", start)
-        if after in "\r\n":
-            raise Refused(
-                f"the {what} that begins here has a backslash before a line end, which Impala cannot read: "
-                "write \\\\n, or leave the backslash out",
-                start,
-            )
-
-
-def _end_of_line(text: str, position: int) -> int:
-    end = _LINE_END.search(text, position)
-    return end.start() if end else len(text)
+    quote, position = text[start], start + 1
+    while part := _QUOTED_PART[quote].match(text, position):
+        position = part.end()
+    if text.startswith(quote, position):
+        return position + 1
+    what = f"the {'quoted name' if quote == '`' else 'string'} that begins here with {quote}"
+    if position < len(text) - 1:
+        # The lexer's escape is a backslash and a ``.``, which is no line end: there the string falls apart.
+        line = 1 + _line_ends(text, 0, position)
+        raise Refused(f"{what} has a backslash at the end of line {line}: Impala cannot read that, drop it", start)
+    raise Refused(f"{what} has no end", start)
 
 
 def _line_ends(text: str, start: int, end: int) -> int:

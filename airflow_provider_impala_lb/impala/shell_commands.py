@@ -15,8 +15,11 @@ from collections.abc import Mapping
 _VARIABLE = re.compile(r"(?<!\\)\$\{(?:hive)?var:([^{}$]*)\}", re.IGNORECASE)
 _COMMAND = re.compile(r"[a-z0-9_]+|[!@?:]", re.IGNORECASE)
 _VARIABLE_NAME = re.compile(r"(?:hive)?var:", re.IGNORECASE)
-# ``set_stmt`` of ``sql-parser.cup`` takes a number, a quoted string or one word as the value.
-_SERVER_VALUE = re.compile(r"""[-+]?[\w.]+|'.*'|".*\"""", re.DOTALL)
+# A value or a name in one piece, without quotes, and perhaps a comment.
+_PIECE = re.compile(r"([^\s'\"\\`]*?)((?:\s*(?:--|/\*).*)?)", re.DOTALL)
+_WORD = re.compile(r"\w+")
+# What ``set_stmt`` of ``sql-parser.cup`` takes without quotes: one word or a number.
+_PLAIN_VALUE = re.compile(r"\w+|\d+\.\d+")
 
 # ``VALID_SHELL_OPTIONS``: how impala-shell shows results. The server knows none of them.
 _DISPLAY_OPTIONS = {"LIVE_PROGRESS", "LIVE_SUMMARY", "WRITE_DELIMITED", "DELIMITER", "VERBOSE", "VERTICAL"}
@@ -105,16 +108,18 @@ class Shell:
         if prefix := _VARIABLE_NAME.match(option):
             name = option[prefix.end() :].upper()
             if not (name and is_set):
-                raise Refused(f"cannot carry out {body!r}: a variable is set by SET VAR:name=value", at)
+                raise Refused("a variable is set by SET VAR:name=value", at)
             self._variables[name] = value
             return ""
         if option.upper() == "OUTPUT_FILE":
             raise Refused("OUTPUT_FILE is an option of impala-shell: take the rows from the task's result", at)
         if option.upper() in _DISPLAY_OPTIONS:
             return ""
-        # impala-shell sends options beside the statement, in any spelling: 80%, root.etl, zstd:3, or nothing.
-        if is_set and not _SERVER_VALUE.fullmatch(value) and not re.search(r"['\"\\]|--|/\*", arguments):
-            return f'SET {option}="{value}"'
+        # impala-shell sends options beside the statement, so scripts have them in any spelling: 80%, root.etl,
+        # zstd:3, nothing at all. Within a statement those must be strings.
+        found = _PIECE.fullmatch(value)
+        if found and is_set and _WORD.fullmatch(option) and not _PLAIN_VALUE.fullmatch(found[1]):
+            return f'SET {option}="{found[1]}"{found[2]}'
         return body
 
     def _unset(self, body: str, arguments: str, at: int) -> str:
@@ -122,8 +127,9 @@ class Shell:
         if prefix := _VARIABLE_NAME.match(arguments):
             self._variables.pop(arguments[prefix.end() :].strip().upper(), None)
             return ""
-        if arguments.upper() in _DISPLAY_OPTIONS | {"OUTPUT_FILE"}:
-            return ""
-        if arguments.upper() == "ALL" or not re.fullmatch(r"\w+", arguments):
+        found = _PIECE.fullmatch(arguments)
+        if found is None or not _WORD.fullmatch(found[1]) or found[1].upper() == "ALL":
             return body
-        return f'SET {arguments}=""'
+        if found[1].upper() in _DISPLAY_OPTIONS | {"OUTPUT_FILE"}:
+            return ""
+        return f'SET {found[1]}=""{found[2]}'

@@ -1,0 +1,176 @@
+"""DB-API on a picked node: what common-sql's operators, sensors and checks see of a balanced connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_impala_lb.core.picker import Pick
+from airflow_provider_impala_lb.errors import NoNodeAvailable, ScriptError, StatementFailed
+from airflow_provider_impala_lb.impala.label import make_label
+from airflow_provider_impala_lb.impala.outcome import Cancelled, NodeRefused, outcome_of
+from airflow_provider_impala_lb.impala.session import Session, StatementError
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.balancer import Balancer
+
+Parameters = Sequence[Any] | dict[str, Any]
+
+
+def bind(sql: str, parameters: Any, *, line: int = 1) -> str:
+    """``sql`` with impyla's client-side parameters (``%(name)s``, ``:name``, ``?``, ``:1``, ``%s``) put in.
+
+    :raises ScriptError: a parameter is missing or left over; nothing was sent.
+    """
+    if not parameters:
+        return sql
+    from impala.error import ProgrammingError
+    from impala.interface import _bind_parameters
+
+    try:
+        return str(_bind_parameters(sql, parameters))
+    except (KeyError, IndexError, TypeError, ValueError, ProgrammingError) as error:
+        what = f"no parameter {error}" if isinstance(error, KeyError) else str(error)
+        raise ScriptError(
+            f"parameters do not fit the statement: {what} (a literal % is written %%, and ':word' in a string is "
+            "taken for a parameter)",
+            line=line,
+        ) from error
+
+
+class Cursor:
+    """A DB-API cursor, and the HiveServer2 session that is its own: SET and USE last as long as it."""
+
+    def __init__(self, session: Session, pick: Pick | None = None) -> None:
+        self.session = session
+        self.query_id: str | None = None
+        self._pick = pick
+
+    def execute(self, operation: str, parameters: Any = None) -> None:
+        """Run one statement to its end. :raises StatementFailed: says whether it ran."""
+        sql = bind(operation.strip().removesuffix(";"), parameters)
+        label = make_label(1, 1, {})
+        self.query_id = None
+        try:
+            ended = self.session.execute(f"{label} {sql}", on_start=self._started)
+        except (StatementError, Cancelled) as error:
+            raise StatementFailed(
+                str(error),
+                number=1,
+                total=1,
+                line=1,
+                node=self.session.node.address,
+                query_id=self.query_id,
+                outcome=outcome_of(str(error), sql),
+            ) from error
+        self.query_id = ended.query_id
+
+    def _started(self, query_id: str) -> None:
+        self.query_id = query_id
+        if self._pick:
+            self._pick.note(query=query_id)
+
+    def executemany(self, operation: str, seq_of_parameters: Sequence[Any]) -> None:
+        for parameters in seq_of_parameters:
+            self.execute(operation, parameters)
+
+    @property
+    def description(self) -> Any:
+        return self.session.cursor.description
+
+    @property
+    def rowcount(self) -> int:
+        """Rows a DML statement modified, or rows fetched so far; -1 where neither is known."""
+        return int(self.session.cursor.rowcount)
+
+    @property
+    def arraysize(self) -> int:
+        return int(self.session.cursor.arraysize)
+
+    @arraysize.setter
+    def arraysize(self, rows: int) -> None:
+        self.session.cursor.arraysize = rows
+
+    def fetchone(self) -> Any:
+        return self.session.cursor.fetchone()
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        return self.session.cursor.fetchmany(size)
+
+    def fetchall(self) -> Any:
+        return self.session.cursor.fetchall()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.session.cursor)
+
+    def close(self) -> None:
+        self.session.close()
+
+    def __enter__(self) -> Cursor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Connection:
+    """A DB-API connection to one picked node. Each cursor is a session there; ``close()`` ends them and the lease."""
+
+    def __init__(self, balancer: Balancer, pick: Pick, first: Session) -> None:
+        self.pick = pick
+        self._balancer = balancer
+        self._sessions = [first]
+        self._unused: Session | None = first
+
+    def cursor(self) -> Cursor:
+        """A cursor with a session of its own. :raises NodeRefused: the node has stopped taking sessions."""
+        session, self._unused = self._unused, None
+        if session is None:
+            session = self._balancer.open_session(self.pick.node)
+            self._sessions.append(session)
+        return Cursor(session, self.pick)
+
+    def commit(self) -> None:
+        """Impala has no transactions: every statement is done when it has ended."""
+
+    def rollback(self) -> None:
+        """Cannot be done; common-sql calls it after an error, whose own text matters more."""
+
+    def cancel(self, why: str) -> None:
+        """End what runs, over a second connection. Never raises."""
+        for session in self._sessions:
+            session.cancel(why)
+
+    def close(self) -> None:
+        for session in self._sessions:
+            session.close()
+        self.pick.release()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(balancer: Balancer, owner: str) -> Connection:
+    """A connection on a picked node; those that refuse a session are left out, and the next one is picked.
+
+    :raises NoNodeAvailable: all refused. :raises ConfigError: the login was refused.
+    """
+    refused: dict[str, str] = {}
+    while True:
+        try:
+            pick = balancer.acquire(owner, exclude=refused)
+        except NoNodeAvailable:
+            raise NoNodeAvailable(
+                f"No coordinator of {balancer.config.name} could be used; nothing was run", refused
+            ) from None
+        try:
+            return Connection(balancer, pick, balancer.open_session(pick.node))
+        except NodeRefused as error:
+            refused[pick.node] = str(error)
+            pick.release()
+        except BaseException:
+            pick.release()
+            raise

@@ -1,0 +1,150 @@
+"""Did the statement run? Every failure is sorted here, by its text: Impala sends no error codes over HiveServer2.
+
+Texts are matched anywhere in the message, since newer versions wrap them ("Query <id> failed:\\n...").
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import Any
+
+from airflow_provider_impala_lb.errors import ConfigError, Outcome
+
+
+class NodeRefused(Exception):
+    """This coordinator cannot take the work, and nothing of it was run: another one may be tried."""
+
+
+class Cancelled(Exception):
+    """The script was told to stop."""
+
+
+# The node refuses new work; apache/impala, be/src/service/impala-hs2-server.cc and generate_error_codes.py.
+_NODE_REFUSES = re.compile(
+    r"Server is being shut down"  # [120], CheckNotShuttingDown: OpenSession and ExecuteStatement alike
+    r"|Number of sessions for user .* exceeds coordinator limit"
+)
+
+_OUTCOMES: tuple[tuple[Outcome, re.Pattern[str]], ...] = (
+    # CatalogServiceCatalog.java: "has been successfully executed but its effects may have not been broadcast"
+    ("done", re.compile(r"operation has been successfully executed")),
+    (
+        "not started",
+        re.compile(
+            _NODE_REFUSES.pattern + r"|Invalid session id"  # unknown here: the node was restarted, or dropped it
+            r"|Client session expired due to more than"
+            r"|Session is closed|Session has been closed, ignoring query"
+            r"|Rejected query from pool|Admission for query exceeded timeout"
+            r"|Cannot schedule query: no registered backends"
+            # A wrong name, or metadata of another coordinator that has not arrived here yet: a retry tells.
+            r"|Could not resolve (table reference|path|column/field reference)"
+            r"|(Table|Database) does not exist"
+            r"|InconsistentMetadataFetchException|LocalCatalogException|Failed to load metadata for table"
+        ),
+    ),
+    (
+        "user error",
+        re.compile(
+            r"ParseException|AnalysisException|AuthorizationException|Syntax error in line"
+            r"|does not have privileges|is not authorized|exceeds the maximum statement length"
+            r"|Invalid query option"
+        ),
+    ),
+)
+
+_READS = re.compile(r"(select|values|show|describe|explain|with)\b", re.IGNORECASE)
+_SESSION_ONLY = re.compile(r"(set|unset|use)\b", re.IGNORECASE)
+_REPEATABLE = re.compile(r"(refresh|invalidate\s+metadata|compute\s+(incremental\s+)?stats)\b", re.IGNORECASE)
+_LEADING = re.compile(r"(?:\s+|--[^\r\n]*|/\*.*?\*/|\()*", re.DOTALL)
+
+
+def bare(sql: str) -> str:
+    """The statement from its first word on, without the blanks, comments and parentheses before it."""
+    return sql[_LEADING.match(sql).end() :]  # type: ignore[union-attr]  # it matches the empty string
+
+
+def session_only(sql: str) -> bool:
+    """SET and USE: they change the session and nothing else, so a script may begin anew after them."""
+    return bool(_SESSION_ONLY.match(bare(sql)))
+
+
+def changes_nothing(sql: str) -> bool:
+    """True for statements that may run twice without harm: queries, SET, USE, REFRESH and the like."""
+    text = bare(sql)
+    if _READS.match(text):
+        # WITH may lead an INSERT; a name such as "inserted" in a query only makes the answer more careful.
+        return not re.search(r"\b(insert|upsert|update|delete|merge)\b", text, re.IGNORECASE)
+    return bool(_SESSION_ONLY.match(text) or _REPEATABLE.match(text))
+
+
+def outcome_of(message: str, sql: str) -> Outcome:
+    """Sort the failure of a statement that was sent. What no rule knows is unknown, unless the statement only reads."""
+    for outcome, pattern in _OUTCOMES:
+        if pattern.search(message):
+            return outcome
+    return "not started" if changes_nothing(sql) else "unknown"
+
+
+def node_refuses(message: str) -> bool:
+    """True if the coordinator takes no new work: a statement answered so was not started."""
+    return bool(_NODE_REFUSES.search(message))
+
+
+def sort_open_failure(error: Exception, *, seconds: float, login: str) -> Exception:
+    """A failure to connect, log in or open a session, as :class:`NodeRefused` or, for a bad login, ConfigError.
+
+    :param seconds: the open timeout, for the text; ``login`` says who tried and how.
+    """
+    text = str(error) or type(error).__name__
+    # thrift_sasl: "Bad status: 3 (b'Error validating the login')"
+    if re.search(r"Bad status: \d|Error validating the login|SASL|delegate to", text, re.IGNORECASE):
+        return ConfigError(f"the login was refused ({login}): {text}")
+    return NodeRefused(_why(error, text, seconds, login))
+
+
+def _why(error: Exception, text: str, seconds: float, login: str) -> str:
+    from thrift.transport.TTransport import TTransportException
+
+    inner = getattr(error, "inner", None)
+    if isinstance(inner, ConnectionRefusedError):
+        return "connection refused: it is down, or still starting"
+    if isinstance(error, ssl.SSLError) or isinstance(inner, ssl.SSLError):
+        return f"TLS failed: {inner or error}"
+    if isinstance(error, TTransportException):
+        if error.type == TTransportException.NOT_OPEN and isinstance(inner, TimeoutError):
+            return f"no answer to the connection within {seconds:g} s"
+        if error.type == TTransportException.TIMED_OUT:
+            return f"accepted the connection and stayed silent for {seconds:g} s: it is full, or stopped"
+        if error.type == TTransportException.NOT_OPEN and inner is not None:
+            return f"cannot be reached: {inner}"
+        if error.type == TTransportException.END_OF_FILE or isinstance(inner, ConnectionError):
+            return f"closed the connection before a session was open ({login}; does it speak another auth_mechanism?)"
+        if error.type == TTransportException.SIZE_LIMIT:
+            return f"answered in another protocol ({login}; does it want PLAIN or LDAP?)"
+    return " ".join(text.split())
+
+
+def is_transport_failure(error: BaseException) -> bool:
+    """The connection is no longer in step with the server, and must be thrown away.
+
+    After a lost reply impyla reads the next one as if it were it (thrift's sequence ids are never checked), which
+    shows as KeyError, TypeError or TApplicationException.
+    """
+    from thrift.Thrift import TException
+
+    return isinstance(error, (TException, OSError, KeyError, TypeError, AttributeError))
+
+
+def status_error(response: Any) -> str | None:
+    """The error text of a HiveServer2 answer, or None if it is a success."""
+    from impala._thrift_gen.TCLIService.ttypes import TStatusCode
+
+    status = response.status
+    if status.statusCode in (
+        TStatusCode.SUCCESS_STATUS,
+        TStatusCode.SUCCESS_WITH_INFO_STATUS,
+        TStatusCode.STILL_EXECUTING_STATUS,
+    ):
+        return None
+    return status.errorMessage or "an error without a text"

@@ -1,0 +1,260 @@
+"""Run a whole script on one coordinator, in one session, on a node that takes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from logging import Logger, getLogger
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from airflow_provider_impala_lb.core.picker import Pick
+from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
+from airflow_provider_impala_lb.impala.connection import Cursor, bind
+from airflow_provider_impala_lb.impala.label import make_label
+from airflow_provider_impala_lb.impala.outcome import Cancelled, NodeRefused, outcome_of, session_only
+from airflow_provider_impala_lb.impala.script import Statement
+from airflow_provider_impala_lb.impala.session import Session, StatementError
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.balancer import Balancer
+
+OnUnavailable = Literal["move", "wait", "fail"]
+
+MOVE_SECONDS = 10.0
+"""A sticky script moves no sooner than this after its upstream's end. Metadata reach the other coordinators within
+about 2 to 6 s (two statestore rounds at the catalog, one to the coordinator); earlier, rows would silently be missing."""
+_RETRY_SECONDS = 2.0
+
+
+class StatementDone(msgspec.Struct):
+    """A statement that has ended well. ``rows``: modified by DML; ``seconds``: from sending to its end."""
+
+    number: int
+    line: int
+    query_id: str
+    rows: int | None
+    seconds: float
+
+
+class ScriptDone(msgspec.Struct):
+    """A script that has ended well, and where.
+
+    :param results: what the handler made of each statement; empty without a handler.
+    :param descriptions: the cursor's description of each statement; empty without a handler.
+    """
+
+    node: str
+    why: str
+    session: str
+    statements: list[StatementDone]
+    seconds: float
+    results: list[Any] = []
+    descriptions: list[Any] = []
+
+
+class ScriptRun:
+    """One run of one script. :meth:`cancel` may be called from a signal handler or another thread.
+
+    :param owner: who runs it, for the lease.
+    :param tags: for the label of each statement, e.g. ``{"dag": ..., "task": ...}``.
+    :param prefer: the sticky host, ``host:port``. :param on_unavailable: what to do if it cannot take the script:
+        ``"move"`` to another node, no sooner than 10 s after ``upstream_end`` (``time.time()``; unknown: from now);
+        ``"wait"`` for it up to ``session.reconnect_timeout``; or ``"fail"``.
+    :param handler: called with the cursor after each statement, as in common-sql.
+    :param on_session: called once the session is open and before the first statement, and again after a move.
+    """
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        statements: Sequence[Statement],
+        *,
+        owner: str = "",
+        tags: Mapping[str, str] | None = None,
+        session_key: str | None = None,
+        prefer: str | None = None,
+        on_unavailable: OnUnavailable = "move",
+        upstream_end: float | None = None,
+        database: str | None = None,
+        query_options: Mapping[str, Any] | None = None,
+        parameters: Any = None,
+        handler: Callable[[Any], Any] | None = None,
+        on_session: Callable[[Pick, Session], None] | None = None,
+        logger: Logger | None = None,
+    ) -> None:
+        self._balancer = balancer
+        self._statements = statements
+        # Bound before anything is sent: a parameter that is missing in statement 9 must not leave 8 behind.
+        self._texts = [bind(statement.sql, parameters, line=statement.line) for statement in statements]
+        self._owner = owner
+        self._tags = tags or {}
+        self._session_key = session_key
+        self._prefer = balancer.known(prefer) if prefer else None
+        self._on_unavailable = on_unavailable
+        self._upstream_end = upstream_end
+        self._database = database
+        self._options = query_options
+        self._handler = handler
+        self._on_session = on_session
+        self._log = logger or getLogger(__name__)
+        self._session: Session | None = None
+        self._cancelled: str | None = None
+
+    def cancel(self, why: str) -> None:
+        """Stop the run: what runs on the coordinator is cancelled within 4 s, and :meth:`run` raises. Never raises."""
+        self._cancelled = why
+        session = self._session
+        if session is not None:
+            session.cancel(why)
+
+    def run(self) -> ScriptDone:
+        """Run the script to its end.
+
+        :raises NoNodeAvailable: no node took it; nothing was run, and the error says why for each.
+        :raises StatementFailed: which statement, where, whether it ran, and what is done.
+        :raises ConfigError: the login was refused.
+        """
+        left_out: dict[str, str] = {}
+        prefer, wait_until = self._prefer, time.monotonic() + self._balancer.config.session.reconnect_timeout
+        while True:
+            self._check_cancelled()
+            with self._acquire(prefer, left_out) as pick:
+                try:
+                    return self._run_on(pick)
+                except NodeRefused as error:
+                    why = str(error)
+            self._log.warning("%s cannot take the script, nothing of it was run there: %s", pick.node, why)
+            if pick.node == prefer:
+                if self._on_unavailable == "fail":
+                    raise NoNodeAvailable(
+                        "The host to stick to cannot take the script, and on_unavailable is 'fail'; nothing was run",
+                        {pick.node: why},
+                    )
+                if self._on_unavailable == "wait":
+                    self._wait_for(pick.node, why, wait_until)
+                    continue
+                self._wait_to_move(pick.node)
+                prefer = None
+            left_out[pick.node] = why
+
+    def _acquire(self, prefer: str | None, left_out: Mapping[str, str]) -> Pick:
+        try:
+            pick = self._balancer.acquire(self._owner, session_key=self._session_key, prefer=prefer, exclude=left_out)
+        except NoNodeAvailable:
+            raise NoNodeAvailable(
+                f"No coordinator of {self._balancer.config.name} could take the script; nothing was run", left_out
+            ) from None
+        self._log.info("Picked %s (%s)", pick.node, pick.why)
+        return pick
+
+    def _run_on(self, pick: Pick) -> ScriptDone:
+        start = time.monotonic()
+        with self._balancer.open_session(pick.node, database=self._database, options=self._options) as session:
+            self._session = session
+            try:
+                self._check_cancelled()
+                pick.note(session=session.id)
+                self._log.info(
+                    "Session %s on %s as %s%s",
+                    session.id,
+                    pick.node,
+                    session.user,
+                    f", {session.web}/sessions" if session.web else "",
+                )
+                if self._on_session:
+                    self._on_session(pick, session)
+                done = ScriptDone(pick.node, pick.why, session.id, [], 0.0)
+                for number in range(1, len(self._statements) + 1):
+                    self._run_statement(number, session, pick, done)
+                done.seconds = time.monotonic() - start
+                return done
+            finally:
+                self._session = None
+
+    def _run_statement(self, number: int, session: Session, pick: Pick, done: ScriptDone) -> None:
+        statement, total = self._statements[number - 1], len(self._statements)
+        sql = self._texts[number - 1]
+
+        def started(query_id: str) -> None:
+            pick.note(query=query_id)
+            self._log.info(
+                "[%d/%d] line %d: query %s started on %s%s",
+                number,
+                total,
+                statement.line,
+                query_id,
+                pick.node,
+                f", {session.web}/query_plan?query_id={query_id}" if session.web else "",
+            )
+
+        try:
+            ended = session.execute(f"{make_label(number, total, self._tags)} {sql}", on_start=started)
+            if self._handler:
+                cursor = Cursor(session, pick)
+                cursor.query_id = ended.query_id
+                done.results.append(self._handler(cursor))
+                done.descriptions.append(cursor.description)
+            warnings = ended.warnings or session.finish()[0]
+        except StatementError as error:
+            if error.refused and all(session_only(text) for text in self._texts[: number - 1]):
+                raise NodeRefused(str(error)) from error
+            raise self._failed(number, pick, str(error), error.query_id, sql, done) from error
+        except Cancelled as error:
+            raise self._failed(number, pick, f"cancelled: {error}", session.query_id, sql, done) from error
+        rows = "" if ended.rows is None else f", {ended.rows} rows"
+        self._log.info("[%d/%d] query %s ended%s, %.2f s", number, total, ended.query_id, rows, ended.seconds)
+        if warnings:
+            self._log.warning("[%d/%d] %s", number, total, warnings)
+        done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
+
+    def _failed(
+        self, number: int, pick: Pick, reason: str, query_id: str | None, sql: str, done: ScriptDone
+    ) -> StatementFailed:
+        return StatementFailed(
+            reason,
+            number=number,
+            total=len(self._statements),
+            line=self._statements[number - 1].line,
+            node=pick.node,
+            query_id=query_id,
+            outcome=outcome_of(reason, sql),
+            done=[
+                f"{entry.number} (line {entry.line}, query {entry.query_id}"
+                + (f", {entry.rows} rows)" if entry.rows is not None else ")")
+                for entry in done.statements
+            ],
+        )
+
+    def _wait_to_move(self, node: str) -> None:
+        """Until the other coordinators have had time to learn what the upstream did on this one."""
+        end = self._upstream_end if self._upstream_end is not None else time.time()
+        wait = min(max(end + MOVE_SECONDS - time.time(), 0.0), MOVE_SECONDS)
+        self._log.warning(
+            "Moving away from %s, the host to stick to. Waiting %.1f s first, until %g s after the upstream's end: before "
+            "that, other coordinators may not see all that it wrote, and rows would silently be missing",
+            node,
+            wait,
+            MOVE_SECONDS,
+        )
+        self._sleep(wait)
+
+    def _wait_for(self, node: str, why: str, wait_until: float) -> None:
+        if time.monotonic() >= wait_until:
+            raise NoNodeAvailable(
+                "The host to stick to did not take the script within "
+                f"{self._balancer.config.session.reconnect_timeout:g} s (session.reconnect_timeout); nothing was run",
+                {node: why},
+            )
+        self._sleep(_RETRY_SECONDS)
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._check_cancelled()
+            time.sleep(min(left, 0.2))
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled is not None:
+            raise NoNodeAvailable(f"cancelled before the script began ({self._cancelled}); nothing was run")

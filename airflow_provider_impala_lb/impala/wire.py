@@ -1,0 +1,92 @@
+"""One connection to one coordinator, by impyla, with time limits that hold.
+
+What impyla 0.24 does that has to be known here (its source, and measured):
+
+* ``timeout`` is one value for TCP connect and for every read; ``retries`` multiplies it, so it is 1 here.
+* An RPC on a closed socket opens it anew, silently; replies carry no sequence id that anybody checks. So after any
+  transport failure the connection is thrown away, never used again.
+* With ``use_ssl`` alone the server's certificate is not verified.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import socket
+from logging import getLogger
+from typing import Any
+
+from airflow_provider_impala_lb.core.config import Node, SessionConfig
+
+log = getLogger(__name__)
+
+_KEEPALIVE_IDLE = 60
+
+
+class Wire:
+    """A connection that is logged in. ``client`` is impyla's generated HiveServer2 client; ``service`` its holder."""
+
+    def __init__(self, node: Node, session: SessionConfig, password: str | None, timeout: float) -> None:
+        """Connect and log in, within ``timeout`` seconds each. Raises whatever thrift and the socket raise."""
+        from impala import dbapi
+
+        ssl_options = {}
+        if session.use_ssl:
+            ssl_options = {"use_ssl": True, "ca_cert": session.ca_cert}
+            if session.verify_cert and not session.ca_cert:
+                ssl_options["verify_cert"] = True
+        uses_password = session.auth_mechanism in ("PLAIN", "LDAP")
+        self.connection = dbapi.connect(
+            host=node.host,
+            port=node.port,
+            timeout=timeout,
+            auth_mechanism=session.auth_mechanism,
+            user=user_of(session) if uses_password else None,
+            password=(password or "") if uses_password else None,
+            kerberos_service_name=session.kerberos_service_name,
+            krb_host=session.krb_host,
+            retries=1,
+            **ssl_options,
+        )
+        self.service = self.connection.service
+        self.client = self.service.client
+        self._socket = _innermost(self.client)
+        # A firewall drops idle connections after some minutes: a statement of three hours is polled, a slow one to
+        # plan is not. Impala itself sends probes only since 2025, every 600 s (IMPALA-14031).
+        handle = getattr(self._socket, "handle", None)
+        if handle is not None:
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
+
+    def limit(self, seconds: float) -> None:
+        """From now on no read or write waits longer than this."""
+        self._socket.setTimeout(max(seconds, 0.01) * 1000)
+
+    def close(self) -> None:
+        """Close the socket; the session on it lives on until it is closed, or the server gives it up."""
+        self.connection.close()
+
+
+def user_of(session: SessionConfig) -> str:
+    """Whom the session belongs to. Never left to impyla, which on NOSASL takes the operating system's user
+    whatever the login says (impyla#188)."""
+    return session.user or getpass.getuser()
+
+
+def _innermost(client: Any) -> Any:
+    """thrift's socket below the buffering or SASL transport, for its time limit."""
+    transport = client._iprot.trans
+    while not hasattr(transport, "setTimeout"):
+        transport = getattr(transport, "_TBufferedTransport__trans", None) or transport._trans
+    return transport
+
+
+class _Quiet(logging.Filter):
+    """impyla logs a traceback for a call that fails; the caller here says it in one line, with what follows."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(("RPC failed", "Failed to open transport"))
+
+
+getLogger("impala.hiveserver2").addFilter(_Quiet())
