@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from airflow_provider_impala_lb.errors import ScriptError
-from airflow_provider_impala_lb.impala.shell_commands import Refused, Shell
+from airflow_provider_impala_lb.impala.shell_commands import Refused, Shell, lead_end
 
 # One search jumps to the next character that may change the meaning of a ``;`` and takes the whole token with
 # it. Every alternative begins with a plain character, which lets ``re`` skip ordinary text at C speed.
@@ -37,7 +37,6 @@ _SPECIAL = re.compile(
     re.VERBOSE,
 )
 _QUOTED_PART = {q: re.compile(rf"(?:[^{q}\\]+|\\[^\r\n]){{1,1000}}") for q in "'\"`"}
-_LEAD = re.compile(r"\s+|--[^\r\n]*|/\*(?s:.)*?\*/")
 _LINE_END = re.compile(r"[\r\n]")
 _ENDLESS_COMMENT = "the comment that begins here with /* has no end"
 
@@ -88,7 +87,9 @@ def _cut(text: str) -> Iterator[tuple[int, str, str]]:
     """
     position = 0
     while position < len(text):
-        first = _lead_end(text, position)
+        first = lead_end(text, position)
+        if text.startswith("/*", first):
+            raise Refused(_ENDLESS_COMMENT, first)
         end, hint = _sql_end(text, first)
         if end > first:
             body = text[first:end].rstrip()
@@ -97,18 +98,6 @@ def _cut(text: str) -> Iterator[tuple[int, str, str]]:
             needs_line_end = hint >= 0 and not _LINE_END.search(text, hint, first + len(body))
             yield first, text[position:first].lstrip(), body + "\n" * needs_line_end
         position = end + 1
-
-
-def _lead_end(text: str, position: int) -> int:
-    """Where the blanks and comments at ``position`` end.
-
-    A hint there is taken as a comment, as impala-shell does: no statement begins with one.
-    """
-    while found := _LEAD.match(text, position):
-        position = found.end()
-    if text.startswith("/*", position):
-        raise Refused(_ENDLESS_COMMENT, position)
-    return position
 
 
 def _sql_end(text: str, position: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 # ``\${var:x}`` is left as it is, backslash included (``replace_variables``). Other ``${...}``, which impala-shell
 # refuses, may be plain SQL text here. No ``{`` or ``$`` in a name: the search stays linear in ``${var:${var:...``.
 _VARIABLE = re.compile(r"(?<!\\)\$\{(?:hive)?var:([^{}$]*)\}", re.IGNORECASE)
+_LEAD = re.compile(r"\s+|--[^\r\n]*|/\*(?s:.)*?\*/")
 _COMMAND = re.compile(r"[a-z0-9_]+|[!@?:]", re.IGNORECASE)
 _VARIABLE_NAME = re.compile(r"(?:hive)?var:", re.IGNORECASE)
 # A value or a name in one piece, without quotes, and perhaps a comment.
@@ -48,6 +49,16 @@ _INSTEAD = {
 }
 
 
+def lead_end(text: str, position: int) -> int:
+    """Where the blanks and comments at ``position`` end (``strip_leading_comment``).
+
+    A hint there is taken as a comment, as impala-shell does: no statement begins with one.
+    """
+    while found := _LEAD.match(text, position):
+        position = found.end()
+    return position
+
+
 class Refused(Exception):
     """``message`` about the script, and ``at``, the offset in its text that it is about."""
 
@@ -71,9 +82,10 @@ class Shell:
         :raises Refused: an unknown variable, or a command that only impala-shell can carry out.
         """
         if "${" in body or "${" in lead:
-            lead, body = self._replace(lead, at - len(lead)), self._replace(body, at).lstrip()
-            if not body:
-                return None
+            # A value may bring comments of its own, or be all there was.
+            text = self._replace(lead, at - len(lead)) + self._replace(body, at)
+            first = lead_end(text, 0)
+            lead, body = text[:first], text[first:]
         found = _COMMAND.match(body)
         command = found[0].lower() if found else ""
         arguments = body[len(command) :].strip()
