@@ -24,7 +24,7 @@ OnUnavailable = Literal["move", "wait", "fail"]
 
 MOVE_SECONDS = 10.0
 """A sticky script moves no sooner than this after its upstream's end. Metadata reach the other coordinators within
-about 2 to 6 s (two statestore rounds at the catalog, one to the coordinator); earlier, rows would silently be missing."""
+about 2 to 6 s (two statestore rounds at the catalog, one to the coordinator); earlier, rows are silently missing."""
 _RETRY_SECONDS = 2.0
 
 
@@ -64,6 +64,7 @@ class ScriptRun:
         ``"wait"`` for it up to ``session.reconnect_timeout``; or ``"fail"``.
     :param handler: called with the cursor after each statement, as in common-sql.
     :param on_session: called once the session is open and before the first statement, and again after a move.
+    :param on_statement: called when a statement has ended well.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class ScriptRun:
         parameters: Any = None,
         handler: Callable[[Any], Any] | None = None,
         on_session: Callable[[Pick, Session], None] | None = None,
+        on_statement: Callable[[StatementDone], None] | None = None,
         logger: Logger | None = None,
     ) -> None:
         self._balancer = balancer
@@ -98,6 +100,7 @@ class ScriptRun:
         self._options = query_options
         self._handler = handler
         self._on_session = on_session
+        self._on_statement = on_statement
         self._log = logger or getLogger(__name__)
         self._session: Session | None = None
         self._cancelled: str | None = None
@@ -194,10 +197,14 @@ class ScriptRun:
             if self._handler:
                 cursor = Cursor(session, pick)
                 cursor.query_id = ended.query_id
-                done.results.append(self._handler(cursor))
+                done.results.append(session.fetch(self._handler, cursor))
                 done.descriptions.append(cursor.description)
             warnings = ended.warnings or session.finish()[0]
         except StatementError as error:
+            if outcome_of(str(error), sql) == "done":
+                self._log.warning("[%d/%d] is done, with a warning: %s", number, total, error)
+                done.statements.append(StatementDone(number, statement.line, error.query_id or "", None, 0.0))
+                return
             if error.refused and all(session_only(text) for text in self._texts[: number - 1]):
                 raise NodeRefused(str(error)) from error
             raise self._failed(number, pick, str(error), error.query_id, sql, done) from error
@@ -208,6 +215,8 @@ class ScriptRun:
         if warnings:
             self._log.warning("[%d/%d] %s", number, total, warnings)
         done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
+        if self._on_statement:
+            self._on_statement(done.statements[-1])
 
     def _failed(
         self, number: int, pick: Pick, reason: str, query_id: str | None, sql: str, done: ScriptDone
@@ -232,8 +241,8 @@ class ScriptRun:
         end = self._upstream_end if self._upstream_end is not None else time.time()
         wait = min(max(end + MOVE_SECONDS - time.time(), 0.0), MOVE_SECONDS)
         self._log.warning(
-            "Moving away from %s, the host to stick to. Waiting %.1f s first, until %g s after the upstream's end: before "
-            "that, other coordinators may not see all that it wrote, and rows would silently be missing",
+            "Moving away from %s, the host to stick to. Waiting %.1f s first, until %g s after the upstream's end: "
+            "before that, other coordinators may not see all that it wrote, and rows would silently be missing",
             node,
             wait,
             MOVE_SECONDS,

@@ -161,6 +161,20 @@ class Session:
         warnings, rows = self.finish()
         return Ended(query_id, rows, seconds, warnings)
 
+    def fetch(self, handler: Callable[[Any], Any], cursor: Any) -> Any:
+        """What ``handler`` makes of the last statement's rows.
+
+        :raises StatementError: the rows could not be fetched. What else the handler raises passes through.
+        """
+        from impala.error import Error
+        from thrift.Thrift import TException
+
+        try:
+            return self._call(handler, cursor)
+        except (Error, TException) as error:
+            self._check_cancelled()
+            raise StatementError(f"it ran, fetching its rows failed: {error}", query_id=self.query_id) from error
+
     def finish(self) -> tuple[str, int | None]:
         """Close the last statement if it is still open. Returns its warnings, and the rows it modified."""
         cursor = self.cursor

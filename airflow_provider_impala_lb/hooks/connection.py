@@ -1,0 +1,90 @@
+"""An Airflow connection as a configuration. Its extra takes the keys of the configuration file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_provider_impala_lb.core import config as configuration
+from airflow_provider_impala_lb.core.config import Config
+from airflow_provider_impala_lb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+# A plain `impala` connection carries impyla's own arguments in its extra, as the official provider passes them on.
+_IMPYLA_KEYS = {
+    "auth_mechanism": "auth_mechanism",
+    "use_ssl": "use_ssl",
+    "ca_cert": "ca_cert",
+    "verify_cert": "verify_cert",
+    "kerberos_service_name": "kerberos_service_name",
+    "krb_host": "krb_host",
+    "timeout": "rpc_timeout",
+}
+
+
+def config_of(connection: Connection) -> Config:
+    """The configuration an Airflow connection stands for.
+
+    ``host`` is ``c1:21050,c2:21050`` (``port`` is the default), ``login`` the session's user, ``schema`` its database;
+    the extra holds the other keys, or ``config_file``, the path of a file with all of them. A connection of type
+    ``impala`` works too, as a cluster of one.
+
+    :raises ConfigError: names the connection, the key, the value, and what is allowed.
+    """
+    source = f"connection {connection.conn_id}"
+    extra = _extra(connection, source)
+    path = extra.pop("config_file", None)
+    if path is not None:
+        if extra or connection.host:
+            also = ", ".join((["host"] if connection.host else []) + sorted(extra))
+            raise ConfigError(f"{source}: config_file: the file holds all keys, but the connection also has {also}")
+        config = configuration.load(path)
+        changed = {"user": connection.login, "database": connection.schema}
+        session = msgspec.structs.replace(config.session, **{key: value for key, value in changed.items() if value})
+        return msgspec.structs.replace(config, session=session)
+    if connection.host:
+        if "nodes" in extra:
+            raise ConfigError(f"{source}: nodes: the nodes are in host already; name them in one place")
+        extra["nodes"] = [part.strip() for part in connection.host.split(",") if part.strip()]
+    if connection.port:
+        extra.setdefault("port", connection.port)
+    extra.setdefault("name", connection.conn_id)
+    session_keys = extra.get("session", {})
+    if isinstance(session_keys, dict):
+        filled = dict(session_keys)
+        if connection.login:
+            filled["user"] = connection.login
+        if connection.schema:
+            filled["database"] = connection.schema
+        extra["session"] = filled
+    return configuration.parse(extra, source=source)
+
+
+def unused_password(config: Config, password: str | None) -> str | None:
+    """What to warn of if the connection has a password that its auth_mechanism does not send; else None."""
+    mechanism = config.session.auth_mechanism
+    if not password or mechanism in ("PLAIN", "LDAP"):
+        return None
+    return (
+        f"{config.name}: the password is not used by auth_mechanism {mechanism}, so nobody checks it; "
+        "for a login by password set session.auth_mechanism to LDAP (or PLAIN)"
+    )
+
+
+def _extra(connection: Connection, source: str) -> dict[str, Any]:
+    try:
+        extra = connection.extra_dejson
+    except Exception as error:
+        raise ConfigError(f"{source}: extra: is not JSON") from error
+    # A form saves its empty fields too.
+    extra = {key: value for key, value in extra.items() if value not in (None, "")}
+    if connection.conn_type == "impala":
+        session = dict(extra.pop("session", {}))
+        for theirs, ours in _IMPYLA_KEYS.items():
+            if theirs in extra:
+                session[ours] = extra.pop(theirs)
+        extra["session"] = session
+    return extra

@@ -1,0 +1,235 @@
+"""A DB-API hook for a cluster of Impala coordinators: each run, and each connection, is on one picked node."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from airflow.providers.common.sql.hooks.handlers import return_single_query_results
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+from airflow_provider_impala_lb.balancer import Balancer
+from airflow_provider_impala_lb.errors import ImpalaLBError, ScriptError
+from airflow_provider_impala_lb.hooks.connection import config_of, unused_password
+from airflow_provider_impala_lb.impala.script import Statement, split
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.impala.connection import Connection as BalancedConnection
+    from airflow_provider_impala_lb.impala.run import ScriptDone, ScriptRun
+
+T = TypeVar("T")
+
+
+class ImpalaLBHook(DbApiHook):
+    """Every common-sql operator, sensor, check and transfer works on such a connection, balanced.
+
+    :param impala_lb_conn_id: a connection of type ``impala_lb``, or a plain ``impala`` one (a cluster of one).
+    :param schema: the database, instead of the connection's.
+    :param kwargs: taken and ignored, since common-sql's operators pass each key of the connection's extra.
+    """
+
+    conn_name_attr = "impala_lb_conn_id"
+    default_conn_name = "impala_lb_default"
+    conn_type = "impala_lb"
+    hook_name = "Impala (balanced)"
+    supports_autocommit = False
+    strip_semicolon = True
+
+    def __init__(self, *args: Any, schema: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, schema=schema, **kwargs)
+        self.schema = schema
+        self.host: str | None = None
+        """The node of the last run, ``host:port``."""
+        self.query_ids: list[str] = []
+        """Query ids of the last run, in order."""
+
+    @cached_property
+    def balancer(self) -> Balancer:
+        """:raises ConfigError: names the connection, the key, the value, and what is allowed."""
+        config = config_of(self.connection)
+        unused = unused_password(config, self.connection.password)
+        if unused:
+            self.log.warning(unused)
+        return Balancer(config, password=self.connection.password)
+
+    def get_conn(self) -> BalancedConnection:
+        """A DB-API connection to a picked node; ``close()`` ends its lease.
+
+        :raises NoNodeAvailable: no coordinator took it; the error says why for each.
+        """
+        return self.balancer.connect(owner(tags_from_environment()))
+
+    @overload
+    def run(
+        self,
+        sql: str | Iterable[str],
+        autocommit: bool = ...,
+        parameters: Iterable[Any] | Mapping[str, Any] | None = ...,
+        handler: None = ...,
+        split_statements: bool = ...,
+        return_last: bool = ...,
+    ) -> None: ...
+
+    @overload
+    def run(
+        self,
+        sql: str | Iterable[str],
+        autocommit: bool = ...,
+        parameters: Iterable[Any] | Mapping[str, Any] | None = ...,
+        handler: Callable[[Any], T] = ...,
+        split_statements: bool = ...,
+        return_last: bool = ...,
+    ) -> Any: ...
+
+    def run(
+        self,
+        sql: str | Iterable[str],
+        autocommit: bool = False,
+        parameters: Iterable[Any] | Mapping[str, Any] | None = None,
+        handler: Callable[[Any], T] | None = None,
+        split_statements: bool = True,
+        return_last: bool = True,
+    ) -> Any:
+        """Run a script, or a list of them, on one node in one session. Parameters and results as in common-sql.
+
+        :param split_statements: cut by Impala's own lexer rules, hints kept; False sends each text as it is.
+        :param autocommit: ignored: Impala has no transactions, each statement is done when it has ended.
+        :raises ScriptError: cannot be split, or a parameter does not fit; nothing was run.
+        :raises StatementFailed: which statement, where, whether it ran, and what is done.
+        :raises NoNodeAvailable: no coordinator took it; nothing was run.
+        """
+        run = self.script_run(
+            statements(sql, split_statements=split_statements),
+            parameters=parameters,
+            handler=handler,
+            tags=tags_from_environment(),
+        )
+        return self.results(run.run(), sql, split_statements, return_last)
+
+    def script_run(self, script: list[Statement], *, tags: Mapping[str, str], **options: Any) -> ScriptRun:
+        """A run of ``script`` on this connection. Options as :class:`~..impala.run.ScriptRun`; not started yet."""
+        from airflow_provider_impala_lb.impala.run import ScriptRun
+
+        options.setdefault("database", self.schema)
+        if isinstance(options.get("parameters"), Iterable) and not isinstance(options["parameters"], (Mapping, str)):
+            options["parameters"] = list(options["parameters"])
+        return ScriptRun(self.balancer, script, owner=owner(tags), tags=tags, logger=self.log, **options)
+
+    def results(self, done: ScriptDone, sql: Any, split_statements: bool | None, return_last: bool) -> Any:
+        """What common-sql's ``run`` would return for these results; sets ``host``, ``query_ids``, ``descriptions``."""
+        self.host = done.node
+        self.query_ids = [statement.query_id for statement in done.statements]
+        if not done.results:
+            self.descriptions = []
+            return None
+        results = [self._make_common_data_structure(result) for result in done.results]
+        if return_single_query_results(sql, return_last, split_statements):
+            self.descriptions = [done.descriptions[-1]]
+            return results[-1]
+        self.descriptions = done.descriptions
+        return results
+
+    def split_sql_string(self, sql: str, strip_semicolon: bool = False) -> list[str]:
+        """The statements of a script, by Impala's lexer rules; never with a ``;``."""
+        return [statement.sql for statement in split(sql)]
+
+    def insert_rows(  # type: ignore[override]
+        self,
+        table: str,
+        rows: Iterable[Iterable[Any]],
+        target_fields: Iterable[str] | None = None,
+        commit_every: int = 1000,
+        replace: bool = False,
+        **_: Any,
+    ) -> None:
+        """Insert rows with many to a statement: on Impala each INSERT writes a file of its own.
+
+        :param commit_every: rows to a statement; 0 for all in one.
+        :param replace: must be False: Impala's INSERT OVERWRITE replaces the whole table, not rows.
+        """
+        from airflow_provider_impala_lb.impala.connection import bind
+
+        if replace:
+            raise ValueError("replace=True: Impala has no REPLACE; INSERT OVERWRITE would replace the whole table")
+        fields = f" ({', '.join(target_fields)})" if target_fields else ""
+        everything = [tuple(row) for row in rows]
+        size = commit_every or len(everything) or 1
+        with self.get_conn() as connection, connection.cursor() as cursor:
+            for start in range(0, len(everything), size):
+                chunk = everything[start : start + size]
+                values = ", ".join(bind(f"({', '.join(['%s'] * len(row))})", list(row)) for row in chunk)
+                cursor.execute(f"INSERT INTO {table}{fields} VALUES {values}")  # noqa: S608  values are escaped
+                self.log.info("Inserted %d of %d rows into %s", start + len(chunk), len(everything), table)
+
+    def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # its own returns one too
+        """Open a session on every coordinator. True only if all answer; the text says what each one said."""
+        from airflow_provider_impala_lb.impala.outcome import NodeRefused
+
+        try:
+            balancer = self.balancer
+        except ImpalaLBError as error:
+            return False, str(error)
+        said = {}
+        for address in balancer.config.addresses:
+            try:
+                balancer.open_session(address).close()
+                said[address] = "ok"
+            except (ImpalaLBError, NodeRefused) as error:
+                said[address] = str(error)
+        good = all(answer == "ok" for answer in said.values())
+        return good, "; ".join(f"{address}: {answer}" for address, answer in said.items())
+
+    def get_openlineage_default_schema(self) -> str | None:
+        return self.schema or self.connection.schema or "default"
+
+    # Airflow 3.2 and later read the form from get_provider_info, older ones call these two.
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+        from wtforms import StringField
+
+        from airflow_provider_impala_lb.get_provider_info import CONNECTION_FIELDS
+
+        return {
+            name: StringField(
+                lazy_gettext(field["label"]), widget=BS3TextFieldWidget(), description=field["description"]
+            )
+            for name, field in CONNECTION_FIELDS.items()
+        }
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        from airflow_provider_impala_lb.get_provider_info import FIELD_BEHAVIOUR
+
+        return {key.replace("-", "_"): value for key, value in FIELD_BEHAVIOUR.items()}
+
+
+def statements(sql: str | Iterable[str], *, split_statements: bool = True, variables: Any = None) -> list[Statement]:
+    """The statements of a script or of several. :raises ScriptError: unsplittable, or nothing to run."""
+    texts = [sql] if isinstance(sql, str) else list(sql)
+    found = []
+    for index, text in enumerate(texts):
+        if split_statements:
+            found += split(text, variables, name="script" if isinstance(sql, str) else f"sql[{index}]")
+        elif text.strip():
+            found.append(Statement(line=1, sql=text.strip().removesuffix(";")))
+    if not found:
+        raise ScriptError("holds no statement", line=1)
+    return found
+
+
+def owner(tags: Mapping[str, str]) -> str:
+    """Whom a lease belongs to: ``dag/run/task[map index]``, as far as known."""
+    known = [tags[key] for key in ("dag", "run", "task") if tags.get(key)]
+    return "/".join(known) + (f"[{tags['map']}]" if tags.get("map") else "")
+
+
+def tags_from_environment() -> dict[str, str]:
+    """The running task, from the variables that Airflow exports for it; for hooks used outside our operator."""
+    names = {"dag": "DAG_ID", "task": "TASK_ID", "run": "DAG_RUN_ID", "try": "TRY_NUMBER"}
+    found = {tag: os.environ.get(f"AIRFLOW_CTX_{name}", "") for tag, name in names.items()}
+    return {tag: value for tag, value in found.items() if value}

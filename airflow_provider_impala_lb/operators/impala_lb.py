@@ -1,0 +1,215 @@
+"""Run a whole SQL script on one coordinator, in one session, and tell dependent tasks where it ran."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, XComArg
+from airflow.providers.common.sql.hooks.handlers import return_single_query_results
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+
+from airflow_provider_impala_lb.errors import ConfigError, ScriptError, StatementFailed
+from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_impala_lb.impala.run import ScriptRun
+
+XCOM_HOST = "impala_host"
+"""The node a task ran on, ``host:port``; there before its first statement."""
+XCOM_ENDED = "impala_ended"
+"""When a task's script ended, seconds since the epoch: what a sticky task that has to move waits from."""
+
+
+class ImpalaLBOperator(SQLExecuteQueryOperator):
+    """Run a script on one coordinator, in one HiveServer2 session.
+
+    Takes all that ``SQLExecuteQueryOperator`` takes; a script is split by default, by Impala's lexer rules. The host is
+    pushed to XCom under ``impala_host`` once the session is open, whatever ``do_xcom_push`` says.
+
+    :param sql: a script, a list of scripts, or the name of a ``.sql`` file (templated). All run in one session.
+    :param conn_id: a connection of type ``impala_lb``, or a plain ``impala`` one; default ``impala_lb_default``.
+    :param stick_to: run where that task ran: an upstream ImpalaLBOperator (which also sets the dependency), a task id,
+        an XComArg, or a ``host:port``. It must be a node of the connection. An upstream that has left no host (it was
+        skipped, say) means an ordinary pick, and the log says so.
+    :param on_unavailable: if the host to stick to cannot take the script: ``"move"`` to another one, no sooner than
+        10 s after the upstream's end, since the other coordinators' metadata lag behind; ``"wait"`` for it, up to
+        ``session.reconnect_timeout`` (default 600 s); or ``"fail"``.
+    :param session_key: tasks with the same key run on one node without any XCom (templated).
+    :param query_options: set for the session when it is opened, over the connection's (templated).
+    :param variables: values of ``${var:name}`` in the script, as impala-shell's ``--var`` (templated).
+    :raises AirflowFailException: what no retry can mend: a bad configuration or login, an unsplittable script,
+        a syntax error, a host that is not a node of the connection.
+    """
+
+    template_fields: Sequence[str] = (
+        *SQLExecuteQueryOperator.template_fields,
+        "stick_to",
+        "session_key",
+        "query_options",
+        "variables",
+    )
+    template_fields_renderers = {  # noqa: RUF012  the base class declares it
+        **SQLExecuteQueryOperator.template_fields_renderers,
+        "query_options": "json",
+        "variables": "json",
+    }
+    ui_color = "#d5e8f0"
+
+    def __init__(
+        self,
+        *,
+        sql: str | list[str],
+        conn_id: str = ImpalaLBHook.default_conn_name,
+        stick_to: BaseOperator | XComArg | str | None = None,
+        on_unavailable: Literal["move", "wait", "fail"] = "move",
+        session_key: str | None = None,
+        query_options: Mapping[str, Any] | None = None,
+        variables: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(sql=sql, conn_id=conn_id, **kwargs)
+        if on_unavailable not in ("move", "wait", "fail"):
+            raise ValueError(f"on_unavailable is {on_unavailable!r}; allowed: 'move', 'wait', 'fail'")
+        self.on_unavailable = on_unavailable
+        self.session_key = session_key
+        self.query_options = query_options
+        self.variables = variables
+        self._stick_to_task: str | None = None
+        self.stick_to: Any = stick_to
+        if isinstance(stick_to, BaseOperator):
+            self.set_upstream(stick_to)
+            self.stick_to = self._stick_to_task = stick_to.task_id
+        elif isinstance(stick_to, XComArg):
+            self._stick_to_task = getattr(getattr(stick_to, "operator", None), "task_id", None)
+        elif stick_to is not None and not isinstance(stick_to, str):
+            raise TypeError(
+                f"stick_to is a {type(stick_to).__name__}; allowed: an ImpalaLBOperator, a task id, an XComArg, "
+                "or host:port (a mapped task has run on many hosts: take one of its XComs)"
+            )
+        self._script_run: ScriptRun | None = None
+
+    @cached_property
+    def _hook(self) -> ImpalaLBHook:
+        """Always our hook, so that a plain ``impala`` connection is taken as a cluster of one."""
+        return ImpalaLBHook(self.conn_id, schema=self.database, **self.hook_params)
+
+    def get_db_hook(self) -> ImpalaLBHook:
+        return self._hook
+
+    def execute(self, context: Context) -> Any:
+        # Not super().execute(): Airflow 2.11 warns of a nested one, and it knows neither one session nor a host.
+        try:
+            return self._execute(context)
+        except (ConfigError, ScriptError) as error:
+            raise AirflowFailException(str(error)) from error
+        except StatementFailed as error:
+            if error.outcome == "user error":
+                raise AirflowFailException(str(error)) from error
+            raise
+
+    def _execute(self, context: Context) -> Any:
+        hook, ti = self._hook, context["ti"]
+        split_statements = self.split_statements is not False
+        script = statements(self.sql, split_statements=split_statements, variables=self.variables)
+        host, upstream_end = self._host_to_stick_to(context)
+        wants_rows = self._should_run_output_processing() or self.requires_result_fetch
+        self._script_run = hook.script_run(
+            script,
+            tags=_tags(context),
+            parameters=self.parameters,
+            handler=self.handler if wants_rows else None,
+            session_key=self.session_key,
+            prefer=host,
+            on_unavailable=self.on_unavailable,
+            upstream_end=upstream_end,
+            query_options=self.query_options,
+            on_session=lambda pick, _: ti.xcom_push(key=XCOM_HOST, value=pick.host),
+        )
+        try:
+            done = self._script_run.run()
+        finally:
+            self._script_run = None
+        ti.xcom_push(key=XCOM_ENDED, value=time.time())
+        output = hook.results(done, self.sql, split_statements, self.return_last)
+        self.log.info("%d statements on %s in %.2f s", len(done.statements), done.node, done.seconds)
+        if not self._should_run_output_processing():
+            return None
+        if return_single_query_results(self.sql, self.return_last, split_statements):
+            return self._process_output([output], hook.descriptions)[-1]
+        return self._process_output(output, hook.descriptions)
+
+    def on_kill(self) -> None:
+        """Cancel what runs, over a second connection, within 4 s. Airflow 3 lets ``execute`` go on: the run raises."""
+        run = self._script_run
+        if run is not None:
+            run.cancel("the task was killed")
+
+    def _host_to_stick_to(self, context: Context) -> tuple[str | None, float | None]:
+        """The host to stick to and its task's end (seconds since the epoch), each None if not known."""
+        if self.stick_to is None:
+            if self._stick_to_task:
+                self._say_no_host(self._stick_to_task)
+            return None, None
+        if not isinstance(self.stick_to, str) or ":" in self.stick_to:
+            host = self._one_host(self.stick_to)
+        else:
+            task_id = self.stick_to
+            dag = getattr(self, "dag", None)
+            if dag is not None and not dag.has_task(task_id):
+                raise AirflowFailException(
+                    f"stick_to: {task_id!r} is neither a task of DAG {dag.dag_id} nor host:port; "
+                    f"its tasks: {', '.join(sorted(dag.task_ids))}"
+                )
+            self._stick_to_task = task_id
+            host = self._one_host(self._pull(context, task_id, XCOM_HOST))
+        if host is None:
+            self._say_no_host(self._stick_to_task or str(self.stick_to))
+            return None, None
+        ended = self._pull(context, self._stick_to_task, XCOM_ENDED) if self._stick_to_task else None
+        return host, ended if isinstance(ended, (int, float)) else None
+
+    @staticmethod
+    def _pull(context: Context, task_id: str, key: str) -> Any:
+        ti = context["ti"]
+        map_index = getattr(ti, "map_index", -1)
+        if map_index is not None and map_index >= 0:  # mapped side by side with its upstream: its own twin's host
+            twin = ti.xcom_pull(task_ids=task_id, key=key, map_indexes=map_index)
+            if twin is not None:
+                return twin
+        return ti.xcom_pull(task_ids=task_id, key=key)
+
+    @staticmethod
+    def _one_host(value: Any) -> str | None:
+        """A host from a template or an XCom. Those of a mapped upstream count if they are all the same."""
+        if value is None or isinstance(value, str):
+            text = (value or "").strip()
+            return text if text not in ("", "None") else None
+        if isinstance(value, Sequence):
+            hosts = {host for host in value if host is not None}
+            if len(hosts) <= 1:
+                return hosts.pop() if hosts else None
+            raise AirflowFailException(
+                f"stick_to: the upstream was mapped and ran on {len(hosts)} hosts ({', '.join(sorted(hosts))}): "
+                "name one of them"
+            )
+        raise AirflowException(f"stick_to: {value!r} is not a host:port")
+
+    def _say_no_host(self, upstream: str) -> None:
+        self.log.warning("%s has left no host (skipped, or it never picked one): an ordinary pick instead", upstream)
+
+
+def _tags(context: Context) -> dict[str, str]:
+    ti = context["ti"]
+    map_index = getattr(ti, "map_index", -1)
+    return {
+        "dag": ti.dag_id,
+        "task": ti.task_id,
+        "run": ti.run_id,
+        "try": str(ti.try_number),
+        "map": str(map_index) if map_index is not None and map_index >= 0 else "",
+    }
