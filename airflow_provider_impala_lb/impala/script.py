@@ -88,8 +88,6 @@ def _cut(text: str) -> Iterator[tuple[int, str, str]]:
     position = 0
     while position < len(text):
         first = lead_end(text, position)
-        if text.startswith("/*", first):
-            raise Refused(_ENDLESS_COMMENT, first)
         end, hint = _sql_end(text, first)
         if end > first:
             body = text[first:end].rstrip()
@@ -116,7 +114,7 @@ def _sql_end(text: str, position: int) -> tuple[int, int]:
         elif position == special + 2:
             raise Refused(_ENDLESS_COMMENT, special)
         elif found.lastindex and special >= hint_end:  # no second look for an end from inside a hint
-            end = text.find("*/", special + 2)
+            end = text.find("*/", position)
             if end < 0:
                 raise Refused(_ENDLESS_COMMENT, special)
             if _LINE_END.search(text, special, end):
