@@ -176,6 +176,7 @@ def kept(lead: str, sql: str) -> str:
     return (lead + sql).strip() + ("\n" if hint_ends_it else "")
 
 
+@settings(deadline=None)
 @given(st.lists(statements(), max_size=6))
 def test_what_was_joined_comes_apart_again(parts):
     text = ";".join(lead + sql for lead, sql in parts)
@@ -230,7 +231,7 @@ tricky = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None)
 @given(tricky)
 def test_agrees_with_the_rules_read_one_character_at_a_time(text):
     expected = read_by_the_letter(text)
@@ -244,6 +245,7 @@ def test_agrees_with_the_rules_read_one_character_at_a_time(text):
     assert [split(sql)[0].sql for sql in got] == got
 
 
+@settings(deadline=None)
 @given(st.text(), st.dictionaries(st.text(max_size=3), st.text(max_size=5), max_size=2))
 def test_raises_nothing_else_on_any_text(text, variables):
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_impala_lb.errors import ScriptError
@@ -138,6 +138,7 @@ commands = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(commands, max_size=12).map("".join))
 def test_commands_raise_nothing_else_either(text):
     with contextlib.suppress(ScriptError):
