@@ -144,8 +144,8 @@ def _run(options: argparse.Namespace) -> int:
         done = run.run()
     except StatementFailed as error:
         if options.json:
-            keys = ("number", "total", "line", "node", "query_id", "outcome", "reason", "done")
-            print(json.dumps({"error": str(error), **{key: getattr(error, key) for key in keys}}))
+            facts = ("number", "total", "line", "node", "query_id", "outcome", "reason", "done")
+            print(json.dumps({"error": str(error), **{fact: getattr(error, fact) for fact in facts}}))
         return _fail(error)
     except KeyboardInterrupt:
         print("impala-lb: interrupted; what ran was cancelled", file=sys.stderr)
@@ -169,8 +169,8 @@ def _status(options: argparse.Namespace) -> None:
         [(node["node"], node["state"], node["leases"], node["picks"]) for node in status["nodes"]],
     )
     if status["leases"]:
-        keys = ("node", "owner", "host", "pid", "age", "query")
-        _table("leases", keys, [tuple(lease.get(key) for key in keys) for lease in status["leases"]])
+        shown = ("node", "owner", "host", "pid", "age", "query")
+        _table("leases", shown, [tuple(lease.get(key) for key in shown) for lease in status["leases"]])
     if status["sessions"]:
         _table("sessions", ("key", "node"), [(entry["key"], entry["node"]) for entry in status["sessions"]])
 

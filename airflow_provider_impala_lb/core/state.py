@@ -74,7 +74,7 @@ class HostNote(msgspec.Struct):
 class State(msgspec.Struct, omit_defaults=True):
     """``last`` is the node picked last, the point from which round robin goes on."""
 
-    format: int = FORMAT
+    format: int = 0  # set by `encode`: a default equal to FORMAT would be left out, and read back as the reader's own
     cluster: str = ""
     last: str = ""
     nodes: dict[str, NodeState] = {}
@@ -99,7 +99,8 @@ _decoder = msgspec.json.Decoder(State)
 
 
 def encode(state: State) -> bytes:
-    """The state as JSON, of any version this package reads."""
+    """The state as JSON, marked with this version's format."""
+    state.format = FORMAT
     return _encoder.encode(state)
 
 

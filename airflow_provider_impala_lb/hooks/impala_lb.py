@@ -131,11 +131,12 @@ class ImpalaLBHook(DbApiHook):
         self.descriptions = done.descriptions
         return results
 
-    def split_sql_string(self, sql: str, strip_semicolon: bool = False) -> list[str]:
+    @staticmethod
+    def split_sql_string(sql: str, strip_semicolon: bool = False) -> list[str]:
         """The statements of a script, by Impala's lexer rules; never with a ``;``."""
         return [statement.sql for statement in split(sql)]
 
-    def insert_rows(  # type: ignore[override]
+    def insert_rows(
         self,
         table: str,
         rows: Iterable[Iterable[Any]],

@@ -1,0 +1,189 @@
+import os
+import stat
+import zlib
+
+import pytest
+
+from airflow_provider_impala_lb.core.state import State, encode
+from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+from airflow_provider_impala_lb.stores import file as module
+from airflow_provider_impala_lb.stores import filesystem
+from airflow_provider_impala_lb.stores.clock import ServerClock, server_time
+from airflow_provider_impala_lb.stores.file import HEAD_BYTES, SLOT_BYTES, FileStore
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "node_in_use.tmp")
+
+
+def bump(state, now):
+    state.node("a").picks += 1
+    return state.node("a").picks
+
+
+def count(store):
+    return store.read()[0].node("a").picks
+
+
+def test_what_is_written_is_read_and_the_inode_stays(path):
+    store = FileStore(path)
+    assert store.transact(bump) == 1
+    inode = os.stat(path).st_ino
+    assert [store.transact(bump) for _ in range(5)] == [2, 3, 4, 5, 6]
+    assert FileStore(path).transact(bump) == 7
+    assert os.stat(path).st_ino == inode
+
+
+def test_the_file_is_private_to_its_group_whatever_the_umask(path):
+    old = os.umask(0)
+    try:
+        FileStore(path).transact(bump)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
+
+
+def test_an_empty_file_made_by_an_admin_is_taken(path):
+    open(path, "w").close()
+    assert FileStore(path).transact(bump) == 1
+
+
+def test_a_file_with_other_content_is_refused_and_left_alone(path):
+    with open(path, "w") as file:
+        file.write("precious data\n")
+    with pytest.raises(ConfigError, match=r"node_in_use\.tmp: holds something else .*precious"):
+        FileStore(path).transact(bump)
+    assert open(path).read() == "precious data\n"
+
+
+def test_a_change_that_raises_leaves_the_state_as_it_was(path):
+    store = FileStore(path)
+    store.transact(bump)
+
+    def fails(state, now):
+        state.node("a").picks = 99
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        store.transact(fails)
+    assert store.transact(bump) == 2
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10, 34, 35, 36, 60, -1])
+def test_a_torn_write_leaves_the_version_before_it(path, cut):
+    store = FileStore(path)
+    store.transact(bump)
+    store.transact(bump)
+    with open(path, "r+b") as file:  # the slot of version 3, where a writer died in the middle
+        body = encode(State(cluster="c" * 100))
+        record = b"%016d %08d %08x\n" % (3, len(body), zlib.crc32(body, 3)) + body
+        file.seek(HEAD_BYTES + 3 % 2 * SLOT_BYTES)
+        file.write(record[:cut] + b"\0" * (len(record) - len(record[:cut])))
+    assert count(store) == 2
+    assert store.transact(bump) == 3
+    assert store.transact(bump) == 4
+
+
+def test_an_unreadable_state_starts_anew_with_one_warning(path, caplog):
+    store = FileStore(path)
+    store.transact(bump)
+    store.transact(bump)
+    with open(path, "r+b") as file:
+        for slot in (0, 1):
+            file.seek(HEAD_BYTES + slot * SLOT_BYTES + 40)
+            file.write(b"damage")
+    assert store.transact(bump) == 1
+    assert store.transact(bump) == 2
+    assert sum("started anew" in record.message for record in caplog.records) == 1
+
+
+def test_a_state_of_a_newer_version_is_refused(path):
+    store = FileStore(path)
+    store.transact(bump)
+    with open(path, "r+b") as file:
+        body = b'{"format":99}'
+        file.seek(HEAD_BYTES)
+        file.write(b"%016d %08d %08x\n" % (2, len(body), zlib.crc32(body, 2)) + body)
+    with pytest.raises(ConfigError, match=r"newer version .*format 99"):
+        store.transact(bump)
+
+
+def test_a_large_state_is_exact(path):
+    store = FileStore(path)
+
+    def fill(state, now):
+        for index in range(20_000):
+            state.node(f"node-{index}").picks = index
+
+    store.transact(fill)
+    assert os.stat(path).st_blocks * 512 < 4 << 20
+    assert store.transact(lambda state, now: sum(node.picks for node in state.nodes.values())) == 19_999 * 10_000
+
+
+def test_a_state_that_outgrows_its_slot_fails_and_keeps_what_was(path, monkeypatch):
+    monkeypatch.setattr(module, "SLOT_BYTES", 4096)
+    store = FileStore(path)
+    store.transact(bump)
+    with pytest.raises(StateUnavailable, match="outgrown"):
+        store.transact(lambda state, now: [state.node(f"n{i}" * 10) for i in range(500)])
+    assert store.transact(bump) == 2
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "fifo"])
+def test_only_a_regular_file_is_used(path, kind):
+    if kind == "directory":
+        os.mkdir(path)
+    elif kind == "link":
+        os.symlink("/etc/hostname", path)
+    else:
+        os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"node_in_use\.tmp: is (a|not a) "):
+        FileStore(path).transact(bump)
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    store = FileStore(str(tmp_path / "nas" / "lock"))
+    for action in (lambda: store.transact(bump), store.read):
+        with pytest.raises(StateUnavailable, match="its directory is not there; is the share mounted"):
+            action()
+    os.mkdir(tmp_path / "nas")
+    assert store.transact(bump) == 1  # back by itself
+
+
+def test_a_file_system_not_known_to_be_coherent_is_refused(path, monkeypatch):
+    monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
+    with pytest.raises(ConfigError, match=r"lies on FUSE .*updates would be lost.*nfs"):
+        FileStore(path).transact(bump)
+    assert not os.path.exists(path)
+
+
+def test_the_kernel_tells_the_file_system(tmp_path):
+    for directory, expected in ((tmp_path, None), ("/dev/shm", "tmpfs"), ("/proc", "unknown (f_type 0x9fa0)")):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            magic = filesystem.kind(descriptor)
+        finally:
+            os.close(descriptor)
+        assert magic != 0
+        assert expected is None or filesystem.name(magic) == expected
+    assert not filesystem.is_coherent(0x9FA0)
+
+
+def test_the_clock_is_the_file_servers_not_the_hosts(tmp_path, monkeypatch):
+    import time
+
+    assert abs(server_time(str(tmp_path)) - time.time()) < 1
+    assert os.listdir(tmp_path) == []
+    ten_minutes_behind = ServerClock(str(tmp_path), lambda directory: time.time() - 600)
+    assert abs(ten_minutes_behind.now() - (time.time() - 600)) < 1
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)  # the host's clock is set forward
+    assert abs(ten_minutes_behind.now() - (real() - 600)) < 1
+
+
+def test_a_clock_that_cannot_be_measured_goes_on(tmp_path):
+    import time
+
+    clock = ServerClock(str(tmp_path / "gone"))
+    assert abs(clock.now() - time.time()) < 1

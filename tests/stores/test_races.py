@@ -1,0 +1,207 @@
+"""Real processes on one lock file: no update is lost, whoever is killed."""
+
+import mmap
+import os
+import random
+import signal
+import threading
+import time
+import traceback
+
+import pytest
+
+from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.stores.file import FileStore
+
+NODES = 30
+
+
+class Crew:
+    """Forked workers that report by shared memory, so that a kill -9 loses nothing of what they had said."""
+
+    def __init__(self, slots):
+        self.memory = mmap.mmap(-1, 8 * slots)
+        self.acks = memoryview(self.memory).cast("Q")  # an aligned 8-byte store cannot be torn
+        self.pids = set()
+
+    def start(self, work, *arguments):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                work(self.acks, *arguments)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        self.pids.add(pid)
+        return pid
+
+    def kill(self, pid):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        self.pids.discard(pid)
+
+    def join(self):
+        for pid in list(self.pids):
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            self.pids.discard(pid)
+
+
+@pytest.fixture
+def crew():
+    crew = Crew(64 * NODES)
+    yield crew
+    for pid in list(crew.pids):
+        crew.kill(pid)
+
+
+def config(directory, policy="round_robin"):
+    return {
+        "name": "race",
+        "nodes": [f"n{i}" for i in range(NODES)],
+        "lock_file": str(directory / "node_in_use.tmp"),
+        "policy": policy,
+    }
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    """Two directories that are one share, as two hosts mount it at paths of their own."""
+    (tmp_path / "share").mkdir()
+    for host in ("host1", "host2"):
+        (tmp_path / host).symlink_to(tmp_path / "share")
+    return [tmp_path / "host1", tmp_path / "host2"]
+
+
+def pick_many(acks, worker, directory, picks):
+    balancer = Balancer.from_config(config(directory))
+    for _ in range(picks):
+        node = int(balancer.get_host().removeprefix("n").split(":")[0])
+        acks[worker * NODES + node] += 1
+
+
+def handed_out(crew):
+    return [sum(crew.acks[slot] for slot in range(node, len(crew.acks), NODES)) for node in range(NODES)]
+
+
+def counted(directory):
+    status = Balancer.from_config(config(directory)).status()
+    return [node["picks"] for node in status["nodes"]]
+
+
+def test_round_robin_is_exact_over_two_hosts_of_eight_processes(crew, hosts):
+    for worker in range(16):
+        crew.start(pick_many, worker, hosts[worker % 2], 3000 // 16 + (worker < 3000 % 16))
+    crew.join()
+    assert handed_out(crew) == [100] * NODES
+    assert counted(hosts[0]) == [100] * NODES
+
+
+def test_five_hundred_killed_pickers_lose_nothing_and_leave_no_lock(crew, hosts):
+    rng = random.Random(4692)
+    workers = {crew.start(pick_many, slot, hosts[slot % 2], 10**9): slot for slot in range(16)}
+    watcher = FileStore(str(hosts[0] / "node_in_use.tmp"), deadline=5.0)
+    slowest = 0.0
+    for kill in range(500):
+        time.sleep(rng.uniform(0, 0.004))
+        pid = rng.choice(list(workers))
+        slot = workers.pop(pid)
+        crew.kill(pid)
+        start = time.monotonic()
+        state = watcher.transact(lambda state, now: state)  # the lock is free, the state is readable
+        slowest = max(slowest, time.monotonic() - start)
+        assert state.cluster == "race" or kill < 16
+        workers[crew.start(pick_many, slot, hosts[slot % 2], 10**9)] = slot
+    for pid in list(workers):
+        crew.kill(pid)
+    committed, acked = counted(hosts[0]), handed_out(crew)
+    assert sum(acked) > 500
+    assert max(committed) - min(committed) <= 1  # exact among what was committed, whoever was killed
+    assert all(in_state >= known for in_state, known in zip(committed, acked, strict=True))  # none handed out uncounted
+    assert sum(committed) - sum(acked) <= 500 + 16  # at most the one pick each was killed in
+    assert slowest < 5.0
+
+
+def threads_pick(acks, worker, directory):
+    balancer = Balancer.from_config(config(directory))
+    failures = []
+
+    def work():
+        try:
+            for _ in range(30):
+                balancer.get_host()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_eight_threads_in_each_of_four_processes_are_exact(crew, hosts):
+    for worker in range(4):
+        crew.start(threads_pick, worker, hosts[worker % 2])
+    crew.join()
+    assert counted(hosts[0]) == [4 * 8 * 30 // NODES] * NODES
+
+
+def fork_while_picking(acks, worker, directory):
+    """Threads pick while the main thread forks children that pick too: descriptors must not be shared."""
+    balancer = Balancer.from_config(config(directory))
+    done = threading.Event()
+    picked = 0
+
+    def work():
+        nonlocal picked
+        while not done.is_set():
+            balancer.get_host()
+            picked += 1
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    children = []
+    for _ in range(40):
+        time.sleep(0.002)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                for _ in range(5):
+                    balancer.get_host()
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    for child in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    done.set()
+    thread.join()
+    acks[worker * NODES] = picked + 5 * len(children)
+
+
+def test_forks_in_the_middle_of_transactions_are_exact(crew, hosts):
+    crew.start(fork_while_picking, 0, hosts[0])
+    crew.start(fork_while_picking, 1, hosts[1])
+    crew.join()
+    assert sum(counted(hosts[0])) == sum(handed_out(crew))
+
+
+def lease_and_release(acks, worker, directory):
+    balancer = Balancer.from_config(config(directory, "least_loaded"))
+    for _ in range(25):
+        with balancer.acquire(f"w{worker}"):
+            acks[worker * NODES] += 1
+
+
+def test_leases_of_sixteen_processes_are_all_released(crew, hosts):
+    for worker in range(16):
+        crew.start(lease_and_release, worker, hosts[worker % 2])
+    crew.join()
+    status = Balancer.from_config(config(hosts[0])).status()
+    assert status["leases"] == []
+    assert sum(node["picks"] for node in status["nodes"]) == 16 * 25
