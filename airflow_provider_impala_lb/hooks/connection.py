@@ -45,12 +45,12 @@ def config_of(connection: Connection) -> Config:
         changed = {"user": connection.login, "database": connection.schema}
         session = msgspec.structs.replace(config.session, **{key: value for key, value in changed.items() if value})
         return msgspec.structs.replace(config, session=session)
-    if connection.host:
-        if "nodes" in extra:
-            raise ConfigError(f"{source}: nodes: the nodes are in host already; name them in one place")
-        extra["nodes"] = [part.strip() for part in connection.host.split(",") if part.strip()]
     if connection.port:
         extra.setdefault("port", connection.port)
+    in_host = [part.strip() for part in (connection.host or "").split(",") if part.strip()]
+    detailed = "nodes" in extra  # with weights or web addresses, which host cannot say
+    if not detailed:
+        extra["nodes"] = in_host
     extra.setdefault("name", connection.conn_id)
     session_keys = extra.get("session", {})
     if isinstance(session_keys, dict):
@@ -60,7 +60,15 @@ def config_of(connection: Connection) -> Config:
         if connection.schema:
             filled["database"] = connection.schema
         extra["session"] = filled
-    return configuration.parse(extra, source=source)
+    config = configuration.parse(extra, source=source)
+    if detailed and in_host:
+        hosts = configuration.parse({**extra, "nodes": in_host, "node_count": None}, source=source)
+        if set(hosts.addresses) != set(config.addresses):
+            raise ConfigError(
+                f"{source}: host names {', '.join(hosts.addresses)}, but nodes in extra lists "
+                f"{', '.join(config.addresses)}; name the nodes in one place, or the same in both"
+            )
+    return config
 
 
 def unused_password(config: Config, password: str | None) -> str | None:

@@ -180,20 +180,10 @@ class ScriptRun:
         statement, total = self._statements[number - 1], len(self._statements)
         sql = self._texts[number - 1]
 
-        def started(query_id: str) -> None:
-            pick.note(query=query_id)
-            self._log.info(
-                "[%d/%d] line %d: query %s started on %s%s",
-                number,
-                total,
-                statement.line,
-                query_id,
-                pick.node,
-                f", {session.web}/query_plan?query_id={query_id}" if session.web else "",
-            )
-
         try:
-            ended = session.execute(f"{make_label(number, total, self._tags)} {sql}", on_start=started)
+            ended = session.execute(
+                f"{make_label(number, total, self._tags)} {sql}", on_start=lambda query_id: pick.note(query=query_id)
+            )
             if self._handler:
                 cursor = Cursor(session, pick)
                 cursor.query_id = ended.query_id
@@ -210,8 +200,16 @@ class ScriptRun:
             raise self._failed(number, pick, str(error), error.query_id, sql, done) from error
         except Cancelled as error:
             raise self._failed(number, pick, f"cancelled: {error}", session.query_id, sql, done) from error
-        rows = "" if ended.rows is None else f", {ended.rows} rows"
-        self._log.info("[%d/%d] query %s ended%s, %.2f s", number, total, ended.query_id, rows, ended.seconds)
+        self._log.info(
+            "[%d/%d] line %d on %s: query %s%s, %.2f s",
+            number,
+            total,
+            statement.line,
+            pick.node,
+            ended.query_id,
+            "" if ended.rows is None else f", {ended.rows} rows",
+            ended.seconds,
+        )
         if warnings:
             self._log.warning("[%d/%d] %s", number, total, warnings)
         done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))

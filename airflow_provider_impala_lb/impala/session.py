@@ -28,7 +28,8 @@ log = getLogger(__name__)
 CANCEL_SECONDS = 4.0
 """To cancel and close from a second connection, in all: Airflow kills a task 5 s after it asked it to end."""
 FIRST_POLL, LONGEST_POLL, POLL_SHARE = 0.002, 1.0, 1 / 32
-FIRST_PROGRESS = 10.0
+SLOW_SECONDS = 2.0
+"""A statement that runs longer gets a line in the log with its id and web page, then progress lines."""
 _PROGRESS = re.compile(r"Query [0-9a-f:]+:? *\d+% Complete \(\d+ out of \d+\)")
 
 
@@ -197,11 +198,6 @@ class Session:
         cursor._rowcount = -1 if rows is None else rows
         return _PROGRESS.sub("", text or "").strip(), rows
 
-    def progress(self) -> str | None:
-        """The scan progress of the running statement as Impala words it, or None."""
-        found = _PROGRESS.findall(self._call(self.cursor._last_operation.get_log) or "")
-        return found[-1] if found else None
-
     def cancel(self, why: str) -> None:
         """End the running statement and the session, over a second connection, within 4 s. Never raises.
 
@@ -255,8 +251,7 @@ class Session:
         from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq, TOperationState
 
         request = TGetOperationStatusReq(operationHandle=self._operation)
-        next_progress = FIRST_PROGRESS
-        said = None
+        next_progress = SLOW_SECONDS
         while True:
             try:
                 response = self._call(self._wire.client.GetOperationStatus, request)
@@ -275,12 +270,8 @@ class Session:
             self._check_cancelled()
             waited = time.monotonic() - start
             if waited >= next_progress:
-                next_progress = waited * 1.5
-                with suppress(Exception):  # a progress line is not worth a statement
-                    line = self.progress()
-                    if line and line != said:
-                        said = line
-                        log.info("%s, after %.0f s", line, waited)
+                self._say_progress(waited)
+                next_progress = waited * 2
             time.sleep(next_poll(waited))
         self._check_cancelled()
         self.cursor._last_operation.update_has_result_set(response)
@@ -288,6 +279,14 @@ class Session:
         if state != "FINISHED_STATE":
             self._discard()
             raise StatementError(response.errorMessage or f"it ended in {state}", query_id=self.query_id)
+
+    def _say_progress(self, waited: float) -> None:
+        """One line about a slow statement, with Impala's own words for how much of the scan is done."""
+        with suppress(Exception):  # a line is not worth a statement; a broken connection shows at the next poll
+            found = _PROGRESS.findall(self._call(self.cursor._last_operation.get_log) or "")
+            page = f", {self.web}/query_plan?query_id={self.query_id}" if self.web else ""
+            state = f": {found[-1]}" if found else ""
+            log.info("Query %s has run on %s for %.0f s%s%s", self.query_id, self.node.address, waited, state, page)
 
     def _discard(self) -> None:
         """Close a statement that failed, so that the coordinator need not keep it. What that says does not matter."""

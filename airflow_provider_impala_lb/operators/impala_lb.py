@@ -17,19 +17,21 @@ from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_impala_lb.impala.run import ScriptRun
+    from airflow_provider_impala_lb.impala.run import ScriptDone, ScriptRun
 
 XCOM_HOST = "impala_host"
 """The node a task ran on, ``host:port``; there before its first statement."""
-XCOM_ENDED = "impala_ended"
-"""When a task's script ended, seconds since the epoch: what a sticky task that has to move waits from."""
+XCOM_RUN = "impala_run"
+"""How a script ended: ``host``, ``why`` (this node), ``session``, ``ended`` (seconds since the epoch: a sticky task
+that has to move waits from it), ``seconds``, ``statements`` and ``rows`` (counts), ``query_ids`` (the last 100)."""
 
 
 class ImpalaLBOperator(SQLExecuteQueryOperator):
     """Run a script on one coordinator, in one HiveServer2 session.
 
     Takes all that ``SQLExecuteQueryOperator`` takes; a script is split by default, by Impala's lexer rules. The host is
-    pushed to XCom under ``impala_host`` once the session is open, whatever ``do_xcom_push`` says.
+    pushed to XCom under ``impala_host`` once the session is open, whatever ``do_xcom_push`` says; a summary of the run
+    under ``impala_run`` at its end.
 
     :param sql: a script, a list of scripts, or the name of a ``.sql`` file (templated). All run in one session.
     :param conn_id: a connection of type ``impala_lb``, or a plain ``impala`` one; default ``impala_lb_default``.
@@ -134,7 +136,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             done = self._script_run.run()
         finally:
             self._script_run = None
-        ti.xcom_push(key=XCOM_ENDED, value=time.time())
+        ti.xcom_push(key=XCOM_RUN, value=_summary(done))
         output = hook.results(done, self.sql, split_statements, self.return_last)
         self.log.info("%d statements on %s in %.2f s", len(done.statements), done.node, done.seconds)
         if not self._should_run_output_processing():
@@ -170,8 +172,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         if host is None:
             self._say_no_host(self._stick_to_task or str(self.stick_to))
             return None, None
-        ended = self._pull(context, self._stick_to_task, XCOM_ENDED) if self._stick_to_task else None
-        return host, ended if isinstance(ended, (int, float)) else None
+        run = self._pull(context, self._stick_to_task, XCOM_RUN) if self._stick_to_task else None
+        return host, run["ended"] if isinstance(run, dict) else None
 
     @staticmethod
     def _pull(context: Context, task_id: str, key: str) -> Any:
@@ -201,6 +203,19 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def _say_no_host(self, upstream: str) -> None:
         self.log.warning("%s has left no host (skipped, or it never picked one): an ordinary pick instead", upstream)
+
+
+def _summary(done: ScriptDone) -> dict[str, Any]:
+    return {
+        "host": done.node,
+        "why": done.why,
+        "session": done.session,
+        "ended": time.time(),
+        "seconds": round(done.seconds, 3),
+        "statements": len(done.statements),
+        "rows": sum(statement.rows or 0 for statement in done.statements),
+        "query_ids": [statement.query_id for statement in done.statements[-100:]],
+    }
 
 
 def _tags(context: Context) -> dict[str, str]:
