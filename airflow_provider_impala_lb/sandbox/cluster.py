@@ -1,0 +1,189 @@
+"""A practice cluster: its shared directory, its coordinators, and the configuration that finds them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from airflow_provider_impala_lb.errors import ImpalaLBError
+from airflow_provider_impala_lb.sandbox.catalog import create_catalog
+from airflow_provider_impala_lb.sandbox.flags import Flags
+from airflow_provider_impala_lb.sandbox.process import Nursery, SandboxNode
+
+
+class Sandbox:
+    """Coordinators on 127.0.0.1, each a process of its own, over one warehouse directory. A context manager.
+
+    :param nodes: how many coordinators.
+    :param lag: seconds until every coordinator has what another one changed (at least half of it); 0: at once.
+    :param directory: where the catalog, the tables and the journals live. One that has them already is used as it is.
+        None: a new temporary one, removed at the end.
+    :param users: login -> password: clients must use SASL PLAIN. None: NOSASL, anybody.
+    :param flags: Impala's flags for every coordinator, see :class:`airflow_provider_impala_lb.sandbox.flags.Flags`.
+
+    No coordinator outlives the process that made the Sandbox, however that one ends.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        lag: float = 2.0,
+        directory: str | Path | None = None,
+        users: Mapping[str, str] | None = None,
+        flags: Mapping[str, float] | None = None,
+    ) -> None:
+        if nodes < 1:
+            raise ValueError(f"nodes={nodes}: at least 1.")
+        if lag < 0:
+            raise ValueError(f"lag={lag}: 0 or more seconds.")
+        if users is not None and not users:
+            raise ValueError("users={}: at least one login, or None for no authentication.")
+        self._flags = dict(flags or {})
+        Flags.of(self._flags)
+        self._count, self._lag, self._users = nodes, lag, dict(users) if users else None
+        self._own_directory = directory is None
+        self._wanted = None if directory is None else Path(directory).absolute()
+        self._directory: Path | None = None
+        self._nursery: Nursery | None = None
+        self.nodes: list[SandboxNode] = []
+
+    @property
+    def directory(self) -> Path:
+        """Everything of the cluster."""
+        assert self._directory is not None, "not started"
+        return self._directory
+
+    @property
+    def warehouse(self) -> Path:
+        """The files of the tables."""
+        return self.directory / "warehouse"
+
+    def __enter__(self) -> Sandbox:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start all coordinators, side by side, and wait until all serve.
+
+        :raises ImpalaLBError: one did not start; none is left then.
+        """
+        if self.nodes:
+            raise ImpalaLBError("This sandbox runs already.")
+        self._directory = self._wanted or Path(tempfile.mkdtemp(prefix="impala-sandbox-"))
+        self._nursery = Nursery()
+        try:
+            self.warehouse.mkdir(parents=True, exist_ok=True)
+            create_catalog(self.directory, self._lag)
+            settings = {"flags": self._flags, "users": self._write_users()}
+            self.nodes = [
+                SandboxNode(f"node{number}", self.directory, settings, self._nursery)
+                for number in range(1, self._count + 1)
+            ]
+            for node in self.nodes:
+                node.spawn()
+            for node in self.nodes:
+                node.wait_ready()
+            self.config_file.write_text(_yaml(self.config))
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End all coordinators; remove the directory if the sandbox made it."""
+        for node in self.nodes:
+            node.stop()
+        self.nodes = []
+        if self._nursery is not None:
+            self._nursery.close()
+            self._nursery = None
+        if self._own_directory and self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _write_users(self) -> str | None:
+        if self._users is None:
+            return None
+        path = self.directory / "users.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(self._users))
+        return str(path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The balancer's configuration of this cluster, without any password."""
+        return {
+            "name": "sandbox",
+            "lock_file": str(self.directory / "node_in_use.tmp"),
+            "nodes": [{"host": node.host, "port": node.port, "web": node.web} for node in self.nodes],
+            "session": {"auth_mechanism": "PLAIN" if self._users else "NOSASL", "database": "default"},
+        }
+
+    @property
+    def config_file(self) -> Path:
+        """:attr:`config` as YAML."""
+        return self.directory / "impala_lb.yml"
+
+    @property
+    def connection(self) -> str:
+        """JSON for an environment variable ``AIRFLOW_CONN_<ID>``: a connection of type ``impala_lb``, as the first user."""
+        config = self.config
+        nodes = config.pop("nodes")
+        login, password = next(iter(self._users.items())) if self._users else (None, None)
+        fields = {
+            "conn_type": "impala_lb",
+            "host": ",".join(f"{node['host']}:{node['port']}" for node in nodes),
+            "login": login,
+            "password": password,
+            "schema": "default",
+            "extra": {**config, "nodes": nodes},
+        }
+        return json.dumps({key: value for key, value in fields.items() if value is not None})
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(config), sort_keys=False)
+
+
+def serve(nodes: int = 3, lag: float = 2.0, directory: str | Path | None = None) -> int:
+    """Run a cluster in the foreground until SIGTERM or SIGINT; the exit code.
+
+    When all coordinators serve, one JSON line goes to standard output::
+
+        {"config": "<YAML file>", "nodes": [{"host", "port", "web", "pid", "journal"}]}
+
+    Call it in the main thread.
+    """
+    over = threading.Event()
+    before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with Sandbox(nodes, lag, directory) as cluster:
+            described = [
+                {
+                    "host": node.host,
+                    "port": node.port,
+                    "web": node.web,
+                    "pid": node.pid,
+                    "journal": str(node.journal_file),
+                }
+                for node in cluster.nodes
+            ]
+            print(json.dumps({"config": str(cluster.config_file), "nodes": described}), flush=True)
+            while not over.wait(3600):
+                pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0

@@ -1,0 +1,39 @@
+"""The flags of a coordinator: the names and defaults are Impala's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Flags:
+    """All times are in seconds unless the name says otherwise; fractions are allowed.
+
+    :param fe_service_threads: connections served at once; one more is accepted and left without an answer.
+    :param accepted_client_cnxn_timeout: milliseconds after which such a connection is closed.
+    :param idle_session_timeout: 0: never.
+    :param disconnected_session_timeout: how long a session is kept after its last connection has gone.
+    :param idle_query_timeout: upper bound for QUERY_TIMEOUT_S, 0: none.
+    :param max_hs2_sessions_per_user: -1: no limit.
+    :param shutdown_grace_period_s: how long a coordinator that shuts down waits at least.
+    :param shutdown_deadline_s: how long it waits at most.
+    """
+
+    fe_service_threads: int = 64
+    accepted_client_cnxn_timeout: float = 300000
+    idle_session_timeout: float = 0
+    disconnected_session_timeout: float = 900
+    idle_query_timeout: float = 0
+    max_hs2_sessions_per_user: int = -1
+    shutdown_grace_period_s: float = 120
+    shutdown_deadline_s: float = 3600
+
+    @classmethod
+    def of(cls, values: Mapping[str, float]) -> Flags:
+        """:raises ValueError: an unknown name; the message lists the known ones."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"Unknown flag {unknown[0]!r}. Known: {', '.join(known)}.")
+        return cls(**values)  # type: ignore[arg-type]

@@ -1,0 +1,58 @@
+"""One statement's text: comments and hints taken out, a second statement refused. The rules are Impala's scanner's."""
+
+from __future__ import annotations
+
+import re
+
+from airflow_provider_impala_lb.sandbox.refusal import syntax_error
+
+_HINTS = (
+    r"shuffle|noshuffle|broadcast|clustered|noclustered|straight_join|schedule_cache_local|schedule_disk_local"
+    r"|schedule_remote|random_replica"
+)
+_TOKEN = re.compile(
+    r"""(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`)
+      | (?P<comment>/\*.*?\*/|--[^\r\n]*)
+      | (?P<hint>\[\s*(?:%s)(?:\s*,\s*(?:%s))*\s*\])
+      | (?P<end>;)
+      | (?P<space>\s+)
+      | (?P<word>[A-Za-z_]\w*)
+      | (?P<other>.)"""
+    % (_HINTS, _HINTS),
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+
+
+def statement(sql: str) -> str:
+    """The statement in ``sql`` without comments and hints (each leaves a blank) and without its one closing ``;``.
+
+    :raises Refused: a quote that never ends, or a second statement (or a second ``;``) after the first.
+    """
+    parts: list[str] = []
+    ended = None
+    for token in _TOKEN.finditer(sql):
+        kind, text = token.lastgroup, token.group()
+        if kind in ("comment", "hint"):
+            # The newlines stay, so that an error names the line the author sees.
+            parts.append(" " + "\n" * text.count("\n"))
+            continue
+        if ended is not None and kind != "space":
+            name = {"end": ";", "word": text.upper()}.get(kind or "", "Unexpected character")
+            raise syntax_error(sql, token.start(), name, "EOF")
+        if kind == "end":
+            ended = token.start()
+        elif kind == "other" and text in "'\"`":
+            raise syntax_error(sql, token.start(), "Unmatched string literal")
+        elif kind == "word" and text.lower() == "straight_join":
+            parts.append(" ")
+        else:
+            parts.append(text)
+    text = "".join(parts)
+    if not text.strip():
+        raise syntax_error(sql, len(sql), "EOF", "a statement")
+    return text.rstrip()
+
+
+def words(text: str, count: int) -> list[str]:
+    """The first ``count`` words, in capitals; a sign such as ``(`` counts as a word."""
+    return [word.upper() for word in re.findall(r"\w+|[^\w\s]", text[:400])[:count]]

@@ -1,0 +1,114 @@
+"""A coordinator's process: ``python -m airflow_provider_impala_lb.sandbox.node '{"name": ..., "directory": ...}'``.
+
+It says one JSON line when it is ready, and ends with the process that holds the other end of its standard input.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_impala_lb.sandbox.catalog import Catalog
+from airflow_provider_impala_lb.sandbox.coordinator import Coordinator
+from airflow_provider_impala_lb.sandbox.engine import Engine
+from airflow_provider_impala_lb.sandbox.flags import Flags
+from airflow_provider_impala_lb.sandbox.journal import Journal
+from airflow_provider_impala_lb.sandbox.registry import register
+from airflow_provider_impala_lb.sandbox.server import HS2Server
+from airflow_provider_impala_lb.sandbox.web import start_web
+
+_HOST = "127.0.0.1"
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> None:
+    """:param arguments: one: JSON with ``name``, ``directory``, ``port`` and ``web_port`` (0: chosen here), ``flags``,
+    ``users`` (the path of a JSON file, or null) and ``parent`` (its process id)."""
+    settings: dict[str, Any] = json.loads(arguments[0])
+    _die_with(settings["parent"])
+    directory = Path(settings["directory"])
+    users = json.loads(Path(settings["users"]).read_text()) if settings["users"] else None
+    listener = _listen(settings["port"])
+    name = settings["name"]
+    temporary = directory / "tmp" / name
+    temporary.mkdir(parents=True, exist_ok=True)
+    journal = Journal(directory / f"{name}.journal.jsonl")
+    coordinator = Coordinator(
+        name, directory, Flags.of(settings["flags"]), Catalog(directory), Engine(temporary), journal
+    )
+    coordinator.address = f"{_HOST}:{listener.getsockname()[1]}"
+    web_port = _start_web(coordinator, settings["web_port"])
+    coordinator.web_address = f"{_HOST}:{web_port}"
+    signal.signal(signal.SIGRTMIN, lambda *_: threading.Thread(target=coordinator.begin_shutdown).start())
+    signal.signal(signal.SIGTERM, lambda *_: coordinator.over.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole foreground group; the parent decides
+    HS2Server(coordinator, listener, users).start()
+    web = f"http://{coordinator.web_address}"
+    register(directory, name, {"address": coordinator.address, "web": web, "pid": os.getpid(), "started": time.time()})
+    print(json.dumps({"port": listener.getsockname()[1], "web_port": web_port}), flush=True)
+    _stay(coordinator)
+
+
+def _die_with(parent: int) -> None:
+    """A killed parent must leave no coordinator, also not one that is stopped or whose pipe was inherited elsewhere."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit("The parent process is gone.")
+
+
+def _listen(port: int) -> socket.socket:
+    """:param port: 0: a free one below the range the kernel takes for clients, so that it is still free after a kill."""
+    for candidate in [port] if port else random.sample(range(20000, 32000), 200):
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((_HOST, candidate))
+            listener.listen(512)
+        except OSError:
+            listener.close()
+            if port:
+                raise
+            continue
+        return listener
+    raise OSError("No free port found on 127.0.0.1 between 20000 and 32000.")
+
+
+def _start_web(coordinator: Coordinator, port: int) -> int:
+    for candidate in [port] if port else random.sample(range(20000, 32000), 200):
+        try:
+            return start_web(coordinator, (_HOST, candidate))
+        except OSError:
+            if port:
+                raise
+    raise OSError("No free port found on 127.0.0.1 between 20000 and 32000.")
+
+
+def _stay(coordinator: Coordinator) -> None:
+    """Until the parent closes its end of our standard input, or a graceful shutdown is over."""
+
+    def watch() -> None:
+        while True:
+            readable, _, _ = select.select([sys.stdin], [], [])
+            if readable and not os.read(sys.stdin.fileno(), 4096):
+                coordinator.over.set()
+                return
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+    while not coordinator.over.wait(3600):
+        pass
+    # Threads that wait for clients, and DuckDB's destructors, would only hold the exit up.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,203 @@
+"""One coordinator as the process that started it sees it: its addresses, its journal, and what can be done to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+from urllib.request import urlopen
+
+from airflow_provider_impala_lb.errors import ImpalaLBError
+from airflow_provider_impala_lb.sandbox.journal import read_journal
+
+_START_LIMIT = 60.0
+
+
+class Nursery:
+    """A thread that starts processes. The kernel kills them when the THREAD that started them ends, so it must outlive them."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="sandbox-nursery", daemon=True).start()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+    def start(self, command: list[str], errors: IO[bytes]) -> subprocess.Popen[bytes]:
+        answer: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                answer.put(
+                    subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)  # noqa: S603
+                )
+            except OSError as error:
+                answer.put(error)
+
+        self._work.put(work)
+        started = answer.get()
+        if isinstance(started, OSError):
+            raise started
+        return started
+
+    def close(self) -> None:
+        self._work.put(None)
+
+
+class SandboxNode:
+    """A coordinator.
+
+    :attr host: always ``127.0.0.1``; ``port`` speaks HiveServer2, ``address`` is ``host:port``.
+    :attr web: URL of its debug web pages.
+    """
+
+    def __init__(self, name: str, directory: Path, settings: dict[str, Any], nursery: Nursery) -> None:
+        self.name = name
+        self.host, self.port, self.web_port = "127.0.0.1", 0, 0
+        self._directory, self._settings, self._nursery = directory, settings, nursery
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<SandboxNode {self.name} {self.address}>"
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def web(self) -> str:
+        return f"http://{self.host}:{self.web_port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs, or ran last."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def journal_file(self) -> Path:
+        return self._directory / f"{self.name}.journal.jsonl"
+
+    def journal(self) -> list[dict[str, Any]]:
+        """What this coordinator did, in order, over all its starts.
+
+        A statement that ended has ``t`` (seconds since 1970), ``session``, ``user``, ``sql`` (as received), ``state``
+        (``FINISHED``, ``ERROR`` or ``CANCELLED``) and ``query_id``. A session opened or closed has ``event``
+        (``open`` or ``close``) instead of the last three.
+        """
+        return read_journal(self.journal_file)
+
+    def start(self) -> None:
+        """Start the process, on the same ports as before if it ran before, and wait until it serves."""
+        self.spawn()
+        self.wait_ready()
+
+    def spawn(self) -> None:
+        """Start the process without waiting for it."""
+        if self.running:
+            return
+        self._dispose()
+        settings = {
+            **self._settings,
+            "name": self.name,
+            "directory": str(self._directory),
+            "port": self.port,
+            "web_port": self.web_port,
+            "parent": os.getpid(),
+        }
+        self._errors = tempfile.TemporaryFile()
+        command = [sys.executable, "-m", "airflow_provider_impala_lb.sandbox.node", json.dumps(settings)]
+        self._process = self._nursery.start(command, self._errors)
+
+    def wait_ready(self, timeout: float = _START_LIMIT) -> None:
+        """:param timeout: seconds.
+        :raises ImpalaLBError: it ended instead, or took too long; its last words are in the message.
+        """
+        assert self._process is not None and self._process.stdout is not None, "not started"
+        if not self._process.stdout.closed:
+            ready, _, _ = select.select([self._process.stdout], [], [], timeout)
+            line = self._process.stdout.readline() if ready else b""
+            if not line:
+                self._process.kill()
+                self._process.wait()
+                raise ImpalaLBError(f"The sandbox's {self.name} did not start:\n{self._last_words()}")
+            ports = json.loads(line)
+            self.port, self.web_port = ports["port"], ports["web_port"]
+            self._process.stdout.close()
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                with urlopen(f"{self.web}/healthz", timeout=max(0.1, end - time.monotonic())):  # noqa: S310
+                    return
+            except OSError as error:
+                if not self.running or time.monotonic() >= end:
+                    raise ImpalaLBError(f"The sandbox's {self.name} does not answer:\n{self._last_words()}") from error
+                time.sleep(0.02)
+
+    def _last_words(self) -> str:
+        if self._errors is None:
+            return ""
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace")[-4000:]
+
+    def kill(self) -> None:
+        """SIGKILL: connections break, sessions are lost, nothing is closed."""
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: it accepts connections (the kernel does), and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def drain(self) -> None:
+        """Begin a graceful shutdown, as ``:shutdown()`` does: from now on it refuses sessions and statements."""
+        self._signal(signal.SIGRTMIN)
+        end = time.monotonic() + 10
+        while self.running and time.monotonic() < end:
+            with urlopen(f"{self.web}/?json", timeout=10) as page:  # noqa: S310
+                if json.load(page)["is_quiescing"]:
+                    return
+            time.sleep(0.01)
+
+    def _signal(self, number: int) -> None:
+        if self.running:
+            os.kill(self.pid, number)
+
+    def stop(self) -> None:
+        """End the process, also one that is paused. Does nothing to one that has ended."""
+        if self._process is None:
+            return
+        if self.running:
+            self._process.kill()
+        self._process.wait()
+        self._dispose()
+
+    def _dispose(self) -> None:
+        if self._process is not None:
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    stream.close()
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None

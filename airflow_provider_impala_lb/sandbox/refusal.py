@@ -1,0 +1,40 @@
+"""The errors a coordinator answers with, in Impala's words."""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """An answer with ERROR_STATUS. ``str()`` is the text on the wire."""
+
+    def __init__(self, message: str, sql_state: str = "HY000") -> None:
+        super().__init__(message)
+        self.sql_state = sql_state
+
+
+class StatementCancelled(Exception):
+    """Raised inside a running statement once somebody cancelled it."""
+
+
+def analysis_error(message: str) -> Refused:
+    return Refused(f"AnalysisException: {message}")
+
+
+def parse_error(message: str) -> Refused:
+    return Refused(f"ParseException: {message}")
+
+
+def syntax_error(sql: str, offset: int, encountered: str, expected: str = "") -> Refused:
+    """Impala's layout: the line, a caret under the place, what stood there, what could have."""
+    line = sql.count("\n", 0, offset) + 1
+    start = sql.rfind("\n", 0, offset) + 1
+    end = sql.find("\n", offset)
+    shown = sql[start : len(sql) if end < 0 else end]
+    return parse_error(
+        f"Syntax error in line {line}:\n{shown}\n{' ' * (offset - start)}^\n"
+        f"Encountered: {encountered}\nExpected: {expected}\n\nCAUSED BY: Exception: Syntax error"
+    )
+
+
+def server_error(message: str) -> Refused:
+    """What the catalog service or the metastore refuses, after analysis has passed."""
+    return Refused(f"ImpalaRuntimeException: {message}")
