@@ -11,13 +11,14 @@
 
 What is like Impala, because it is what a client of several coordinators stumbles over: each coordinator is a process
 with its own sessions, which outlive their TCP connections; handles with secrets; the connection limit; graceful
-shutdown; the texts of the errors; the debug web pages; and metadata that reach the other coordinators late
-(see :mod:`airflow_provider_impala_lb.sandbox.catalog`).
+shutdown; the texts of the errors; the debug web pages; and metadata that reach the other coordinators late (see
+:mod:`airflow_provider_impala_lb.sandbox.catalog`).
 
-What it is NOT: it is not Impala. DuckDB runs the SQL, one process per statement, over Parquet or text files in a local
-directory. No admission control, no executors, no Kudu, Iceberg, HBase or ACID tables, no complex types, no Kerberos, LDAP or
-TLS, no roles and grants, no HTTP transport. Types and functions are those of everyday scripts, not all. It listens on loopback only.
-Never keep data in it that you would miss, and never measure speed with it.
+What it is NOT: it is not Impala. DuckDB runs each statement, in the coordinator that got it, over Parquet or text
+files in a local directory. No admission control, no executors, no Kudu, Iceberg, HBase or ACID tables, no complex
+types, no Kerberos, LDAP or TLS, no roles and grants, no HTTP transport. Types and functions are those of everyday
+scripts, not all. It listens on 127.0.0.1 only. Never keep data in it that you would miss, and never measure speed
+with it.
 """
 
 from __future__ import annotations

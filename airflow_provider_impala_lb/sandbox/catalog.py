@@ -108,7 +108,11 @@ def create_catalog(directory: Path, lag: float) -> None:
     log = directory / "catalog.log"
     if not log.exists() or not log.stat().st_size:
         # As old as the catalog itself: every coordinator knows it from the start.
-        first = {"op": "put", "key": "default", "object": asdict(CatalogObject("default", comment="Default Hive database"))}
+        first = {
+            "op": "put",
+            "key": "default",
+            "object": asdict(CatalogObject("default", comment="Default Hive database")),
+        }
         log.write_text(json.dumps({"t": fixed["epoch"], **first}) + "\n")
 
 

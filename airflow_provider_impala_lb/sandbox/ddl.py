@@ -49,8 +49,7 @@ def plan(statement: Statement, text: str, first: str) -> Plan:
 def _for_hive(text: str) -> str:
     """Clauses of Impala that Hive's grammar lacks, and that change nothing here, are left out."""
     text = re.sub(r"(?is)\bsort\s+by\s+(zorder\s*|lexical\s*)?\([^)]*\)", " ", text)
-    text = re.sub(r"(?is)\bcached\s+in\s+'[^']*'(\s+with\s+replication\s*=\s*\d+)?|\buncached\b", " ", text)
-    return text
+    return re.sub(r"(?is)\bcached\s+in\s+'[^']*'(\s+with\s+replication\s*=\s*\d+)?|\buncached\b", " ", text)
 
 
 def _changing(summary: str, work: Callable[[Operation, Change], str | None], statement: Statement) -> Plan:
@@ -360,7 +359,7 @@ def _drop(statement: Statement, text: str, tree: exp.Drop) -> Plan:
     kind = (tree.args.get("kind") or "").upper()
     if kind not in ("TABLE", "VIEW"):
         raise analysis_error(f"DROP {kind} is not supported by the sandbox.")
-    name = tree.this
+    name = (tree.args.get("tables") or [tree.this])[0]  # older sqlglot: this
     database = name.db or statement.session.database
     lenient = bool(tree.args.get("exists"))
     if database not in statement.view and not lenient:

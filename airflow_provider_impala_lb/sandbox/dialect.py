@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 from sqlglot import exp, parse_one  # noqa: TID253 (only a coordinator's process comes here)
 from sqlglot.dialects.hive import Hive  # noqa: TID253
@@ -29,7 +29,7 @@ _PATTERNS = (
 )
 
 
-class _Parser(Hive.Parser):
+class _Parser(Hive.Parser):  # type: ignore[misc,valid-type]
     FUNCTIONS = {name: build for name, build in Hive.Parser.FUNCTIONS.items() if name.lower() not in _OURS}  # noqa: RUF012
     FUNCTION_PARSERS = {  # noqa: RUF012
         name: parse for name, parse in Hive.Parser.FUNCTION_PARSERS.items() if name.lower() not in _OURS
@@ -49,7 +49,7 @@ def parse(text: str) -> exp.Expression:
     :raises Refused: ParseException.
     """
     try:
-        tree: exp.Expression = parse_one(text, dialect=Impala)
+        tree = cast("exp.Expression", parse_one(text, dialect=Impala))
     except SqlglotError as error:
         raise _as_impala(text, error) from None
     if isinstance(tree, exp.Command):
@@ -72,7 +72,7 @@ def _as_impala(text: str, error: SqlglotError) -> Refused:
 
 def label(projection: exp.Expression) -> str:
     """The column name that Impala gives a projection: its alias, its column, or its text."""
-    if projection.alias_or_name and not isinstance(projection, (exp.Literal, exp.Cast, exp.Func)):
+    if isinstance(projection, (exp.Alias, exp.Column)):
         return str(projection.alias_or_name)
     return str(projection.sql(dialect=Impala, normalize_functions="lower")).lower()
 
@@ -89,6 +89,8 @@ def to_duckdb(tree: exp.Expression, constants: dict[str, str]) -> str:
 def _translate(node: exp.Expression, constants: dict[str, str]) -> exp.Expression:
     if isinstance(node, (exp.CurrentTimestamp, exp.Localtimestamp)):
         return _constant(constants["now"])
+    if isinstance(node, exp.Extract):
+        return _extract(node)
     if isinstance(node, exp.CurrentUser):
         return _constant(constants["user"])
     if isinstance(node, exp.CurrentDate):
@@ -122,8 +124,16 @@ def _function(node: exp.Anonymous, constants: dict[str, str]) -> exp.Expression:
     return exp.Anonymous(this=f"im_{name}" if name in MACROS else name, expressions=arguments)
 
 
+def _extract(node: exp.Extract) -> exp.Expression:
+    """``extract(year from t)`` and Impala's own ``extract(t, 'year')``."""
+    unit, moment = node.this, node.expression
+    if not isinstance(unit, exp.Var):
+        unit, moment = moment, unit
+    return exp.Anonymous(this="im_date_part", expressions=[exp.Literal.string(unit.name.lower()), moment])
+
+
 def _constant(text: str) -> exp.Expression:
-    return parse_one(text, dialect="duckdb")
+    return cast("exp.Expression", parse_one(text, dialect="duckdb"))
 
 
 def _strftime(pattern: str) -> str:

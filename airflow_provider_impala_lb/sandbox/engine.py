@@ -83,4 +83,7 @@ def as_analysis_error(error: duckdb.Error) -> Refused:
 def as_runtime_error(error: duckdb.Error) -> Exception:
     if isinstance(error, duckdb.InterruptException) or "StatementCancelled" in str(error):
         return StatementCancelled()
-    return Refused(str(error).split("\n\nLINE")[0])
+    text = str(error).split("\n\nLINE")[0]
+    if isinstance(error, (duckdb.ConversionException, duckdb.OutOfRangeException)):
+        text = "UDF ERROR: " + text.split("Error: ", 1)[-1]
+    return Refused(text)

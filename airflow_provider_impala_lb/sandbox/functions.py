@@ -57,6 +57,7 @@ MACROS: dict[str, list[tuple[str, str]]] = {
         ("t", "trunc(t)"),
         ("t, u", f"CAST(date_trunc({_TRUNC_UNIT}, {_T}) AS TIMESTAMP)"),
     ],
+    "date_part": [("u, t", f"CAST(date_part(u, {_T}) AS BIGINT)")],
     "dayofweek": [("t", f"CAST(dayofweek({_T}) + 1 AS INTEGER)")],
     "dayname": [("t", f"dayname({_T})")],
     "monthname": [("t", f"monthname({_T})")],

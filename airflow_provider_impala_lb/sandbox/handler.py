@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ _STATES = {
     "ERROR": t.TOperationState.ERROR_STATE,
 }
 _SOON = 0.005
-"""ExecuteStatement waits this long (seconds) for the end: most statements here need less, and clients poll every 10 ms."""
+"""Seconds that ExecuteStatement waits for the end: most statements need less, and clients poll every 10 ms."""
 
 
 def _ok() -> Any:
@@ -48,6 +49,11 @@ def _answers(response: Any) -> Callable[[Any], Any]:
                     statusCode=t.TStatusCode.ERROR_STATUS, sqlState=refused.sql_state, errorMessage=str(refused)
                 )
                 return response(status=status)
+            except Exception as error:
+                # A fault of the sandbox itself must look like a failed statement, not like a broken server.
+                traceback.print_exc()
+                text = f"InternalException: {type(error).__name__}: {error}"
+                return response(status=t.TStatus(statusCode=t.TStatusCode.ERROR_STATUS, errorMessage=text))
 
         return call
 
@@ -113,8 +119,8 @@ class Handler(service.Iface):  # type: ignore[misc]
                     )
                 text = statement(request.statement)
                 made = plan(Statement(self._coordinator, session, operation, text))
-            except Refused as refused:
-                operation.refuse(refused)
+            except Exception as error:
+                operation.refuse(error)
                 raise
             return t.TExecuteStatementResp(_ok(), self._start(operation, made))
 
@@ -266,7 +272,7 @@ class Handler(service.Iface):  # type: ignore[misc]
 def _identifier(handle: Any) -> tuple[bytes, bytes]:
     if len(handle.guid) != 16 or len(handle.secret) != 16:
         raise Refused(
-            f"Malformed THandleIdentifier (guid size: {len(handle.guid)}, expected 16, secret size: {len(handle.secret)}, "
-            "expected 16)"
+            f"Malformed THandleIdentifier (guid size: {len(handle.guid)}, expected 16, "
+            f"secret size: {len(handle.secret)}, expected 16)"
         )
     return handle.guid, handle.secret

@@ -111,7 +111,7 @@ class Operation:
             if self.plan.changes_catalog and self.options.get("SYNC_DDL") == "1":
                 self.wait(self.coordinator.catalog.seconds_until_everywhere())
             if outcome.cursor is not None:
-                self._buffer.rows = outcome.cursor.fetchmany(_FIRST_FETCH)
+                self._buffer.rows = list(outcome.cursor.fetchmany(_FIRST_FETCH))
             else:
                 self._buffer.rows = list(outcome.rows)
             self._outcome, self.modified = outcome, outcome.modified
@@ -204,7 +204,7 @@ class Operation:
             left = len(buffer.rows) - buffer.position
             if cursor is not None and left < count + 1:
                 try:
-                    more = cursor.fetchmany(count + 1 - left)
+                    more: list[Row] = list(cursor.fetchmany(count + 1 - left))
                 except duckdb.Error as error:
                     failed = as_runtime_error(error)
                     self.error = self.error or (str(failed) if isinstance(failed, Refused) else "Cancelled")

@@ -21,7 +21,7 @@ STRING = ColumnType("STRING")
 def plan(statement: Statement) -> Plan:
     """:raises Refused: ParseException or AnalysisException: nothing has run, nothing will."""
     text = statement.text.strip()
-    first, second, *_ = [*words(text, 2), "", ""]
+    first = words(text, 1)[0]
     match first:
         case "SELECT" | "WITH" | "VALUES" | "(" | "FROM":
             return _select_or_insert(statement, text)

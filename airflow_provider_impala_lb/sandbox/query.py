@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here)
 
@@ -65,7 +66,7 @@ class Query:
         """:raises Refused: a file of a table is gone: the table was dropped or overwritten elsewhere."""
         for table in self.tables.values():
             for file in table.files:
-                if not os.path.exists(file.path):  # noqa: PTH110 (there may be thousands)
+                if not os.path.exists(file.path):
                     raise Refused(
                         f"Disk I/O error on {host}: Failed to open HDFS file {file.path}\n"
                         "Error(2): No such file or directory\n"
@@ -84,7 +85,7 @@ def translate(tree: exp.Expression, scope: Scope) -> Query:
     query = Query("")
     outermost = tree
     while isinstance(outermost, (exp.SetOperation, exp.Subquery)):
-        outermost = outermost.this
+        outermost = cast("exp.Expression", outermost.this)
     if isinstance(outermost, exp.Select) and not any(item.is_star for item in outermost.expressions):
         query.labels = [label(item) for item in outermost.expressions]
     resolved = _resolve(tree.copy(), scope, query.tables, ())
@@ -167,7 +168,7 @@ def file_relation(table: CatalogObject) -> str:
     if table.file_format == "PARQUET":
         # The empty table last gives columns added later to files written earlier.
         return (
-            f"(SELECT {', '.join(map(quote, types))} FROM (SELECT * FROM read_parquet([{files}], union_by_name=true, "
+            f"(SELECT {', '.join(map(quote, types))} FROM (SELECT * FROM read_parquet([{files}], union_by_name=true, "  # noqa: S608
             f"hive_partitioning=false) UNION ALL BY NAME SELECT * FROM {empty_relation(table)}))"
         )
     return _text_relation(table, types)
@@ -179,8 +180,8 @@ def _text_relation(table: CatalogObject, types: dict[str, str]) -> str:
     own = [name for name in types if name not in table.partition_columns]
     columns = "{" + ", ".join(f"{text_literal(name)}: 'VARCHAR'" for name in own) + "}"
     options = (
-        f"delim={text_literal(table.delimiter)}, header=false, skip={skip}, columns={columns}, nullstr='\\N', quote='', "
-        "escape='', null_padding=true, strict_mode=false, auto_detect=false, ignore_errors=true, parallel=false"
+        f"delim={text_literal(table.delimiter)}, header=false, skip={skip}, columns={columns}, nullstr='\\N', "
+        "quote='', escape='', null_padding=true, strict_mode=false, auto_detect=false, ignore_errors=true, parallel=false"
     )
     parts: dict[str, list[str]] = {}
     for file in table.files:
@@ -188,12 +189,19 @@ def _text_relation(table: CatalogObject, types: dict[str, str]) -> str:
     selects = []
     for partition, paths in parts.items():
         values = partition_values(partition)
-        shown = ", ".join(
-            f"TRY_CAST({quote(name) if name in own else values[name]} AS {kind}) AS {quote(name)}"
-            for name, kind in types.items()
-        )
-        selects.append(f"SELECT {shown} FROM read_csv([{', '.join(paths)}], {options})")
+        shown = ", ".join(_typed(name, kind, values) for name, kind in types.items())
+        selects.append(f"SELECT {shown} FROM read_csv([{', '.join(paths)}], {options})")  # noqa: S608 (quoted)
     return f"({' UNION ALL '.join(selects)})"
+
+
+def _typed(name: str, kind: str, partition: Mapping[str, str]) -> str:
+    """What is no number is NULL. Without the trim() DuckDB would cast while it reads, and drop or refuse such lines."""
+    value = partition.get(name, f"trim({quote(name)})")
+    return (
+        f"{quote(name)}"
+        if kind == "VARCHAR" and name not in partition
+        else f"TRY_CAST({value} AS {kind}) AS {quote(name)}"
+    )
 
 
 def partition_values(partition: str) -> dict[str, str]:
