@@ -5,9 +5,9 @@ coordinator reads the whole log, but *shows* only what has reached it:
 
 * its own changes, at once (as Impala applies the catalog service's answer before it answers the client);
 * what it fetched with REFRESH or INVALIDATE METADATA;
-* everything else by rounds, as Impala's statestore sends it. Rounds take ``lag / 2`` seconds and start at the catalog's epoch,
-  on the clock all processes share. The update that arrives with round k was gathered at round k - 1, so a change made
-  at time t is seen elsewhere at::
+* everything else by rounds, as Impala's statestore sends it. Rounds take ``lag / 2`` seconds and start at the
+  catalog's epoch, on the clock all processes share. The update that arrives with round k was gathered at round
+  k - 1, so a change made at time t is seen elsewhere at::
 
       epoch + (ceil((t - epoch) / (lag / 2)) + 1) * lag / 2        between lag/2 and lag after t
 

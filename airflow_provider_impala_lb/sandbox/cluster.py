@@ -136,7 +136,7 @@ class Sandbox:
 
     @property
     def connection(self) -> str:
-        """JSON for an environment variable ``AIRFLOW_CONN_<ID>``: a connection of type ``impala_lb``, as the first user."""
+        """JSON for a variable ``AIRFLOW_CONN_<ID>``: a connection of type ``impala_lb``, as the first of ``users``."""
         config = self.config
         nodes = config.pop("nodes")
         login, password = next(iter(self._users.items())) if self._users else (None, None)

@@ -289,7 +289,7 @@ class Coordinator:
     # -- graceful shutdown
 
     def begin_shutdown(self, deadline: float | None = None) -> str:
-        """Refuse new work from now on; exit once the grace period is over and nothing is registered, or at the deadline."""
+        """Refuse new work; exit when the grace period is over and nothing is registered, or at the deadline."""
         with self._lock:
             now = time.time()
             if self.shutdown is None:

@@ -16,7 +16,8 @@ _UNITS = {
 }
 _TRUNC_UNIT = (
     "CASE upper(u) WHEN 'SYYYY' THEN 'year' WHEN 'YYYY' THEN 'year' WHEN 'YEAR' THEN 'year' WHEN 'SYEAR' THEN 'year' "
-    "WHEN 'YYY' THEN 'year' WHEN 'YY' THEN 'year' WHEN 'Y' THEN 'year' WHEN 'Q' THEN 'quarter' WHEN 'MONTH' THEN 'month' "
+    "WHEN 'YYY' THEN 'year' WHEN 'YY' THEN 'year' WHEN 'Y' THEN 'year' WHEN 'Q' THEN 'quarter' "
+    "WHEN 'MONTH' THEN 'month' "
     "WHEN 'MON' THEN 'month' WHEN 'MM' THEN 'month' WHEN 'RM' THEN 'month' WHEN 'DDD' THEN 'day' WHEN 'DD' THEN 'day' "
     "WHEN 'J' THEN 'day' WHEN 'DAY' THEN 'week' WHEN 'DY' THEN 'week' WHEN 'D' THEN 'week' WHEN 'HH' THEN 'hour' "
     "WHEN 'HH12' THEN 'hour' WHEN 'HH24' THEN 'hour' WHEN 'MI' THEN 'minute' ELSE u END"
@@ -65,7 +66,8 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "months_between": [
         (
             "a, b",
-            "date_diff('month', CAST(b AS DATE), CAST(a AS DATE)) + (day(CAST(a AS DATE)) - day(CAST(b AS DATE))) / 31.0",
+            "date_diff('month', CAST(b AS DATE), CAST(a AS DATE)) "
+            "+ (day(CAST(a AS DATE)) - day(CAST(b AS DATE))) / 31.0",
         )
     ],
     "last_day": [("t", f"CAST(last_day({_T}) AS TIMESTAMP)")],
@@ -87,7 +89,8 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "initcap": [
         (
             "s",
-            "list_reduce(list_transform(string_split(lower(s), ' '), lambda w: upper(w[1]) || w[2:]), lambda x, y: x || ' ' || y)",
+            "list_reduce(list_transform(string_split(lower(s), ' '), lambda w: upper(w[1]) || w[2:]), "
+            "lambda x, y: x || ' ' || y)",
         )
     ],
     "space": [("n", "repeat(' ', n)")],

@@ -1,4 +1,4 @@
-"""The journal: one file per coordinator, a JSON line for each statement that ended and each session opened or closed."""
+"""The journal: a file per coordinator, a JSON line for each statement that ended and each session's open and close."""
 
 from __future__ import annotations
 

@@ -11,14 +11,13 @@ _HINTS = (
     r"|schedule_remote|random_replica"
 )
 _TOKEN = re.compile(
-    r"""(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`)
+    rf"""(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`)
       | (?P<comment>/\*.*?\*/|--[^\r\n]*)
-      | (?P<hint>\[\s*(?:%s)(?:\s*,\s*(?:%s))*\s*\])
+      | (?P<hint>\[\s*(?:{_HINTS})(?:\s*,\s*(?:{_HINTS}))*\s*\])
       | (?P<end>;)
       | (?P<space>\s+)
       | (?P<word>[A-Za-z_]\w*)
-      | (?P<other>.)"""
-    % (_HINTS, _HINTS),
+      | (?P<other>.)""",
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 

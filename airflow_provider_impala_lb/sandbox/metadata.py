@@ -27,10 +27,10 @@ def _plan(columns: Sequence[str], rows: Sequence[Sequence[Any]], integers: Seque
 
 
 def _matches(text: str, pattern: str | None) -> bool:
-    """JDBC's pattern: ``%`` and ``_``; impyla also sends ``*``."""
-    if not pattern:
+    """JDBC's pattern: ``%`` and ``_``. impyla sends ``.*`` for all, which Impala takes as well."""
+    if not pattern or pattern in (".*", "*"):
         return True
-    parts = (".*" if char in "%*" else "." if char == "_" else re.escape(char) for char in pattern.lower())
+    parts = (".*" if char == "%" else "." if char == "_" else re.escape(char) for char in pattern.lower())
     return re.fullmatch("".join(parts), text.lower()) is not None
 
 

@@ -67,7 +67,7 @@ def _die_with(parent: int) -> None:
 
 
 def _listen(port: int) -> socket.socket:
-    """:param port: 0: a free one below the range the kernel takes for clients, so that it is still free after a kill."""
+    """:param port: 0: a free one below the range the kernel takes for clients, so that it stays free after a kill."""
     for candidate in [port] if port else random.sample(range(20000, 32000), 200):
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

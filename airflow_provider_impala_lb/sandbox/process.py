@@ -24,7 +24,7 @@ _START_LIMIT = 60.0
 
 
 class Nursery:
-    """A thread that starts processes. The kernel kills them when the THREAD that started them ends, so it must outlive them."""
+    """A thread that starts the processes: the kernel kills them when the THREAD that started them ends."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -121,7 +121,7 @@ class SandboxNode:
             "web_port": self.web_port,
             "parent": os.getpid(),
         }
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         command = [sys.executable, "-m", "airflow_provider_impala_lb.sandbox.node", json.dumps(settings)]
         self._process = self._nursery.start(command, self._errors)
 

@@ -1,4 +1,4 @@
-"""The pytest fixture ``impala_sandbox``. Registered as a plugin, so it is loaded at every pytest start: keep it light."""
+"""The pytest fixture ``impala_sandbox``. Every pytest start loads this module: keep it light."""
 
 from __future__ import annotations
 

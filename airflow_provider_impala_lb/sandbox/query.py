@@ -130,7 +130,7 @@ def _resolve(
 def _is_cte(table: exp.Expression) -> bool:
     """Is this name that of a WITH clause around it (one that stands before the place it is used)?"""
     inside: exp.Expression = table
-    around = table.parent
+    around = cast("exp.Expression | None", table.parent)
     while around is not None:
         clause = around.args.get("with_") or around.args.get("with")
         if clause is not None and clause is not inside:
@@ -140,7 +140,7 @@ def _is_cte(table: exp.Expression) -> bool:
             before = around.expressions[: [each is inside for each in around.expressions].index(True)]
             if any(each.alias == table.name for each in before):
                 return True
-        inside, around = around, around.parent
+        inside, around = around, cast("exp.Expression | None", around.parent)
     return False
 
 
@@ -181,7 +181,8 @@ def _text_relation(table: CatalogObject, types: dict[str, str]) -> str:
     columns = "{" + ", ".join(f"{text_literal(name)}: 'VARCHAR'" for name in own) + "}"
     options = (
         f"delim={text_literal(table.delimiter)}, header=false, skip={skip}, columns={columns}, nullstr='\\N', "
-        "quote='', escape='', null_padding=true, strict_mode=false, auto_detect=false, ignore_errors=true, parallel=false"
+        "quote='', escape='', null_padding=true, strict_mode=false, auto_detect=false, ignore_errors=true, "
+        "parallel=false"
     )
     parts: dict[str, list[str]] = {}
     for file in table.files:

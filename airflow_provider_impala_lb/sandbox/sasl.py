@@ -1,4 +1,4 @@
-"""SASL PLAIN as HiveServer2 speaks it over a socket: five-byte headers until it is settled, then frames with a length."""
+"""SASL PLAIN as HiveServer2 speaks it over a socket: five-byte headers until it is settled, then frames."""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ class Session:
         if self.expired:
             at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.last_used))
             raise Refused(
-                f"Client session expired due to more than {self.idle_timeout:g}s of inactivity (last activity was at: {at})."
+                f"Client session expired due to more than {self.idle_timeout:g}s of inactivity "
+                f"(last activity was at: {at})."
             )
         if self.closed:
             raise Refused("Session is closed")

@@ -32,7 +32,7 @@ def _show(statement: Statement, text: str) -> tuple[Columns, list[Row]]:
     view = statement.view
     if match := re.fullmatch(rf"(?is)show\s+(?:databases|schemas){_LIKE}", text):
         databases = [item for item in view.values() if not item.table and matches(item.database, match.group(1))]
-        return _strings("name", "comment"), sorted((item.database, item.comment) for item in databases)
+        return _strings("name", "comment"), [*sorted((item.database, item.comment) for item in databases)]
     if match := re.fullmatch(rf"(?is)show\s+(tables|views)(?:\s+in\s+`?(\w+)`?)?{_LIKE}", text):
         kind, database, pattern = match.groups()
         names = table_names(statement, (database or "").lower(), pattern, views_only=kind.lower() == "views")

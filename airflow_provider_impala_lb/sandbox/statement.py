@@ -38,11 +38,12 @@ class Statement:
         from airflow_provider_impala_lb.sandbox.coordinator import VERSION
 
         now = datetime.now()
+        utc = datetime.fromtimestamp(now.timestamp(), timezone.utc)
         seconds = int(now.timestamp())
         user = text_literal(self.session.user)
         constants = {
             "now": f"TIMESTAMP '{now}'",
-            "utc_timestamp": f"TIMESTAMP '{datetime.fromtimestamp(now.timestamp(), timezone.utc).replace(tzinfo=None)}'",
+            "utc_timestamp": f"TIMESTAMP '{utc.replace(tzinfo=None)}'",
             "unix_timestamp": f"CAST({seconds} AS BIGINT)",
             "effective_user": user,
             "user": user,

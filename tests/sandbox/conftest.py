@@ -1,0 +1,70 @@
+"""Clusters for the tests of the sandbox: one that tests share, others made where they are needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from impala.dbapi import connect
+from impala.hiveserver2 import HiveServer2Cursor
+
+from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
+
+Open = Callable[..., HiveServer2Cursor]
+
+
+@pytest.fixture(scope="session")
+def plain() -> Iterator[Sandbox]:
+    """One coordinator without a lag, for tests of everything but clusters."""
+    with Sandbox(nodes=1, lag=0) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Sandbox]:
+    """Two coordinators, lag 1 s."""
+    with Sandbox(nodes=2, lag=1.0) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def open_cursor() -> Iterator[Open]:
+    """``open_cursor(node, user="ann", **connect)``: a cursor on a connection of its own."""
+    opened: list[Any] = []
+
+    def make(node: SandboxNode, user: str = "ann", configuration: Any = None, **options: Any) -> HiveServer2Cursor:
+        connection = connect(host=node.host, port=node.port, timeout=20, user=user, **options)
+        cursor = connection.cursor(user=user, configuration=configuration)
+        opened.append((cursor, connection))
+        return cursor
+
+    yield make
+    for cursor, connection in opened:
+        try:
+            cursor.close()
+        except Exception:  # the test may have ended it
+            pass
+        connection.close()
+
+
+def rows(cursor: HiveServer2Cursor, sql: str) -> list[tuple[Any, ...]]:
+    cursor.execute(sql)
+    return cursor.fetchall() if cursor.has_result_set else []
+
+
+def page(node: SandboxNode, path: str) -> dict[str, Any]:
+    mark = "&" if "?" in path else "?"
+    with urlopen(f"{node.web}{path}{mark}json", timeout=10) as answer:
+        return dict(json.load(answer))
+
+
+def status_of(node: SandboxNode, path: str) -> int:
+    try:
+        with urlopen(f"{node.web}{path}", timeout=10) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code

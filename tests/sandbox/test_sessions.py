@@ -1,0 +1,288 @@
+"""Sessions, handles, cancelling, timeouts, shutdown: Impala's rules and Impala's texts."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from typing import Any
+
+import pytest
+from conftest import Open, page, rows, status_of
+from impala._thrift_gen.TCLIService import ttypes as t
+from impala.dbapi import connect
+from impala.error import HiveServer2Error, OperationalError
+from impala.hiveserver2 import HiveServer2Cursor, HS2Session, Operation
+from thrift.transport.TTransport import TTransportException
+
+from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
+
+
+def reach(node: SandboxNode) -> Any:
+    return connect(host=node.host, port=node.port, timeout=10)
+
+
+def adopt(connection: Any, cursor: HiveServer2Cursor, secret: bytes | None = None) -> HiveServer2Cursor:
+    """The same session over another connection."""
+    known = cursor.session.handle.sessionId
+    handle = t.TSessionHandle(t.THandleIdentifier(known.guid, secret or known.secret))
+    return HiveServer2Cursor(HS2Session(connection.service, handle, {}, 5, retries=1))
+
+
+def operation_on(connection: Any, cursor: HiveServer2Cursor) -> Operation:
+    """The cursor's operation over another connection."""
+    return Operation(adopt(connection, cursor).session, cursor._last_operation.handle)
+
+
+def forget(cursor: HiveServer2Cursor) -> None:
+    """Collected, an adopted cursor would close the session it shares."""
+    cursor._closed = True
+
+
+def test_session_outlives_its_connection(plain: Sandbox, open_cursor: Open) -> None:
+    node = plain.nodes[0]
+    cursor = open_cursor(node)
+    rows(cursor, "set mem_limit=3g")
+    rows(cursor, "create database if not exists kept")
+    rows(cursor, "use kept")
+    cursor.session.client._iprot.trans.close() if hasattr(cursor.session.client, "_iprot") else None
+    second = reach(node)
+    other = adopt(second, cursor)
+    assert rows(other, "select current_database()") == [("kept",)]
+    assert ("MEM_LIMIT", "3g", "REGULAR") in rows(other, "set")
+    forget(other)
+
+
+def test_session_is_reaped_after_its_time(open_cursor: Open) -> None:
+    with Sandbox(nodes=1, flags={"disconnected_session_timeout": 0.5}) as cluster:
+        node = cluster.nodes[0]
+        first = reach(node)
+        cursor = first.cursor(user="ann")
+        cursor.execute_async("select sleep(60000)")
+        first.close()
+        assert page(node, "/sessions")["num_sessions"] == 1
+        deadline = time.monotonic() + 5
+        while page(node, "/sessions")["num_sessions"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert page(node, "/sessions")["num_sessions"] == 0
+        assert page(node, "/jsonmetrics")["impala-server.num-queries-registered"] == 0
+        other = adopt(reach(node), cursor)
+        with pytest.raises(HiveServer2Error, match=r"^Invalid session id: [0-9a-f]{16}:[0-9a-f]{16}"):
+            other.execute("select 1")
+        assert [entry.get("event") or entry["state"] for entry in node.journal()] == ["open", "CANCELLED", "close"]
+        forget(other)
+        forget(cursor)
+
+
+def test_wrong_secrets(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0])
+    other = adopt(reach(plain.nodes[0]), cursor, secret=b"x" * 16)
+    with pytest.raises(HiveServer2Error, match="^Invalid session id: "):
+        other.execute("select 1")
+    forget(other)
+    cursor.execute("select 1")
+    cursor._last_operation.handle.operationId.secret = b"x" * 16
+    with pytest.raises(HiveServer2Error, match=r"^Invalid or unknown query handle: [0-9a-f]{16}:[0-9a-f]{8}00000000\.$"):
+        cursor._last_operation.get_status()
+
+
+def test_closed_session_and_query(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0])
+    cursor.execute("select 1")
+    operation = operation_on(reach(plain.nodes[0]), cursor)
+    cursor.close_operation()
+    with pytest.raises(HiveServer2Error, match="Invalid or unknown query handle"):
+        operation.get_status()
+    assert "Query State: FINISHED" in operation.get_profile()
+    forget(HiveServer2Cursor(operation.session))
+
+
+def test_cancel_from_another_connection(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0])
+    cursor.execute_async("select sleep(60000)")
+    assert cursor.status() == "RUNNING_STATE"
+    operation_on(reach(plain.nodes[0]), cursor).cancel()
+    assert cursor.status() == "ERROR_STATE"
+    with pytest.raises(OperationalError, match="^Cancelled$"):
+        cursor._wait_to_finish()
+    assert plain.nodes[0].journal()[-1]["state"] == "CANCELLED"
+    assert rows(cursor, "select 1") == [(1,)]
+
+
+@pytest.mark.parametrize("work", ["select count(*) from {0} a, {0} b, {0} c, {0} d", "insert into {0} select a.x from {0} a, {0} b, {0} c, {0} d"])
+def test_cancel_stops_real_work(plain: Sandbox, open_cursor: Open, work: str) -> None:
+    cursor = open_cursor(plain.nodes[0])
+    rows(cursor, "create table if not exists busy stored as parquet as select 1 x")
+    while rows(cursor, "select count(*) from busy")[0][0] < 4096:
+        rows(cursor, "insert into busy select * from busy")
+    before = rows(cursor, "select count(*) from busy")
+    cursor.execute_async(work.format("busy"))
+    time.sleep(0.3)
+    assert cursor.status() == "RUNNING_STATE"
+    began = time.monotonic()
+    cursor.cancel_operation(reset_state=False)
+    assert cursor.status() == "ERROR_STATE" and time.monotonic() - began < 3
+    assert rows(cursor, "select count(*) from busy") == before
+
+
+def test_statements_of_a_session_run_side_by_side(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0])
+    cursor.execute_async("select sleep(3000)")
+    other = adopt(reach(plain.nodes[0]), cursor)
+    began = time.monotonic()
+    assert rows(other, "select 1") == [(1,)]
+    assert time.monotonic() - began < 1
+    forget(other)
+
+
+def test_query_timeout(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0], configuration={"query_timeout_s": "1"})
+    cursor.execute_async("select sleep(60000)")
+    for _ in range(6):  # who asks keeps it alive
+        time.sleep(0.3)
+        assert cursor.status() == "RUNNING_STATE"
+    time.sleep(1.6)
+    query_id = r"[0-9a-f]{16}:[0-9a-f]{16}"
+    with pytest.raises(HiveServer2Error, match=rf"^Query {query_id} expired due to client inactivity \(timeout is 1s\)"):
+        cursor.status()
+    assert page(plain.nodes[0], "/jsonmetrics")["impala-server.num-queries-expired"] >= 1
+
+
+def test_exec_time_limit(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0], configuration={"EXEC_TIME_LIMIT_S": "1"})
+    with pytest.raises(OperationalError, match="expired due to execution time limit of 1s"):
+        rows(cursor, "select sleep(60000)")
+
+
+def test_idle_session_expires(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0], configuration={"IDLE_SESSION_TIMEOUT": "1"})
+    rows(cursor, "select 1")
+    time.sleep(1.6)
+    text = r"^Client session expired due to more than 1s of inactivity \(last activity was at: \d{4}-.*\)"
+    with pytest.raises(HiveServer2Error, match=text):
+        cursor.execute("select 1")
+
+
+def test_closing_a_session_ends_its_queries(plain: Sandbox, open_cursor: Open) -> None:
+    node = plain.nodes[0]
+    cursor = open_cursor(node)
+    cursor.execute_async("select sleep(60000) as closing")
+    adopt(reach(node), cursor).session.close()
+    with pytest.raises(HiveServer2Error, match="Invalid or unknown query handle"):
+        cursor.status()
+    [entry] = [entry for entry in node.journal() if entry.get("sql") == "select sleep(60000) as closing"]
+    assert entry["state"] == "CANCELLED"
+
+
+def test_connection_limit_is_silence() -> None:
+    with Sandbox(nodes=1, flags={"fe_service_threads": 2}) as cluster:
+        node = cluster.nodes[0]
+        first, second = reach(node), reach(node)
+        held = [first.cursor(), second.cursor()]
+        third = connect(host=node.host, port=node.port, timeout=1, retries=1)
+        with pytest.raises(TTransportException, match="read timeout"):
+            third.cursor(user="third")
+        metrics = page(node, "/jsonmetrics")
+        thrift = "impala.thrift-server.hiveserver2-frontend"
+        assert metrics[f"{thrift}.connections-in-use"] == 2
+        assert metrics[f"{thrift}.connection-setup-queue-size"] == 1
+        answer: list[Any] = []
+        waiting = threading.Thread(target=lambda: answer.append(rows(reach(node).cursor(), "select 1")))
+        third.close()
+        waiting.start()
+        time.sleep(0.2)
+        assert answer == []
+        held.pop().close()
+        second.close()
+        waiting.join(5)
+        assert answer == [[(1,)]]
+        first.close()
+        for cursor in held:
+            forget(cursor)
+
+
+def test_sessions_per_user() -> None:
+    with Sandbox(nodes=1, flags={"max_hs2_sessions_per_user": 1}) as cluster:
+        connection = reach(cluster.nodes[0])
+        held = connection.cursor(user="ann")
+        with pytest.raises(HiveServer2Error, match="^Number of sessions for user ann exceeds coordinator limit 1"):
+            connection.cursor(user="ann")
+        connection.cursor(user="bob").close()
+        held.close()
+        connection.cursor(user="ann").close()
+        connection.close()
+
+
+SHUTDOWN = (
+    r"^Server is being shut down: shutdown grace period left: .+, deadline left: .+, queries registered on coordinator: "
+    r"1, queries executing: \d+, fragment instances: \d+"
+)
+
+
+@pytest.mark.parametrize("how", ["signal", "sql"])
+def test_shutdown(how: str) -> None:
+    flags = {"shutdown_grace_period_s": 0.5, "shutdown_deadline_s": 30}
+    with Sandbox(nodes=1, flags=flags) as cluster:
+        node = cluster.nodes[0]
+        connection = reach(node)
+        cursor = connection.cursor(user="ann")
+        cursor.execute_async("select sleep(700)")
+        if how == "signal":
+            node.drain()
+        else:
+            other = reach(node).cursor(user="admin")
+            assert "grace period left" in rows(other, ":shutdown()")[0][0]
+            other.close()
+        for call in (lambda: connection.cursor(user="bob"), lambda: cursor.session.execute("select 1"), cursor.session.ping):
+            with pytest.raises(HiveServer2Error, match=SHUTDOWN):
+                if call() is False:
+                    raise HiveServer2Error("ping")
+        assert status_of(node, "/healthz") == 200
+        root = page(node, "/")
+        assert root["is_quiescing"] is True and root["shutdown_status"].startswith("shutdown grace period left: ")
+        assert page(node, "/backends")["num_quiescing_backends"] == 1
+        cursor._wait_to_finish()
+        assert cursor.fetchall() == [(True,)]
+        assert node.running
+        cursor.close()
+        with contextlib.suppress(Exception):
+            connection.close()
+        deadline = time.monotonic() + 5
+        while node.running and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not node.running
+
+
+def test_open_session_says_where_it_is(plain: Sandbox, open_cursor: Open) -> None:
+    node = plain.nodes[0]
+    configuration = {"use:database": "DEFAULT", "mem_limit": "2g", "nosuch": "ignored"}
+    cursor = open_cursor(node, configuration=configuration)
+    answered = cursor.session.config
+    assert answered["http_addr"] == node.web.removeprefix("http://")
+    assert answered["MEM_LIMIT"] == "2g" and "nosuch" not in {name.lower() for name in answered}
+
+
+def test_log_profile_summary(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0])
+    cursor.execute_async("select sleep(1000)")
+    query = r"Query [0-9a-f]{16}:[0-9a-f]{8}00000000"
+    assert re.fullmatch(rf"{query}: \d+% Complete \([0-2] out of 3\)\n", cursor.get_log())
+    assert cursor.get_summary().progress.num_completed_scan_ranges < 3
+    cursor._wait_to_finish()
+    assert re.fullmatch(rf"{query} 100% Complete \(3 out of 3\)\n", cursor.get_log())
+    cursor.fetchall()
+    profile = cursor.get_profile()
+    assert "Sql Statement: select sleep(1000)" in profile and "User: ann" in profile
+    summary = cursor.get_summary()
+    assert summary.progress.num_completed_scan_ranges == summary.progress.total_scan_ranges == 3
+
+
+def test_kill_query_reaches_the_other_coordinator(pair: Sandbox, open_cursor: Open) -> None:
+    here, there = (open_cursor(node) for node in pair.nodes)
+    here.execute_async("select sleep(60000)")
+    query_id = page(pair.nodes[0], "/queries")["in_flight_queries"][0]["query_id"]
+    rows(there, f"kill query '{query_id}'")
+    assert here.status() == "ERROR_STATE"
+    with pytest.raises(OperationalError, match="Could not find query on any coordinator"):
+        rows(there, "kill query '1:2'")
