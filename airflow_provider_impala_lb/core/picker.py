@@ -248,7 +248,7 @@ class Picker:
         record = state.sessions.get(session_key) if session_key else None
         if prefer in names:
             assert prefer is not None
-            node, why = prefer, "asked for"
+            node, why = prefer, "asked for by name"
         elif record is not None and record.node in names:
             node, why = record.node, f"session key {session_key!r} is on it"
         else:

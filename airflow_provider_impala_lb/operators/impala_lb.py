@@ -136,6 +136,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             done = self._script_run.run()
         finally:
             self._script_run = None
+        if host is not None and done.node == hook.balancer.known(host):
+            done.why = f"sticks to {self._stick_to_task}" if self._stick_to_task else "sticks to the host it was given"
         ti.xcom_push(key=XCOM_RUN, value=_summary(done))
         output = hook.results(done, self.sql, split_statements, self.return_last)
         self.log.info("%d statements on %s in %.2f s", len(done.statements), done.node, done.seconds)

@@ -13,5 +13,6 @@ STORED AS TEXTFILE LOCATION '${var:landing}/flights'
 TBLPROPERTIES ('skip.header.line.count'='1');
 
 DROP TABLE IF EXISTS flights;
-CREATE TABLE flights STORED AS PARQUET AS SELECT * FROM flights_raw.flights;
+CREATE TABLE flights LIKE flights_raw.flights STORED AS PARQUET;
+INSERT INTO flights /* +NOSHUFFLE */ SELECT * FROM flights_raw.flights;
 COMPUTE STATS flights;

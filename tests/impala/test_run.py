@@ -206,7 +206,9 @@ def test_when_all_are_bad_the_error_says_why_for_each(four):
         run(patient(four), "SELECT 1")
     assert "nothing was run" in str(caught.value)
     reasons = list(caught.value.reasons.values())
-    assert [word in reason for word, reason in zip(("refused", "shut down", "silent"), reasons, strict=True)] == [True] * 3
+    assert [word in reason for word, reason in zip(("refused", "shut down", "silent"), reasons, strict=True)] == [
+        True
+    ] * 3
 
 
 def test_stick_move_waits_since_the_upstreams_end_and_says_so(four, log, monkeypatch):
@@ -410,9 +412,7 @@ def test_a_wrong_password_is_one_clear_error_without_it(guarded, log):
     config = {**guarded.config, "session": {**guarded.config["session"], "user": "etl", "auth_mechanism": "LDAP"}}
     with pytest.raises(ConfigError) as caught:
         run(Balancer.from_config(config, password="wr0ng"), "SELECT 1")
-    assert re.search(
-        r"127\.0\.0\.1:\d+: the login was refused \(user 'etl', auth_mechanism LDAP\)", str(caught.value)
-    )
+    assert re.search(r"127\.0\.0\.1:\d+: the login was refused \(user 'etl', auth_mechanism LDAP\)", str(caught.value))
     assert "wr0ng" not in str(caught.value)
     assert "wr0ng" not in log.text
 

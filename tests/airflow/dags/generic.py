@@ -1,0 +1,35 @@
+"""common-sql's own operators and sensor on a balanced connection."""
+
+from datetime import datetime
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.sql.operators.sql import (
+    SQLCheckOperator,
+    SQLColumnCheckOperator,
+    SQLExecuteQueryOperator,
+    SQLThresholdCheckOperator,
+)
+from airflow.providers.common.sql.sensors.sql import SqlSensor
+
+CONN = {"conn_id": "impala_lb_default"}
+
+with DAG("generic", start_date=datetime(2026, 1, 1), schedule=None) as dag:
+    make = SQLExecuteQueryOperator(
+        task_id="make",
+        sql="DROP TABLE IF EXISTS g; SET SYNC_DDL=1; CREATE TABLE g (a INT, s STRING); INSERT INTO g VALUES (1, 'x')",
+        **CONN,
+    )
+    checks = [
+        SQLCheckOperator(task_id="check", sql="SELECT count(*) FROM g", **CONN),
+        SQLThresholdCheckOperator(
+            task_id="threshold", sql="SELECT max(a) FROM g", min_threshold=1, max_threshold=1, **CONN
+        ),
+        SQLColumnCheckOperator(
+            task_id="column",
+            table="g",
+            column_mapping={"a": {"null_check": {"equal_to": 0}, "min": {"geq_to": 1}}},
+            **CONN,
+        ),
+        SqlSensor(task_id="sensor", sql="SELECT count(*) FROM g", poke_interval=0.1, timeout=5, **CONN),
+    ]
+    make >> checks

@@ -1,0 +1,165 @@
+"""The hook: Airflow connections as configurations, DB-API, and what common-sql builds on it."""
+
+import json
+from datetime import date
+
+import pytest
+
+from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StatementFailed
+from airflow_provider_impala_lb.get_provider_info import get_provider_info
+from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
+from airflow_provider_impala_lb.impala.outcome import NodeRefused
+
+
+@pytest.fixture
+def connection(monkeypatch):
+    def define(conn_id, **fields):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": "impala_lb", **fields}))
+        return ImpalaLBHook(conn_id)
+
+    return define
+
+
+def test_a_connection_is_a_configuration(connection):
+    hook = connection(
+        "wh",
+        host="c1:21050, c2",
+        port=21051,
+        login="etl",
+        password="s3cret",
+        schema="dwh",
+        extra={
+            "lock_file": "/nas/l",
+            "policy": "round_robin",
+            "session": {"auth_mechanism": "LDAP"},
+            "config_file": "",
+        },
+    )
+    config = hook.balancer.config
+    assert (config.name, config.addresses, config.policy) == ("wh", ("c1:21050", "c2:21051"), "round_robin")
+    assert (config.session.user, config.session.database, config.session.auth_mechanism) == ("etl", "dwh", "LDAP")
+    assert hook.balancer.password == "s3cret"
+    assert "s3cret" not in repr(config)
+
+
+def test_nodes_in_the_extra_may_say_more_about_those_in_host(connection):
+    nodes = [{"host": "c1", "weight": 2}, "c2"]
+    hook = connection("wh", host="c2,c1", extra={"lock_file": "/nas/l", "nodes": nodes})
+    assert [node.weight for node in hook.balancer.config.nodes] == [2, 1]
+    with pytest.raises(ConfigError, match="host names c3:21050, but nodes in extra lists c1:21050, c2:21050"):
+        _ = connection("wh2", host="c3", extra={"lock_file": "/nas/l", "nodes": nodes}).balancer
+
+
+def test_a_config_file_holds_all_but_login_and_database(connection, cluster):
+    hook = connection("wh", login="me", schema="d", extra={"config_file": str(cluster.config_file)})
+    assert hook.balancer.config.addresses == tuple(node.address for node in cluster.nodes)
+    assert (hook.balancer.config.session.user, hook.balancer.config.session.database) == ("me", "d")
+    with pytest.raises(
+        ConfigError, match="config_file: the file holds all keys, but the connection also has host, policy"
+    ):
+        _ = connection("wh2", host="h", extra={"config_file": "/x", "policy": "round_robin"}).balancer
+
+
+def test_a_plain_impala_connection_is_a_cluster_of_one(monkeypatch, cluster):
+    node = cluster.nodes[0]
+    fields = {"conn_type": "impala", "host": node.host, "port": node.port, "login": "bob"}
+    fields["extra"] = {"auth_mechanism": "NOSASL", "timeout": 30}
+    monkeypatch.setenv("AIRFLOW_CONN_IMPALA_DEFAULT", json.dumps(fields))
+    hook = ImpalaLBHook("impala_default")
+    assert hook.get_first("SELECT effective_user()") == ("bob",)
+    assert hook.balancer.config.session.rpc_timeout == 30
+
+
+def test_a_password_that_is_not_used_is_one_warning(connection, capfd):
+    hook = connection("wh", host="c1", password="s3cret")
+    for _ in range(2):
+        _ = hook.balancer
+    said = "".join(capfd.readouterr())
+    assert said.count("password is not used by auth_mechanism NOSASL") == 1
+    assert "s3cret" not in said
+
+
+def test_records_types_and_lineage_facts(cluster):
+    hook = ImpalaLBHook()
+    assert hook.get_records("SELECT 1, 'a', CAST('2026-01-02' AS DATE), CAST(1.5 AS DECIMAL(5,2))")[0][:2] == (1, "a")
+    assert hook.get_first("SELECT CAST('2026-01-02' AS DATE)") == (date(2026, 1, 2),)
+    assert hook.run("SELECT 1; SELECT 2", handler=lambda cursor: cursor.fetchall()) == [(2,)]
+    assert len(hook.query_ids) == 2
+    assert hook.host in {node.address for node in cluster.nodes}
+    assert hook.descriptions[0][0][1] in ("TINYINT", "INT")
+    assert hook.run("SELECT 1") is None
+    assert hook.split_sql_string("select /* +SHUFFLE */ 1; select ';'") == ["select /* +SHUFFLE */ 1", "select ';'"]
+
+
+def test_a_data_frame(cluster):
+    frame = ImpalaLBHook().get_df("SELECT 1 AS a, 'x' AS b UNION ALL SELECT 2, 'y' ORDER BY a")
+    assert frame.to_dict("list") == {"a": [1, 2], "b": ["x", "y"]}
+
+
+def test_rows_are_inserted_many_to_a_statement(cluster):
+    hook = ImpalaLBHook()
+    hook.run("DROP TABLE IF EXISTS many; SET SYNC_DDL=1; CREATE TABLE many (a INT, s STRING, d DOUBLE)")
+    rows = [(n, f"it's ?; :1 %s {n}", None if n % 2 else n / 2) for n in range(25)]
+    hook.insert_rows("many", iter(rows), target_fields=["a", "s", "d"], commit_every=10)
+    inserts = [
+        entry["sql"] for node in cluster.nodes for entry in node.journal() if "INSERT INTO many" in entry.get("sql", "")
+    ]
+    assert len(inserts) == 3
+    hook.run("INVALIDATE METADATA many")
+    with hook.get_conn() as connection, connection.cursor() as cursor:
+        cursor.execute("REFRESH many")
+        cursor.execute("SELECT a, s, d FROM many ORDER BY a")
+        assert cursor.fetchall() == rows
+    with pytest.raises(ValueError, match="Impala has no REPLACE"):
+        hook.insert_rows("many", rows, replace=True)
+
+
+def test_a_connection_holds_a_lease_until_it_is_closed(cluster):
+    hook = ImpalaLBHook()
+    connection = hook.get_conn()
+    assert [lease["node"] for lease in hook.balancer.status()["leases"]] == [connection.pick.node]
+    cursor = connection.cursor()
+    second = connection.cursor()
+    cursor.execute("SET MEM_LIMIT=5g")
+    second.execute("SELECT 1;")
+    assert second.fetchone() == (1,)
+    assert list(second) == []
+    assert cursor.session.id != second.session.id
+    with pytest.raises(StatementFailed, match="nope"):
+        cursor.execute("SELECT * FROM nope")
+    connection.close()
+    assert hook.balancer.status()["leases"] == []
+
+
+def test_the_test_button_tells_of_every_coordinator(connection, cluster):
+    good = ImpalaLBHook().test_connection()
+    assert good == (True, "; ".join(f"{node.address}: ok" for node in cluster.nodes))
+    node = cluster.nodes[0]
+    extra = {"lock_file": str(cluster.directory / "other.tmp")}
+    ok, text = connection("wh", host=f"{node.address},127.0.0.1:1", extra=extra).test_connection()
+    assert not ok
+    assert f"{node.address}: ok" in text
+    assert "127.0.0.1:1: connection refused" in text
+    assert connection("bad", extra={"x": 1}).test_connection()[0] is False
+
+
+def test_when_no_node_answers_the_connection_says_why(connection, tmp_path):
+    hook = connection("wh", host="127.0.0.1:1,127.0.0.1:2", extra={"lock_file": str(tmp_path / "l")})
+    with pytest.raises(NoNodeAvailable) as caught:
+        hook.get_conn()
+    assert list(caught.value.reasons) == ["127.0.0.1:1", "127.0.0.1:2"]
+    assert hook.balancer.status()["leases"] == []
+    with pytest.raises(NodeRefused):
+        hook.balancer.open_session("127.0.0.1:1")
+
+
+def test_airflow_knows_the_provider(cluster):
+    from airflow.providers_manager import ProvidersManager
+
+    manager = ProvidersManager()
+    assert "airflow-provider-impala-lb" in manager.providers
+    hook = manager.hooks["impala_lb"]
+    assert hook is not None
+    assert hook.hook_name == "Impala (balanced)"
+    assert get_provider_info()["connection-types"][0]["connection-type"] == "impala_lb"
+    assert set(ImpalaLBHook.get_ui_field_behaviour()) == {"hidden_fields", "relabeling", "placeholders"}
