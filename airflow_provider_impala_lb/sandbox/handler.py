@@ -28,6 +28,12 @@ _STATES = {
     "FINISHED": t.TOperationState.FINISHED_STATE,
     "ERROR": t.TOperationState.ERROR_STATE,
 }
+_EXEC_STATES = {
+    "INITIALIZED": TExecState.REGISTERED,
+    "RUNNING": TExecState.RUNNING,
+    "FINISHED": TExecState.FINISHED,
+    "ERROR": TExecState.FAILED,
+}
 _SOON = 0.005
 """Seconds that ExecuteStatement waits for the end: most statements need less, and clients poll every 10 ms."""
 
@@ -198,7 +204,7 @@ class Handler(service.Iface):  # type: ignore[misc]
         with self._using(request, closed_too=True) as operation:
             done, total = operation.progress
             summary = TExecSummary(
-                state=TExecState.EXECUTING if operation.running else TExecState.COMPLETE,
+                state=_EXEC_STATES[operation.state],
                 nodes=exec_nodes(operation),
                 progress=TExecProgress(total, done, 1, 0 if operation.running else 1),
                 is_queued=False,

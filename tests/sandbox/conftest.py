@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,10 +45,8 @@ def open_cursor() -> Iterator[Open]:
 
     yield make
     for cursor, connection in opened:
-        try:
+        with contextlib.suppress(Exception):  # the test may have ended it
             cursor.close()
-        except Exception:  # the test may have ended it
-            pass
         connection.close()
 
 

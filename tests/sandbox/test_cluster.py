@@ -156,9 +156,10 @@ def test_serve(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
     said = json.loads(process.stdout.readline())
-    assert Path(said["config"]).is_file() and [sorted(node) for node in said["nodes"]] == [
-        ["host", "journal", "pid", "port", "web"]
-    ] * 2
+    assert (
+        Path(said["config"]).is_file()
+        and [sorted(node) for node in said["nodes"]] == [["host", "journal", "pid", "port", "web"]] * 2
+    )
     connection = connect(host=said["nodes"][0]["host"], port=said["nodes"][0]["port"])
     rows(connection.cursor(), "select 1")
     connection.close()
@@ -207,7 +208,9 @@ def test_impala_shell(pair: Sandbox, tmp_path: Path) -> None:
 
     def run(*arguments: str) -> str:
         command = [shell, "-i", pair.nodes[0].address, "--protocol=hs2", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "HOME": str(tmp_path)})
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env={**os.environ, "HOME": str(tmp_path)}
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
