@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -181,15 +182,25 @@ class Coordinator:
             operation.session.statements += 1
             self.counters["queries"] += 1
 
+    def refused(self, operation: Operation, error: Exception) -> None:
+        """Analysis failed: the client gets no handle, but the web pages and the journal have it."""
+        operation.refuse(error)
+        with self._lock:
+            self.counters["queries"] += 1
+            self._keep(operation)
+
+    def _keep(self, operation: Operation) -> None:
+        self.closed_queries[operation.guid] = operation
+        while len(self.closed_queries) > _KEPT:
+            self.closed_queries.popitem(last=False)
+
     def unregister(self, operation: Operation, reason: str = "Cancelled") -> None:
         """Forget an operation but for its profile; what still runs of it is cancelled."""
         with self._lock:
             if self.queries.pop(operation.guid, None) is None:
                 return
             operation.session.operations.pop(operation.guid, None)
-            self.closed_queries[operation.guid] = operation
-            while len(self.closed_queries) > _KEPT:
-                self.closed_queries.popitem(last=False)
+            self._keep(operation)
         if operation.running:
             operation.cancel(reason)
             operation.done.wait(5)
@@ -214,11 +225,14 @@ class Coordinator:
         if operation is None or not same(operation.secret, secret):
             raise Refused(f"Invalid or unknown query handle: {printed(guid)}.")
         self._enter(operation.session, connection)
-        operation.last_used = time.time()
+        with self._lock:
+            operation.calls += 1
         try:
             yield operation
         finally:
-            operation.last_used = time.time()
+            with self._lock:
+                operation.calls -= 1
+                operation.last_used = time.time()
             self._leave(operation.session)
 
     def find(self, query_id: str) -> Operation | None:
@@ -252,16 +266,19 @@ class Coordinator:
             now = time.time()
             with self._lock:
                 sessions, operations = list(self.sessions.values()), list(self.queries.values())
-            for operation in operations:
-                self._expire_query(operation, now)
-            for session in sessions:
-                self._expire_session(session, now)
+            try:
+                for operation in operations:
+                    self._expire_query(operation, now)
+                for session in sessions:
+                    self._expire_session(session, now)
+            except Exception:
+                traceback.print_exc()  # one bad session must not stop the clock of the others
             self._finish_shutdown(now)
 
     def _expire_query(self, operation: Operation, now: float) -> None:
         own, flag = query_options.seconds(operation.options, "QUERY_TIMEOUT_S"), self.flags.idle_query_timeout
         timeout = min(own or flag, flag or own)
-        if timeout and now - operation.last_used >= timeout:
+        if timeout and not operation.calls and now - operation.last_used >= timeout:
             reason = f"Query {operation.id} expired due to client inactivity (timeout is {timeout:g}s)"
             with self._lock:
                 self.counters["queries-expired"] += 1

@@ -25,6 +25,7 @@ class Engine:
             ":memory:",
             config={
                 "threads": "2",
+                "memory_limit": "2GB",
                 "temp_directory": str(temporary),
                 # Nothing may be fetched from the network.
                 "autoinstall_known_extensions": "false",
@@ -84,6 +85,9 @@ def as_runtime_error(error: duckdb.Error) -> Exception:
     if isinstance(error, duckdb.InterruptException) or "StatementCancelled" in str(error):
         return StatementCancelled()
     text = str(error).split("\n\nLINE")[0]
+    if isinstance(error, duckdb.IOException) and "No files found" in text:
+        # Removed between the look at the files and the read.
+        return Refused(f"Disk I/O error: Failed to open HDFS file: {text}\nError(2): No such file or directory")
     if isinstance(error, (duckdb.ConversionException, duckdb.OutOfRangeException)):
         text = "UDF ERROR: " + text.split("Error: ", 1)[-1]
     return Refused(text)

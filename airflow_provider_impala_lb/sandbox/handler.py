@@ -126,7 +126,7 @@ class Handler(service.Iface):  # type: ignore[misc]
                 text = statement(request.statement)
                 made = plan(Statement(self._coordinator, session, operation, text))
             except Exception as error:
-                operation.refuse(error)
+                self._coordinator.refused(operation, error)
                 raise
             return t.TExecuteStatementResp(_ok(), self._start(operation, made))
 

@@ -37,7 +37,7 @@ class Outcome:
 class Plan:
     """What analysis found.
 
-    :param kind: Impala's word on its pages: QUERY, DML, DDL, SET, LOAD, EXPLAIN.
+    :param kind: Impala's word on its pages: QUERY, DML, DDL, SET, LOAD, EXPLAIN; METADATA: a call, not a statement.
     :param columns: None: no result set.
     :param immediate: done before ExecuteStatement answers.
     :param changes_catalog: SYNC_DDL waits for it.
@@ -80,6 +80,7 @@ class Operation:
         self.started = time.time()
         self.ended: float | None = None
         self.last_used = time.time()
+        self.calls = 0
         self.rows_fetched = 0
         self.modified: dict[str, int] | None = None
         self.done = threading.Event()
@@ -137,7 +138,8 @@ class Operation:
             else:
                 outcome = "FINISHED"
             # Written before the client can see the end, so that who waited for a statement finds it in the journal.
-            self.coordinator.journal.statement(self.session.id, self.session.user, self.sql, outcome, self.id)
+            if self.plan is None or self.plan.kind != "METADATA":
+                self.coordinator.journal.statement(self.session.id, self.session.user, self.sql, outcome, self.id)
             self.state = "ERROR" if self.error else "FINISHED"
         self.done.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +32,11 @@ class HS2Server:
 
     def _accept(self) -> None:
         while True:
-            connection, address = self._listener.accept()
+            try:
+                connection, address = self._listener.accept()
+            except OSError:  # gone before it was taken, or no descriptor left: the next one may do
+                time.sleep(0.05)
+                continue
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             shown = f"{address[0]}:{address[1]}"
             if self._slots.acquire(blocking=False):

@@ -56,6 +56,9 @@ def test_queries_and_cancel(plain: Sandbox, open_cursor: Open) -> None:
         assert answer.headers["Content-Type"] == "text/html"
         assert f"Query (id={query_id})" in answer.read().decode()
     assert "error" in page(node, "/query_plan?query_id=1:2")
+    with pytest.raises(HiveServer2Error):
+        cursor.execute("select refused from nosuch")
+    assert page(node, "/queries")["completed_queries"][0]["stmt"] == "select refused from nosuch"
 
 
 def test_sessions_and_close(plain: Sandbox, open_cursor: Open) -> None:
