@@ -1,0 +1,186 @@
+"""The command line as a shell sees it: real processes, their output and exit codes."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from airflow_provider_impala_lb.sandbox import Sandbox
+
+COMMAND = [sys.executable, "-m", "airflow_provider_impala_lb.cli"]
+
+
+def lb(*arguments, config=None, **options):
+    environment = {**os.environ, **({"IMPALA_LB_CONFIG": str(config)} if config else {})}
+    if not config:
+        environment.pop("IMPALA_LB_CONFIG", None)
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60, env=environment, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Sandbox(nodes=2, lag=0) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "x.sql"
+    path.write_text("DROP TABLE IF EXISTS cli;\nCREATE TABLE cli (a INT);\nINSERT INTO cli VALUES (1), (${var:n});\n")
+    return path
+
+
+def test_pick_moves_on_and_is_counted(cluster):
+    addresses = {node.address for node in cluster.nodes}
+    before = sum(node["picks"] for node in json.loads(lb("status", "--json", config=cluster.config_file).stdout)["nodes"])
+    picks = [lb("pick", config=cluster.config_file).stdout.strip() for _ in range(2)]
+    assert set(picks) == addresses
+    found = json.loads(lb("--config", cluster.config_file, "pick", "--json").stdout)
+    assert set(found) == {"host", "node", "why"}
+    assert found["host"] in addresses
+    keyed = {lb("pick", "--session-key", "k", config=cluster.config_file).stdout for _ in range(2)}
+    assert len(keyed) == 1
+    status = json.loads(lb("status", "--json", config=cluster.config_file).stdout)
+    assert sum(node["picks"] for node in status["nodes"]) - before == 5
+    assert set(status) == {"cluster", "policy", "nodes", "leases", "sessions"}
+    assert {"node", "state", "leases", "headroom", "picks"} <= set(status["nodes"][0])
+    assert status["sessions"][0]["key"] == "k"
+    table = lb("status", config=cluster.config_file).stdout
+    assert all(address in table for address in addresses)
+
+
+def test_run_says_what_ran_where(cluster, script):
+    done = lb("run", script, "--var", "n=7", config=cluster.config_file)
+    assert done.returncode == 0, done.stderr
+    first, *statements, last = done.stdout.splitlines()
+    assert re.fullmatch(r"127\.0\.0\.1:\d+  session [0-9a-f:]+", first)
+    assert len(statements) == 3
+    assert re.fullmatch(r"3/3  line 3  query [0-9a-f:]+  \d+\.\d\d s  2 rows", statements[2])
+    assert last.startswith("3 statements on 127.0.0.1:")
+    as_json = json.loads(lb("run", script, "--var", "n=7", "--json", config=cluster.config_file).stdout)
+    assert [entry["rows"] for entry in as_json["statements"]] == [None, None, 2]
+    assert as_json["node"] in {node.address for node in cluster.nodes}
+
+
+def test_run_reads_standard_input(cluster):
+    assert lb("run", "-", config=cluster.config_file, input="SELECT 1").returncode == 0
+
+
+def test_a_failed_run_says_which_statement_and_line(cluster, tmp_path):
+    bad = tmp_path / "bad.sql"
+    bad.write_text("SELECT 1;\n\nSELECT * FROM nowhere;\nSELECT 2")
+    failed = lb("run", bad, config=cluster.config_file)
+    assert failed.returncode == 1
+    assert "Statement 2 of 3 (line 3" in failed.stderr
+    assert "Could not resolve table reference: 'nowhere'" in failed.stderr
+    as_json = lb("run", bad, "--json", config=cluster.config_file)
+    assert as_json.returncode == 1
+    error = json.loads(as_json.stdout)
+    assert (error["number"], error["line"], error["outcome"]) == (2, 3, "not started")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "nowhere.sql"), "nowhere.sql: cannot be read: No such file"),
+        (("run", "SCRIPT"), "x.sql, line 3"),
+        (("run", "SCRIPT", "--var", "n"), "--var n: must be NAME=VALUE"),
+        (("--config", "/nowhere.yml", "pick"), "/nowhere.yml: cannot be read"),
+    ],
+)
+def test_a_wrong_call_is_one_clear_line(cluster, script, arguments, says):
+    failed = lb(*(str(script) if word == "SCRIPT" else word for word in arguments), config=cluster.config_file)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("impala-lb: ")
+    assert says in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_without_a_configuration_it_says_how_to_give_one():
+    failed = lb("pick")
+    assert failed.returncode == 1
+    assert "give --config FILE or --conn-id ID, or set IMPALA_LB_CONFIG" in failed.stderr
+    assert lb("nonsense").returncode == 2
+
+
+def test_an_airflow_connection_can_be_named(cluster, tmp_path):
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW_CONN_WH": cluster.connection}
+    done = subprocess.run([*COMMAND, "--conn-id", "wh", "pick"], capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[-1] in {node.address for node in cluster.nodes}, done.stderr
+
+
+def test_split_prints_what_would_be_sent(script):
+    assert json.loads(lb("split", script, "--var", "n=2", "--json").stdout)[2] == {
+        "line": 3,
+        "sql": "INSERT INTO cli VALUES (1), (2)",
+    }
+    assert "-- line 2\nCREATE TABLE cli (a INT);\n" in lb("split", script, "--var", "n=2").stdout
+    failed = lb("split", "-", input="select 'a")
+    assert failed.returncode == 1
+    assert "line 1, column 8" in failed.stderr
+
+
+def test_sigterm_cancels_what_runs(cluster, tmp_path):
+    slow = tmp_path / "slow.sql"
+    slow.write_text("SELECT sleep(60000)")
+    process = subprocess.Popen([*COMMAND, "--config", str(cluster.config_file), "run", str(slow)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    time.sleep(0.3)
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 143
+    assert time.monotonic() - start < 5
+    process.stdout.close()
+    ended = [entry["state"] for node in cluster.nodes for entry in node.journal() if "60000" in entry.get("sql", "")]
+    assert ended == ["CANCELLED"]
+    assert json.loads(lb("status", "--json", config=cluster.config_file).stdout)["leases"] == []
+
+
+def test_the_sandbox_serves_until_sigterm(tmp_path):
+    process = subprocess.Popen([*COMMAND, "sandbox", "--nodes", "2", "--lag", "0", "--dir", str(tmp_path / "s")], stdout=subprocess.PIPE)
+    try:
+        ready = json.loads(process.stdout.readline())
+        assert set(ready) == {"config", "nodes"}
+        assert set(ready["nodes"][0]) == {"host", "port", "web", "pid", "journal"}
+        assert lb("run", "-", config=ready["config"], input="SELECT 1").returncode == 0
+        journals = [open(node["journal"]).read() for node in ready["nodes"]]
+        assert sum("SELECT 1" in journal for journal in journals) == 1
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        process.stdout.close()
+    assert not any(os.path.exists(f"/proc/{node['pid']}") for node in ready["nodes"])
+
+
+@pytest.fixture
+def impala_shell():
+    path = os.environ.get("IMPALA_SHELL") or shutil.which("impala-shell")
+    if not path:
+        if os.environ.get("CI"):
+            pytest.fail("impala-shell is missing: set IMPALA_SHELL to it")
+        pytest.skip("impala-shell is not installed; set IMPALA_SHELL to try it")
+    return path
+
+
+def test_the_real_impala_shell_runs_on_a_picked_node(impala_shell, cluster, script):
+    """``impala-shell -i "$(impala-lb pick)" -f x.sql``, as the README says."""
+    picked = lb("pick", config=cluster.config_file).stdout.strip()
+    done = subprocess.run(
+        [impala_shell, "--protocol=hs2", "-i", picked, "--var=n=5", "-f", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "HOME": str(script.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Modified 2 row(s)" in done.stderr
+    node = next(node for node in cluster.nodes if node.address == picked)
+    assert any("VALUES (1), (5)" in entry.get("sql", "") for entry in node.journal())
