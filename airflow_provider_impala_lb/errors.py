@@ -48,7 +48,7 @@ class StateUnavailable(ImpalaLBError):
 class StatementFailed(ImpalaLBError):
     """Statement ``number`` of ``total`` failed. The statements before it are done, those after it were not sent.
 
-    :param outcome: ``"not started"`` (safe to run again anywhere), ``"done"`` (must not be run again),
+    :param outcome: ``"not started"`` (or it only read: safe to run again anywhere), ``"done"`` (must not be run again),
         ``"unknown"`` (look before running it again) or ``"user error"`` (no retry can mend it).
     :param done: one line for each statement that is done, in order.
     """
@@ -70,7 +70,7 @@ class StatementFailed(ImpalaLBError):
         self.reason = reason
         self.done = tuple(done)
         did_it_run = {
-            "not started": "It was not started",
+            "not started": "It changed nothing, and is safe to run again",
             "done": "It is done, and must not be run again",
             "unknown": "Whether it ran is NOT known: look before it is run again",
             "user error": "It was refused as it stands: it must be changed",

@@ -1,5 +1,6 @@
-"""What a DAG file pays for importing the operator, beside SQLExecuteQueryOperator. Run: python benchmarks/import_time.py
+"""What a DAG file pays for importing the operator. Run: python benchmarks/import_time.py
 
+Beside it, in the same run: SQLExecuteQueryOperator alone.
 Each import is in a fresh interpreter; the two sides alternate, and the smallest of five counts.
 """
 

@@ -14,8 +14,9 @@ from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 log = getLogger(__name__)
 
-NOTE_SECONDS = 1.0
-"""What is noted on a lease reaches the state within this time: at most one transaction a second for it."""
+NOTE_SECONDS = 5.0
+"""A query's id reaches the state within this time. Not at once: 200 scripts of short statements would otherwise keep
+the lock of a slow NAS busy with nothing else."""
 
 
 class Keeper:
@@ -46,7 +47,7 @@ class Keeper:
 
     def note(self, lease_id: str, *, session: str | None = None, query: str | None = None) -> None:
         """Keep the ids of what runs under the lease. A session's is written at once, since whoever has to clean up
-        needs it; a query's reaches the state within about a second, however many there are."""
+        needs it; a query's after some seconds (`NOTE_SECONDS`), however many there were meanwhile."""
         with self._mutex:
             lease = self._leases.get(lease_id)
             if lease is None:

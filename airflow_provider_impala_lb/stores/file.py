@@ -21,7 +21,7 @@ from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores import filesystem
 from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock
-from airflow_provider_impala_lb.stores.lock import Lock
+from airflow_provider_impala_lb.stores.lock import Lock, require_regular, unusable
 
 log = getLogger(__name__)
 
@@ -65,12 +65,14 @@ class FileStore:
     def read(self) -> tuple[State, float]:
         now = self._now()
         try:
-            descriptor = os.open(self.where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            # O_NONBLOCK: opening a pipe to read would wait for a writer
+            descriptor = os.open(self.where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return State(), now
         except OSError as error:
-            raise StateUnavailable(f"{self.where}: cannot be read: {error.strerror}") from error
+            raise unusable(self.where, error) from error
         try:
+            require_regular(self.where, descriptor)
             for _ in range(_READ_TRIES):
                 state, unreadable = self._decoded(self._newest(descriptor)[1])
                 if not unreadable:  # else, without the lock, two writers may just have passed us by

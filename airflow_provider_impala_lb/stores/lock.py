@@ -48,6 +48,23 @@ os.register_at_fork(
 )
 
 
+def unusable(path: str, error: OSError) -> ConfigError | StateUnavailable:
+    """Why the file cannot be opened: something to correct, or something that may come back by itself."""
+    if error.errno == errno.ELOOP:
+        return ConfigError(f"{path}: is a symbolic link; name the file itself")
+    if error.errno == errno.EISDIR:
+        return ConfigError(f"{path}: is a directory; name a file in it")
+    if isinstance(error, FileNotFoundError):
+        return StateUnavailable(f"{path}: its directory is not there; is the share mounted?")
+    return StateUnavailable(f"{path}: cannot be opened: {error.strerror}")
+
+
+def require_regular(path: str, descriptor: int) -> None:
+    """:raises ConfigError: the open file is a pipe, a device or a directory."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise ConfigError(f"{path}: is not a regular file, so it cannot hold the shared state")
+
+
 class Lock:
     """The lock on ``path``; the file is made (mode 0660) if it is not there, its directory is not.
 
@@ -113,11 +130,13 @@ class Lock:
             try:
                 descriptor = self._open_or_make()
             except OSError as error:
-                raise self._unusable(error) from error
+                raise unusable(self.path, error) from error
             _open_files.add(descriptor)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        try:
+            require_regular(self.path, descriptor)
+        except ConfigError:
             self._close(descriptor, unlock=False)
-            raise ConfigError(f"{self.path}: is not a regular file, so it cannot hold the shared state")
+            raise
         return descriptor
 
     def _open_or_make(self) -> int:
@@ -135,15 +154,6 @@ class Lock:
             os.fchmod(descriptor, 0o660)  # whatever the umask: the workers of a host share a group, not a user
             return descriptor
         raise OSError(errno.ESTALE, "keeps appearing and vanishing")
-
-    def _unusable(self, error: OSError) -> ConfigError | StateUnavailable:
-        if error.errno == errno.ELOOP:
-            return ConfigError(f"{self.path}: is a symbolic link; name the file itself")
-        if error.errno == errno.EISDIR:
-            return ConfigError(f"{self.path}: is a directory; name a file in it")
-        if isinstance(error, FileNotFoundError):
-            return StateUnavailable(f"{self.path}: its directory is not there; is the share mounted?")
-        return StateUnavailable(f"{self.path}: cannot be opened: {error.strerror}")
 
     @staticmethod
     def _close(descriptor: int, *, unlock: bool) -> None:

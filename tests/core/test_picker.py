@@ -1,11 +1,14 @@
 import random
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_impala_lb.core import lease as lease_module
+from airflow_provider_impala_lb.core import picker as picker_module
 from airflow_provider_impala_lb.core.config import parse
 from airflow_provider_impala_lb.core.picker import Picker
 from airflow_provider_impala_lb.core.state import LEASE_SECONDS, UNLEASED_SECONDS
@@ -136,6 +139,23 @@ def test_a_lease_that_is_gone_is_put_back_on_its_node(clock):
     assert [lease.id for lease in picker._keeper.renew()] == [pick.lease]
     assert picker.status()["leases"][0]["node"] == pick.node
     assert picker._keeper.renew() == []
+
+
+def test_a_lease_lives_as_long_as_its_script_however_long_that_is(monkeypatch):
+    for module in (lease_module, picker_module):
+        monkeypatch.setattr(module, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.1)
+    picker = make(time.time)
+    with picker.acquire("long") as pick:
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            assert [lease["node"] for lease in picker.status()["leases"]] == [pick.node]
+            time.sleep(0.05)
+        thread = picker._keeper._thread
+        assert thread.is_alive()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert picker.status()["leases"] == []
 
 
 def test_the_session_is_in_the_state_as_soon_as_it_is_noted(clock):

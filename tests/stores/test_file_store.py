@@ -138,8 +138,10 @@ def test_only_a_regular_file_is_used(path, kind):
         os.symlink("/etc/hostname", path)
     else:
         os.mkfifo(path)
-    with pytest.raises(ConfigError, match=r"node_in_use\.tmp: is (a|not a) "):
-        FileStore(path).transact(bump)
+    store = FileStore(path)
+    for action in (lambda: store.transact(bump), store.read):
+        with pytest.raises(ConfigError, match=r"node_in_use\.tmp: is (a|not a) "):
+            action()
 
 
 def test_a_missing_directory_is_named(tmp_path):
