@@ -13,7 +13,18 @@ from airflow_provider_impala_lb.sandbox.functions import MACROS
 from airflow_provider_impala_lb.sandbox.refusal import Refused, analysis_error, syntax_error
 
 # Functions whose meaning is ours, not Hive's: they must reach us under the name the author wrote.
-_OURS = {*MACROS, "group_concat", "current_database", "version", "current_user", "now", "utc_timestamp", "uuid"}
+_OURS = {
+    *MACROS,
+    "group_concat",
+    "from_timestamp",
+    "regexp_like",
+    "current_database",
+    "version",
+    "current_user",
+    "now",
+    "utc_timestamp",
+    "uuid",
+}
 _WITH_PATTERN = {"from_unixtime", "unix_timestamp", "to_timestamp", "from_timestamp"}
 _PATTERNS = (
     ("%", "%%"),
@@ -120,7 +131,9 @@ def _function(node: exp.Anonymous, constants: dict[str, str]) -> exp.Expression:
     if name in _WITH_PATTERN and len(arguments) == 2:
         if not arguments[1].is_string:
             raise analysis_error(f"{name}: the sandbox takes a pattern only as a literal.")
-        arguments = [arguments[0], exp.Literal.string(_strftime(arguments[1].name))]
+        return _patterned(name, arguments[0], exp.Literal.string(_strftime(arguments[1].name)))
+    if name == "regexp_like":
+        name = "regexp_matches"
     return exp.Anonymous(this=f"im_{name}" if name in MACROS else name, expressions=arguments)
 
 
@@ -134,6 +147,16 @@ def _extract(node: exp.Extract) -> exp.Expression:
 
 def _constant(text: str) -> exp.Expression:
     return cast("exp.Expression", parse_one(text, dialect="duckdb"))
+
+
+def _patterned(name: str, value: exp.Expression, pattern: exp.Expression) -> exp.Expression:
+    """Not macros: DuckDB takes a pattern only as a constant, and a macro's parameter is none in all its versions."""
+    if name in ("from_unixtime", "from_timestamp"):
+        to_moment = exp.Anonymous(this="im_to_timestamp", expressions=[value])
+        moment = to_moment if name == "from_unixtime" else exp.cast(value, "TIMESTAMP")
+        return exp.Anonymous(this="strftime", expressions=[moment, pattern])
+    parsed = exp.Anonymous(this="try_strptime", expressions=[exp.cast(value, "TEXT"), pattern])
+    return exp.Anonymous(this="im_unix_timestamp", expressions=[parsed]) if name == "unix_timestamp" else parsed
 
 
 def _strftime(pattern: str) -> str:

@@ -41,17 +41,13 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "isnotfalse": [("a", "coalesce(a <> false, true)")],
     "from_unixtime": [
         ("s", f"strftime(make_timestamp(CAST(s AS BIGINT) * 1000000), {_FULL})"),
-        ("s, p", "strftime(make_timestamp(CAST(s AS BIGINT) * 1000000), p)"),
     ],
     "unix_timestamp": [
         ("t", f"CAST(floor(epoch({_T})) AS BIGINT)"),
-        ("t, p", "CAST(floor(epoch(try_strptime(CAST(t AS VARCHAR), p))) AS BIGINT)"),
     ],
     "to_timestamp": [
         ("t", "make_timestamp(CAST(t AS BIGINT) * 1000000)"),
-        ("t, p", "try_strptime(CAST(t AS VARCHAR), p)"),
     ],
-    "from_timestamp": [("t, p", f"strftime({_T}, p)")],
     "to_date": [("t", f"strftime({_T}, '%Y-%m-%d')")],
     "date_trunc": [("u, t", f"date_trunc(u, {_T})")],
     "trunc": [
@@ -81,7 +77,6 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "add_months": [("t, n", _SHIFT.format(f"{_T} + to_months(CAST(n AS INTEGER))"))],
     "regexp_replace": [("s, p, r", "regexp_replace(s, p, r, 'g')")],
     "regexp_extract": [("s, p, n", "regexp_extract(s, p, n)")],
-    "regexp_like": [("s, p", "regexp_matches(s, p)"), ("s, p, o", "regexp_matches(s, p, o)")],
     "instr": [("s, x", "CAST(instr(s, x) AS INTEGER)")],
     "locate": [("x, s", "CAST(instr(s, x) AS INTEGER)")],
     "strleft": [("s, n", "left(s, n)")],
