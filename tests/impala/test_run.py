@@ -430,3 +430,34 @@ def test_no_threads_or_sockets_stay(balancer):
     for _ in range(5):
         run(balancer, "SELECT 1")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_slow_statement_says_how_far_it_is(balancer, log, monkeypatch):
+    from airflow_provider_impala_lb.impala import session as session_module
+
+    monkeypatch.setattr(session_module, "SLOW_SECONDS", 0.1)
+    done = run(balancer, "SELECT sleep(700)")
+    said = [record.getMessage() for record in log.records if "has run on" in record.getMessage()]
+    assert said
+    assert re.search(
+        rf"Query {done.statements[0].query_id} has run on {done.node} for 0 s: Query {done.statements[0].query_id}: "
+        rf"\d+% Complete \(\d+ out of \d+\), http://127.0.0.1:\d+/query_plan\?query_id=",
+        said[0],
+    )
+    ended = [record.getMessage() for record in log.records if record.getMessage().startswith("[1/1]")]
+    assert len(ended) == 1
+    assert re.fullmatch(rf"\[1/1\] line 1 on {done.node}: query [0-9a-f:]+, 0\.\d\d s", ended[0])
+
+
+@pytest.mark.parametrize(("waited", "pause"), [(0, 0.002), (0.05, 0.002), (0.64, 0.02), (6.4, 0.2), (3600, 1.0)])
+def test_the_pause_between_polls_grows_with_the_time_waited(waited, pause):
+    from airflow_provider_impala_lb.impala.session import next_poll
+
+    assert next_poll(waited) == pytest.approx(pause, rel=0.01)
+
+
+def test_ids_are_printed_as_impala_prints_them():
+    from airflow_provider_impala_lb.impala.session import print_id
+
+    guid = bytes.fromhex("0123456789abcdef") + b"76543210"  # impala tests/hs2/test_hs2.py
+    assert print_id(guid) == "efcdab8967452301:3031323334353637"
