@@ -98,7 +98,7 @@ def to_duckdb(tree: exp.Expression, constants: dict[str, str]) -> str:
 
 
 def _translate(node: exp.Expression, constants: dict[str, str]) -> exp.Expression:
-    if isinstance(node, (exp.CurrentTimestamp, exp.Localtimestamp)):
+    if isinstance(node, exp.CurrentTimestamp):
         return _constant(constants["now"])
     if isinstance(node, exp.Extract):
         return _extract(node)

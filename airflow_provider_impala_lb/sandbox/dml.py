@@ -59,7 +59,7 @@ def plan_insert(statement: Statement, tree: exp.Insert) -> Plan:
     dynamic = [column for column, value in static.items() if value is None]
     order = listed + [column for column in dynamic if column not in listed]
     _check_partitions(table, static, order)
-    expressions = _expressions(table, columns, order, static)
+    expressions = _expressions(table, columns, order, static, query.nulls)
 
     def run(operation: Operation) -> Outcome:
         query.check_files(statement.coordinator.address)
@@ -100,7 +100,9 @@ def _check_partitions(table: CatalogObject, static: dict[str, str | None], order
             raise analysis_error(f"Unknown column '{column}' in column permutation")
 
 
-def _expressions(table: CatalogObject, columns: Columns, order: list[str], static: dict[str, str | None]) -> list[str]:
+def _expressions(
+    table: CatalogObject, columns: Columns, order: list[str], static: dict[str, str | None], nulls: frozenset[int]
+) -> list[str]:
     """For each column of the table the DuckDB expression over ``source(c0, c1, ...)`` that fills it."""
     if len(order) != len(columns):
         word = "more" if len(order) > len(columns) else "fewer"
@@ -116,7 +118,7 @@ def _expressions(table: CatalogObject, columns: Columns, order: list[str], stati
         elif name in order:
             position = order.index(name)
             given_name, given = columns[position]
-            if not wanted.takes(given):
+            if position not in nulls and not wanted.takes(given):
                 raise analysis_error(
                     f"Target table '{table.key}' is incompatible with source expressions.\nExpression '{given_name}' "
                     f"(type: {given}) is not compatible with column '{name}' (type: {wanted})"

@@ -49,7 +49,7 @@ MACROS: dict[str, list[tuple[str, str]]] = {
         ("t", "make_timestamp(CAST(t AS BIGINT) * 1000000)"),
     ],
     "to_date": [("t", f"strftime({_T}, '%Y-%m-%d')")],
-    "date_trunc": [("u, t", f"date_trunc(u, {_T})")],
+    "date_trunc": [("u, t", f"CAST(date_trunc(u, {_T}) AS TIMESTAMP)")],
     "trunc": [
         ("t", "trunc(t)"),
         ("t, u", f"CAST(date_trunc({_TRUNC_UNIT}, {_T}) AS TIMESTAMP)"),

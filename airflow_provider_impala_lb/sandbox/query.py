@@ -44,11 +44,13 @@ class Query:
     """DuckDB's text with a name where each table stands; ``tables`` says which.
 
     :attr labels: the column names as Impala gives them; empty where ``*`` or VALUES leave it to the tables.
+    :attr nulls: positions of columns that are the bare word NULL, and so fit every type.
     """
 
     sql: str
     tables: dict[str, CatalogObject] = field(default_factory=dict)
     labels: list[str | None] = field(default_factory=list)
+    nulls: frozenset[int] = frozenset()
 
     def typed(self) -> str:
         """The query over empty tables: types and names can be checked without a look at any file."""
@@ -88,9 +90,24 @@ def translate(tree: exp.Expression, scope: Scope) -> Query:
         outermost = cast("exp.Expression", outermost.this)
     if isinstance(outermost, exp.Select) and not any(item.is_star for item in outermost.expressions):
         query.labels = [label(item) for item in outermost.expressions]
+    query.nulls = _bare_nulls(outermost)
     resolved = _resolve(tree.copy(), scope, query.tables, ())
     query.sql = to_duckdb(resolved, scope.constants)
     return query
+
+
+def _bare_nulls(tree: exp.Expression) -> frozenset[int]:
+    if isinstance(tree, exp.Select):
+        lists = [[item.unalias() for item in tree.expressions]]
+    elif isinstance(tree, exp.Values):
+        lists = [list(row.expressions) if isinstance(row, exp.Tuple) else [row] for row in tree.expressions]
+    else:
+        return frozenset()
+    return frozenset(
+        position
+        for position in range(len(lists[0]))
+        if all(position < len(row) and isinstance(row[position], exp.Null) for row in lists)
+    )
 
 
 def _resolve(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,6 +49,13 @@ def open_cursor() -> Iterator[Open]:
         with contextlib.suppress(Exception):  # the test may have ended it
             cursor.close()
         connection.close()
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Cursors that a test drops close their session when they are collected: let that be now."""
+    yield
+    gc.collect()
 
 
 def rows(cursor: HiveServer2Cursor, sql: str) -> list[tuple[Any, ...]]:

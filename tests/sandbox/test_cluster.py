@@ -20,6 +20,8 @@ from thrift.transport.TTransport import TTransportException
 from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.sandbox import Sandbox
 
+pytestmark = pytest.mark.usefixtures("collected")
+
 
 def alive(pid: int) -> bool:
     try:

@@ -18,6 +18,8 @@ from thrift.transport.TTransport import TTransportException
 
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
 
+pytestmark = pytest.mark.usefixtures("collected")
+
 
 def reach(node: SandboxNode) -> Any:
     return connect(host=node.host, port=node.port, timeout=10)

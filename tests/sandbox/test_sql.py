@@ -212,7 +212,8 @@ def test_insert_into_listed_columns_and_itself(cursor: HiveServer2Cursor) -> Non
     rows(cursor, "insert overwrite t select * from t where a > 1")
     assert rows(cursor, "select a, b from t order by a") == [(2, "y"), (2, "y"), (6, "q")]
     rows(cursor, "with w as (select 8 a, 'w' b) insert into t select * from w")
-    assert rows(cursor, "select count(*) from t") == [(4,)]
+    rows(cursor, "insert into t select 9, null")
+    assert rows(cursor, "select count(*), count(b) from t") == [(5, 4)]
 
 
 def test_views_and_shapes(cursor: HiveServer2Cursor) -> None:

@@ -10,6 +10,8 @@ from impala.error import HiveServer2Error, OperationalError
 
 from airflow_provider_impala_lb.sandbox import Sandbox
 
+pytestmark = pytest.mark.usefixtures("collected")
+
 
 def test_numbers_are_true(plain: Sandbox, open_cursor: Open) -> None:
     node = plain.nodes[0]
