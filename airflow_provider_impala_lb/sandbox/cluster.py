@@ -181,7 +181,8 @@ def serve(nodes: int = 3, lag: float = 2.0, directory: str | Path | None = None)
                 for node in cluster.nodes
             ]
             print(json.dumps({"config": str(cluster.config_file), "nodes": described}), flush=True)
-            while not over.wait(3600):
+            # The kernel may hand the signal to another thread; Python's handler runs when this one next wakes up.
+            while not over.wait(0.2):
                 pass
     finally:
         for number, handler in before.items():

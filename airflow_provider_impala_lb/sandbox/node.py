@@ -104,7 +104,8 @@ def _stay(coordinator: Coordinator) -> None:
                 return
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
-    while not coordinator.over.wait(3600):
+    # The kernel may hand a signal to any thread; Python's handler runs when this one next wakes up.
+    while not coordinator.over.wait(0.2):
         pass
     # Threads that wait for clients, and DuckDB's destructors, would only hold the exit up.
     os._exit(0)

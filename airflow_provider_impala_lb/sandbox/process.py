@@ -171,13 +171,22 @@ class SandboxNode:
         self._signal(signal.SIGCONT)
 
     def drain(self) -> None:
-        """Begin a graceful shutdown, as ``:shutdown()`` does: from now on it refuses sessions and statements."""
+        """Begin a graceful shutdown, as ``:shutdown()`` does: once this returns, it refuses sessions and statements.
+
+        :raises ImpalaLBError: it did not say so within 10 s (it is paused, perhaps).
+        """
         self._signal(signal.SIGRTMIN)
         end = time.monotonic() + 10
-        while self.running and time.monotonic() < end:
-            with urlopen(f"{self.web}/?json", timeout=10) as page:  # noqa: S310
-                if json.load(page)["is_quiescing"]:
-                    return
+        while self.running:
+            try:
+                with urlopen(f"{self.web}/?json", timeout=10) as page:  # noqa: S310
+                    if json.load(page)["is_quiescing"]:
+                        return
+            except OSError as error:
+                if self.running and time.monotonic() >= end:
+                    raise ImpalaLBError(f"The sandbox's {self.name} does not begin its shutdown.") from error
+            if time.monotonic() >= end:
+                raise ImpalaLBError(f"The sandbox's {self.name} does not begin its shutdown.")
             time.sleep(0.01)
 
     def _signal(self, number: int) -> None:

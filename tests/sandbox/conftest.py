@@ -48,6 +48,7 @@ def open_cursor() -> Iterator[Open]:
     for cursor, connection in opened:
         with contextlib.suppress(Exception):  # the test may have ended it
             cursor.close()
+        cursor._closed = True  # or impyla tries again when the cursor is collected
         connection.close()
 
 
