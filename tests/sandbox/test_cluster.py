@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Open, rows
 from impala.dbapi import connect
 from impala.error import HiveServer2Error
 from thrift.transport.TTransport import TTransportException
 
 from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.sandbox.conftest import Open, rows
 
 pytestmark = pytest.mark.usefixtures("collected")
 

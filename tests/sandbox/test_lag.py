@@ -7,11 +7,11 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import Open, page, rows
 from impala.error import HiveServer2Error, OperationalError
 
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.sandbox.catalog import Catalog, CatalogObject, create_catalog
+from tests.sandbox.conftest import Open, page, rows
 
 
 @pytest.fixture

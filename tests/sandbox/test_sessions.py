@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 import pytest
-from conftest import Open, page, rows, status_of
 from impala._thrift_gen.TCLIService import ttypes as t
 from impala.dbapi import connect
 from impala.error import HiveServer2Error, OperationalError
@@ -17,6 +16,7 @@ from impala.hiveserver2 import HiveServer2Cursor, HS2Session, Operation
 from thrift.transport.TTransport import TTransportException
 
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
+from tests.sandbox.conftest import Open, page, rows, status_of
 
 pytestmark = pytest.mark.usefixtures("collected")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Open, rows
 from impala.error import HiveServer2Error, OperationalError
 from impala.hiveserver2 import HiveServer2Cursor
 
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.sandbox.conftest import Open, rows
 
 DAY = datetime.datetime
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from urllib.request import urlopen
 
 import pytest
-from conftest import Open, page, rows, status_of
 from impala.error import HiveServer2Error, OperationalError
 
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.sandbox.conftest import Open, page, rows, status_of
 
 pytestmark = pytest.mark.usefixtures("collected")
 
