@@ -36,7 +36,7 @@ def test_what_is_written_is_read_and_the_inode_stays(path):
 
 
 def test_the_file_is_private_to_its_group_whatever_the_umask(path):
-    old = os.umask(0)
+    old = os.umask(0o077)
     try:
         FileStore(path).transact(bump)
     finally:
@@ -83,6 +83,22 @@ def test_a_torn_write_leaves_the_version_before_it(path, cut):
     assert count(store) == 2
     assert store.transact(bump) == 3
     assert store.transact(bump) == 4
+
+
+def test_a_write_that_is_cut_short_says_so_and_loses_nothing(path, monkeypatch):
+    """A full file system, or a writer killed in the middle: whatever of the record arrives, the one before it stays."""
+    store = FileStore(path)
+    for _ in range(4):
+        store.transact(bump)
+        before = count(store)
+        with monkeypatch.context() as patch:
+            write = os.pwrite
+            patch.setattr(
+                module.os, "pwrite", lambda descriptor, data, at: write(descriptor, data[: len(data) // 2], at)
+            )
+            with pytest.raises(StateUnavailable, match="written only in part"):
+                store.transact(bump)
+        assert count(store) == before
 
 
 def test_an_unreadable_state_starts_anew_with_one_warning(path, caplog):
