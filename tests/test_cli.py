@@ -40,7 +40,9 @@ def script(tmp_path):
 
 def test_pick_moves_on_and_is_counted(cluster):
     addresses = {node.address for node in cluster.nodes}
-    before = sum(node["picks"] for node in json.loads(lb("status", "--json", config=cluster.config_file).stdout)["nodes"])
+    before = sum(
+        node["picks"] for node in json.loads(lb("status", "--json", config=cluster.config_file).stdout)["nodes"]
+    )
     picks = [lb("pick", config=cluster.config_file).stdout.strip() for _ in range(2)]
     assert set(picks) == addresses
     found = json.loads(lb("--config", cluster.config_file, "pick", "--json").stdout)
@@ -131,7 +133,9 @@ def test_split_prints_what_would_be_sent(script):
 def test_sigterm_cancels_what_runs(cluster, tmp_path):
     slow = tmp_path / "slow.sql"
     slow.write_text("SELECT sleep(60000)")
-    process = subprocess.Popen([*COMMAND, "--config", str(cluster.config_file), "run", str(slow)], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*COMMAND, "--config", str(cluster.config_file), "run", str(slow)], stdout=subprocess.PIPE
+    )
     process.stdout.readline()
     time.sleep(0.3)
     start = time.monotonic()
@@ -145,7 +149,9 @@ def test_sigterm_cancels_what_runs(cluster, tmp_path):
 
 
 def test_the_sandbox_serves_until_sigterm(tmp_path):
-    process = subprocess.Popen([*COMMAND, "sandbox", "--nodes", "2", "--lag", "0", "--dir", str(tmp_path / "s")], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*COMMAND, "sandbox", "--nodes", "2", "--lag", "0", "--dir", str(tmp_path / "s")], stdout=subprocess.PIPE
+    )
     try:
         ready = json.loads(process.stdout.readline())
         assert set(ready) == {"config", "nodes"}
