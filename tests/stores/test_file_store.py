@@ -88,14 +88,16 @@ def test_a_torn_write_leaves_the_version_before_it(path, cut):
 def test_a_write_that_is_cut_short_says_so_and_loses_nothing(path, monkeypatch):
     """A full file system, or a writer killed in the middle: whatever of the record arrives, the one before it stays."""
     store = FileStore(path)
+    write = os.pwrite
+
+    def half(descriptor, data, at):
+        return write(descriptor, data[: len(data) // 2], at)
+
     for _ in range(4):
         store.transact(bump)
         before = count(store)
         with monkeypatch.context() as patch:
-            write = os.pwrite
-            patch.setattr(
-                module.os, "pwrite", lambda descriptor, data, at: write(descriptor, data[: len(data) // 2], at)
-            )
+            patch.setattr(module.os, "pwrite", half)
             with pytest.raises(StateUnavailable, match="written only in part"):
                 store.transact(bump)
         assert count(store) == before
