@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Balancer", "Pick"]
 
+log = getLogger(__name__)
+
 
 class Balancer(Picker):
     """Picks coordinators, and connects to them. Threads may share one.
@@ -32,6 +35,14 @@ class Balancer(Picker):
     def __init__(self, config: Config, store: Store | None = None, *, password: str | None = None) -> None:
         super().__init__(config, store or open_store(config))
         self.password = password if password is not None else os.environ.get("IMPALA_LB_PASSWORD")
+        mechanism = config.session.auth_mechanism
+        if self.password and mechanism not in ("PLAIN", "LDAP"):
+            log.warning(
+                "%s: the password is not used by auth_mechanism %s, so nobody checks it; for a login by password "
+                "set session.auth_mechanism to LDAP (or PLAIN)",
+                config.name,
+                mechanism,
+            )
 
     @classmethod
     def from_config(cls, config: str | Path | Mapping[str, Any] | Config, *, password: str | None = None) -> Balancer:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 Outcome = Literal["not started", "done", "unknown", "user error"]
 """Did the statement run? What a caller may do next depends on nothing else."""
 
 
 class ImpalaLBError(Exception):
-    """Root of the errors of this package."""
+    """Root of the errors of this package. They survive pickling, as between the processes of a pool."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class again, as exceptions do: some take more than their message.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[ImpalaLBError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> ImpalaLBError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigError(ImpalaLBError):
@@ -50,6 +61,7 @@ class StatementFailed(ImpalaLBError):
 
     :param outcome: ``"not started"`` (or it only read: safe to run again anywhere), ``"done"`` (must not be run again),
         ``"unknown"`` (look before running it again) or ``"user error"`` (no retry can mend it).
+    :param sql: how the statement begins, to recognise it by.
     :param done: one line for each statement that is done, in order.
     """
 
@@ -63,6 +75,7 @@ class StatementFailed(ImpalaLBError):
         node: str,
         query_id: str | None,
         outcome: Outcome,
+        sql: str = "",
         done: Sequence[str] = (),
     ) -> None:
         self.number, self.total, self.line = number, total, line
@@ -79,6 +92,7 @@ class StatementFailed(ImpalaLBError):
         after = f"{total - number} after it not sent" if total > number else "it was the last"
         super().__init__(
             f"Statement {number} of {total} (line {line}, query {query_id or 'none'}) failed on {node}: {reason}\n"
-            f"{did_it_run}; {before if number > 1 else 'none was run before it'}, {after}."
+            + (f"It was: {sql}\n" if sql else "")
+            + f"{did_it_run}; {before if number > 1 else 'none was run before it'}, {after}."
             + "".join(f"\n  done: {entry}" for entry in self.done)
         )

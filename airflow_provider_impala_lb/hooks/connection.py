@@ -71,17 +71,6 @@ def config_of(connection: Connection) -> Config:
     return config
 
 
-def unused_password(config: Config, password: str | None) -> str | None:
-    """What to warn of if the connection has a password that its auth_mechanism does not send; else None."""
-    mechanism = config.session.auth_mechanism
-    if not password or mechanism in ("PLAIN", "LDAP"):
-        return None
-    return (
-        f"{config.name}: the password is not used by auth_mechanism {mechanism}, so nobody checks it; "
-        "for a login by password set session.auth_mechanism to LDAP (or PLAIN)"
-    )
-
-
 def _extra(connection: Connection, source: str) -> dict[str, Any]:
     try:
         extra = connection.extra_dejson

@@ -12,7 +12,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.errors import ImpalaLBError, ScriptError
-from airflow_provider_impala_lb.hooks.connection import config_of, unused_password
+from airflow_provider_impala_lb.hooks.connection import config_of
 from airflow_provider_impala_lb.impala.script import Statement, split
 
 if TYPE_CHECKING:
@@ -48,11 +48,7 @@ class ImpalaLBHook(DbApiHook):
     @cached_property
     def balancer(self) -> Balancer:
         """:raises ConfigError: names the connection, the key, the value, and what is allowed."""
-        config = config_of(self.connection)
-        unused = unused_password(config, self.connection.password)
-        if unused:
-            self.log.warning(unused)
-        return Balancer(config, password=self.connection.password)
+        return Balancer(config_of(self.connection), password=self.connection.password)
 
     def get_conn(self) -> BalancedConnection:
         """A DB-API connection to a picked node; ``close()`` ends its lease.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, ScriptError, StatementFailed
 from airflow_provider_impala_lb.impala.label import make_label
-from airflow_provider_impala_lb.impala.outcome import Cancelled, NodeRefused, outcome_of
+from airflow_provider_impala_lb.impala.outcome import Cancelled, NodeRefused, excerpt, outcome_of
 from airflow_provider_impala_lb.impala.session import Session, StatementError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Cursor:
                 node=self.session.node.address,
                 query_id=self.query_id,
                 outcome=outcome_of(str(error), sql),
+                sql=excerpt(operation),
             ) from error
         self.query_id = ended.query_id
 

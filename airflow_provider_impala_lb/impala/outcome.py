@@ -9,10 +9,10 @@ import re
 import ssl
 from typing import Any
 
-from airflow_provider_impala_lb.errors import ConfigError, Outcome
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, Outcome
 
 
-class NodeRefused(Exception):
+class NodeRefused(ImpalaLBError):
     """This coordinator cannot take the work, and nothing of it was run: another one may be tried."""
 
 
@@ -62,6 +62,12 @@ _LEADING = re.compile(r"(?:\s+|--[^\r\n]*|/\*.*?\*/|\()*", re.DOTALL)
 def bare(sql: str) -> str:
     """The statement from its first word on, without the blanks, comments and parentheses before it."""
     return sql[_LEADING.match(sql).end() :]  # type: ignore[union-attr]  # it matches the empty string
+
+
+def excerpt(sql: str, chars: int = 80) -> str:
+    """How a statement begins, on one line, to recognise it by in a log."""
+    text = " ".join(bare(sql)[: 4 * chars].split())
+    return text if len(text) <= chars else text[: chars - 3] + "..."
 
 
 def session_only(sql: str) -> bool:

@@ -13,7 +13,7 @@ from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.connection import Cursor, bind
 from airflow_provider_impala_lb.impala.label import make_label
-from airflow_provider_impala_lb.impala.outcome import Cancelled, NodeRefused, outcome_of, session_only
+from airflow_provider_impala_lb.impala.outcome import Cancelled, NodeRefused, excerpt, outcome_of, session_only
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session, StatementError
 
@@ -201,7 +201,7 @@ class ScriptRun:
         except Cancelled as error:
             raise self._failed(number, pick, f"cancelled: {error}", session.query_id, sql, done) from error
         self._log.info(
-            "[%d/%d] line %d on %s: query %s%s, %.2f s",
+            "[%d/%d] line %d on %s: query %s%s, %.2f s: %s",
             number,
             total,
             statement.line,
@@ -209,6 +209,7 @@ class ScriptRun:
             ended.query_id,
             "" if ended.rows is None else f", {ended.rows} rows",
             ended.seconds,
+            excerpt(statement.sql),  # as written: the values of parameters stay out of the log
         )
         if warnings:
             self._log.warning("[%d/%d] %s", number, total, warnings)
@@ -227,6 +228,7 @@ class ScriptRun:
             node=pick.node,
             query_id=query_id,
             outcome=outcome_of(reason, sql),
+            sql=excerpt(self._statements[number - 1].sql),
             done=[
                 f"{entry.number} (line {entry.line}, query {entry.query_id}"
                 + (f", {entry.rows} rows)" if entry.rows is not None else ")")

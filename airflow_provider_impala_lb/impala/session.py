@@ -179,9 +179,11 @@ class Session:
     def finish(self) -> tuple[str, int | None]:
         """Close the last statement if it is still open. Returns its warnings, and the rows it modified."""
         cursor = self.cursor
-        if self._operation is None or not cursor._last_operation_active:
-            self._operation = None
+        if self._operation is None:
             return "", None
+        if not cursor._last_operation_active:  # impyla closed it after the last row, and kept the log
+            self._operation = None
+            return _warnings(cursor._last_operation_log), None
         operation, cursor._last_operation_active = cursor._last_operation, False
         self._operation = None
         try:
@@ -196,7 +198,7 @@ class Session:
         result = getattr(answer, "dml_result", None)
         rows = sum(result.rows_modified.values()) if result and result.rows_modified else None
         cursor._rowcount = -1 if rows is None else rows
-        return _PROGRESS.sub("", text or "").strip(), rows
+        return _warnings(text), rows
 
     def cancel(self, why: str) -> None:
         """End the running statement and the session, over a second connection, within 4 s. Never raises.
@@ -352,6 +354,11 @@ class Session:
                 self.query_id,
                 problem,
             )
+
+
+def _warnings(text: str | None) -> str:
+    """A statement's log without its progress."""
+    return _PROGRESS.sub("", text or "").strip()
 
 
 def _open_options(config: SessionConfig, database: str | None) -> Mapping[str, str]:

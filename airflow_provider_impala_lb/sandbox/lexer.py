@@ -52,6 +52,21 @@ def statement(sql: str) -> str:
     return text.rstrip()
 
 
+def hint_warnings(sql: str) -> list[str]:
+    """Impala's warnings of hints it does not know, which it otherwise ignores (TableRef, InsertStmt, SelectList)."""
+    found = []
+    word = ""
+    for token in _TOKEN.finditer(sql):
+        if token.lastgroup == "word":
+            word = token.group().lower() if token.group().lower() in ("join", "select", "insert") else word
+        hint = re.match(r"(?:/\*|--) *\+([^*]*)", token.group()) if token.lastgroup == "comment" else None
+        for name in re.split(r"[\s,]+", hint[1].strip()) if hint else ():
+            if name and not re.fullmatch(_HINTS, name.split("(")[0], re.IGNORECASE):
+                kind = {"join": "JOIN", "select": "PLAN"}.get(word, "INSERT")
+                found.append(f"{kind} hint not recognized: {name}")
+    return found
+
+
 def words(text: str, count: int) -> list[str]:
     """The first ``count`` words, in capitals; a sign such as ``(`` counts as a word."""
     return [word.upper() for word in re.findall(r"\w+|[^\w\s]", text[:400])[:count]]

@@ -13,6 +13,7 @@ import duckdb  # noqa: TID253 (only a coordinator's process comes here)
 from airflow_provider_impala_lb.sandbox.column_types import ColumnType
 from airflow_provider_impala_lb.sandbox.engine import as_runtime_error
 from airflow_provider_impala_lb.sandbox.ids import new_query_guid, new_secret, printed
+from airflow_provider_impala_lb.sandbox.lexer import hint_warnings
 from airflow_provider_impala_lb.sandbox.refusal import Refused, StatementCancelled
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Operation:
         self.plan: Plan | None = None
         self.state = "INITIALIZED"
         self.error: str | None = None
-        self.warnings: list[str] = []
+        self.warnings = hint_warnings(sql)
         self.started = time.time()
         self.ended: float | None = None
         self.last_used = time.time()

@@ -70,13 +70,12 @@ def test_a_plain_impala_connection_is_a_cluster_of_one(monkeypatch, cluster):
     assert hook.balancer.config.session.rpc_timeout == 30
 
 
-def test_a_password_that_is_not_used_is_one_warning(connection, capfd):
+def test_a_password_that_is_not_used_is_one_warning(connection, caplog):
     hook = connection("wh", host="c1", password="s3cret")
     for _ in range(2):
         _ = hook.balancer
-    said = "".join(capfd.readouterr())
-    assert said.count("password is not used by auth_mechanism NOSASL") == 1
-    assert "s3cret" not in said
+    assert caplog.text.count("password is not used by auth_mechanism NOSASL") == 1
+    assert "s3cret" not in caplog.text
 
 
 def test_records_types_and_lineage_facts(cluster):

@@ -95,6 +95,7 @@ def test_a_failing_statement_says_which_where_and_what_is_done(cluster, balancer
     assert "statements 1 to 3 are done, 1 after it not sent" in str(error)
     assert re.search(r"done: 3 \(line 3, query [0-9a-f:]+, 2 rows\)", str(error))
     assert "ParseException" in str(error)
+    assert "It was: SELEC 1\n" in str(error)
     assert balancer.status()["leases"] == []
 
 
@@ -465,7 +466,7 @@ def test_a_slow_statement_says_how_far_it_is(balancer, log, monkeypatch):
     )
     ended = [record.getMessage() for record in log.records if record.getMessage().startswith("[1/1]")]
     assert len(ended) == 1
-    assert re.fullmatch(rf"\[1/1\] line 1 on {done.node}: query [0-9a-f:]+, 0\.\d\d s", ended[0])
+    assert re.fullmatch(rf"\[1/1\] line 1 on {done.node}: query [0-9a-f:]+, 0\.\d\d s: SELECT sleep\(700\)", ended[0])
 
 
 @pytest.mark.parametrize(("waited", "pause"), [(0, 0.002), (0.05, 0.002), (0.64, 0.02), (6.4, 0.2), (3600, 1.0)])
@@ -480,3 +481,13 @@ def test_ids_are_printed_as_impala_prints_them():
 
     guid = bytes.fromhex("0123456789abcdef") + b"76543210"  # impala tests/hs2/test_hs2.py
     assert print_id(guid) == "efcdab8967452301:3031323334353637"
+
+
+def test_warnings_are_shown_with_rows_fetched_or_not(balancer, log):
+    script = "SELECT /* +FASTER */ 1; SELECT -- +STRAIGHT_JOIN\n2; INSERT INTO warned /* +noshuffle,LUCKY */ SELECT 3"
+    run(balancer, "DROP TABLE IF EXISTS warned; SET SYNC_DDL=1; CREATE TABLE warned (a INT)")
+    for handler in (None, rows_of):
+        log.clear()
+        run(balancer, script, handler=handler)
+        warnings = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
+        assert warnings == ["[1/3] PLAN hint not recognized: FASTER", "[3/3] INSERT hint not recognized: LUCKY"]
