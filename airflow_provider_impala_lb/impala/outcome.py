@@ -32,7 +32,8 @@ _OUTCOMES: tuple[tuple[Outcome, re.Pattern[str]], ...] = (
     (
         "not started",
         re.compile(
-            _NODE_REFUSES.pattern + r"|Invalid session id"  # unknown here: the node was restarted, or dropped it
+            _NODE_REFUSES.pattern + r"|so it was not sent$"  # ours, impala/session.py
+            r"|Invalid session id"  # unknown here: the node was restarted, or dropped it
             r"|Client session expired due to more than"
             r"|Session is closed|Session has been closed, ignoring query"
             r"|Rejected query from pool|Admission for query exceeded timeout"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import time
@@ -119,13 +120,11 @@ class Session:
             if problem:
                 raise NodeRefused(f"refused a session: {problem}")
             wire.limit(config.rpc_timeout)
-        except NodeRefused:
+        except BaseException as error:  # a task's time limit may come here too
             if wire:
                 wire.close()
-            raise
-        except Exception as error:
-            if wire:
-                wire.close()
+            if isinstance(error, NodeRefused) or not isinstance(error, Exception):
+                raise
             sorted_out = sort_open_failure(error, seconds=config.open_timeout, login=login)
             if isinstance(sorted_out, NodeRefused):
                 raise sorted_out from error
@@ -149,6 +148,9 @@ class Session:
         start = time.monotonic()
         self.finish()
         self._check_cancelled()
+        if self._broken:
+            # impyla would open the socket anew and send it, or read the answer to an earlier call as the one to this.
+            raise StatementError("the connection had failed before, so it was not sent")
         self._submit(sql)
         self.query_id = print_id(self._operation.operationId.guid)
         if on_start:
@@ -363,7 +365,7 @@ def _warnings(text: str | None) -> str:
 
 def _open_options(config: SessionConfig, database: str | None) -> Mapping[str, str]:
     """OpenSession's configuration: the query options, and the database without a statement of its own."""
-    options = {"QUERY_TIMEOUT_S": str(int(config.reconnect_timeout))}
+    options = {"QUERY_TIMEOUT_S": str(math.ceil(config.reconnect_timeout))}  # 0 would be: never
     for key, value in config.query_options.items():
         options[key.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
     database = database or config.database

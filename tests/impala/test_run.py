@@ -408,6 +408,7 @@ def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
         ("Memory limit exceeded", "WITH a AS (SELECT 1) SELECT * FROM a", "not started"),
         ("TSocket read 0 bytes", "DROP TABLE t", "unknown"),
         ("whatever", "REFRESH t", "not started"),
+        ("the connection had failed before, so it was not sent", "DROP TABLE t", "not started"),
     ],
 )
 def test_outcomes(text, sql, outcome):
@@ -491,3 +492,33 @@ def test_warnings_are_shown_with_rows_fetched_or_not(balancer, log):
         run(balancer, script, handler=handler)
         warnings = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
         assert warnings == ["[1/3] PLAN hint not recognized: FASTER", "[3/3] INSERT hint not recognized: LUCKY"]
+
+
+def test_after_an_answer_was_lost_nothing_is_sent_on_that_connection(four):
+    """The next answer read on it would be the one that was lost (thrift's sequence ids are never checked)."""
+    from airflow_provider_impala_lb.impala.session import StatementError
+
+    node = four.nodes[0]
+    with changed(four, session={"rpc_timeout": 0.5}).open_session(node.address) as session:
+        session.execute("SELECT 1")
+        node.pause()
+        threading.Timer(1.5, node.resume).start()
+        with pytest.raises(StatementError, match="so it was not sent"):
+            session.execute("DROP TABLE IF EXISTS never_sent")
+    assert statements_on(node)[-1].endswith("SELECT 1")
+    assert events_on(node)[-1] == "close"  # over a second connection
+
+
+def test_a_short_reconnect_timeout_is_not_none_at_all(cluster):
+    done = run(changed(cluster, session={"reconnect_timeout": 0.4}), "SET ALL", handler=rows_of)
+    assert {row[0].upper(): row[1] for row in done.results[0]}["QUERY_TIMEOUT_S"] == "1"
+
+
+def test_an_exception_while_a_session_is_opened_leaves_no_connection(four, alarm):
+    four.nodes[0].pause()
+    before = len(os.listdir("/proc/self/fd"))
+    alarm(0.4)
+    with pytest.raises(Timeout):
+        run(patient(four), "SELECT 1", prefer=four.nodes[0].address)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert patient(four).status()["leases"] == []
