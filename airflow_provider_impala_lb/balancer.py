@@ -16,6 +16,7 @@ from airflow_provider_impala_lb.core.picker import Pick, Picker
 from airflow_provider_impala_lb.core.store import Store
 from airflow_provider_impala_lb.stores.file import FileStore
 from airflow_provider_impala_lb.stores.memory import MemoryStore
+from airflow_provider_impala_lb.stores.redis import RedisStore
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.connection import Connection
@@ -86,5 +87,10 @@ class Balancer(Picker):
 
 
 def open_store(config: Config) -> Store:
-    """The store of a configuration: its lock file, or for a single node without one the process's memory."""
+    """The store of a configuration: its Redis, its lock file, or for one node without either this process's memory.
+
+    A Redis password that is not in its URL comes from the environment's ``IMPALA_LB_STORE_PASSWORD``.
+    """
+    if config.store:
+        return RedisStore(config.store, config.name, password=os.environ.get("IMPALA_LB_STORE_PASSWORD"))
     return FileStore(config.lock_file) if config.lock_file else MemoryStore()

@@ -10,14 +10,12 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from airflow_provider_impala_lb.core.address import DEFAULT_PORT, format_address, parse_address
+from airflow_provider_impala_lb.core.store_url import StoreUrl, parse_store
 from airflow_provider_impala_lb.errors import ConfigError
 
-DEFAULT_PORT = 21050
-"""Impala's ``--hs2_port``."""
-
-# The policies and stores of this version; a name that is not here is an error that lists them.
+# The policies of this version; a name that is not here is an error that lists them.
 Policy = Literal["least_loaded", "round_robin"]
-StoreKind = Literal["file"]
 AuthMechanism = Literal["NOSASL", "PLAIN", "LDAP", "GSSAPI"]
 
 
@@ -32,7 +30,7 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def address(self) -> str:
         """``host:port``, the name by which the state, XCom and the command line know the node."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return format_address(self.host, self.port)
 
 
 class SessionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,13 +60,16 @@ class SessionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """A checked configuration. Made by :func:`load` or :func:`parse`."""
+    """A checked configuration. Made by :func:`load` or :func:`parse`.
+
+    :param store: the Redis that keeps the state; None: the lock file does.
+    """
 
     nodes: tuple[Node, ...]
     name: str = "impala"
     lock_file: str | None = None
     policy: Policy = "least_loaded"
-    store: StoreKind = "file"
+    store: StoreUrl | None = None
     session: SessionConfig = SessionConfig()
 
     @property
@@ -98,7 +99,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     node_count: int | None = None
     port: int = DEFAULT_PORT
     policy: Policy = "least_loaded"
-    store: StoreKind = "file"
+    store: str = "file"
     session: SessionConfig = SessionConfig()
 
 
@@ -128,18 +129,22 @@ def parse(raw: Any, *, source: str = "config") -> Config:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {_explain(str(error), raw)}") from None
     nodes = tuple(_node(source, index, item, entry.port) for index, item in enumerate(entry.nodes))
-    _cross_check(source, entry, nodes)
+    try:
+        store = parse_store(entry.store)
+    except ValueError as error:
+        raise ConfigError(f"{source}: store: (value not shown) {error}") from None
+    _cross_check(source, entry, nodes, store)
     return Config(
         nodes=nodes,
         name=entry.name,
         lock_file=entry.lock_file,
         policy=entry.policy,
-        store=entry.store,
+        store=store,
         session=entry.session,
     )
 
 
-def _cross_check(source: str, entry: _File, nodes: tuple[Node, ...]) -> None:
+def _cross_check(source: str, entry: _File, nodes: tuple[Node, ...], store: StoreUrl | None) -> None:
     if not nodes:
         raise ConfigError(f"{source}: nodes: must list at least one coordinator, as host or host:port")
     addresses = [node.address for node in nodes]
@@ -148,24 +153,21 @@ def _cross_check(source: str, entry: _File, nodes: tuple[Node, ...]) -> None:
         raise ConfigError(f"{source}: nodes: {', '.join(twice)} listed more than once; each node may appear once")
     if entry.node_count is not None and entry.node_count != len(nodes):
         raise ConfigError(f"{source}: node_count: is {entry.node_count}, but nodes lists {len(nodes)}")
-    if len(nodes) > 1 and entry.lock_file is None:
+    if store and not re.fullmatch(r"[^{}]+", entry.name):
+        raise ConfigError(
+            f"{source}: name: {entry.name!r} names keys in Redis: it must not be empty, nor hold {{ or }}"
+        )
+    if len(nodes) > 1 and entry.lock_file is None and store is None:
         raise ConfigError(
             f"{source}: lock_file: is missing; {len(nodes)} nodes are balanced only if all workers share a state. "
-            "Name a file in a directory that every host mounts (a default in /tmp would be shared by nobody)"
+            "Name a file in a directory that every host mounts (a default in /tmp would be shared by nobody), or a "
+            "shared store instead (store: redis://host)"
         )
     if entry.lock_file is not None and not Path(entry.lock_file).is_absolute():
         raise ConfigError(f"{source}: lock_file: {entry.lock_file!r} must be an absolute path, the same on every host")
     for key in ("open_timeout", "rpc_timeout", "reconnect_timeout"):
         if getattr(entry.session, key) <= 0:
             raise ConfigError(f"{source}: session.{key}: must be above 0 seconds, is {getattr(entry.session, key)}")
-
-
-def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
-    """``host``, ``host:port`` or ``[v6]:port`` as (host, port). :raises ValueError: anything else."""
-    found = re.fullmatch(r"\[([0-9A-Fa-f:.%]+)\](?::(\d+))?|([^\s:/@,\[\]]+)(?::(\d+))?", text.strip())
-    if not found:
-        raise ValueError(f"{text!r} is not host, host:port or [v6]:port")
-    return found[1] or found[3], int(found[2] or found[4] or default_port)
 
 
 def _node(source: str, index: int, item: str | _NodeEntry, default_port: int) -> Node:
@@ -199,7 +201,7 @@ def _explain(message: str, raw: Any) -> str:
     if missing:
         return f"{path + '.' if path else ''}{missing[1]}: is missing"
     shown = "(value not shown)" if re.search(r"password|secret|token|store", path) else repr(_at(raw, path))
-    allowed_values = {"policy": Policy, "store": StoreKind, "session.auth_mechanism": AuthMechanism}.get(path)
+    allowed_values = {"policy": Policy, "session.auth_mechanism": AuthMechanism}.get(path)
     if allowed_values is not None:
         return f"{path}: {shown} is not one of {', '.join(get_args(allowed_values))}"
     return f"{path or 'config'}: {problem[0].lower()}{problem[1:]} ({shown})"

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_impala_lb.core.config import Config, Node, parse_address
+from airflow_provider_impala_lb.core.address import parse_address
+from airflow_provider_impala_lb.core.config import Config, Node
 from airflow_provider_impala_lb.core.holder import is_dead, this_process
 from airflow_provider_impala_lb.core.lease import Keeper
 from airflow_provider_impala_lb.core.policy import choose, load_of

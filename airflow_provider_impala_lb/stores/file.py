@@ -14,14 +14,13 @@ import zlib
 from collections.abc import Callable
 from logging import getLogger
 
-import msgspec
-
-from airflow_provider_impala_lb.core.state import NewerState, State, decode, encode
+from airflow_provider_impala_lb.core.state import State, encode
 from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores import filesystem
 from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock
 from airflow_provider_impala_lb.stores.lock import Lock, require_regular, unusable
+from airflow_provider_impala_lb.stores.record import decoded
 
 log = getLogger(__name__)
 
@@ -52,7 +51,7 @@ class FileStore:
         try:
             with self._lock.hold() as descriptor:
                 version, record = self._newest(descriptor)
-                state, unreadable = self._decoded(record)
+                state, unreadable = decoded(f"lock_file {self.where}", record)
                 result = change(state, now)
                 self._write(descriptor, version + 1, encode(state))
         except OSError as error:
@@ -74,7 +73,7 @@ class FileStore:
         try:
             require_regular(self.where, descriptor)
             for _ in range(_READ_TRIES):
-                state, unreadable = self._decoded(self._newest(descriptor)[1])
+                state, unreadable = decoded(f"lock_file {self.where}", self._newest(descriptor)[1])
                 if not unreadable:  # else, without the lock, two writers may just have passed us by
                     break
             return state, now
@@ -135,20 +134,6 @@ class FileStore:
         body = record[_RECORD_HEAD : _RECORD_HEAD + length]
         whole = len(body) == length and zlib.crc32(body, version & 0xFFFFFFFF) == crc
         return (version, body) if whole else None
-
-    def _decoded(self, record: bytes | None) -> tuple[State, bool]:
-        """The state, and whether the record had to be given up."""
-        if record == b"":
-            return State(), False
-        try:
-            return (decode(record), False) if record is not None else (State(), True)
-        except NewerState as error:
-            raise ConfigError(
-                f"lock_file {self.where}: was written by a newer version of this package ({error}). "
-                "Upgrade this host, or name another file"
-            ) from None
-        except msgspec.DecodeError:
-            return State(), True
 
     def _write(self, descriptor: int, version: int, body: bytes) -> None:
         record = b"%016d %08d %08x\n" % (version, len(body), zlib.crc32(body, version & 0xFFFFFFFF)) + body

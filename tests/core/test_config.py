@@ -1,6 +1,7 @@
 import pytest
 
-from airflow_provider_impala_lb.core.config import Node, load, parse, parse_address
+from airflow_provider_impala_lb.core.address import parse_address
+from airflow_provider_impala_lb.core.config import Node, load, parse
 from airflow_provider_impala_lb.errors import ConfigError
 
 LOCK = "/nas/impala/node_in_use.tmp"
@@ -47,6 +48,9 @@ session: {auth_mechanism: LDAP, database: dwh, query_options: {MEM_LIMIT: 2g, MT
         ({"nodes": ["a", "a:21050"], "lock_file": LOCK}, "nodes", "a:21050 listed more than once"),
         ({"nodes": ["a"], "node_count": 2}, "node_count", "is 2, but nodes lists 1"),
         ({"nodes": ["a", "b"]}, "lock_file", "is missing"),
+        ({"nodes": ["a", "b"]}, "lock_file", "or a shared store instead (store: redis://host)"),
+        ({"nodes": ["a", "b"], "store": "redis://h", "name": "{x}"}, "name", "names keys in Redis"),
+        ({"nodes": ["a", "b"], "store": "mysql://h"}, "store", "is not one of file, redis://"),
         ({"nodes": ["a"], "lock_file": "here.tmp"}, "lock_file", "absolute path"),
         ({"nodes": []}, "nodes", "at least one"),
         ({}, "nodes", "is missing"),
@@ -63,7 +67,7 @@ def test_an_error_names_the_source_the_key_and_what_is_allowed(raw, key, says):
 
 def test_a_value_that_may_hold_a_secret_is_not_shown():
     with pytest.raises(ConfigError) as caught:
-        parse({"nodes": ["a"], "store": "redis://:s3cret@host"})
+        parse({"nodes": ["a"], "store": "redis://:s3cret@host/x"})
     assert "s3cret" not in str(caught.value)
     with pytest.raises(ConfigError) as caught:
         parse({"nodes": ["a"], "password": "s3cret"})
@@ -94,3 +98,8 @@ def test_addresses(text, expected):
 def test_not_addresses(text):
     with pytest.raises(ValueError, match="is not host"):
         parse_address(text)
+
+
+def test_a_shared_store_needs_no_lock_file():
+    config = parse({"nodes": ["a", "b"], "store": "redis://h"})
+    assert (config.lock_file, str(config.store)) == (None, "redis://h:6379/0")

@@ -1,4 +1,4 @@
-"""Real processes on one lock file: no update is lost, whoever is killed."""
+"""Real processes on one store: no update is lost, whoever is killed."""
 
 import mmap
 import os
@@ -11,7 +11,6 @@ import traceback
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.stores.file import FileStore
 
 NODES = 30
 
@@ -57,26 +56,23 @@ def crew():
         crew.kill(pid)
 
 
-def config(directory, policy="round_robin"):
-    return {
-        "name": "race",
-        "nodes": [f"n{i}" for i in range(NODES)],
-        "lock_file": str(directory / "node_in_use.tmp"),
-        "policy": policy,
-    }
+def config(host, policy="round_robin"):
+    return {"name": "race", "nodes": [f"n{i}" for i in range(NODES)], "policy": policy, **host}
 
 
-@pytest.fixture
-def hosts(tmp_path):
-    """Two directories that are one share, as two hosts mount it at paths of their own."""
+@pytest.fixture(params=["file", "redis"])
+def hosts(request, tmp_path):
+    """What two hosts say of their common store: two paths, as they mount one share, or one server."""
+    if request.param == "redis":
+        return [{"store": request.getfixturevalue("redis").url}] * 2
     (tmp_path / "share").mkdir()
     for host in ("host1", "host2"):
         (tmp_path / host).symlink_to(tmp_path / "share")
-    return [tmp_path / "host1", tmp_path / "host2"]
+    return [{"lock_file": str(tmp_path / host / "node_in_use.tmp")} for host in ("host1", "host2")]
 
 
-def pick_many(acks, worker, directory, picks):
-    balancer = Balancer.from_config(config(directory))
+def pick_many(acks, worker, host, picks):
+    balancer = Balancer.from_config(config(host))
     for _ in range(picks):
         node = int(balancer.get_host().removeprefix("n").split(":")[0])
         acks[worker * NODES + node] += 1
@@ -86,8 +82,8 @@ def handed_out(crew):
     return [sum(crew.acks[slot] for slot in range(node, len(crew.acks), NODES)) for node in range(NODES)]
 
 
-def counted(directory):
-    status = Balancer.from_config(config(directory)).status()
+def counted(host):
+    status = Balancer.from_config(config(host)).status()
     return [node["picks"] for node in status["nodes"]]
 
 
@@ -102,7 +98,7 @@ def test_round_robin_is_exact_over_two_hosts_of_eight_processes(crew, hosts):
 def test_five_hundred_killed_pickers_lose_nothing_and_leave_no_lock(crew, hosts):
     rng = random.Random(4692)
     workers = {crew.start(pick_many, slot, hosts[slot % 2], 10**9): slot for slot in range(16)}
-    watcher = FileStore(str(hosts[0] / "node_in_use.tmp"), deadline=5.0)
+    watcher = Balancer.from_config(config(hosts[0])).store
     slowest = 0.0
     for kill in range(500):
         time.sleep(rng.uniform(0, 0.004))
@@ -124,8 +120,8 @@ def test_five_hundred_killed_pickers_lose_nothing_and_leave_no_lock(crew, hosts)
     assert slowest < 5.0
 
 
-def threads_pick(acks, worker, directory):
-    balancer = Balancer.from_config(config(directory))
+def threads_pick(acks, worker, host):
+    balancer = Balancer.from_config(config(host))
     failures = []
 
     def work():
@@ -150,9 +146,9 @@ def test_eight_threads_in_each_of_four_processes_are_exact(crew, hosts):
     assert counted(hosts[0]) == [4 * 8 * 30 // NODES] * NODES
 
 
-def fork_while_picking(acks, worker, directory):
+def fork_while_picking(acks, worker, host):
     """Threads pick while the main thread forks children that pick too: descriptors must not be shared."""
-    balancer = Balancer.from_config(config(directory))
+    balancer = Balancer.from_config(config(host))
     done = threading.Event()
     picked = 0
 
@@ -191,8 +187,8 @@ def test_forks_in_the_middle_of_transactions_are_exact(crew, hosts):
     assert sum(counted(hosts[0])) == sum(handed_out(crew))
 
 
-def lease_and_release(acks, worker, directory):
-    balancer = Balancer.from_config(config(directory, "least_loaded"))
+def lease_and_release(acks, worker, host):
+    balancer = Balancer.from_config(config(host, "least_loaded"))
     for _ in range(25):
         with balancer.acquire(f"w{worker}"):
             acks[worker * NODES] += 1

@@ -1,0 +1,26 @@
+"""What was found where the state should be: a state, nothing, damage, or the work of a newer version."""
+
+from __future__ import annotations
+
+import msgspec
+
+from airflow_provider_impala_lb.core.state import NewerState, State, decode
+from airflow_provider_impala_lb.errors import ConfigError
+
+
+def decoded(what: str, record: bytes | None) -> tuple[State, bool]:
+    """The state, and whether the record had to be given up: None, or not a state. An empty one is a new state.
+
+    :param what: the configuration's key and its value, for the error.
+    :raises ConfigError: the record was written by a newer version.
+    """
+    if record == b"":
+        return State(), False
+    try:
+        return (decode(record), False) if record is not None else (State(), True)
+    except NewerState as error:
+        raise ConfigError(
+            f"{what}: was written by a newer version of this package ({error}). Upgrade this host, or name another"
+        ) from None
+    except msgspec.DecodeError:
+        return State(), True
