@@ -1,4 +1,6 @@
-"""What a pick costs: one process and eight, 30 nodes, on one lock file. Run: python benchmarks/pick.py [DIRECTORY]
+"""What a pick costs: one process and eight, 30 nodes, on one lock file and, if it is there, one Redis.
+
+Run: python benchmarks/pick.py [DIRECTORY]
 
 Beside it, in the same run: a pick from a plain list (no sharing at all), and the least that sharing by a lock can cost:
 open, flock, read, write, close of a small file.
@@ -9,11 +11,15 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import shutil
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from airflow_provider_impala_lb import Balancer
 
@@ -48,7 +54,7 @@ def bare_lock(path: str) -> Callable[[], object]:
     return turn
 
 
-def crowd(directory: str, config: dict[str, object]) -> list[float]:
+def crowd(config: dict[str, object]) -> list[float]:
     """Eight processes at once, back to back; all their times."""
     readers = []
     for _ in range(8):
@@ -65,6 +71,23 @@ def crowd(directory: str, config: dict[str, object]) -> list[float]:
     return sorted(times)
 
 
+@contextmanager
+def redis_server(directory: str) -> Iterator[str]:
+    path = f"{directory}/redis.sock"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = f"--port {port} --bind 127.0.0.1 --unixsocket {path} --dir {directory} --appendonly no"
+    server = subprocess.Popen(["redis-server", *options.split(), "--save", ""], stdout=subprocess.DEVNULL)
+    try:
+        while not os.path.exists(path):  # it listens
+            time.sleep(0.01)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as directory:
         config = {"nodes": NODES, "lock_file": f"{directory}/node_in_use.tmp", "policy": "round_robin"}
@@ -78,7 +101,12 @@ def main() -> None:
         say("get_host, least_loaded, 200 leases held", timed(loaded.get_host, PICKS), base)
         for pick in held:
             pick.release()
-        say("get_host, eight processes at once", crowd(directory, config), base)
+        say("get_host, eight processes at once", crowd(config), base)
+        if shutil.which("redis-server"):
+            with redis_server(directory) as url:
+                shared = {"nodes": NODES, "store": url, "policy": "round_robin"}
+                say("Redis: get_host, one process", timed(Balancer.from_config(shared).get_host, PICKS), base)
+                say("Redis: get_host, eight processes at once", crowd(shared), base)
 
 
 if __name__ == "__main__":

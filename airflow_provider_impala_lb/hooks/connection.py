@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from airflow_provider_impala_lb.core import config as configuration
+from airflow_provider_impala_lb.core.address import format_address
 from airflow_provider_impala_lb.core.config import Config
 from airflow_provider_impala_lb.errors import ConfigError
 
@@ -29,8 +31,9 @@ def config_of(connection: Connection) -> Config:
     """The configuration an Airflow connection stands for.
 
     ``host`` is ``c1:21050,c2:21050`` (``port`` is the default), ``login`` the session's user, ``schema`` its database;
-    the extra holds the other keys, or ``config_file``, the path of a file with all of them. A connection of type
-    ``impala`` works too, as a cluster of one.
+    the extra holds the other keys, or ``config_file``, the path of a file with all of them. ``store_conn_id`` in the
+    extra names a connection of type ``redis`` instead of ``store``. A connection of type ``impala`` works too, as a
+    cluster of one.
 
     :raises ConfigError: names the connection, the key, the value, and what is allowed.
     """
@@ -45,6 +48,11 @@ def config_of(connection: Connection) -> Config:
         changed = {"user": connection.login, "database": connection.schema}
         session = msgspec.structs.replace(config.session, **{key: value for key, value in changed.items() if value})
         return msgspec.structs.replace(config, session=session)
+    store_conn_id = extra.pop("store_conn_id", None)
+    if store_conn_id is not None:
+        if "store" in extra:
+            raise ConfigError(f"{source}: store_conn_id: store is there too; name the store in one of them")
+        extra["store"] = _store_url(store_conn_id, source)
     if connection.port:
         extra.setdefault("port", connection.port)
     in_host = [part.strip() for part in (connection.host or "").split(",") if part.strip()]
@@ -69,6 +77,21 @@ def config_of(connection: Connection) -> Config:
                 f"{', '.join(config.addresses)}; name the nodes in one place, or the same in both"
             )
     return config
+
+
+def _store_url(conn_id: str, source: str) -> str:
+    """The URL of a connection of type ``redis``: host, port, login, password; in its extra db, ssl and TLS files."""
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    connection = BaseHook.get_connection(conn_id)
+    if connection.conn_type != "redis" or not connection.host:
+        raise ConfigError(f"{source}: store_conn_id: {conn_id!r} must be a connection of type redis with a host")
+    extra = _extra(connection, f"connection {conn_id}")
+    files: dict[str, str] = {key: extra[key] for key in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if key in extra}
+    login = f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"
+    address = format_address(connection.host, connection.port or 6379)
+    scheme = "rediss" if extra.get("ssl") else "redis"
+    return f"{scheme}://{login}{address}/{extra.get('db') or 0}" + (f"?{urlencode(files)}" if files else "")
 
 
 def _extra(connection: Connection, source: str) -> dict[str, Any]:

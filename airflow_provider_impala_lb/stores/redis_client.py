@@ -86,7 +86,7 @@ def to_correct(error: BaseException) -> str | None:
         return f"the user may not do what is needed: EVAL, TIME, GET, SET, DEL, EXISTS, HGET, HMGET, HSET ({text})"
     if "WRONGTYPE" in text:
         return "its keys hold something else; give this cluster another name, or another database"
-    if "DB index is out of range" in text or "cluster support disabled" in text:
+    if "DB index is out of range" in text or "Cluster mode is not enabled" in text:
         return f"the server does not have what the URL says ({text})"
     return None
 

@@ -50,6 +50,19 @@ def test_nodes_in_the_extra_may_say_more_about_those_in_host(connection):
         _ = connection("wh2", host="c3", extra={"lock_file": "/nas/l", "nodes": nodes}).balancer
 
 
+def test_a_store_may_be_a_redis_connection(connection, monkeypatch):
+    redis = {"conn_type": "redis", "host": "r", "login": "u", "password": "s3cret:/@", "extra": {"db": 3, "ssl": True}}
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(redis))
+    config = connection("wh", host="c1,c2", extra={"store_conn_id": "state"}).balancer.config
+    assert (str(config.store), config.store.user, config.store.password) == ("rediss://r:6379/3", "u", "s3cret:/@")
+    assert "s3cret" not in repr(config)
+    for extra, says in (({"store": "redis://h"}, "store is there too"), ({"lock_file": "/l"}, "must be a connection")):
+        if "lock_file" in extra:
+            monkeypatch.setenv("AIRFLOW_CONN_STATE", '{"conn_type": "http", "host": "h", "password": "s3cret"}')
+        with pytest.raises(ConfigError, match=says):
+            _ = connection("wh3", host="c1,c2", extra={"store_conn_id": "state", **extra}).balancer
+
+
 def test_a_config_file_holds_all_but_login_and_database(connection, cluster):
     hook = connection("wh", login="me", schema="d", extra={"config_file": str(cluster.config_file)})
     assert hook.balancer.config.addresses == tuple(node.address for node in cluster.nodes)

@@ -44,8 +44,11 @@ class Server:
         lines += [f"{name.replace('_', '-')} {value}" for name, value in options.items()]
         (self.directory / "redis.conf").write_text("\n".join(lines) + "\n")
         self.sentinel = sentinel
-        self.process = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
 
     @property
     def url(self):
