@@ -40,7 +40,7 @@ class Server:
             plain = self.port
         lines = [f"port {plain}", "bind 127.0.0.1", f"dir {self.directory}"]
         if not sentinel:
-            options = {"save": '""', **options}
+            options = {"save": '""', "repl_diskless_sync_delay": 0, **options}
         lines += [f"{name.replace('_', '-')} {value}" for name, value in options.items()]
         (self.directory / "redis.conf").write_text("\n".join(lines) + "\n")
         self.sentinel = sentinel
