@@ -24,7 +24,8 @@ class Store(Protocol):
         ``change`` only computes: no I/O, no waiting; it may be called again on a fresh state. If it raises, the state
         stays as it was. ``now`` is the store's clock, in seconds since the epoch.
 
-        :raises StateUnavailable: the store cannot be reached in time; ``change`` had no effect.
+        :raises StateUnavailable: the store cannot be reached in time; ``change`` had no effect, unless the message
+            says *outcome unknown*: then it may have had it, once.
         :raises ConfigError: the store is not one this package may use; nothing was changed.
         """
         ...
