@@ -62,6 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true")
     status.set_defaults(command=_status)
 
+    for name, says in (
+        ("drain", "no new work for a node; what runs there finishes"),
+        ("ready", "put a node back, also one that is out for its failures"),
+    ):
+        word = commands.add_parser(name, help=says)
+        word.add_argument("node", metavar="NODE", help="host:port, as in the configuration")
+        word.set_defaults(command=_word, word=name)
+
     split = commands.add_parser("split", help="the statements of a script, as they would be sent")
     split.add_argument("file", metavar="FILE", help="the script; - for standard input")
     split.add_argument("--var", metavar="NAME=VALUE", action="append", default=[], help="a value for ${var:NAME}")
@@ -165,8 +173,8 @@ def _status(options: argparse.Namespace) -> None:
         return
     _table(
         f"{status['cluster']}, {status['policy']}",
-        ("node", "state", "leases", "picks"),
-        [(node["node"], node["state"], node["leases"], node["picks"]) for node in status["nodes"]],
+        ("node", "state", "leases", "picks", "why"),
+        [[node[key] for key in ("node", "state", "leases", "picks", "why")] for node in status["nodes"]],
     )
     if status["leases"]:
         shown = ("node", "owner", "host", "pid", "age", "query")
@@ -186,6 +194,10 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) ->
         table.add_row(*("" if value is None else str(value) for value in row))
     # In a pipe there is no width to fit: a cut host name would be of no use to the next program.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _word(options: argparse.Namespace) -> None:
+    getattr(_balancer(options), options.word)(options.node)
 
 
 def _split(options: argparse.Namespace) -> None:

@@ -9,11 +9,19 @@ import re
 import ssl
 from typing import Any
 
+from airflow_provider_impala_lb.core.state import Cause
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, Outcome
 
 
 class NodeRefused(ImpalaLBError):
-    """This coordinator cannot take the work, and nothing of it was run: another one may be tried."""
+    """This coordinator cannot take the work, and nothing of it was run: another one may be tried.
+
+    :ivar cause: what the other workers should make of it: overload is not failure.
+    """
+
+    def __init__(self, why: str, cause: Cause = "failure") -> None:
+        super().__init__(why)
+        self.cause: Cause = cause
 
 
 class Cancelled(Exception):
@@ -107,29 +115,41 @@ def sort_open_failure(error: Exception, *, seconds: float, login: str) -> Except
     # thrift_sasl: "Bad status: 3 (b'Error validating the login')"
     if re.search(r"Bad status: \d|Error validating the login|SASL|delegate to", text, re.IGNORECASE):
         return ConfigError(f"the login was refused ({login}): {text}")
-    return NodeRefused(_why(error, text, seconds, login))
+    why, cause = _why(error, text, seconds, login)
+    return NodeRefused(why, cause)
 
 
-def _why(error: Exception, text: str, seconds: float, login: str) -> str:
+def refusal(message: str) -> NodeRefused:
+    """What a coordinator answered in place of a session, or of the first statement."""
+    if "Server is being shut down" in message:
+        return NodeRefused(message, "shutdown")
+    return NodeRefused(message, "overload" if "exceeds coordinator limit" in message else "failure")
+
+
+def _why(error: Exception, text: str, seconds: float, login: str) -> tuple[str, Cause]:
     from thrift.transport.TTransport import TTransportException
 
     inner = getattr(error, "inner", None)
     if isinstance(inner, ConnectionRefusedError):
-        return "connection refused: it is down, or still starting"
+        return "connection refused: it is down, or still starting", "failure"
     if isinstance(error, ssl.SSLError) or isinstance(inner, ssl.SSLError):
-        return f"TLS failed: {inner or error}"
+        return f"TLS failed: {inner or error}", "failure"
     if isinstance(error, TTransportException):
         if error.type == TTransportException.NOT_OPEN and isinstance(inner, TimeoutError):
-            return f"no answer to the connection within {seconds:g} s"
+            return f"no answer to the connection within {seconds:g} s", "failure"
         if error.type == TTransportException.TIMED_OUT:
-            return f"accepted the connection and stayed silent for {seconds:g} s: it is full, or stopped"
+            # Nobody can tell these two apart from here: the milder one.
+            return f"accepted the connection and stayed silent for {seconds:g} s: it is full, or stopped", "overload"
         if error.type == TTransportException.NOT_OPEN and inner is not None:
-            return f"cannot be reached: {inner}"
+            return f"cannot be reached: {inner}", "failure"
         if error.type == TTransportException.END_OF_FILE or isinstance(inner, ConnectionError):
-            return f"closed the connection before a session was open ({login}; does it speak another auth_mechanism?)"
+            return (
+                f"closed the connection before a session was open ({login}; does it speak another auth_mechanism?)",
+                "failure",
+            )
         if error.type == TTransportException.SIZE_LIMIT:
-            return f"answered in another protocol ({login}; does it want PLAIN or LDAP?)"
-    return " ".join(text.split())
+            return f"answered in another protocol ({login}; does it want PLAIN or LDAP?)", "failure"
+    return " ".join(text.split()), "failure"
 
 
 def is_transport_failure(error: BaseException) -> bool:

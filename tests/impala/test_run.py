@@ -134,6 +134,7 @@ def test_nodes_that_are_down_or_silent_are_skipped(four, log):
     assert "connection refused: it is down" in down
     assert "stayed silent for 2 s: it is full, or stopped" in silent
     assert "left out" in done.why
+    assert not [record for record in log.records if record.name.startswith(("impala.", "thrift."))]  # one line says it
 
 
 def test_a_node_that_is_full_is_skipped(four, log):
@@ -522,3 +523,65 @@ def test_an_exception_while_a_session_is_opened_leaves_no_connection(four, alarm
         run(patient(four), "SELECT 1", prefer=four.nodes[0].address)
     assert len(os.listdir("/proc/self/fd")) == before
     assert patient(four).status()["leases"] == []
+
+
+def test_a_node_that_failed_is_left_out_by_the_next_scripts_without_a_try(four, log):
+    four.nodes[0].kill()
+    balancer = patient(four)
+    run(balancer, "SELECT 1")
+    assert len(left_out(log)) == 1
+    log.clear()
+    hosts = {run(patient(four), "SELECT 1").node for _ in range(4)}  # as other workers
+    assert hosts == {four.nodes[1].address, four.nodes[2].address}
+    assert left_out(log) == []
+    states = {node["node"]: node["state"] for node in balancer.status()["nodes"]}
+    assert states[four.nodes[0].address] == "ejected"
+
+
+def test_a_node_that_is_back_is_tried_by_one_script_and_then_used_by_all(four):
+    from airflow_provider_impala_lb.core.state import State
+
+    four.nodes[0].kill()
+    balancer = patient(four)
+    run(balancer, "SELECT 1")
+    four.nodes[0].start()
+
+    def cool_down_is_over(state: State, now: float) -> None:
+        state.nodes[four.nodes[0].address].out.until = now
+
+    balancer.store.transact(cool_down_is_over)
+    done = [run(balancer, "SELECT 1") for _ in range(6)]
+    tried = [entry for entry in done if "(on trial)" in entry.why]
+    assert [entry.node for entry in tried] == [four.nodes[0].address]
+    assert sum(entry.node == four.nodes[0].address for entry in done) == 2
+    assert {node["state"] for node in balancer.status()["nodes"]} == {"ready"}
+
+
+def test_a_silent_node_is_busy_and_one_that_shuts_down_is_draining(four):
+    four.nodes[0].pause()
+    four.nodes[1].drain()
+    balancer = patient(four)
+    run(balancer, "SELECT 1")
+    assert [node["state"] for node in balancer.status()["nodes"]] == ["busy", "drain", "ready"]
+    four.nodes[0].resume()
+
+
+def test_a_host_to_stick_to_that_is_drained_is_not_used(four, log, monkeypatch):
+    monkeypatch.setattr(run_module, "MOVE_SECONDS", 0.0)
+    balancer = patient(four)
+    balancer.drain(four.nodes[1].address)
+    done = run(balancer, "SELECT 1", prefer=four.nodes[1].address)
+    assert done.node != four.nodes[1].address
+    assert "drained by an operator" in left_out(log)[0]
+    with pytest.raises(NoNodeAvailable, match="drained by an operator"):
+        run(balancer, "SELECT 1", prefer=four.nodes[1].address, on_unavailable="fail")
+    assert balancer.status()["leases"] == []
+
+
+def test_a_script_that_failed_is_tried_elsewhere_next_time(four):
+    balancer = patient(four)
+    with pytest.raises(StatementFailed) as caught:
+        run(balancer, "SELECT * FROM not_there_yet", owner="dag/run/task")
+    hosts = {run(balancer, "SELECT 1", owner="dag/run/task").node for _ in range(4)}
+    assert caught.value.node not in hosts
+    assert caught.value.node in {run(balancer, "SELECT 1", owner="dag/run/other").node for _ in range(4)}
