@@ -80,6 +80,17 @@ def test_a_trial_that_nobody_ends_expires_and_the_next_pick_tries(picker, clock)
     assert "a:21050" in hosts(picker)
 
 
+def test_a_late_word_from_an_earlier_trial_does_not_bring_a_node_back(picker, clock):
+    others = ["b:21050", "c:21050"]
+    fail(picker, "a")
+    clock.now += FIRST_COOL_DOWN + 1
+    late = picker.acquire("x", exclude=others)
+    clock.now += TRIAL + 1
+    picker.acquire("x", exclude=others).refused("failure", "refused again")
+    late.accepted()
+    assert state_of(picker, "a")["state"] == "ejected"
+
+
 def test_the_cool_down_grows_with_failures_in_a_row_and_shrinks_with_quiet(picker, clock):
     seen = []
     for _ in range(7):
