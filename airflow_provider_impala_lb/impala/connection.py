@@ -61,7 +61,7 @@ class Cursor:
                 line=1,
                 node=self.session.node.address,
                 query_id=self.query_id,
-                outcome=outcome_of(str(error), sql),
+                outcome=outcome_of(str(error), sql, accepted=self.query_id is not None),
                 sql=excerpt(operation),
             ) from error
         self.query_id = ended.query_id

@@ -34,32 +34,28 @@ _NODE_REFUSES = re.compile(
     r"|Number of sessions for user .* exceeds coordinator limit"
 )
 
-_OUTCOMES: tuple[tuple[Outcome, re.Pattern[str]], ...] = (
-    # CatalogServiceCatalog.java: "has been successfully executed but its effects may have not been broadcast"
-    ("done", re.compile(r"operation has been successfully executed")),
-    (
-        "not started",
-        re.compile(
-            _NODE_REFUSES.pattern + r"|so it was not sent$"  # ours, impala/session.py
-            r"|Invalid session id"  # unknown here: the node was restarted, or dropped it
-            r"|Client session expired due to more than"
-            r"|Session is closed|Session has been closed, ignoring query"
-            r"|Rejected query from pool|Admission for query exceeded timeout"
-            r"|Cannot schedule query: no registered backends"
-            # A wrong name, or metadata of another coordinator that has not arrived here yet: a retry tells.
-            r"|Could not resolve (table reference|path|column/field reference)"
-            r"|(Table|Database) does not exist"
-            r"|InconsistentMetadataFetchException|LocalCatalogException|Failed to load metadata for table"
-        ),
-    ),
-    (
-        "user error",
-        re.compile(
-            r"ParseException|AnalysisException|AuthorizationException|Syntax error in line"
-            r"|does not have privileges|is not authorized|exceeds the maximum statement length"
-            r"|Invalid query option"
-        ),
-    ),
+# CatalogServiceCatalog.java: "has been successfully executed but its effects may have not been broadcast"
+_DONE = re.compile(r"operation has been successfully executed")
+# Admission comes after ExecuteStatement has answered: these are sure whenever they come (admission-controller.cc).
+_NOT_ADMITTED = re.compile(
+    r"Rejected query from pool|Admission for query exceeded timeout|Cannot schedule query: no registered backends"
+)
+# In place of a handle these mean that nothing was started. Once a statement has one they prove nothing: its session may
+# have been closed or reaped while it ran.
+_NOT_STARTED = re.compile(
+    _NODE_REFUSES.pattern + r"|so it was not sent$"  # ours, impala/session.py
+    r"|Invalid session id"  # unknown here: the node was restarted, or dropped it
+    r"|Client session expired due to more than"
+    r"|Session is closed|Session has been closed, ignoring query"
+    # A wrong name, or metadata of another coordinator that has not arrived here yet: a retry tells.
+    r"|Could not resolve (table reference|path|column/field reference)"
+    r"|(Table|Database) does not exist"
+    r"|InconsistentMetadataFetchException|LocalCatalogException|Failed to load metadata for table"
+)
+_USER_ERROR = re.compile(
+    r"ParseException|AnalysisException|AuthorizationException|Syntax error in line"
+    r"|does not have privileges|is not authorized|exceeds the maximum statement length"
+    r"|Invalid query option"
 )
 
 _READS = re.compile(r"(select|values|show|describe|explain|with)\b", re.IGNORECASE)
@@ -93,11 +89,20 @@ def changes_nothing(sql: str) -> bool:
     return bool(_SESSION_ONLY.match(text) or _REPEATABLE.match(text))
 
 
-def outcome_of(message: str, sql: str) -> Outcome:
-    """Sort the failure of a statement that was sent. What no rule knows is unknown, unless the statement only reads."""
-    for outcome, pattern in _OUTCOMES:
-        if pattern.search(message):
-            return outcome
+def outcome_of(message: str, sql: str, *, accepted: bool) -> Outcome:
+    """Sort the failure of a statement. What no rule knows is unknown, unless the statement only reads.
+
+    :param accepted: it had a query id: the coordinator had taken it when it failed.
+    """
+    if _DONE.search(message):
+        return "done"
+    if _NOT_ADMITTED.search(message):
+        return "not started"
+    if not accepted:
+        if _NOT_STARTED.search(message):
+            return "not started"
+        if _USER_ERROR.search(message):
+            return "user error"
     return "not started" if changes_nothing(sql) else "unknown"
 
 

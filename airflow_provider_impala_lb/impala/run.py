@@ -198,7 +198,7 @@ class ScriptRun:
                 done.descriptions.append(cursor.description)
             warnings = ended.warnings or session.finish()[0]
         except StatementError as error:
-            if outcome_of(str(error), sql) == "done":
+            if outcome_of(str(error), sql, accepted=error.query_id is not None) == "done":
                 self._log.warning("[%d/%d] is done, with a warning: %s", number, total, error)
                 done.statements.append(StatementDone(number, statement.line, error.query_id or "", None, 0.0))
                 return
@@ -237,7 +237,7 @@ class ScriptRun:
             line=self._statements[number - 1].line,
             node=pick.node,
             query_id=query_id,
-            outcome=outcome_of(reason, sql),
+            outcome=outcome_of(reason, sql, accepted=query_id is not None),
             sql=excerpt(self._statements[number - 1].sql),
             done=[
                 f"{entry.number} (line {entry.line}, query {entry.query_id}"

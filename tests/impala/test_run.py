@@ -1,5 +1,6 @@
 """Whole scripts on real coordinators (of the sandbox): one node, one session, and what happens when nodes are bad."""
 
+import json
 import logging
 import os
 import re
@@ -264,8 +265,6 @@ def wait_for(condition, seconds=5.0):
 
 
 def in_flight(node):
-    import json
-
     with urllib.request.urlopen(f"{node.web}/queries?json", timeout=5) as page:
         return json.load(page)["in_flight_queries"]
 
@@ -358,8 +357,6 @@ def test_the_coordinator_ends_the_query_of_a_client_that_was_killed(cluster, tmp
         "from airflow_provider_impala_lb.impala.script import split\n"
         "ScriptRun(Balancer.from_config(json.loads(sys.argv[1])), split('SELECT sleep(60000)'), owner='victim').run()"
     )
-    import json
-
     client = subprocess.Popen([sys.executable, "-c", code, json.dumps(config)])
     try:
         wait_for(lambda: any(in_flight(node) for node in cluster.nodes), 10)
@@ -392,30 +389,47 @@ def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
         "attempts.The operation has been successfully executed but its effects may have not been broadcast to all the "
         "coordinators."
     )
-    assert outcome_of(text, "INSERT INTO t SELECT 1") == "done"
+    assert outcome_of(text, "INSERT INTO t SELECT 1", accepted=True) == "done"
 
 
 @pytest.mark.parametrize(
-    ("text", "sql", "outcome"),
-    [
-        ("Query 1:2 failed:\nServer is being shut down: shutdown grace period left: 1s", "INSERT", "not started"),
-        ("Invalid session id: a:b", "INSERT INTO t SELECT 1", "not started"),
-        ("AnalysisException: Could not resolve table reference: 'd.t'", "INSERT INTO t SELECT 1", "not started"),
-        ("AnalysisException: Column 'x' is ambiguous", "SELECT x FROM t", "user error"),
-        ("ParseException: Syntax error in line 1", "SELEC", "user error"),
-        ("Memory limit exceeded", "INSERT INTO t SELECT 1", "unknown"),
-        ("Memory limit exceeded", "/* c */ (SELECT 1)", "not started"),
-        ("Memory limit exceeded", "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "unknown"),
-        ("Memory limit exceeded", "WITH a AS (SELECT 1) SELECT * FROM a", "not started"),
-        ("TSocket read 0 bytes", "DROP TABLE t", "unknown"),
-        ("whatever", "REFRESH t", "not started"),
-        ("the connection had failed before, so it was not sent", "DROP TABLE t", "not started"),
+    ("text", "sql", "refused", "accepted"),
+    [  # the outcome in place of a query id, and after one was given
+        ("Query 1:2 failed:\nServer is being shut down: shutdown grace", "INSERT", "not started", "unknown"),
+        ("Invalid session id: a:b", "INSERT INTO t SELECT 1", "not started", "unknown"),
+        ("Session is closed", "DROP TABLE t", "not started", "unknown"),
+        ("Invalid or unknown query handle: a:b.", "INSERT INTO t SELECT 1", "unknown", "unknown"),
+        ("AnalysisException: Could not resolve table reference: 'd.t'", "INSERT", "not started", "unknown"),
+        ("AnalysisException: Column 'x' is ambiguous", "SELECT x FROM t", "user error", "not started"),
+        ("ParseException: Syntax error in line 1", "SELEC", "user error", "unknown"),
+        ("Rejected query from pool P: queue full", "INSERT INTO t SELECT 1", "not started", "not started"),
+        ("Memory limit exceeded", "INSERT INTO t SELECT 1", "unknown", "unknown"),
+        ("Memory limit exceeded", "/* c */ (SELECT 1)", "not started", "not started"),
+        ("Memory limit exceeded", "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "unknown", "unknown"),
+        ("Memory limit exceeded", "WITH a AS (SELECT 1) SELECT * FROM a", "not started", "not started"),
+        ("TSocket read 0 bytes", "DROP TABLE t", "unknown", "unknown"),
+        ("whatever", "REFRESH t", "not started", "not started"),
+        ("the connection had failed before, so it was not sent", "DROP TABLE t", "not started", "unknown"),
     ],
 )
-def test_outcomes(text, sql, outcome):
+def test_outcomes(text, sql, refused, accepted):
     from airflow_provider_impala_lb.impala.outcome import outcome_of
 
-    assert outcome_of(text, sql) == outcome
+    assert outcome_of(text, sql, accepted=False) == refused
+    assert outcome_of(text, sql, accepted=True) == accepted
+
+
+def test_a_session_that_is_closed_under_a_running_insert_leaves_its_outcome_unknown(cluster, balancer):
+    """The polls are then answered with "Invalid session id" or the like, which would be harmless before the start."""
+    run(balancer, "DROP TABLE IF EXISTS target; SET SYNC_DDL=1; CREATE TABLE target (a BOOLEAN)")
+    _, thread, outcome, node = start_sleeper(balancer, cluster, "INSERT INTO target SELECT sleep(60000)")
+    with urllib.request.urlopen(f"{node.web}/sessions?json", timeout=5) as page:
+        session = json.load(page)["sessions"][0]["session_id"]
+    urllib.request.urlopen(f"{node.web}/close_session?session_id={session}", timeout=5).close()
+    thread.join(10)
+    assert isinstance(outcome[0], StatementFailed)
+    assert outcome[0].outcome == "unknown", outcome[0]
+    assert outcome[0].query_id
 
 
 @pytest.fixture(scope="module")
