@@ -1,9 +1,12 @@
 """The doctor, on directories that are right and on ones that are wrong."""
 
+import contextlib
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -107,7 +110,7 @@ def test_bad_mount_options_are_flagged(tmp_path, monkeypatch, bad):
 
 
 def test_a_clock_that_is_off_is_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "server_time", lambda directory: __import__("time").time() - 600)
+    monkeypatch.setattr(doctor, "server_time", lambda directory: time.time() - 600)
     monkeypatch.setattr(doctor, "_check_turns", lambda lock_file, peer: None)
     checks = {check.name: check for check in check_lock_file(str(tmp_path / "lock")) if check}
     assert checks["clock"].verdict == "warning"
@@ -162,6 +165,16 @@ turns.FileStore = Cached
 def test_a_lock_that_hangs_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "TURNS_LIMIT", 0.2)
     assert "no lock within 0.2 s" in verdicts(tmp_path)["locking, two processes"].says
+    end = time.monotonic() + 5
+    while any(str(tmp_path) in command for command in commands()):
+        assert time.monotonic() < end, "a process was left behind"
+        time.sleep(0.05)
+
+
+def commands():
+    for process in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def test_two_mounts_of_one_directory(tmp_path):

@@ -32,6 +32,8 @@ def play(paths: tuple[str, str]) -> dict[str, float]:
     if child == 0:
         status = 1
         try:
+            os.close(to_other[1])  # else it would never hear that the first one is gone
+            os.close(from_other[0])
             _answer(paths[1], to_other[0], from_other[1])
             status = 0
         finally:
@@ -61,8 +63,13 @@ def play(paths: tuple[str, str]) -> dict[str, float]:
 def _answer(path: str, read: int, write: int) -> None:
     """The other one: takes its turn when it is told to, and in the end rushes with the first."""
     store = FileStore(path)
-    while (number := int(os.read(read, 16))) >= 0:
+    while told := os.read(read, 16):
+        number = int(told)
+        if number < 0:
+            break
         os.write(write, b"%d\n" % store.transact(_expect(number)))
+    else:
+        return  # the first one was killed
     for _ in range(RUSH):
         store.transact(_count)
 
