@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -62,11 +62,24 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true")
     status.set_defaults(command=_status)
 
+    for name, says in (
+        ("drain", "no new work for a node; what runs there finishes"),
+        ("ready", "put a node back, also one that is out for its failures"),
+    ):
+        word = commands.add_parser(name, help=says)
+        word.add_argument("node", metavar="NODE", help="host:port, as in the configuration")
+        word.set_defaults(command=_word, word=name)
+
     split = commands.add_parser("split", help="the statements of a script, as they would be sent")
     split.add_argument("file", metavar="FILE", help="the script; - for standard input")
     split.add_argument("--var", metavar="NAME=VALUE", action="append", default=[], help="a value for ${var:NAME}")
     split.add_argument("--json", action="store_true", help='[{"line","sql"}]')
     split.set_defaults(command=_split)
+
+    doctor = commands.add_parser("doctor", help="config, lock directory, each node: what is wrong, and what to do")
+    doctor.add_argument("--peer", metavar="DIR", help="the lock file's directory by a second mount of this host")
+    doctor.add_argument("--json", action="store_true", help='[{"name","verdict","says","do"}]')
+    doctor.set_defaults(command=_doctor)
 
     sandbox = commands.add_parser("sandbox", help="the practice cluster, in the foreground until SIGTERM")
     sandbox.add_argument("--nodes", type=int, default=3, metavar="N", help="coordinators (default: 3)")
@@ -165,8 +178,8 @@ def _status(options: argparse.Namespace) -> None:
         return
     _table(
         f"{status['cluster']}, {status['policy']}",
-        ("node", "state", "leases", "picks"),
-        [(node["node"], node["state"], node["leases"], node["picks"]) for node in status["nodes"]],
+        ("node", "state", "leases", "picks", "why"),
+        [[node[key] for key in ("node", "state", "leases", "picks", "why")] for node in status["nodes"]],
     )
     if status["leases"]:
         shown = ("node", "owner", "host", "pid", "age", "query")
@@ -188,6 +201,10 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) ->
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
+def _word(options: argparse.Namespace) -> None:
+    getattr(_balancer(options), options.word)(options.node)
+
+
 def _split(options: argparse.Namespace) -> None:
     script = _script(options)
     if options.json:
@@ -195,6 +212,39 @@ def _split(options: argparse.Namespace) -> None:
         return
     for statement in script:
         print(f"-- line {statement.line}\n{statement.sql};")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from airflow_provider_impala_lb.core.check import Check
+    from airflow_provider_impala_lb.impala.doctor import check_nodes
+    from airflow_provider_impala_lb.stores.doctor import check_lock_file
+
+    def look() -> Iterator[Check]:
+        try:
+            balancer = _balancer(options)
+        except ConfigError as error:
+            yield Check("config", "failed", str(error))
+            return
+        yield Check("config", "ok", f"{balancer.config.name}: {len(balancer.config.nodes)} nodes")
+        if balancer.config.lock_file:
+            yield from check_lock_file(balancer.config.lock_file, options.peer)
+            try:
+                balancer.status()
+            except ImpalaLBError as error:
+                yield Check("state", "failed", str(error))
+            else:
+                yield Check("state", "ok", balancer.store.where)
+        yield from check_nodes(balancer)
+
+    found = []
+    for check in look():
+        found.append(check)
+        if not options.json:
+            print(f"{check.verdict:8} {check.name}: {check.says}" + (f" -> {check.do}" if check.do else ""), flush=True)
+    if options.json:
+        keys = ("name", "verdict", "says", "do")
+        print(json.dumps([{key: getattr(check, key) for key in keys} for check in found]))
+    return int(any(check.verdict == "failed" for check in found))
 
 
 def _sandbox(options: argparse.Namespace) -> int:

@@ -59,6 +59,18 @@ def test_pick_moves_on_and_is_counted(cluster):
     assert all(address in table for address in addresses)
 
 
+def test_drain_and_ready(cluster):
+    first, second = (node.address for node in cluster.nodes)
+    assert lb("drain", first, config=cluster.config_file).returncode == 0
+    assert {lb("pick", config=cluster.config_file).stdout.strip() for _ in range(3)} == {second}
+    assert re.search(rf"{first}\W+drain\W.*by an operator", lb("status", config=cluster.config_file).stdout)
+    assert lb("ready", first, config=cluster.config_file).returncode == 0
+    assert {lb("pick", config=cluster.config_file).stdout.strip() for _ in range(9)} == {first, second}
+    wrong = lb("drain", "nowhere:1", config=cluster.config_file)
+    assert wrong.returncode == 1
+    assert "'nowhere:1' is not a node of sandbox" in wrong.stderr
+
+
 def test_run_says_what_ran_where(cluster, script):
     done = lb("run", script, "--var", "n=7", config=cluster.config_file)
     assert done.returncode == 0, done.stderr

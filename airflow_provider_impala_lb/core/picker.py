@@ -7,7 +7,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from logging import getLogger
 from types import TracebackType
 from typing import Any
@@ -15,13 +15,18 @@ from typing import Any
 import msgspec
 
 from airflow_provider_impala_lb.core.address import parse_address
+from airflow_provider_impala_lb.core.admission import admit
 from airflow_provider_impala_lb.core.config import Config, Node
+from airflow_provider_impala_lb.core.health import begin_trial, note_failure, note_success
 from airflow_provider_impala_lb.core.holder import is_dead, this_process
 from airflow_provider_impala_lb.core.lease import Keeper
-from airflow_provider_impala_lb.core.policy import choose, load_of
+from airflow_provider_impala_lb.core.policy import choose
 from airflow_provider_impala_lb.core.state import (
+    AVOID_SECONDS,
     LEASE_SECONDS,
     SESSION_SECONDS,
+    Avoid,
+    Cause,
     HostNote,
     Lease,
     SessionRecord,
@@ -29,13 +34,23 @@ from airflow_provider_impala_lb.core.state import (
     count_unleased,
     reap,
 )
+from airflow_provider_impala_lb.core.status import describe
 from airflow_provider_impala_lb.core.store import Store
-from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StateUnavailable
+from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 log = getLogger(__name__)
 
 _LOOK_FOR_DEAD_EVERY = 1.0
 _HOST_NOTE_SECONDS = 600.0
+
+
+class Placed(msgspec.Struct):
+    """What one transaction decided. ``trial``: this pick tries a node for the whole fleet."""
+
+    node: str
+    why: str
+    left_out: dict[str, str]
+    trial: bool = False
 
 
 class Pick:
@@ -45,23 +60,47 @@ class Pick:
     :ivar host: where to connect, ``host:port``.
     :ivar why: what spoke for this node, and which were left out for what.
     :ivar lease: the lease's id, or None for a pick without one.
+    :ivar left_out: why each node that was not considered was not, by ``host:port``.
     """
 
-    def __init__(self, node: str, why: str, keeper: Keeper | None = None, lease: str | None = None) -> None:
-        self.node = self.host = node
-        self.why = why
+    def __init__(self, placed: Placed, picker: Picker | None = None, lease: str | None = None, owner: str = "") -> None:
+        self.node = self.host = placed.node
+        self.why = placed.why
+        self.left_out = placed.left_out
         self.lease = lease
-        self._keeper = keeper
+        self._trial = placed.trial
+        self._picker, self._owner = picker, owner
 
     def note(self, *, session: str | None = None, query: str | None = None) -> None:
         """Keep the ids of the session and of the running query with the lease, for whoever has to clean up."""
-        if self._keeper and self.lease:
-            self._keeper.note(self.lease, session=session, query=query)
+        if self._picker and self.lease:
+            self._picker.keeper.note(self.lease, session=session, query=query)
+
+    def accepted(self) -> None:
+        """Say that a session has opened and its first statement was accepted. Ends the node's trial, if this was it."""
+        if self._picker and self.lease and self._trial:
+            self._trial, token = False, self.lease
+            self._picker.tell(self.node, lambda state, now: note_success(state.node(self.node), token))
+
+    def refused(self, cause: Cause, why: str) -> None:
+        """Say that the node did not take the work: ``"failure"``, ``"overload"`` or ``"shutdown"``."""
+        if self._picker and self.lease:
+            token = self.lease
+            self._picker.tell(self.node, lambda state, now: note_failure(state.node(self.node), now, cause, why, token))
+
+    def failed(self) -> None:
+        """Say that the work failed here: the same owner's next pick goes elsewhere, if there is another node."""
+        if self._picker and self._owner:
+            owner = self._owner
+            self._picker.tell(
+                self.node,
+                lambda state, now: state.avoid.update({owner: Avoid(node=self.node, expires=now + AVOID_SECONDS)}),
+            )
 
     def release(self) -> None:
         """End the lease; a second call does nothing. In a forked child it does nothing: the lease is the parent's."""
-        if self._keeper and self.lease and self._keeper.holds(self.lease):
-            self._keeper.drop(self.lease)
+        if self._picker and self.lease and self._picker.keeper.holds(self.lease):
+            self._picker.keeper.drop(self.lease)
 
     def __enter__(self) -> Pick:
         return self
@@ -91,7 +130,7 @@ class Picker:
         self.config = config
         self.store = store
         self._rng = rng or random.Random()
-        self._keeper = Keeper(store)
+        self.keeper = Keeper(store)
         self._host = os.uname().nodename
         self._nodes_digest = hashlib.sha256(" ".join(config.addresses).encode()).hexdigest()[:16]
         self._copy: State | None = None
@@ -125,7 +164,7 @@ class Picker:
         :param session_key: picks with the same key stay on one node.
         :param prefer: a node (``host:port``) to keep if it is not excluded.
         :param exclude: nodes not to pick; a mapping gives each one's reason, for ``why`` and errors.
-        :raises NoNodeAvailable: every node is excluded.
+        :raises NoNodeAvailable: every node is excluded or drained.
         :raises ConfigError: ``prefer`` is not a node of this configuration, or the store belongs to another cluster.
         """
         lease = Lease(
@@ -146,36 +185,36 @@ class Picker:
         """
         state, now = self.store.read()
         self._check_cluster(state)
-        reap(state, now, frozenset())
-        load = load_of(state)
-        leases = sorted(state.leases.values(), key=lambda lease: lease.taken)
-        return {
-            "cluster": self.config.name,
-            "policy": self.config.policy,
-            "nodes": [
-                {
-                    "node": node.address,
-                    "state": "ready",
-                    "leases": sum(lease.node == node.address for lease in leases),
-                    "load": load.get(node.address, 0),
-                    "headroom": None,
-                    "picks": state.nodes[node.address].picks if node.address in state.nodes else 0,
-                    "weight": node.weight,
-                    "web": node.web,
-                }
-                for node in self.config.nodes
-            ],
-            "leases": [
-                {
-                    **{key: value for key, value in msgspec.to_builtins(lease).items() if key != "holder"},
-                    "age": round(now - lease.taken, 1),
-                    "expires_in": round(lease.expires - now, 1),
-                    "pid": lease.holder.pid if lease.holder else None,
-                }
-                for lease in leases
-            ],
-            "sessions": [{"key": key, "node": record.node} for key, record in sorted(state.sessions.items())],
-        }
+        return describe(self.config, state, now)
+
+    def drain(self, node: str) -> None:
+        """Take a node out: no new work; what runs there finishes. Until :meth:`ready`.
+
+        :raises ConfigError: not a node of this configuration. :raises StateUnavailable: it was not noted.
+        """
+        self._set_drained(self.known(node), True)
+
+    def ready(self, node: str) -> None:
+        """Put a node back, also one that is out for its failures. Errors as :meth:`drain`."""
+        self._set_drained(self.known(node), False)
+
+    def _set_drained(self, address: str, drained: bool) -> None:
+        def change(state: State, now: float) -> None:
+            self._check_cluster(state)
+            state.cluster = self.config.name
+            record = state.node(address)
+            record.drained = drained
+            if not drained:
+                record.failures, record.out = 0, None
+
+        self.store.transact(change)
+
+    def tell(self, node: str, change: Callable[[State, float], None]) -> None:
+        """Note what became of a pick. Never raises: it is not worth the work it is about."""
+        try:
+            self.store.transact(change)
+        except (StateUnavailable, ConfigError) as error:
+            log.warning("What became of the work on %s could not be noted for the others: %s", node, error)
 
     def _pick(
         self,
@@ -189,21 +228,19 @@ class Picker:
             prefer = self.known(prefer)
         differs = False
 
-        def change(state: State, now: float) -> tuple[str, str, State]:
+        def change(state: State, now: float) -> tuple[Placed, State]:
             nonlocal differs
             self._check_cluster(state)
             differs = self._note_host(state, now)
             reap(state, now, dead)
-            node, why = self._place(state, now, session_key, prefer, excluded)
-            self._record(state, now, node, lease)
-            return node, why, state
+            return self._place(state, now, lease, session_key, prefer, excluded), state
 
         try:
             dead = self._dead_leases()
-            node, why, self._copy = self.store.transact(change)
+            placed, self._copy = self.store.transact(change)
         except StateUnavailable as error:
             self._say("unreachable", f"Picking without the shared state, outside any limit: {error}")
-            node, why = self._pick_alone(lease, session_key, prefer, excluded)
+            placed = self._pick_alone(lease, session_key, prefer, excluded)
         else:
             self._said.discard("unreachable")
         if differs:
@@ -212,9 +249,9 @@ class Picker:
                 f"{self.store.where}: another host balances a different list of nodes; each uses its own",
             )
         if lease is None:
-            return Pick(node, why)
-        self._keeper.add(lease)
-        return Pick(node, why, self._keeper, lease.id)
+            return Pick(placed)
+        self.keeper.add(lease)
+        return Pick(placed, self, lease.id, lease.owner)
 
     def known(self, address: str) -> str:
         """``address`` in the form of the configuration. :raises ConfigError: it does not list this node."""
@@ -234,55 +271,52 @@ class Picker:
         self,
         state: State,
         now: float,
+        lease: Lease | None,
         session_key: str | None,
         prefer: str | None,
         excluded: Mapping[str, str],
-    ) -> tuple[str, str]:
-        """Which node, and why. Notes the session key's node; all else is noted by the caller."""
-        candidates = [node for node in self.config.nodes if node.address not in excluded]
-        if not candidates:
-            raise NoNodeAvailable(
-                f"No coordinator of {self.config.name} is left to try",
-                {address: excluded[address] for address in self.config.addresses},
-            )
-        names = {node.address for node in candidates}
+    ) -> Placed:
+        """Steps 2 to 5: keep what should stay, admit, choose, note."""
+        avoid = state.avoid.get(lease.owner) if lease and lease.owner else None
+        admitted = admit(self.config, state, now, excluded, avoid.node if avoid else "")
+        names = {node.address for node in admitted.candidates}
         record = state.sessions.get(session_key) if session_key else None
-        if prefer in names:
-            assert prefer is not None
+        if prefer is not None and (prefer in names or prefer == (avoid.node if avoid else None)):
             node, why = prefer, "asked for by name"
         elif record is not None and record.node in names:
             node, why = record.node, f"session key {session_key!r} is on it"
         else:
-            best, scores = choose(self.config.policy, self.config, candidates, state)
+            best, scores = choose(self.config.policy, self.config, admitted.candidates, state)
             node = best.address
-            why = f"{self.config.policy}: {scores[node]}, best of {len(candidates)}"
+            why = f"{self.config.policy}: {scores[node]}, best of {len(admitted.candidates)}"
             state.last = node
+        if admitted.anyway:
+            why = f"all others are out, and it is due soonest: {why}"
         if session_key:
             state.sessions[session_key] = SessionRecord(node=node, expires=now + SESSION_SECONDS)
-        if excluded:
-            why += "; left out: " + ", ".join(f"{address} ({reason})" for address, reason in excluded.items())
-        return node, why
-
-    @staticmethod
-    def _record(state: State, now: float, node: str, lease: Lease | None) -> None:
+        if admitted.left_out:
+            why += "; left out: " + ", ".join(f"{name} ({reason})" for name, reason in admitted.left_out.items())
         state.node(node).picks += 1
+        token = lease.id if lease else uuid.uuid4().hex
+        trial = begin_trial(state.node(node), now, token, self.config.session.open_timeout)
         if lease is None:
             count_unleased(state.node(node), now)
-            return
-        lease.node, lease.taken, lease.expires = node, now, now + LEASE_SECONDS
-        state.leases[lease.id] = lease
+        else:
+            lease.node, lease.taken, lease.expires = node, now, now + LEASE_SECONDS
+            state.leases[lease.id] = lease
+        return Placed(node, why + (" (on trial)" if trial else ""), admitted.left_out, trial)
 
     def _pick_alone(
         self, lease: Lease | None, session_key: str | None, prefer: str | None, excluded: Mapping[str, str]
-    ) -> tuple[str, str]:
+    ) -> Placed:
         """Without the store: by the last copy, else at random. The lease reaches the state once that is back."""
-        state, now = self._copy, time.time()
+        state = self._copy
         if state is None:
             # At random, by giving the turn to a node drawn by lot: a fresh process has no idea of the others' picks.
             state = State(last=self._rng.choice(self.config.addresses))
-        node, why = self._place(state, now, session_key, prefer, excluded)
-        self._record(state, now, node, lease)
-        return node, f"{why}; the shared state was out of reach"
+        placed = self._place(state, time.time(), lease, session_key, prefer, excluded)
+        placed.why += "; the shared state was out of reach"
+        return placed
 
     def _check_cluster(self, state: State) -> None:
         if state.cluster and state.cluster != self.config.name:

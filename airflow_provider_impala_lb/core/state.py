@@ -5,6 +5,8 @@ Placement state is soft: lost or unreadable, the balancer starts empty and the n
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 FORMAT = 1
@@ -18,8 +20,13 @@ UNLEASED_SECONDS = 30.0
 """A pick without a lease weighs on its node this long; else every shell script would go to the same idle node."""
 SESSION_SECONDS = 24 * 3600.0
 """A session key is forgotten this long after its last use."""
+AVOID_SECONDS = 3600.0
+"""A task's failure is remembered this long, for its retry."""
 _BUCKET_SECONDS = 5.0
 """Unleased picks are counted in buckets of this width, so that a burst of them does not make the state grow."""
+
+Cause = Literal["failure", "overload", "shutdown"]
+"""Why a node did not take work. Overload is not failure."""
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -50,15 +57,37 @@ class Lease(msgspec.Struct, omit_defaults=True):
     query: str | None = None
 
 
+class Out(msgspec.Struct, omit_defaults=True):
+    """Why a node is left out. ``until`` by the store's clock; ``trial`` the token of the pick that tries it."""
+
+    cause: Cause
+    why: str
+    until: float
+    trial: str = ""
+    trial_until: float = 0.0
+
+
 class NodeState(msgspec.Struct, omit_defaults=True):
-    """``picks`` counts every pick handed out; ``recent`` the picks without a lease, as [bucket's end, count]."""
+    """``picks`` counts every pick handed out; ``recent`` the picks without a lease, as [bucket's end, count];
+    ``drained`` is an operator's word; ``failures`` and ``quiet_since``: see core/health.py."""
 
     picks: int = 0
     recent: list[tuple[float, int]] = []
+    drained: bool = False
+    failures: int = 0
+    quiet_since: float = 0.0
+    out: Out | None = None
 
 
 class SessionRecord(msgspec.Struct):
     """A session key stays on ``node`` until ``expires``."""
+
+    node: str
+    expires: float
+
+
+class Avoid(msgspec.Struct):
+    """The node that failed a task last; its retry goes elsewhere if it can, until ``expires``."""
 
     node: str
     expires: float
@@ -81,6 +110,7 @@ class State(msgspec.Struct, omit_defaults=True):
     leases: dict[str, Lease] = {}
     sessions: dict[str, SessionRecord] = {}
     hosts: dict[str, HostNote] = {}
+    avoid: dict[str, Avoid] = {}
 
     def node(self, address: str) -> NodeState:
         """The record of this node, made when it is first asked for."""
@@ -132,4 +162,6 @@ def reap(state: State, now: float, dead: frozenset[str]) -> list[Lease]:
             node.recent = [(end, count) for end, count in node.recent if end > now]
     if any(record.expires <= now for record in state.sessions.values()):
         state.sessions = {key: record for key, record in state.sessions.items() if record.expires > now}
+    if any(entry.expires <= now for entry in state.avoid.values()):
+        state.avoid = {owner: entry for owner, entry in state.avoid.items() if entry.expires > now}
     return ended

@@ -61,7 +61,7 @@ class Cursor:
                 line=1,
                 node=self.session.node.address,
                 query_id=self.query_id,
-                outcome=outcome_of(str(error), sql),
+                outcome=outcome_of(str(error), sql, accepted=self.query_id is not None),
                 sql=excerpt(operation),
             ) from error
         self.query_id = ended.query_id
@@ -69,6 +69,7 @@ class Cursor:
     def _started(self, query_id: str) -> None:
         self.query_id = query_id
         if self._pick:
+            self._pick.accepted()
             self._pick.note(query=query_id)
 
     def executemany(self, operation: str, seq_of_parameters: Sequence[Any]) -> None:
@@ -163,14 +164,15 @@ def connect(balancer: Balancer, owner: str) -> Connection:
     while True:
         try:
             pick = balancer.acquire(owner, exclude=refused)
-        except NoNodeAvailable:
+        except NoNodeAvailable as error:
             raise NoNodeAvailable(
-                f"No coordinator of {balancer.config.name} could be used; nothing was run", refused
+                f"No coordinator of {balancer.config.name} could be used; nothing was run", error.reasons
             ) from None
         try:
             return Connection(balancer, pick, balancer.open_session(pick.node))
         except NodeRefused as error:
             refused[pick.node] = str(error)
+            pick.refused(error.cause, str(error))
             pick.release()
         except BaseException:
             pick.release()

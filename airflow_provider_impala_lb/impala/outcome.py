@@ -9,11 +9,19 @@ import re
 import ssl
 from typing import Any
 
+from airflow_provider_impala_lb.core.state import Cause
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, Outcome
 
 
 class NodeRefused(ImpalaLBError):
-    """This coordinator cannot take the work, and nothing of it was run: another one may be tried."""
+    """This coordinator cannot take the work, and nothing of it was run: another one may be tried.
+
+    :ivar cause: what the other workers should make of it: overload is not failure.
+    """
+
+    def __init__(self, why: str, cause: Cause = "failure") -> None:
+        super().__init__(why)
+        self.cause: Cause = cause
 
 
 class Cancelled(Exception):
@@ -26,32 +34,28 @@ _NODE_REFUSES = re.compile(
     r"|Number of sessions for user .* exceeds coordinator limit"
 )
 
-_OUTCOMES: tuple[tuple[Outcome, re.Pattern[str]], ...] = (
-    # CatalogServiceCatalog.java: "has been successfully executed but its effects may have not been broadcast"
-    ("done", re.compile(r"operation has been successfully executed")),
-    (
-        "not started",
-        re.compile(
-            _NODE_REFUSES.pattern + r"|so it was not sent$"  # ours, impala/session.py
-            r"|Invalid session id"  # unknown here: the node was restarted, or dropped it
-            r"|Client session expired due to more than"
-            r"|Session is closed|Session has been closed, ignoring query"
-            r"|Rejected query from pool|Admission for query exceeded timeout"
-            r"|Cannot schedule query: no registered backends"
-            # A wrong name, or metadata of another coordinator that has not arrived here yet: a retry tells.
-            r"|Could not resolve (table reference|path|column/field reference)"
-            r"|(Table|Database) does not exist"
-            r"|InconsistentMetadataFetchException|LocalCatalogException|Failed to load metadata for table"
-        ),
-    ),
-    (
-        "user error",
-        re.compile(
-            r"ParseException|AnalysisException|AuthorizationException|Syntax error in line"
-            r"|does not have privileges|is not authorized|exceeds the maximum statement length"
-            r"|Invalid query option"
-        ),
-    ),
+# CatalogServiceCatalog.java: "has been successfully executed but its effects may have not been broadcast"
+_DONE = re.compile(r"operation has been successfully executed")
+# Admission comes after ExecuteStatement has answered: these are sure whenever they come (admission-controller.cc).
+_NOT_ADMITTED = re.compile(
+    r"Rejected query from pool|Admission for query exceeded timeout|Cannot schedule query: no registered backends"
+)
+# In place of a handle these mean that nothing was started. Once a statement has one they prove nothing: its session may
+# have been closed or reaped while it ran.
+_NOT_STARTED = re.compile(
+    _NODE_REFUSES.pattern + r"|so it was not sent$"  # ours, impala/session.py
+    r"|Invalid session id"  # unknown here: the node was restarted, or dropped it
+    r"|Client session expired due to more than"
+    r"|Session is closed|Session has been closed, ignoring query"
+    # A wrong name, or metadata of another coordinator that has not arrived here yet: a retry tells.
+    r"|Could not resolve (table reference|path|column/field reference)"
+    r"|(Table|Database) does not exist"
+    r"|InconsistentMetadataFetchException|LocalCatalogException|Failed to load metadata for table"
+)
+_USER_ERROR = re.compile(
+    r"ParseException|AnalysisException|AuthorizationException|Syntax error in line"
+    r"|does not have privileges|is not authorized|exceeds the maximum statement length"
+    r"|Invalid query option"
 )
 
 _READS = re.compile(r"(select|values|show|describe|explain|with)\b", re.IGNORECASE)
@@ -85,11 +89,20 @@ def changes_nothing(sql: str) -> bool:
     return bool(_SESSION_ONLY.match(text) or _REPEATABLE.match(text))
 
 
-def outcome_of(message: str, sql: str) -> Outcome:
-    """Sort the failure of a statement that was sent. What no rule knows is unknown, unless the statement only reads."""
-    for outcome, pattern in _OUTCOMES:
-        if pattern.search(message):
-            return outcome
+def outcome_of(message: str, sql: str, *, accepted: bool) -> Outcome:
+    """Sort the failure of a statement. What no rule knows is unknown, unless the statement only reads.
+
+    :param accepted: it had a query id: the coordinator had taken it when it failed.
+    """
+    if _DONE.search(message):
+        return "done"
+    if _NOT_ADMITTED.search(message):
+        return "not started"
+    if not accepted:
+        if _NOT_STARTED.search(message):
+            return "not started"
+        if _USER_ERROR.search(message):
+            return "user error"
     return "not started" if changes_nothing(sql) else "unknown"
 
 
@@ -107,29 +120,41 @@ def sort_open_failure(error: Exception, *, seconds: float, login: str) -> Except
     # thrift_sasl: "Bad status: 3 (b'Error validating the login')"
     if re.search(r"Bad status: \d|Error validating the login|SASL|delegate to", text, re.IGNORECASE):
         return ConfigError(f"the login was refused ({login}): {text}")
-    return NodeRefused(_why(error, text, seconds, login))
+    why, cause = _why(error, text, seconds, login)
+    return NodeRefused(why, cause)
 
 
-def _why(error: Exception, text: str, seconds: float, login: str) -> str:
+def refusal(message: str) -> NodeRefused:
+    """What a coordinator answered in place of a session, or of the first statement."""
+    if "Server is being shut down" in message:
+        return NodeRefused(message, "shutdown")
+    return NodeRefused(message, "overload" if "exceeds coordinator limit" in message else "failure")
+
+
+def _why(error: Exception, text: str, seconds: float, login: str) -> tuple[str, Cause]:
     from thrift.transport.TTransport import TTransportException
 
     inner = getattr(error, "inner", None)
     if isinstance(inner, ConnectionRefusedError):
-        return "connection refused: it is down, or still starting"
+        return "connection refused: it is down, or still starting", "failure"
     if isinstance(error, ssl.SSLError) or isinstance(inner, ssl.SSLError):
-        return f"TLS failed: {inner or error}"
+        return f"TLS failed: {inner or error}", "failure"
     if isinstance(error, TTransportException):
         if error.type == TTransportException.NOT_OPEN and isinstance(inner, TimeoutError):
-            return f"no answer to the connection within {seconds:g} s"
+            return f"no answer to the connection within {seconds:g} s", "failure"
         if error.type == TTransportException.TIMED_OUT:
-            return f"accepted the connection and stayed silent for {seconds:g} s: it is full, or stopped"
+            # Nobody can tell these two apart from here: the milder one.
+            return f"accepted the connection and stayed silent for {seconds:g} s: it is full, or stopped", "overload"
         if error.type == TTransportException.NOT_OPEN and inner is not None:
-            return f"cannot be reached: {inner}"
+            return f"cannot be reached: {inner}", "failure"
         if error.type == TTransportException.END_OF_FILE or isinstance(inner, ConnectionError):
-            return f"closed the connection before a session was open ({login}; does it speak another auth_mechanism?)"
+            return (
+                f"closed the connection before a session was open ({login}; does it speak another auth_mechanism?)",
+                "failure",
+            )
         if error.type == TTransportException.SIZE_LIMIT:
-            return f"answered in another protocol ({login}; does it want PLAIN or LDAP?)"
-    return " ".join(text.split())
+            return f"answered in another protocol ({login}; does it want PLAIN or LDAP?)", "failure"
+    return " ".join(text.split()), "failure"
 
 
 def is_transport_failure(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.connection import Cursor, bind
 from airflow_provider_impala_lb.impala.label import make_label
-from airflow_provider_impala_lb.impala.outcome import Cancelled, NodeRefused, excerpt, outcome_of, session_only
+from airflow_provider_impala_lb.impala.outcome import Cancelled, NodeRefused, excerpt, outcome_of, refusal, session_only
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session, StatementError
 
@@ -124,30 +124,35 @@ class ScriptRun:
         while True:
             self._check_cancelled()
             with self._acquire(prefer, left_out) as pick:
-                try:
-                    return self._run_on(pick)
-                except NodeRefused as error:
-                    why = str(error)
-            self._log.warning("%s cannot take the script, nothing of it was run there: %s", pick.node, why)
-            if pick.node == prefer:
+                if prefer is None or pick.node == prefer:
+                    node = pick.node
+                    try:
+                        return self._run_on(pick)
+                    except NodeRefused as error:
+                        why = str(error)
+                        pick.refused(error.cause, why)
+                else:  # the balancer knows already that it takes no new work
+                    node, why = prefer, pick.left_out.get(prefer, "it takes no new work")
+            self._log.warning("%s cannot take the script, nothing of it was run there: %s", node, why)
+            if node == prefer:
                 if self._on_unavailable == "fail":
                     raise NoNodeAvailable(
                         "The host to stick to cannot take the script, and on_unavailable is 'fail'; nothing was run",
-                        {pick.node: why},
+                        {node: why},
                     )
                 if self._on_unavailable == "wait":
-                    self._wait_for(pick.node, why, wait_until)
+                    self._wait_for(node, why, wait_until)
                     continue
-                self._wait_to_move(pick.node)
+                self._wait_to_move(node)
                 prefer = None
-            left_out[pick.node] = why
+            left_out[node] = why
 
     def _acquire(self, prefer: str | None, left_out: Mapping[str, str]) -> Pick:
         try:
             pick = self._balancer.acquire(self._owner, session_key=self._session_key, prefer=prefer, exclude=left_out)
-        except NoNodeAvailable:
+        except NoNodeAvailable as error:
             raise NoNodeAvailable(
-                f"No coordinator of {self._balancer.config.name} could take the script; nothing was run", left_out
+                f"No coordinator of {self._balancer.config.name} could take the script; nothing was run", error.reasons
             ) from None
         self._log.info("Picked %s (%s)", pick.node, pick.why)
         return pick
@@ -180,10 +185,12 @@ class ScriptRun:
         statement, total = self._statements[number - 1], len(self._statements)
         sql = self._texts[number - 1]
 
+        def accepted(query_id: str) -> None:
+            pick.accepted()
+            pick.note(query=query_id)
+
         try:
-            ended = session.execute(
-                f"{make_label(number, total, self._tags)} {sql}", on_start=lambda query_id: pick.note(query=query_id)
-            )
+            ended = session.execute(f"{make_label(number, total, self._tags)} {sql}", on_start=accepted)
             if self._handler:
                 cursor = Cursor(session, pick)
                 cursor.query_id = ended.query_id
@@ -191,13 +198,16 @@ class ScriptRun:
                 done.descriptions.append(cursor.description)
             warnings = ended.warnings or session.finish()[0]
         except StatementError as error:
-            if outcome_of(str(error), sql) == "done":
+            if outcome_of(str(error), sql, accepted=error.query_id is not None) == "done":
                 self._log.warning("[%d/%d] is done, with a warning: %s", number, total, error)
                 done.statements.append(StatementDone(number, statement.line, error.query_id or "", None, 0.0))
                 return
             if error.refused and all(session_only(text) for text in self._texts[: number - 1]):
-                raise NodeRefused(str(error)) from error
-            raise self._failed(number, pick, str(error), error.query_id, sql, done) from error
+                raise refusal(str(error)) from error
+            failure = self._failed(number, pick, str(error), error.query_id, sql, done)
+            if failure.outcome != "user error":
+                pick.failed()
+            raise failure from error
         except Cancelled as error:
             raise self._failed(number, pick, f"cancelled: {error}", session.query_id, sql, done) from error
         self._log.info(
@@ -227,7 +237,7 @@ class ScriptRun:
             line=self._statements[number - 1].line,
             node=pick.node,
             query_id=query_id,
-            outcome=outcome_of(reason, sql),
+            outcome=outcome_of(reason, sql, accepted=query_id is not None),
             sql=excerpt(self._statements[number - 1].sql),
             done=[
                 f"{entry.number} (line {entry.line}, query {entry.query_id}"

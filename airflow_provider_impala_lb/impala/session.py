@@ -19,6 +19,7 @@ from airflow_provider_impala_lb.impala.outcome import (
     NodeRefused,
     is_transport_failure,
     node_refuses,
+    refusal,
     sort_open_failure,
     status_error,
 )
@@ -118,7 +119,7 @@ class Session:
             response = wire.client.OpenSession(request)
             problem = status_error(response)
             if problem:
-                raise NodeRefused(f"refused a session: {problem}")
+                raise refusal(f"refused a session: {problem}")
             wire.limit(config.rpc_timeout)
         except BaseException as error:  # a task's time limit may come here too
             if wire:

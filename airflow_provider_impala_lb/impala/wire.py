@@ -83,10 +83,11 @@ def _innermost(client: Any) -> Any:
 
 
 class _Quiet(logging.Filter):
-    """impyla logs a traceback for a call that fails; the caller here says it in one line, with what follows."""
+    """impyla and thrift log tracebacks of calls that fail; the caller here says it in one line, with what follows."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith(("RPC failed", "Failed to open transport"))
+        return not str(record.msg).startswith(("RPC failed", "Failed to open transport", "Could not connect to"))
 
 
-getLogger("impala.hiveserver2").addFilter(_Quiet())
+for _name in ("impala.hiveserver2", "thrift.transport.TSocket", "thrift.transport.TSSLSocket"):
+    getLogger(_name).addFilter(_Quiet())

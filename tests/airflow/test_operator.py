@@ -160,6 +160,7 @@ def test_an_xcom_of_a_task_is_taken(cluster):
 def test_generic_sql_operators_work_on_the_connection(run_dag, cluster, balancer):
     run = run_dag("generic")
     assert set(run.states.values()) == {"success"}, run.states
+    assert [list(row) for row in run.xcom("copied")] == [[1, "it's;"]]
     assert balancer.status()["leases"] == []
 
 

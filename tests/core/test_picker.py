@@ -107,7 +107,7 @@ def test_a_lease_ends_with_its_block_and_every_pick_is_counted(clock):
 def test_a_lease_ends_at_its_expiry_when_nobody_renews_it(clock):
     picker = make(clock, 2)
     lost = picker.acquire("lost")
-    picker._keeper._leases.clear()  # as if its worker were on another host, and gone
+    picker.keeper._leases.clear()  # as if its worker were on another host, and gone
     picker._looked = float("inf")
     clock.now += LEASE_SECONDS - 1
     assert len(picker.status()["leases"]) == 1
@@ -136,9 +136,9 @@ def test_a_lease_that_is_gone_is_put_back_on_its_node(clock):
     picker = make(clock, 2)
     pick = picker.acquire("x")
     picker.store.transact(lambda state, now: state.leases.clear())
-    assert [lease.id for lease in picker._keeper.renew()] == [pick.lease]
+    assert [lease.id for lease in picker.keeper.renew()] == [pick.lease]
     assert picker.status()["leases"][0]["node"] == pick.node
-    assert picker._keeper.renew() == []
+    assert picker.keeper.renew() == []
 
 
 def test_a_lease_lives_as_long_as_its_script_however_long_that_is(monkeypatch):
@@ -151,7 +151,7 @@ def test_a_lease_lives_as_long_as_its_script_however_long_that_is(monkeypatch):
         while time.monotonic() < end:
             assert [lease["node"] for lease in picker.status()["leases"]] == [pick.node]
             time.sleep(0.05)
-        thread = picker._keeper._thread
+        thread = picker.keeper._thread
         assert thread.is_alive()
     thread.join(5)
     assert not thread.is_alive()
@@ -164,7 +164,7 @@ def test_the_session_is_in_the_state_as_soon_as_it_is_noted(clock):
         pick.note(session="s:1")
         assert picker.status()["leases"][0]["session"] == "s:1"
         pick.note(query="q:1")
-        picker._keeper.renew()
+        picker.keeper.renew()
         assert picker.status()["leases"][0]["query"] == "q:1"
         assert picker.status()["leases"][0]["session"] == "s:1"
 
@@ -246,7 +246,7 @@ def test_a_lease_taken_without_the_store_reaches_it_once_it_is_back(clock):
     working, picker.store = picker.store, Broken()
     pick = picker.acquire("x")
     picker.store = working
-    picker._keeper.renew()
+    picker.keeper.renew()
     assert [lease["owner"] for lease in picker.status()["leases"]] == ["x"]
     pick.release()
     assert picker.status()["leases"] == []

@@ -1,7 +1,17 @@
+import json
+import logging
+import threading
+import time
+import urllib.request
+
 import pytest
 
 from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.impala.run import ScriptRun
+from airflow_provider_impala_lb.impala.script import split
 from airflow_provider_impala_lb.sandbox import Sandbox
+
+LOG = logging.getLogger("test.run")
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +39,64 @@ def statements_on(node):
 
 def events_on(node):
     return [entry["event"] for entry in node.journal() if "event" in entry]
+
+
+def run(balancer, script, **options):
+    return ScriptRun(balancer, split(script), logger=LOG, **options).run()
+
+
+def rows_of(cursor):
+    return cursor.fetchall() if cursor.description is not None else None
+
+
+@pytest.fixture
+def log(caplog):
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+@pytest.fixture
+def four():
+    """Clusters that are broken by the test; short timeouts."""
+    with Sandbox(nodes=3, lag=0, flags={"fe_service_threads": 4}) as cluster:
+        for node in cluster.nodes:  # a coordinator's first session is its slowest
+            changed(cluster).open_session(node.address).close()
+        yield cluster
+
+
+def patient(cluster, **keys):
+    return changed(cluster, policy="round_robin", session={"open_timeout": 2}, **keys)
+
+
+def left_out(log):
+    return [record.getMessage() for record in log.records if "cannot take the script" in record.getMessage()]
+
+
+def wait_for(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.02)
+
+
+def in_flight(node):
+    with urllib.request.urlopen(f"{node.web}/queries?json", timeout=5) as page:
+        return json.load(page)["in_flight_queries"]
+
+
+def start_sleeper(balancer, cluster, script="SELECT sleep(60000)"):
+    """A script in a thread, and what became of it; returns once its query runs."""
+    script_run = ScriptRun(balancer, split(script), logger=LOG)
+    outcome = []
+
+    def work():
+        try:
+            outcome.append(script_run.run())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for(lambda: any(in_flight(node) for node in cluster.nodes))
+    node = next(node for node in cluster.nodes if in_flight(node))
+    return script_run, thread, outcome, node

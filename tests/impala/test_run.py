@@ -1,42 +1,16 @@
-"""Whole scripts on real coordinators (of the sandbox): one node, one session, and what happens when nodes are bad."""
+"""Whole scripts on real coordinators (of the sandbox): one node, one session, and what a failure says."""
 
 import logging
 import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-import urllib.request
 
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, ScriptError, StatementFailed
-from airflow_provider_impala_lb.impala import run as run_module
-from airflow_provider_impala_lb.impala.run import ScriptRun
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.errors import ScriptError, StatementFailed
 from airflow_provider_impala_lb.sandbox import Sandbox
 
-from .conftest import changed, events_on, statements_on
-
-LOG = logging.getLogger("test.run")
-
-
-def run(balancer, script, **options):
-    return ScriptRun(balancer, split(script), logger=LOG, **options).run()
-
-
-def rows_of(cursor):
-    return cursor.fetchall() if cursor.description is not None else None
-
-
-@pytest.fixture(autouse=True)
-def log(caplog):
-    caplog.set_level(logging.INFO)
-    return caplog
+from .conftest import changed, events_on, rows_of, run, statements_on
 
 
 def test_a_script_is_one_session_on_one_node():
@@ -106,274 +80,6 @@ def test_a_statement_that_fails_while_it_runs_has_its_query_id(cluster, balancer
     assert caught.value.number == 3
 
 
-@pytest.fixture
-def four():
-    """Clusters that are broken by the test; short timeouts."""
-    with Sandbox(nodes=3, lag=0, flags={"fe_service_threads": 4}) as cluster:
-        for node in cluster.nodes:  # a coordinator's first session is its slowest
-            changed(cluster).open_session(node.address).close()
-        yield cluster
-
-
-def patient(cluster, **keys):
-    return changed(cluster, policy="round_robin", session={"open_timeout": 2}, **keys)
-
-
-def left_out(log):
-    return [record.getMessage() for record in log.records if "cannot take the script" in record.getMessage()]
-
-
-def test_nodes_that_are_down_or_silent_are_skipped(four, log):
-    four.nodes[0].kill()
-    four.nodes[1].pause()
-    start = time.monotonic()
-    done = run(patient(four), "SELECT 1")
-    assert done.node == four.nodes[2].address
-    assert time.monotonic() - start < 2 * 2
-    down, silent = left_out(log)
-    assert "connection refused: it is down" in down
-    assert "stayed silent for 2 s: it is full, or stopped" in silent
-    assert "left out" in done.why
-
-
-def test_a_node_that_is_full_is_skipped(four, log):
-    held = [socket.create_connection((four.nodes[0].host, four.nodes[0].port)) for _ in range(4)]
-    try:
-        time.sleep(0.2)
-        done = run(patient(four), "SELECT 1")
-    finally:
-        for connection in held:
-            connection.close()
-    assert done.node == four.nodes[1].address
-    assert "full, or stopped" in left_out(log)[0]
-
-
-def test_a_node_that_shuts_down_is_skipped(four, log):
-    four.nodes[0].drain()
-    done = run(patient(four), "SELECT 1")
-    assert done.node == four.nodes[1].address
-    assert "Server is being shut down" in left_out(log)[0]
-
-
-def test_a_node_that_is_not_impala_is_skipped(four, log):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()
-        config = four.config
-        nodes = [{"host": "127.0.0.1", "port": server.getsockname()[1]}, *config["nodes"]]
-        done = run(patient(four, nodes=nodes), "SELECT 1")
-    assert done.node == four.nodes[0].address
-    assert "closed the connection before a session was open" in left_out(log)[0]
-
-
-def test_a_node_that_refuses_the_first_statement_is_left_and_nothing_is_run_twice(four):
-    """Draining begins between the session and its first real statement; SET and USE before it do not count."""
-    balancer = patient(four)
-    opened = []
-
-    def drain_the_first(pick, session):
-        opened.append(pick.node)
-        if len(opened) == 1:
-            next(node for node in four.nodes if node.address == pick.node).drain()
-
-    done = run(balancer, "SET MEM_LIMIT=1g; CREATE TABLE once (a INT)", on_session=drain_the_first)
-    assert opened == [four.nodes[0].address, four.nodes[1].address]
-    assert done.node == opened[1]
-    assert sum("CREATE" in sql for node in four.nodes for sql in statements_on(node)) == 1
-
-
-def test_a_node_that_refuses_a_later_statement_fails_the_script(four):
-    four_nodes = {node.address: node for node in four.nodes}
-    balancer = patient(four)
-    picked = []
-
-    def drain(done):
-        if done.number == 2:
-            four_nodes[picked[0].node].drain()
-
-    with pytest.raises(StatementFailed) as caught:
-        run(
-            balancer,
-            "CREATE TABLE later (a INT); INSERT INTO later VALUES (1); INSERT INTO later VALUES (2)",
-            on_session=lambda pick, _: picked.append(pick),
-            on_statement=drain,
-        )
-    assert (caught.value.number, caught.value.outcome) == (3, "not started")
-    assert len(picked) == 1
-
-
-def test_when_all_are_bad_the_error_says_why_for_each(four):
-    four.nodes[0].kill()
-    four.nodes[1].drain()
-    four.nodes[2].pause()
-    with pytest.raises(NoNodeAvailable) as caught:
-        run(patient(four), "SELECT 1")
-    assert "nothing was run" in str(caught.value)
-    reasons = list(caught.value.reasons.values())
-    assert [word in reason for word, reason in zip(("refused", "shut down", "silent"), reasons, strict=True)] == [
-        True
-    ] * 3
-
-
-def test_stick_move_waits_since_the_upstreams_end_and_says_so(four, log, monkeypatch):
-    monkeypatch.setattr(run_module, "MOVE_SECONDS", 2.0)
-    four.nodes[1].kill()
-    start = time.monotonic()
-    done = run(patient(four), "SELECT 1", prefer=four.nodes[1].address, upstream_end=time.time() - 1)
-    assert done.node != four.nodes[1].address
-    assert 0.9 < time.monotonic() - start < 1.9
-    assert any("Moving away from" in record.getMessage() for record in log.records)
-
-
-def test_stick_move_does_not_wait_for_an_upstream_that_ended_long_ago(four):
-    four.nodes[1].kill()
-    start = time.monotonic()
-    run(patient(four), "SELECT 1", prefer=four.nodes[1].address, upstream_end=time.time() - 60)
-    assert time.monotonic() - start < 1
-
-
-def test_stick_fail(four):
-    four.nodes[1].kill()
-    with pytest.raises(NoNodeAvailable, match="on_unavailable is 'fail'") as caught:
-        run(patient(four), "SELECT 1", prefer=four.nodes[1].address, on_unavailable="fail")
-    assert list(caught.value.reasons) == [four.nodes[1].address]
-
-
-def test_stick_wait(four):
-    node = four.nodes[1]
-    node.kill()
-    timer = threading.Timer(1.0, node.start)
-    timer.start()
-    done = run(patient(four), "SELECT 1", prefer=node.address, on_unavailable="wait")
-    timer.join()
-    assert done.node == node.address
-
-
-def test_stick_wait_has_a_limit(four):
-    four.nodes[1].kill()
-    balancer = changed(four, session={"reconnect_timeout": 0.5})
-    with pytest.raises(NoNodeAvailable, match=r"did not take the script within 0\.5 s"):
-        run(balancer, "SELECT 1", prefer=four.nodes[1].address, on_unavailable="wait")
-
-
-def wait_for(condition, seconds=5.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.02)
-
-
-def in_flight(node):
-    import json
-
-    with urllib.request.urlopen(f"{node.web}/queries?json", timeout=5) as page:
-        return json.load(page)["in_flight_queries"]
-
-
-def start_sleeper(balancer, cluster, script="SELECT sleep(60000)"):
-    """A script in a thread, and what became of it; returns once its query runs."""
-    script_run = ScriptRun(balancer, split(script), logger=LOG)
-    outcome = []
-
-    def work():
-        try:
-            outcome.append(script_run.run())
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    wait_for(lambda: any(in_flight(node) for node in cluster.nodes))
-    node = next(node for node in cluster.nodes if in_flight(node))
-    return script_run, thread, outcome, node
-
-
-def test_cancel_ends_the_query_on_the_coordinator_and_the_run_raises(cluster, balancer):
-    script_run, thread, outcome, node = start_sleeper(balancer, cluster)
-    start = time.monotonic()
-    script_run.cancel("the task was killed")
-    assert time.monotonic() - start < 5
-    thread.join(5)
-    assert isinstance(outcome[0], StatementFailed)
-    assert "cancelled: the task was killed" in str(outcome[0])
-    wait_for(lambda: not in_flight(node))
-    assert node.journal()[-1].get("state", node.journal()[-2].get("state")) != "FINISHED"
-    assert balancer.status()["leases"] == []
-
-
-def test_a_query_that_an_admin_cancels_is_never_a_success(cluster, balancer):
-    _, thread, outcome, node = start_sleeper(balancer, cluster)
-    query_id = in_flight(node)[0]["query_id"]
-    urllib.request.urlopen(f"{node.web}/cancel_query?query_id={query_id}", timeout=5).close()
-    thread.join(5)
-    assert isinstance(outcome[0], StatementFailed)
-    assert "ancelled" in outcome[0].reason
-
-
-class Timeout(BaseException):
-    """What a signal handler raises, as Airflow's does for a task's time limit."""
-
-
-@pytest.fixture
-def alarm():
-    def on_alarm(*_):
-        raise Timeout
-
-    before = signal.signal(signal.SIGALRM, on_alarm)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
-def test_an_exception_between_two_polls_cancels_the_query(cluster, balancer, alarm):
-    alarm(0.5)
-    with pytest.raises(Timeout):
-        run(balancer, "SELECT sleep(60000)")
-    wait_for(lambda: not any(in_flight(node) for node in cluster.nodes))
-    assert balancer.status()["leases"] == []
-
-
-def test_an_exception_in_the_middle_of_an_answer_cancels_the_query(four, alarm):
-    """The first connection is then out of step with the server: the query has to be ended over a second one."""
-    node = four.nodes[0]
-    balancer = patient(four)
-    stop, go_on = threading.Timer(0.7, node.pause), threading.Timer(2.0, node.resume)
-    stop.start()
-    go_on.start()
-    alarm(1.4)
-    with pytest.raises(Timeout):
-        run(balancer, "SELECT sleep(60000)", prefer=node.address)
-    stop.join()
-    go_on.join()
-    wait_for(lambda: not in_flight(node))
-    assert balancer.status()["leases"] == []
-
-
-def test_the_coordinator_ends_the_query_of_a_client_that_was_killed(cluster, tmp_path):
-    """kill -9: QUERY_TIMEOUT_S ends the query, the next pick on the host reaps the lease."""
-    config = {**cluster.config, "session": {**cluster.config["session"], "reconnect_timeout": 2}}
-    code = (
-        "import sys, json; from airflow_provider_impala_lb import Balancer\n"
-        "from airflow_provider_impala_lb.impala.run import ScriptRun\n"
-        "from airflow_provider_impala_lb.impala.script import split\n"
-        "ScriptRun(Balancer.from_config(json.loads(sys.argv[1])), split('SELECT sleep(60000)'), owner='victim').run()"
-    )
-    import json
-
-    client = subprocess.Popen([sys.executable, "-c", code, json.dumps(config)])
-    try:
-        wait_for(lambda: any(in_flight(node) for node in cluster.nodes), 10)
-    finally:
-        client.send_signal(signal.SIGKILL)
-        client.wait()
-    balancer = Balancer.from_config(config)
-    assert [lease["owner"] for lease in balancer.status()["leases"]] == ["victim"]
-    lease = balancer.status()["leases"][0]
-    assert re.fullmatch(r"[0-9a-f]{16}:[0-9a-f]{16}", lease["session"])
-    balancer.get_host()
-    assert balancer.status()["leases"] == []
-    wait_for(lambda: not any(in_flight(node) for node in cluster.nodes), 10)
-
-
 def test_parameters_are_bound_before_anything_runs(cluster, balancer):
     before = [len(node.journal()) for node in cluster.nodes]
     with pytest.raises(ScriptError, match=r"line 2.*no parameter 'missing'"):
@@ -391,58 +97,34 @@ def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
         "attempts.The operation has been successfully executed but its effects may have not been broadcast to all the "
         "coordinators."
     )
-    assert outcome_of(text, "INSERT INTO t SELECT 1") == "done"
+    assert outcome_of(text, "INSERT INTO t SELECT 1", accepted=True) == "done"
 
 
 @pytest.mark.parametrize(
-    ("text", "sql", "outcome"),
-    [
-        ("Query 1:2 failed:\nServer is being shut down: shutdown grace period left: 1s", "INSERT", "not started"),
-        ("Invalid session id: a:b", "INSERT INTO t SELECT 1", "not started"),
-        ("AnalysisException: Could not resolve table reference: 'd.t'", "INSERT INTO t SELECT 1", "not started"),
-        ("AnalysisException: Column 'x' is ambiguous", "SELECT x FROM t", "user error"),
-        ("ParseException: Syntax error in line 1", "SELEC", "user error"),
-        ("Memory limit exceeded", "INSERT INTO t SELECT 1", "unknown"),
-        ("Memory limit exceeded", "/* c */ (SELECT 1)", "not started"),
-        ("Memory limit exceeded", "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "unknown"),
-        ("Memory limit exceeded", "WITH a AS (SELECT 1) SELECT * FROM a", "not started"),
-        ("TSocket read 0 bytes", "DROP TABLE t", "unknown"),
-        ("whatever", "REFRESH t", "not started"),
-        ("the connection had failed before, so it was not sent", "DROP TABLE t", "not started"),
+    ("text", "sql", "refused", "accepted"),
+    [  # the outcome in place of a query id, and after one was given
+        ("Query 1:2 failed:\nServer is being shut down: shutdown grace", "INSERT", "not started", "unknown"),
+        ("Invalid session id: a:b", "INSERT INTO t SELECT 1", "not started", "unknown"),
+        ("Session is closed", "DROP TABLE t", "not started", "unknown"),
+        ("Invalid or unknown query handle: a:b.", "INSERT INTO t SELECT 1", "unknown", "unknown"),
+        ("AnalysisException: Could not resolve table reference: 'd.t'", "INSERT", "not started", "unknown"),
+        ("AnalysisException: Column 'x' is ambiguous", "SELECT x FROM t", "user error", "not started"),
+        ("ParseException: Syntax error in line 1", "SELEC", "user error", "unknown"),
+        ("Rejected query from pool P: queue full", "INSERT INTO t SELECT 1", "not started", "not started"),
+        ("Memory limit exceeded", "INSERT INTO t SELECT 1", "unknown", "unknown"),
+        ("Memory limit exceeded", "/* c */ (SELECT 1)", "not started", "not started"),
+        ("Memory limit exceeded", "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "unknown", "unknown"),
+        ("Memory limit exceeded", "WITH a AS (SELECT 1) SELECT * FROM a", "not started", "not started"),
+        ("TSocket read 0 bytes", "DROP TABLE t", "unknown", "unknown"),
+        ("whatever", "REFRESH t", "not started", "not started"),
+        ("the connection had failed before, so it was not sent", "DROP TABLE t", "not started", "unknown"),
     ],
 )
-def test_outcomes(text, sql, outcome):
+def test_outcomes(text, sql, refused, accepted):
     from airflow_provider_impala_lb.impala.outcome import outcome_of
 
-    assert outcome_of(text, sql) == outcome
-
-
-@pytest.fixture(scope="module")
-def guarded():
-    with Sandbox(nodes=2, lag=0, users={"etl": "s3cret"}) as cluster:
-        yield cluster
-
-
-def test_a_login_by_password(guarded):
-    config = {**guarded.config, "session": {**guarded.config["session"], "user": "etl"}}
-    done = run(Balancer.from_config(config, password="s3cret"), "SELECT effective_user()", handler=rows_of)
-    assert done.results == [[("etl",)]]
-
-
-def test_a_wrong_password_is_one_clear_error_without_it(guarded, log):
-    config = {**guarded.config, "session": {**guarded.config["session"], "user": "etl", "auth_mechanism": "LDAP"}}
-    with pytest.raises(ConfigError) as caught:
-        run(Balancer.from_config(config, password="wr0ng"), "SELECT 1")
-    assert re.search(r"127\.0\.0\.1:\d+: the login was refused \(user 'etl', auth_mechanism LDAP\)", str(caught.value))
-    assert "wr0ng" not in str(caught.value)
-    assert "wr0ng" not in log.text
-
-
-def test_a_wrong_auth_mechanism_is_named(guarded, cluster):
-    with pytest.raises(NoNodeAvailable, match="auth_mechanism NOSASL"):
-        run(changed(guarded, session={"auth_mechanism": "NOSASL"}), "SELECT 1")
-    with pytest.raises(NoNodeAvailable, match="auth_mechanism PLAIN; does it speak another"):
-        run(changed(cluster, session={"auth_mechanism": "PLAIN", "user": "x", "open_timeout": 2}), "SELECT 1")
+    assert outcome_of(text, sql, accepted=False) == refused
+    assert outcome_of(text, sql, accepted=True) == accepted
 
 
 def test_no_threads_or_sockets_stay(balancer):
@@ -494,31 +176,6 @@ def test_warnings_are_shown_with_rows_fetched_or_not(balancer, log):
         assert warnings == ["[1/3] PLAN hint not recognized: FASTER", "[3/3] INSERT hint not recognized: LUCKY"]
 
 
-def test_after_an_answer_was_lost_nothing_is_sent_on_that_connection(four):
-    """The next answer read on it would be the one that was lost (thrift's sequence ids are never checked)."""
-    from airflow_provider_impala_lb.impala.session import StatementError
-
-    node = four.nodes[0]
-    with changed(four, session={"rpc_timeout": 0.5}).open_session(node.address) as session:
-        session.execute("SELECT 1")
-        node.pause()
-        threading.Timer(1.5, node.resume).start()
-        with pytest.raises(StatementError, match="so it was not sent"):
-            session.execute("DROP TABLE IF EXISTS never_sent")
-    assert statements_on(node)[-1].endswith("SELECT 1")
-    assert events_on(node)[-1] == "close"  # over a second connection
-
-
 def test_a_short_reconnect_timeout_is_not_none_at_all(cluster):
     done = run(changed(cluster, session={"reconnect_timeout": 0.4}), "SET ALL", handler=rows_of)
     assert {row[0].upper(): row[1] for row in done.results[0]}["QUERY_TIMEOUT_S"] == "1"
-
-
-def test_an_exception_while_a_session_is_opened_leaves_no_connection(four, alarm):
-    four.nodes[0].pause()
-    before = len(os.listdir("/proc/self/fd"))
-    alarm(0.4)
-    with pytest.raises(Timeout):
-        run(patient(four), "SELECT 1", prefer=four.nodes[0].address)
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert patient(four).status()["leases"] == []

@@ -2,7 +2,8 @@
 
 from datetime import datetime
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.sql.operators.generic_transfer import GenericTransfer
 from airflow.providers.common.sql.operators.sql import (
     SQLCheckOperator,
     SQLColumnCheckOperator,
@@ -16,7 +17,13 @@ CONN = {"conn_id": "impala_lb_default"}
 with DAG("generic", start_date=datetime(2026, 1, 1), schedule=None) as dag:
     make = SQLExecuteQueryOperator(
         task_id="make",
-        sql="DROP TABLE IF EXISTS g; SET SYNC_DDL=1; CREATE TABLE g (a INT, s STRING); INSERT INTO g VALUES (1, 'x')",
+        sql="""
+            DROP TABLE IF EXISTS g; DROP TABLE IF EXISTS g_copy;
+            SET SYNC_DDL=1;
+            CREATE TABLE g_copy (a INT, s STRING);
+            CREATE TABLE g (a INT, s STRING);
+            INSERT INTO g VALUES (1, 'it\\'s;')
+        """,
         **CONN,
     )
     checks = [
@@ -32,4 +39,17 @@ with DAG("generic", start_date=datetime(2026, 1, 1), schedule=None) as dag:
         ),
         SqlSensor(task_id="sensor", sql="SELECT count(*) FROM g", poke_interval=0.1, timeout=5, **CONN),
     ]
+    transfer = GenericTransfer(
+        task_id="transfer",
+        sql="SELECT a, s FROM g",
+        destination_table="g_copy",
+        source_conn_id="impala_lb_default",
+        destination_conn_id="impala_lb_default",
+    )
+
+    @task.sql(conn_id="impala_lb_default")
+    def copied():
+        return "REFRESH g_copy; SELECT a, s FROM g_copy"
+
     make >> checks
+    make >> transfer >> copied()

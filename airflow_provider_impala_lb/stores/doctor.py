@@ -1,0 +1,136 @@
+"""Is the lock file's directory fit for its task?"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from airflow_provider_impala_lb.core.check import Check
+from airflow_provider_impala_lb.core.state import LEASE_SECONDS
+from airflow_provider_impala_lb.stores import filesystem
+from airflow_provider_impala_lb.stores.clock import server_time
+
+TURNS_LIMIT = 20.0
+
+# nfs(5): each of these takes the lock, or its meaning, away without an error
+_BAD_OPTIONS = {
+    "nolock": "locks exclude only processes of this host",
+    "local_lock=flock": "locks exclude only processes of this host",
+    "local_lock=all": "locks exclude only processes of this host",
+    "nobrl": "locks are not sent to the server",
+    "soft": "a write may be given up after a time-out, and nobody is told",
+}
+
+
+def check_lock_file(lock_file: str, peer: str | None = None) -> Iterator[Check]:
+    """What can be found about this lock file's directory.
+
+    :param peer: the same directory by another mount of this host: caches of two mounts disagree where one's do not.
+    """
+    directory = Path(lock_file).parent
+    if not directory.is_dir():
+        yield Check("lock directory", "failed", f"{directory} is not there", "mount the share, or make the directory")
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        magic = filesystem.kind(descriptor)
+    finally:
+        os.close(descriptor)
+    coherent = filesystem.is_coherent(magic)
+    yield Check(
+        "file system",
+        "ok" if coherent else "failed",
+        f"{directory} lies on {filesystem.name(magic)}"
+        + ("" if coherent else ", which is not known to show one host what another wrote under a lock"),
+        "" if coherent else "use a local disk (one host) or NFS",
+    )
+    yield from _check_mount(directory)
+    yield from _check_modes(directory, Path(lock_file))
+    yield _check_clock(directory)
+    if coherent:
+        yield _check_turns(lock_file, peer)
+
+
+def _check_mount(directory: Path) -> Iterator[Check]:
+    options = mount_options(str(directory.resolve()))
+    bad = {option: why for option, why in _BAD_OPTIONS.items() if option in options}
+    if bad:
+        says = "; ".join(f"{option}: {why}" for option, why in bad.items())
+        yield Check("mount options", "failed", says, "mount it without these")
+    elif "ro" in options:
+        yield Check("mount options", "failed", "it is mounted read-only", "mount it read-write")
+    else:
+        yield Check("mount options", "ok", ",".join(sorted(options)))
+
+
+def mount_options(path: str, table: str = "/proc/self/mountinfo") -> set[str]:
+    """The options of the mount that ``path`` lies on; of several on one point the last, which hides the others."""
+    best, options = "", set[str]()
+    for line in Path(table).read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        fields, tail = before.split(), after.split()
+        point = fields[4].encode().decode("unicode_escape")  # a blank stands there as \040
+        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, options = point, set(fields[5].split(",")) | set(tail[2].split(",") if len(tail) > 2 else ())
+    return options
+
+
+def _check_modes(directory: Path, lock_file: Path) -> Iterator[Check]:
+    mode = directory.stat().st_mode
+    if mode & stat.S_IWOTH:
+        yield Check(
+            "modes",
+            "warning",
+            f"anybody may write in {directory} ({stat.filemode(mode)})",
+            "give it to a group of the workers' users: chmod 2770",
+        )
+    elif lock_file.exists() and stat.S_IMODE(lock_file.stat().st_mode) & 0o007:
+        yield Check("modes", "warning", f"others may open {lock_file}", f"chmod 660 {lock_file}")
+    elif not os.access(directory, os.W_OK):
+        yield Check("modes", "failed", f"this user may not write in {directory}", "add the user to its group")
+    else:
+        yield Check("modes", "ok", stat.filemode(mode))
+
+
+def _check_clock(directory: Path) -> Check:
+    try:
+        ahead = time.time() - server_time(str(directory))
+    except OSError as error:
+        return Check("clock", "failed", f"no file can be made in {directory}: {error.strerror}", "see modes")
+    if abs(ahead) > LEASE_SECONDS / 4:
+        says = f"this host is {ahead:+.0f} s off the file server"
+        return Check("clock", "warning", says, "set the clocks by NTP; picks use the server's, logs do not")
+    return Check("clock", "ok", f"{ahead:+.2f} s beside the file server")
+
+
+def _check_turns(lock_file: str, peer: str | None) -> Check:
+    """Take turns on a file of its own beside the lock file; in another process, which may hang."""
+    name = f".impala-lb-doctor.{secrets.token_hex(8)}"
+    paths = [str(Path(lock_file).parent / name), str(Path(peer or Path(lock_file).parent) / name)]
+    what = "locking, two mounts" if peer else "locking, two processes"
+    command = [sys.executable, "-m", "airflow_provider_impala_lb.stores.turns", *paths]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    try:
+        output, errors = child.communicate(timeout=TURNS_LIMIT)
+    except subprocess.TimeoutExpired:
+        child.kill()  # not waited for: where locks hang, so does the end of who waits for one
+        return Check(what, "failed", f"no lock within {TURNS_LIMIT:g} s", "look at the file server's lock manager")
+    finally:
+        for path in paths:
+            with suppress(OSError):
+                os.unlink(path)
+    if child.returncode:
+        return Check(what, "failed", errors.strip().splitlines()[-1] if errors.strip() else "it ended early")
+    found = json.loads(output)
+    if found["stale"] or found["lost"]:
+        says = f"{found['stale']} of {found['turns']} turns did not see the other's write, {found['lost']} updates lost"
+        return Check(what, "failed", says, "this directory cannot hold the state: use another file system")
+    return Check(what, "ok", f"{found['turns']} turns in {found['seconds']:.1f} s, none stale, no update lost")

@@ -1,0 +1,185 @@
+"""The doctor, on directories that are right and on ones that are wrong."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from airflow_provider_impala_lb.sandbox import Sandbox
+from airflow_provider_impala_lb.stores import doctor, turns
+from airflow_provider_impala_lb.stores.doctor import check_lock_file, mount_options
+
+from .test_cli import lb
+
+
+@pytest.fixture
+def cluster():
+    with Sandbox(nodes=3, lag=0) as cluster:
+        yield cluster
+
+
+def test_a_healthy_cluster(cluster):
+    done = lb("doctor", config=cluster.config_file)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert len(lines) == 13
+    assert all(line.startswith("ok ") for line in lines), done.stdout
+    assert "locking, two processes" in done.stdout
+    assert "none stale, no update lost" in done.stdout
+    assert "impalad version" in done.stdout
+    assert not [name for name in os.listdir(cluster.directory) if "doctor" in name or "clock" in name]
+
+
+def test_what_is_wrong_with_nodes_is_named(cluster):
+    cluster.nodes[0].kill()
+    cluster.nodes[1].drain()
+    done = lb("doctor", "--json", config=cluster.config_file)
+    assert done.returncode == 1
+    found = {check["name"]: check for check in json.loads(done.stdout)}
+    first, second, third = (node.address for node in cluster.nodes)
+    assert "connection refused" in found[f"node {first}"]["says"]
+    assert found[f"node {first}"]["do"] == "start it, or drain it until it is back"
+    assert found[f"web page of {first}"]["verdict"] == "warning"
+    assert "Server is being shut down" in found[f"node {second}"]["says"]
+    assert "is shutting down" in found[f"web page of {second}"]["says"]
+    assert found[f"node {third}"]["verdict"] == "ok"
+
+
+def test_a_bad_config_and_a_missing_directory(tmp_path):
+    bad = tmp_path / "bad.yml"
+    bad.write_text("nodes: [a]\npolcy: x\n")
+    done = lb("doctor", config=bad)
+    assert done.returncode == 1
+    assert done.stdout.startswith("failed   config: ")
+    assert "polcy: unknown key" in done.stdout
+    (checks,) = check_lock_file("/nowhere/at/all/lock")
+    assert (checks.verdict, checks.says) == ("failed", "/nowhere/at/all is not there")
+
+
+def verdicts(directory, **options):
+    return {check.name: check for check in check_lock_file(str(directory / "lock"), **options)}
+
+
+def test_a_file_system_that_is_not_coherent_is_flagged(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor.filesystem, "kind", lambda descriptor: 0x65735546)
+    found = verdicts(tmp_path)
+    assert found["file system"].verdict == "failed"
+    assert "FUSE" in found["file system"].says
+    assert "locking, two processes" not in found
+
+
+def test_open_directories_and_files_are_flagged(tmp_path):
+    directory = tmp_path / "open"
+    directory.mkdir()
+    directory.chmod(0o777)
+    assert "anybody may write" in modes_of(directory)
+    directory.chmod(0o770)
+    (directory / "lock").touch()
+    (directory / "lock").chmod(0o666)
+    assert "others may open" in modes_of(directory)
+
+
+def modes_of(directory):
+    return next(check.says for check in check_lock_file(str(directory / "lock")) if check.name == "modes")
+
+
+def test_mount_options_are_those_of_the_innermost_mount(tmp_path):
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "1 0 8:1 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+        "2 1 0:50 / /nas rw,noatime - nfs4 server:/x rw,vers=4.2,local_lock=none\n"
+        "3 1 0:51 / /nas\\040old rw - nfs server:/y rw,vers=3,nolock,soft\n"
+    )
+    assert mount_options("/nas/impala", str(table)) == {"rw", "noatime", "vers=4.2", "local_lock=none"}
+    assert {"nolock", "soft"} <= mount_options("/nas old", str(table))
+    assert "relatime" in mount_options("/nasty", str(table))
+    assert "rw" in mount_options(str(tmp_path))
+
+
+@pytest.mark.parametrize("bad", ["nolock", "local_lock=flock", "soft", "ro"])
+def test_bad_mount_options_are_flagged(tmp_path, monkeypatch, bad):
+    monkeypatch.setattr(doctor, "mount_options", lambda path: {"rw", bad})
+    monkeypatch.setattr(doctor, "_check_turns", lambda lock_file, peer: None)
+    checks = {check.name: check for check in check_lock_file(str(tmp_path / "lock")) if check}
+    assert checks["mount options"].verdict == "failed"
+
+
+def test_a_clock_that_is_off_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "server_time", lambda directory: time.time() - 600)
+    monkeypatch.setattr(doctor, "_check_turns", lambda lock_file, peer: None)
+    checks = {check.name: check for check in check_lock_file(str(tmp_path / "lock")) if check}
+    assert checks["clock"].verdict == "warning"
+    assert "+600 s off the file server" in checks["clock"].says
+
+
+BROKEN = """
+import fcntl, sys
+from airflow_provider_impala_lb.stores import file, turns
+{breakage}
+turns.FAST_SECONDS, turns.SLOW_TURNS = 0.3, 1
+import json
+print(json.dumps(turns.play((sys.argv[1], sys.argv[1]))))
+"""
+
+
+def play(path, breakage=""):
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN.format(breakage=breakage), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_locks_that_do_not_exclude_are_found(tmp_path):
+    assert play(tmp_path / "right")["lost"] == 0
+    assert play(tmp_path / "broken", "fcntl.flock = lambda *_: None")["lost"] > 0
+
+
+def test_reads_that_are_stale_are_found(tmp_path):
+    """A cache that serves what it read before: each process sees only its own writes."""
+    breakage = """
+class Cached(file.FileStore):
+    known = None
+    def _newest(self, descriptor):
+        fresh = super()._newest(descriptor)
+        if self.known is None:
+            self.known = fresh
+        return self.known
+    def _write(self, descriptor, version, body):
+        super()._write(descriptor, version, body)
+        self.known = (version, body)
+turns.FileStore = Cached
+"""
+    found = play(tmp_path / "cached", breakage)
+    assert found["stale"] > found["turns"] / 2
+
+
+def test_a_lock_that_hangs_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "TURNS_LIMIT", 0.2)
+    assert "no lock within 0.2 s" in verdicts(tmp_path)["locking, two processes"].says
+    end = time.monotonic() + 5
+    while any(str(tmp_path) in command for command in commands()):
+        assert time.monotonic() < end, "a process was left behind"
+        time.sleep(0.05)
+
+
+def commands():
+    for process in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+
+
+def test_two_mounts_of_one_directory(tmp_path):
+    (tmp_path / "share").mkdir()
+    (tmp_path / "again").symlink_to(tmp_path / "share")
+    found = verdicts(tmp_path / "share", peer=str(tmp_path / "again"))
+    assert found["locking, two mounts"].verdict == "ok"
+    assert turns.SLOW_TURNS == 3
