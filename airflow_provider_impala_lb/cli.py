@@ -226,8 +226,9 @@ def _doctor(options: argparse.Namespace) -> int:
             yield Check("config", "failed", str(error))
             return
         yield Check("config", "ok", f"{balancer.config.name}: {len(balancer.config.nodes)} nodes")
-        if balancer.config.lock_file:
+        if balancer.config.lock_file and not balancer.config.store:
             yield from check_lock_file(balancer.config.lock_file, options.peer)
+        if balancer.config.lock_file or balancer.config.store:
             try:
                 balancer.status()
             except ImpalaLBError as error:

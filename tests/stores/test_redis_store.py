@@ -195,6 +195,16 @@ def test_without_redis_py_the_error_says_what_to_install(monkeypatch):
         Balancer.from_config({"nodes": ["a", "b"], "store": "redis://h"})
 
 
+def test_doctor_reads_the_state(redis, tmp_path):
+    config = tmp_path / "config.yml"
+    config.write_text(f"nodes: ['127.0.0.1:1', '127.0.0.1:2']\nstore: redis://:{IN_URL}@127.0.0.1:{redis.port}\n")
+    command = [sys.executable, "-m", "airflow_provider_impala_lb.cli", "--config", str(config), "doctor"]
+    said = subprocess.run(command, capture_output=True, text=True).stdout
+    assert "refuses the login" in said  # this server wants none
+    config.write_text(config.read_text().replace(f":{IN_URL}@", ""))
+    assert f"ok       state: {redis.url}/0" in subprocess.run(command, capture_output=True, text=True).stdout
+
+
 def test_redis_py_is_imported_only_for_a_store_in_redis():
     code = (
         "import sys; from airflow_provider_impala_lb import Balancer;"
