@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.core.check import Check
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.outcome import NodeRefused
-from airflow_provider_impala_lb.impala.session import StatementError
+from airflow_provider_impala_lb.impala.statement import StatementError
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer

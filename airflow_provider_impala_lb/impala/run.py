@@ -15,7 +15,8 @@ from airflow_provider_impala_lb.impala.connection import Cursor, bind
 from airflow_provider_impala_lb.impala.label import make_label
 from airflow_provider_impala_lb.impala.outcome import Cancelled, NodeRefused, excerpt, outcome_of, refusal, session_only
 from airflow_provider_impala_lb.impala.script import Statement
-from airflow_provider_impala_lb.impala.session import Session, StatementError
+from airflow_provider_impala_lb.impala.session import Session
+from airflow_provider_impala_lb.impala.statement import StatementError
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
-import struct
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from logging import getLogger
 from typing import Any
-
-import msgspec
 
 from airflow_provider_impala_lb.core.config import Node, SessionConfig
 from airflow_provider_impala_lb.impala.outcome import (
@@ -23,51 +19,22 @@ from airflow_provider_impala_lb.impala.outcome import (
     sort_open_failure,
     status_error,
 )
+from airflow_provider_impala_lb.impala.statement import (
+    Ended,
+    StatementError,
+    next_poll,
+    print_id,
+    progress_in,
+    warnings_in,
+)
 from airflow_provider_impala_lb.impala.wire import Wire, user_of
 
 log = getLogger(__name__)
 
 CANCEL_SECONDS = 4.0
 """To cancel and close from a second connection, in all: Airflow kills a task 5 s after it asked it to end."""
-FIRST_POLL, LONGEST_POLL, POLL_SHARE = 0.002, 1.0, 1 / 32
 SLOW_SECONDS = 2.0
 """A statement that runs longer gets a line in the log with its id and web page, then progress lines."""
-_PROGRESS = re.compile(r"Query [0-9a-f:]+:? *\d+% Complete \(\d+ out of \d+\)")
-
-
-class StatementError(Exception):
-    """A statement failed; the text is the server's, or the transport's.
-
-    :ivar refused: the coordinator takes no new work, so the statement was not started.
-    :ivar query_id: None if the statement has no handle: the failure came in place of one.
-    """
-
-    def __init__(self, text: str, *, query_id: str | None = None, refused: bool = False) -> None:
-        super().__init__(text)
-        self.query_id = query_id
-        self.refused = refused
-
-
-class Ended(msgspec.Struct):
-    """How a statement ended. ``rows``: modified by DML, else None. ``seconds``: from sending to the end."""
-
-    query_id: str
-    rows: int | None
-    seconds: float
-    warnings: str = ""
-
-
-def print_id(guid: bytes) -> str:
-    """A query or session id as Impala prints it: two little-endian 64-bit numbers (impala util/uid-util.h)."""
-    return "{:016x}:{:016x}".format(*struct.unpack("<QQ", guid))
-
-
-def next_poll(waited: float) -> float:
-    """Pause before the next poll, in seconds: 1/32 of the time already waited, from 2 ms to 1 s.
-
-    So a statement's end is noticed at most 3 % late, whether it takes a second or an hour.
-    """
-    return min(max(waited * POLL_SHARE, FIRST_POLL), LONGEST_POLL)
 
 
 class Session:
@@ -186,7 +153,7 @@ class Session:
             return "", None
         if not cursor._last_operation_active:  # impyla closed it after the last row, and kept the log
             self._operation = None
-            return _warnings(cursor._last_operation_log), None
+            return warnings_in(cursor._last_operation_log), None
         operation, cursor._last_operation_active = cursor._last_operation, False
         self._operation = None
         try:
@@ -201,7 +168,7 @@ class Session:
         result = getattr(answer, "dml_result", None)
         rows = sum(result.rows_modified.values()) if result and result.rows_modified else None
         cursor._rowcount = -1 if rows is None else rows
-        return _warnings(text), rows
+        return warnings_in(text), rows
 
     def cancel(self, why: str) -> None:
         """End the running statement and the session, over a second connection, within 4 s. Never raises.
@@ -288,7 +255,7 @@ class Session:
     def _say_progress(self, waited: float) -> None:
         """One line about a slow statement, with Impala's own words for how much of the scan is done."""
         with suppress(Exception):  # a line is not worth a statement; a broken connection shows at the next poll
-            found = _PROGRESS.findall(self._call(self.cursor._last_operation.get_log) or "")
+            found = progress_in(self._call(self.cursor._last_operation.get_log))
             page = f", {self.web}/query_plan?query_id={self.query_id}" if self.web else ""
             state = f": {found[-1]}" if found else ""
             log.info("Query %s has run on %s for %.0f s%s%s", self.query_id, self.node.address, waited, state, page)
@@ -357,11 +324,6 @@ class Session:
                 self.query_id,
                 problem,
             )
-
-
-def _warnings(text: str | None) -> str:
-    """A statement's log without its progress."""
-    return _PROGRESS.sub("", text or "").strip()
 
 
 def _open_options(config: SessionConfig, database: str | None) -> Mapping[str, str]:

@@ -128,7 +128,7 @@ def test_a_session_that_is_closed_under_a_running_insert_leaves_its_outcome_unkn
 
 def test_after_an_answer_was_lost_nothing_is_sent_on_that_connection(four):
     """The next answer read on it would be the one that was lost (thrift's sequence ids are never checked)."""
-    from airflow_provider_impala_lb.impala.session import StatementError
+    from airflow_provider_impala_lb.impala.statement import StatementError
 
     node = four.nodes[0]
     with changed(four, session={"rpc_timeout": 0.5}).open_session(node.address) as session:

@@ -154,13 +154,13 @@ def test_a_slow_statement_says_how_far_it_is(balancer, log, monkeypatch):
 
 @pytest.mark.parametrize(("waited", "pause"), [(0, 0.002), (0.05, 0.002), (0.64, 0.02), (6.4, 0.2), (3600, 1.0)])
 def test_the_pause_between_polls_grows_with_the_time_waited(waited, pause):
-    from airflow_provider_impala_lb.impala.session import next_poll
+    from airflow_provider_impala_lb.impala.statement import next_poll
 
     assert next_poll(waited) == pytest.approx(pause, rel=0.01)
 
 
 def test_ids_are_printed_as_impala_prints_them():
-    from airflow_provider_impala_lb.impala.session import print_id
+    from airflow_provider_impala_lb.impala.statement import print_id
 
     guid = bytes.fromhex("0123456789abcdef") + b"76543210"  # impala tests/hs2/test_hs2.py
     assert print_id(guid) == "efcdab8967452301:3031323334353637"
