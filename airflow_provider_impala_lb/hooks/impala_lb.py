@@ -11,7 +11,7 @@ from airflow.providers.common.sql.hooks.handlers import return_single_query_resu
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_impala_lb.balancer import Balancer
-from airflow_provider_impala_lb.errors import ImpalaLBError, ScriptError
+from airflow_provider_impala_lb.errors import ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.connection import config_of
 from airflow_provider_impala_lb.impala.script import Statement, split
 
@@ -145,6 +145,7 @@ class ImpalaLBHook(DbApiHook):
 
         :param commit_every: rows to a statement; 0 for all in one.
         :param replace: must be False: Impala's INSERT OVERWRITE replaces the whole table, not rows.
+        :raises StatementFailed: which rows failed, and which are in the table already.
         """
         from airflow_provider_impala_lb.impala.connection import bind
 
@@ -153,17 +154,32 @@ class ImpalaLBHook(DbApiHook):
         fields = f" ({', '.join(target_fields)})" if target_fields else ""
         everything = [tuple(row) for row in rows]
         size = commit_every or len(everything) or 1
+        starts = range(0, len(everything), size)
+        done: list[str] = []
         with self.get_conn() as connection, connection.cursor() as cursor:
-            for start in range(0, len(everything), size):
+            for number, start in enumerate(starts, 1):
                 chunk = everything[start : start + size]
                 values = ", ".join(bind(f"({', '.join(['%s'] * len(row))})", list(row)) for row in chunk)
-                cursor.execute(f"INSERT INTO {table}{fields} VALUES {values}")  # noqa: S608  values are escaped
+                try:
+                    cursor.execute(f"INSERT INTO {table}{fields} VALUES {values}")  # noqa: S608  values are escaped
+                except StatementFailed as error:
+                    # The cursor knows of one statement only; what is in the table by now must be said.
+                    raise StatementFailed(
+                        error.reason,
+                        number=number,
+                        total=len(starts),
+                        line=1,
+                        node=error.node,
+                        query_id=error.query_id,
+                        outcome=error.outcome,
+                        sql=f"INSERT INTO {table}{fields}, rows {start + 1} to {start + len(chunk)}",
+                        done=done,
+                    ) from error
+                done.append(f"{number} (rows {start + 1} to {start + len(chunk)}, query {cursor.query_id})")
                 self.log.info("Inserted %d of %d rows into %s", start + len(chunk), len(everything), table)
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # its own returns one too
         """Open a session on every coordinator. True only if all answer; the text says what each one said."""
-        from airflow_provider_impala_lb.impala.outcome import NodeRefused
-
         try:
             balancer = self.balancer
         except ImpalaLBError as error:
@@ -173,7 +189,7 @@ class ImpalaLBHook(DbApiHook):
             try:
                 balancer.open_session(address).close()
                 said[address] = "ok"
-            except (ImpalaLBError, NodeRefused) as error:
+            except ImpalaLBError as error:
                 said[address] = str(error)
         good = all(answer == "ok" for answer in said.values())
         return good, "; ".join(f"{address}: {answer}" for address, answer in said.items())

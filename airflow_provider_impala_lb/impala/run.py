@@ -202,6 +202,9 @@ class ScriptRun:
             if outcome_of(str(error), sql, accepted=error.query_id is not None) == "done":
                 self._log.warning("[%d/%d] is done, with a warning: %s", number, total, error)
                 done.statements.append(StatementDone(number, statement.line, error.query_id or "", None, 0.0))
+                if self._handler:  # it has nothing to fetch, but its place among the results
+                    done.results.append(None)
+                    done.descriptions.append(None)
                 return
             if error.refused and all(session_only(text) for text in self._texts[: number - 1]):
                 raise refusal(str(error)) from error

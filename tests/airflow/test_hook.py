@@ -126,6 +126,24 @@ def test_rows_are_inserted_many_to_a_statement(cluster):
         hook.insert_rows("many", rows, replace=True)
 
 
+def test_rows_that_cannot_be_inserted_say_which_are_in_the_table(cluster):
+    hook = ImpalaLBHook()
+    hook.run("DROP TABLE IF EXISTS partly; SET SYNC_DDL=1; CREATE TABLE partly (a INT)")
+    rows = [(1,), (2,), (3,), (4,), ("private",), (6,), (7,)]
+    with pytest.raises(StatementFailed) as caught:
+        hook.insert_rows("partly", rows, commit_every=2)
+    text = str(caught.value)
+    assert (caught.value.number, caught.value.total) == (3, 4)
+    assert "statements 1 to 2 are done, 1 after it not sent" in text
+    assert "It was: INSERT INTO partly, rows 5 to 6" in text
+    assert "done: 2 (rows 3 to 4, query " in text
+    hook.run("INVALIDATE METADATA partly")
+    with hook.get_conn() as connection, connection.cursor() as cursor:
+        cursor.execute("REFRESH partly")
+        cursor.execute("SELECT a FROM partly ORDER BY a")
+        assert cursor.fetchall() == [(1,), (2,), (3,), (4,)]
+
+
 def test_a_connection_holds_a_lease_until_it_is_closed(cluster):
     hook = ImpalaLBHook()
     connection = hook.get_conn()

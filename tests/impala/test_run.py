@@ -179,3 +179,24 @@ def test_warnings_are_shown_with_rows_fetched_or_not(balancer, log):
 def test_a_short_reconnect_timeout_is_not_none_at_all(cluster):
     done = run(changed(cluster, session={"reconnect_timeout": 0.4}), "SET ALL", handler=rows_of)
     assert {row[0].upper(): row[1] for row in done.results[0]}["QUERY_TIMEOUT_S"] == "1"
+
+
+def test_a_statement_that_is_done_with_a_warning_keeps_its_place_among_the_results(balancer, monkeypatch):
+    """The error is put in by hand: the practice cluster always gets its SYNC_DDL through."""
+    from airflow_provider_impala_lb.impala.session import Session
+    from airflow_provider_impala_lb.impala.statement import StatementError
+
+    execute = Session.execute
+
+    def executed_but_not_broadcast(session, sql, *, on_start=None):
+        ended = execute(session, sql, on_start=on_start)
+        if "INVALIDATE" in sql:
+            raise StatementError(
+                "The operation has been successfully executed but its effects", query_id=ended.query_id
+            )
+        return ended
+
+    monkeypatch.setattr(Session, "execute", executed_but_not_broadcast)
+    done = run(balancer, "SELECT 1; INVALIDATE METADATA", handler=rows_of)
+    assert done.results == [[(1,)], None]
+    assert [statement.number for statement in done.statements] == [1, 2]
