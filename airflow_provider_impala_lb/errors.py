@@ -47,9 +47,26 @@ class NoNodeAvailable(ImpalaLBError):
     """
 
     def __init__(self, message: str, reasons: Mapping[str, str] | None = None) -> None:
+        self.summary = message
         self.reasons = dict(reasons or {})
         listed = "".join(f"\n  {node}: {why}" for node, why in self.reasons.items())
         super().__init__(message + listed)
+
+
+class MustWait(ImpalaLBError):
+    """Every node is busy or full, and the caller wants to come back instead of waiting. Its place in the line is kept.
+
+    :param position: in the line, from 1. :param waited: seconds so far, of ``wait``.
+    :param reasons: node (``host:port``) -> why it takes nothing.
+    """
+
+    def __init__(self, position: int, waited: float, wait: float, reasons: Mapping[str, str]) -> None:
+        self.position, self.waited, self.wait = position, waited, wait
+        self.reasons = dict(reasons)
+        super().__init__(
+            f"All nodes are busy or full: number {position} in the line, waited {waited:.0f} of {wait:g} s"
+            + "".join(f"\n  {node}: {why}" for node, why in self.reasons.items())
+        )
 
 
 class StateUnavailable(ImpalaLBError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,19 +16,24 @@ from airflow_provider_impala_lb.core.store_url import StoreUrl, parse_store
 from airflow_provider_impala_lb.errors import ConfigError
 
 # The policies of this version; a name that is not here is an error that lists them.
-Policy = Literal["least_loaded", "round_robin"]
+Policy = Literal["least_loaded", "round_robin", "weighted_random", "power_of_two"]
+MAX_WAIT = 300.0
 AuthMechanism = Literal["NOSASL", "PLAIN", "LDAP", "GSSAPI"]
 
 
-class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A coordinator: where it listens for HiveServer2, how large it is beside the others, where its web page is."""
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """A coordinator: where it listens for HiveServer2, how large it is beside the others, where its web page is.
+
+    :param max_leases: how many scripts it may run at once; None: the cluster's ``max_leases_per_node``.
+    """
 
     host: str
     port: int = DEFAULT_PORT
     weight: float = 1.0
     web: str | None = None
+    max_leases: int | None = None
 
-    @property
+    @cached_property
     def address(self) -> str:
         """``host:port``, the name by which the state, XCom and the command line know the node."""
         return format_address(self.host, self.port)
@@ -59,10 +65,13 @@ class SessionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     krb_host: str | None = None
 
 
-class Config(msgspec.Struct, frozen=True):
+class Config(msgspec.Struct, frozen=True, dict=True):
     """A checked configuration. Made by :func:`load` or :func:`parse`.
 
     :param store: the Redis that keeps the state; None: the lock file does.
+    :param mirror: the Redis that session records are copied to.
+    :param max_leases: how many scripts the cluster may run at once; ``max_leases_per_node`` each node. None: no limit.
+    :param max_wait: seconds to wait for a node while all are full or busy.
     """
 
     nodes: tuple[Node, ...]
@@ -70,15 +79,46 @@ class Config(msgspec.Struct, frozen=True):
     lock_file: str | None = None
     policy: Policy = "least_loaded"
     store: StoreUrl | None = None
+    mirror: StoreUrl | None = None
+    max_leases: int | None = None
+    max_leases_per_node: int | None = None
+    max_wait: float = MAX_WAIT
+    load: LoadConfig | None = None
     session: SessionConfig = SessionConfig()
 
-    @property
+    @cached_property
     def addresses(self) -> tuple[str, ...]:
         return tuple(node.address for node in self.nodes)
 
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Each address's place in the list of nodes."""
+        return {address: place for place, address in enumerate(self.addresses)}
+
+    @cached_property
+    def capped(self) -> bool:
+        """Whether anything limits how many scripts run at once."""
+        return self.max_leases is not None or any(self.cap(node) is not None for node in self.nodes)
+
+    @cached_property
+    def without_limits(self) -> Config:
+        """The same without ``max_leases``."""
+        nodes = tuple(msgspec.structs.replace(node, max_leases=None) for node in self.nodes)
+        return msgspec.structs.replace(self, nodes=nodes, max_leases=None, max_leases_per_node=None)
+
+    @cached_property
+    def report_seconds(self) -> float:
+        """How long a report is good for: three times ``load.refresh``; 0 without ``load``."""
+        return 3 * self.load.refresh if self.load else 0.0
+
+    def cap(self, node: Node) -> int | None:
+        """How many scripts may run on this node at once; None: no limit."""
+        return self.max_leases_per_node if node.max_leases is None else node.max_leases
+
     def node(self, address: str) -> Node | None:
         """The node of this ``host:port``, or None if the configuration does not list it."""
-        return next((node for node in self.nodes if node.address == address), None)
+        place = self.order.get(address)
+        return None if place is None else self.nodes[place]
 
 
 class _NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,6 +128,7 @@ class _NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
     port: int | None = None
     weight: float = 1.0
     web: str | None = None
+    max_leases: int | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -100,6 +141,10 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     port: int = DEFAULT_PORT
     policy: Policy = "least_loaded"
     store: str = "file"
+    mirror: str | None = None
+    max_leases: int | None = None
+    max_leases_per_node: int | None = None
+    max_wait: float = MAX_WAIT
     session: SessionConfig = SessionConfig()
 
 
@@ -129,17 +174,25 @@ def parse(raw: Any, *, source: str = "config") -> Config:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {_explain(str(error), raw)}") from None
     nodes = tuple(_node(source, index, item, entry.port) for index, item in enumerate(entry.nodes))
-    try:
-        store = parse_store(entry.store)
-    except ValueError as error:
-        raise ConfigError(f"{source}: store: (value not shown) {error}") from None
-    _cross_check(source, entry, nodes, store)
+    store = _store(source, "store", entry.store)
+    mirror = _store(source, "mirror", entry.mirror) if entry.mirror else None
+    _cross_check(source, entry, nodes, store or mirror)
+    if len(nodes) > 1 and entry.lock_file is None and store is None:
+        raise ConfigError(
+            f"{source}: lock_file: is missing; {len(nodes)} nodes are balanced only if all workers share a state. "
+            "Name a file in a directory that every host mounts (a default in /tmp would be shared by nobody), or a "
+            "shared store instead (store: redis://host)"
+        )
     return Config(
         nodes=nodes,
         name=entry.name,
         lock_file=entry.lock_file,
         policy=entry.policy,
         store=store,
+        mirror=mirror,
+        max_leases=entry.max_leases,
+        max_leases_per_node=entry.max_leases_per_node,
+        max_wait=entry.max_wait,
         session=entry.session,
     )
 
@@ -157,17 +210,26 @@ def _cross_check(source: str, entry: _File, nodes: tuple[Node, ...], store: Stor
         raise ConfigError(
             f"{source}: name: {entry.name!r} names keys in Redis: it must not be empty, nor hold {{ or }}"
         )
-    if len(nodes) > 1 and entry.lock_file is None and store is None:
-        raise ConfigError(
-            f"{source}: lock_file: is missing; {len(nodes)} nodes are balanced only if all workers share a state. "
-            "Name a file in a directory that every host mounts (a default in /tmp would be shared by nobody), or a "
-            "shared store instead (store: redis://host)"
-        )
+    for key in ("max_leases", "max_leases_per_node"):
+        if (limit := getattr(entry, key)) is not None and limit < 1:
+            raise ConfigError(f"{source}: {key}: must be at least 1, is {limit}; leave it out for no limit")
+    if not 0 <= entry.max_wait < float("inf"):
+        raise ConfigError(f"{source}: max_wait: must be 0 seconds or more, is {entry.max_wait}")
     if entry.lock_file is not None and not Path(entry.lock_file).is_absolute():
         raise ConfigError(f"{source}: lock_file: {entry.lock_file!r} must be an absolute path, the same on every host")
     for key in ("open_timeout", "rpc_timeout", "reconnect_timeout"):
         if getattr(entry.session, key) <= 0:
             raise ConfigError(f"{source}: session.{key}: must be above 0 seconds, is {getattr(entry.session, key)}")
+
+
+def _store(source: str, key: str, text: str) -> StoreUrl | None:
+    try:
+        store = parse_store(text)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {key}: (value not shown) {error}") from None
+    if store is None and key == "mirror":
+        raise ConfigError(f"{source}: mirror: is a Redis URL, as store can be, or is left out")
+    return store
 
 
 def _node(source: str, index: int, item: str | _NodeEntry, default_port: int) -> Node:
@@ -182,7 +244,9 @@ def _node(source: str, index: int, item: str | _NodeEntry, default_port: int) ->
         raise ConfigError(f"{where}.port: {port} is not between 1 and 65535")
     if not 0 < item.weight < float("inf"):
         raise ConfigError(f"{where}.weight: {item.weight} must be above 0")
-    return Node(host=host, port=port, weight=item.weight, web=item.web)
+    if item.max_leases is not None and item.max_leases < 1:
+        raise ConfigError(f"{where}.max_leases: must be at least 1, is {item.max_leases}; to take it out, drain it")
+    return Node(host=host, port=port, weight=item.weight, web=item.web, max_leases=item.max_leases)
 
 
 def _explain(message: str, raw: Any) -> str:
@@ -200,7 +264,7 @@ def _explain(message: str, raw: Any) -> str:
     missing = re.search(r"missing required field `(.+?)`", problem)
     if missing:
         return f"{path + '.' if path else ''}{missing[1]}: is missing"
-    shown = "(value not shown)" if re.search(r"password|secret|token|store", path) else repr(_at(raw, path))
+    shown = "(value not shown)" if re.search(r"password|secret|token|store|mirror", path) else repr(_at(raw, path))
     allowed_values = {"policy": Policy, "session.auth_mechanism": AuthMechanism}.get(path)
     if allowed_values is not None:
         return f"{path}: {shown} is not one of {', '.join(get_args(allowed_values))}"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from logging import getLogger
+
+import msgspec
 
 from airflow_provider_impala_lb.core.state import LEASE_SECONDS, RENEW_SECONDS, Lease, State
 from airflow_provider_impala_lb.core.store import Store
@@ -19,41 +22,67 @@ NOTE_SECONDS = 5.0
 the lock of a slow NAS busy with nothing else."""
 
 
-class Keeper:
-    """Renews this process's leases until they are released. The thread runs only while there are any."""
+class _Held(msgspec.Struct):
+    """A lease of this process, and whom to tell what becomes of its node."""
 
-    def __init__(self, store: Store) -> None:
+    lease: Lease
+    on_move: Callable[[str], None] | None
+    on_overload: Callable[[str], None] | None
+
+
+class Keeper:
+    """Renews this process's leases until they are released. The thread runs only while there are any.
+
+    :param note_host: says in the state that this host is there; called with each renewal.
+    :param refresh: called from the thread about every ``refresh_seconds``; gives a recent state, or None. By it the
+        nodes' load is asked for while scripts run and nothing is picked.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        note_host: Callable[[State, float], object],
+        refresh: Callable[[], State | None] | None = None,
+        refresh_seconds: float | None = None,
+    ) -> None:
         self._store = store
-        self._leases: dict[str, Lease] = {}
+        self._note_host = note_host
+        self._refresh, self._refresh_seconds = refresh, refresh_seconds or RENEW_SECONDS
+        self._held: dict[str, _Held] = {}
         self._mutex = threading.Lock()
         self._wake = threading.Event()
         self._noted = False
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
-    def add(self, lease: Lease) -> None:
+    def add(
+        self,
+        lease: Lease,
+        on_move: Callable[[str], None] | None = None,
+        on_overload: Callable[[str], None] | None = None,
+    ) -> None:
         """Renew this lease from now on."""
         with self._mutex:
             if self._pid != os.getpid():  # a fork: the parent renews its own, and its thread is not here
-                self._leases, self._thread, self._pid = {}, None, os.getpid()
-            self._leases[lease.id] = lease
+                self._held, self._thread, self._pid = {}, None, os.getpid()
+            self._held[lease.id] = _Held(lease, on_move, on_overload)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="impala-lb-leases", daemon=True)
                 self._thread.start()
 
     def holds(self, lease_id: str) -> bool:
         """Whether this process (not the one it was forked from) renews the lease."""
-        return self._pid == os.getpid() and lease_id in self._leases
+        return self._pid == os.getpid() and lease_id in self._held
 
     def note(self, lease_id: str, *, session: str | None = None, query: str | None = None) -> None:
         """Keep the ids of what runs under the lease. A session's is written at once, since whoever has to clean up
         needs it; a query's after some seconds (`NOTE_SECONDS`), however many there were meanwhile."""
         with self._mutex:
-            lease = self._leases.get(lease_id)
-            if lease is None:
+            held = self._held.get(lease_id)
+            if held is None:
                 return
-            lease.session = session or lease.session
-            lease.query = query or lease.query
+            held.lease.session = session or held.lease.session
+            held.lease.query = query or held.lease.query
             self._noted = session is None
         if session is None:
             self._wake.set()
@@ -64,49 +93,84 @@ class Keeper:
     def drop(self, lease_id: str) -> None:
         """End the lease, here and in the state. Never raises: what cannot be ended now ends by its expiry."""
         with self._mutex:
-            self._leases.pop(lease_id, None)
-        self._wake.set()
+            self._held.pop(lease_id, None)
+            last = not self._held
+        if last:
+            self._wake.set()
         try:
-            self._store.transact(lambda state, now: state.leases.pop(lease_id, None))
+            self._store.transact(lambda state, now: state.end_lease(lease_id) and None)
         except (StateUnavailable, ConfigError) as error:
             log.warning("A lease could not be released now, it ends by itself within %g s: %s", LEASE_SECONDS, error)
 
     def renew(self) -> list[Lease]:
         """Renew all leases in one transaction. Returns those that were gone and had to be put back."""
         with self._mutex:
-            mine = list(self._leases.values())
+            mine = [held.lease for held in self._held.values()]
             self._noted = False
 
         def change(state: State, now: float) -> list[Lease]:
-            gone = [lease for lease in mine if lease.id not in state.leases]
+            self._note_host(state, now)
+            gone = []
             for lease in mine:
+                there = state.end_lease(lease.id)
+                if there is None:
+                    gone.append(lease)
+                else:
+                    lease.move = there.move
                 lease.expires = now + LEASE_SECONDS
-                state.leases[lease.id] = lease
+                state.lease(lease)
             return gone
 
         gone = self._store.transact(change) if mine else []
         # One that was released while it was being renewed would otherwise be back until its expiry.
-        late = [lease.id for lease in mine if lease.id not in self._leases]
+        late = [lease.id for lease in mine if lease.id not in self._held]
         if late:
-            self._store.transact(lambda state, now: [state.leases.pop(id, None) for id in late] and None)
+            self._store.transact(lambda state, now: [state.end_lease(id) for id in late] and None)
+        self._tell_to_move()
         return [lease for lease in gone if lease.id not in late]
+
+    def _tell_to_move(self) -> None:
+        for held in list(self._held.values()):
+            if held.lease.move and held.on_move:
+                tell, held.on_move, held.on_overload = held.on_move, None, None
+                tell(held.lease.move)
+
+    def _look(self) -> None:
+        """Ask for the load if it is due, and tell the scripts here what it means for them."""
+        state = self._refresh() if self._refresh else None
+        if state is None:
+            return
+        for held in list(self._held.values()):
+            found = state.leases.get(held.lease.id)
+            if found is not None and found.move:
+                held.lease.move = found.move
+            node = state.nodes.get(held.lease.node)
+            if node and node.brief and node.brief.level == "overloaded" and held.on_overload and not held.on_move:
+                tell, held.on_overload = held.on_overload, None
+                tell(f"headroom {node.brief.headroom:.2f}")
+        self._tell_to_move()
 
     def _run(self) -> None:
         unreachable = False
-        due = time.monotonic() + RENEW_SECONDS
+        renew_at = time.monotonic() + RENEW_SECONDS
+        look_at = time.monotonic() + self._refresh_seconds
         while True:
-            self._wake.wait(max(0.0, due - time.monotonic()))
+            self._wake.wait(max(0.0, min(renew_at, look_at) - time.monotonic()))
             self._wake.clear()
             with self._mutex:
-                if not self._leases:
+                if not self._held:
                     self._thread = None
                     return
                 noted = self._noted
             if noted:
                 time.sleep(NOTE_SECONDS)  # more notes may come: one transaction for all of them
-            elif time.monotonic() < due:
-                continue
             try:
+                if time.monotonic() >= look_at:
+                    look_at = time.monotonic() + self._refresh_seconds
+                    self._look()
+                if not noted and time.monotonic() < renew_at:
+                    continue
+                renew_at = time.monotonic() + RENEW_SECONDS
                 for lease in self.renew():
                     log.warning(
                         "The lease of %s on %s was gone from the shared state (reset, or out of reach for %g s); "
@@ -120,4 +184,3 @@ class Keeper:
                 if not unreachable:
                     log.warning("Leases cannot be renewed for now, the scripts go on: %s", error)
                 unreachable = True
-            due = time.monotonic() + RENEW_SECONDS

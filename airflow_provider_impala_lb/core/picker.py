@@ -1,4 +1,4 @@
-"""The balancer's order of work: one transaction for each pick."""
+"""The balancer for its users: one transaction for each pick, and what happens around it."""
 
 from __future__ import annotations
 
@@ -9,112 +9,38 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from logging import getLogger
-from types import TracebackType
 from typing import Any
 
-import msgspec
-
+from airflow_provider_impala_lb.core import line
 from airflow_provider_impala_lb.core.address import parse_address
-from airflow_provider_impala_lb.core.admission import admit
+from airflow_provider_impala_lb.core.admission import LeftOut
 from airflow_provider_impala_lb.core.config import Config, Node
-from airflow_provider_impala_lb.core.health import begin_trial, note_failure, note_success
 from airflow_provider_impala_lb.core.holder import is_dead, this_process
+from airflow_provider_impala_lb.core.hosts import may_expire, note_host
 from airflow_provider_impala_lb.core.lease import Keeper
-from airflow_provider_impala_lb.core.policy import choose
-from airflow_provider_impala_lb.core.state import (
-    AVOID_SECONDS,
-    LEASE_SECONDS,
-    SESSION_SECONDS,
-    Avoid,
-    Cause,
-    HostNote,
-    Lease,
-    SessionRecord,
-    State,
-    count_unleased,
-    reap,
-)
+from airflow_provider_impala_lb.core.pick import Pick
+from airflow_provider_impala_lb.core.placement import Placed, Request, Wait, place
+from airflow_provider_impala_lb.core.reap import reap
+from airflow_provider_impala_lb.core.reports import Reports
+from airflow_provider_impala_lb.core.sessions import Sessions
+from airflow_provider_impala_lb.core.state import LEASE_SECONDS, Head, Lease, State, Ticket
 from airflow_provider_impala_lb.core.status import describe
 from airflow_provider_impala_lb.core.store import Store
-from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+from airflow_provider_impala_lb.errors import ConfigError, MustWait, NoNodeAvailable, StateUnavailable
+
+__all__ = ["Pick", "Picker"]
 
 log = getLogger(__name__)
 
 _LOOK_FOR_DEAD_EVERY = 1.0
-_HOST_NOTE_SECONDS = 600.0
 
 
-class Placed(msgspec.Struct):
-    """What one transaction decided. ``trial``: this pick tries a node for the whole fleet."""
+class _LookFirst(Exception):
+    """Nobody on this host has looked for leases of dead processes lately: to be done outside the transaction."""
 
-    node: str
-    why: str
-    left_out: dict[str, str]
-    trial: bool = False
-
-
-class Pick:
-    """A chosen node. With a lease, it weighs on the node until the ``with`` block (or :meth:`release`) ends.
-
-    :ivar node: the node's name in the state and on the command line, ``host:port``.
-    :ivar host: where to connect, ``host:port``.
-    :ivar why: what spoke for this node, and which were left out for what.
-    :ivar lease: the lease's id, or None for a pick without one.
-    :ivar left_out: why each node that was not considered was not, by ``host:port``.
-    """
-
-    def __init__(self, placed: Placed, picker: Picker | None = None, lease: str | None = None, owner: str = "") -> None:
-        self.node = self.host = placed.node
-        self.why = placed.why
-        self.left_out = placed.left_out
-        self.lease = lease
-        self._trial = placed.trial
-        self._picker, self._owner = picker, owner
-
-    def note(self, *, session: str | None = None, query: str | None = None) -> None:
-        """Keep the ids of the session and of the running query with the lease, for whoever has to clean up."""
-        if self._picker and self.lease:
-            self._picker.keeper.note(self.lease, session=session, query=query)
-
-    def accepted(self) -> None:
-        """Say that a session has opened and its first statement was accepted. Ends the node's trial, if this was it."""
-        if self._picker and self.lease and self._trial:
-            self._trial, token = False, self.lease
-            self._picker.tell(self.node, lambda state, now: note_success(state.node(self.node), token))
-
-    def refused(self, cause: Cause, why: str) -> None:
-        """Say that the node did not take the work: ``"failure"``, ``"overload"`` or ``"shutdown"``."""
-        if self._picker and self.lease:
-            token = self.lease
-            self._picker.tell(self.node, lambda state, now: note_failure(state.node(self.node), now, cause, why, token))
-
-    def failed(self) -> None:
-        """Say that the work failed here: the same owner's next pick goes elsewhere, if there is another node."""
-        if self._picker and self._owner:
-            owner = self._owner
-            self._picker.tell(
-                self.node,
-                lambda state, now: state.avoid.update({owner: Avoid(node=self.node, expires=now + AVOID_SECONDS)}),
-            )
-
-    def release(self) -> None:
-        """End the lease; a second call does nothing. In a forked child it does nothing: the lease is the parent's."""
-        if self._picker and self.lease and self._picker.keeper.holds(self.lease):
-            self._picker.keeper.drop(self.lease)
-
-    def __enter__(self) -> Pick:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
-
-    def __repr__(self) -> str:
-        return f"<Pick {self.node}: {self.why}>"
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self.state = state
 
 
 class Picker:
@@ -123,18 +49,24 @@ class Picker:
     If the store cannot be reached, it picks by the last copy it read, else at random, and says so once: the balancer
     must never be why work fails.
 
-    :param rng: for the picks without a store.
+    :param rng: for the policies that draw by lot, and for the picks without a store.
     """
 
     def __init__(self, config: Config, store: Store, rng: random.Random | None = None) -> None:
         self.config = config
         self.store = store
         self._rng = rng or random.Random()
-        self.keeper = Keeper(store)
-        self._host = os.uname().nodename
+        self.host = os.uname().nodename
+        self.reports = Reports(config, store)
+        self.sessions = Sessions(store)
+        self.keeper = Keeper(
+            store,
+            lambda state, now: self._note_host(state, now, None),
+            self.reports.round_if_due if config.load else None,
+            config.load.refresh if config.load else None,
+        )
         self._nodes_digest = hashlib.sha256(" ".join(config.addresses).encode()).hexdigest()[:16]
         self._copy: State | None = None
-        self._looked = float("-inf")
         self._said: set[str] = set()
 
     def get_host(self) -> str:
@@ -148,8 +80,13 @@ class Picker:
         prefer: str | None = None,
         exclude: Collection[str] | Mapping[str, str] = (),
     ) -> Pick:
-        """One pick without a lease; it weighs on its node for 30 s. Parameters and errors as :meth:`acquire`."""
-        return self._pick(None, session_key, prefer, exclude)
+        """One pick without a lease; it weighs on its node until a report covers it, or 30 s. It never waits, and
+        ``max_leases`` does not bind it, since nobody could say when it ends. Parameters and errors as :meth:`acquire`.
+        """
+        request = self._request(None, session_key, prefer, exclude)
+        placed = self._try(request)
+        assert isinstance(placed, Placed)
+        return Pick(placed, self, session_key=session_key)
 
     def acquire(
         self,
@@ -157,34 +94,88 @@ class Picker:
         session_key: str | None = None,
         prefer: str | None = None,
         exclude: Collection[str] | Mapping[str, str] = (),
+        *,
+        wait: float | None = None,
+        ticket: str | None = None,
+        asks_again: float | None = None,
+        on_move: Callable[[str], None] | None = None,
+        on_overload: Callable[[str], None] | None = None,
     ) -> Pick:
         """A pick with a lease, renewed until it is released. Use it in a ``with`` block.
 
+        While every node is busy or full it waits, first come first served among all workers of all hosts.
+
         :param owner: who asks, e.g. ``dag/run/task``; shown by status.
         :param session_key: picks with the same key stay on one node.
-        :param prefer: a node (``host:port``) to keep if it is not excluded.
+        :param prefer: a node (``host:port``) to keep if it may take work.
         :param exclude: nodes not to pick; a mapping gives each one's reason, for ``why`` and errors.
-        :raises NoNodeAvailable: every node is excluded or drained.
+        :param wait: seconds to wait at most, since the ticket was drawn; default ``max_wait``. Then a busy node is
+            taken, the one with the most headroom; a full one never is.
+        :param ticket: the name of one's place in the line, for who comes back to it, maybe as another process.
+        :param asks_again: with ``ticket``: do not wait here; the place is kept for a caller who asks again after this
+            many seconds.
+        :param on_move: called from another thread with the reason when the node is overloaded and the work shall go
+            elsewhere. None: the work cannot be moved.
+        :param on_overload: called once from another thread when the node is overloaded and the work stays.
+        :raises NoNodeAvailable: every node is excluded, drained or full; the message says how many, and why each.
+        :raises MustWait: with ``asks_again``: come back later.
         :raises ConfigError: ``prefer`` is not a node of this configuration, or the store belongs to another cluster.
         """
-        lease = Lease(
-            id=uuid.uuid4().hex,
-            node="",
+        lease = self._lease(owner)
+        lease.movable = on_move is not None
+        request = self._request(lease, session_key, prefer, exclude)
+        request.ticket = Ticket(
+            id=ticket or lease.id,
             owner=owner,
-            expires=0.0,
-            taken=0.0,
-            host=self._host,
-            holder=this_process(),
+            host=self.host,
+            since=0.0,
+            until=0.0,
+            again=asks_again or 0.0,
+            holder=lease.holder if asks_again is None else None,
         )
-        return self._pick(lease, session_key, prefer, exclude)
+        placed = self._wait_for(request, self.config.max_wait if wait is None else wait, here=asks_again is None)
+        self.keeper.add(lease, on_move, on_overload)
+        return Pick(placed, self, lease=lease.id, owner=owner, session_key=session_key)
+
+    def hold(self, seconds: float, owner: str = "", session_key: str | None = None, wait: float | None = None) -> Pick:
+        """A pick with a lease that nobody renews: it ends after ``seconds``, or by :meth:`release`. For programs that
+        do not go on running here. Errors as :meth:`acquire`."""
+        if not 0 < seconds < float("inf"):
+            raise ConfigError(f"a lease is held for more than 0 seconds, not {seconds:g}")
+        lease = self._lease(owner)
+        lease.holder = None  # the process that asks is gone long before its work ends
+        request = self._request(lease, session_key, None, ())
+        request.lasts = seconds
+        request.ticket = Ticket(
+            id=lease.id, owner=owner, host=self.host, since=0.0, until=0.0, holder=this_process()
+        )
+        placed = self._wait_for(request, self.config.max_wait if wait is None else wait, here=True)
+        return Pick(placed, self, lease=lease.id, owner=owner, session_key=session_key)
+
+    def release(self, lease_id: str) -> bool:
+        """End a lease by its id, whoever holds it. False if there is none: it has expired, or ended before.
+
+        :raises StateUnavailable: it could not be ended now; it ends by its expiry.
+        """
+
+        def change(state: State, now: float) -> bool:
+            self._check_cluster(state)
+            return state.end_lease(lease_id) is not None
+
+        return self.store.transact(change)
+
+    def give_up(self, ticket: str) -> None:
+        """Leave the line. Never raises: a ticket also lapses by itself."""
+        self.tell("the line", lambda state, now: line.leave(state, ticket))
 
     def status(self) -> dict[str, Any]:
-        """The cluster as JSON-ready values: ``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``.
+        """The cluster as JSON-ready values: ``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``, ``waiting``.
 
         :raises StateUnavailable: the store cannot be read.
         """
         state, now = self.store.read()
         self._check_cluster(state)
+        reap(state, now, may_expire=self._may_expire(state, now))
         return describe(self.config, state, now)
 
     def drain(self, node: str) -> None:
@@ -201,7 +192,7 @@ class Picker:
     def _set_drained(self, address: str, drained: bool) -> None:
         def change(state: State, now: float) -> None:
             self._check_cluster(state)
-            state.cluster = self.config.name
+            state.head.cluster = self.config.name
             record = state.node(address)
             record.drained = drained
             if not drained:
@@ -216,43 +207,6 @@ class Picker:
         except (StateUnavailable, ConfigError) as error:
             log.warning("What became of the work on %s could not be noted for the others: %s", node, error)
 
-    def _pick(
-        self,
-        lease: Lease | None,
-        session_key: str | None,
-        prefer: str | None,
-        exclude: Collection[str] | Mapping[str, str],
-    ) -> Pick:
-        excluded = dict(exclude) if isinstance(exclude, Mapping) else dict.fromkeys(exclude, "excluded")
-        if prefer is not None:
-            prefer = self.known(prefer)
-        differs = False
-
-        def change(state: State, now: float) -> tuple[Placed, State]:
-            nonlocal differs
-            self._check_cluster(state)
-            differs = self._note_host(state, now)
-            reap(state, now, dead)
-            return self._place(state, now, lease, session_key, prefer, excluded), state
-
-        try:
-            dead = self._dead_leases()
-            placed, self._copy = self.store.transact(change)
-        except StateUnavailable as error:
-            self._say("unreachable", f"Picking without the shared state, outside any limit: {error}")
-            placed = self._pick_alone(lease, session_key, prefer, excluded)
-        else:
-            self._said.discard("unreachable")
-        if differs:
-            self._say(
-                "differs",
-                f"{self.store.where}: another host balances a different list of nodes; each uses its own",
-            )
-        if lease is None:
-            return Pick(placed)
-        self.keeper.add(lease)
-        return Pick(placed, self, lease.id, lease.owner)
-
     def known(self, address: str) -> str:
         """``address`` in the form of the configuration. :raises ConfigError: it does not list this node."""
         try:
@@ -260,88 +214,163 @@ class Picker:
         except ValueError as error:
             raise ConfigError(f"{error}; nodes of {self.config.name}: {', '.join(self.config.addresses)}") from None
         found = Node(host=host, port=port).address
-        if found not in self.config.addresses:
+        if found not in self.config.order:
             raise ConfigError(
                 f"{address!r} is not a node of {self.config.name}, so nothing is sent to it; "
                 f"its nodes: {', '.join(self.config.addresses)}"
             )
         return found
 
-    def _place(
+    def _lease(self, owner: str) -> Lease:
+        return Lease(
+            id=uuid.uuid4().hex, node="", owner=owner, expires=0.0, taken=0.0, host=self.host, holder=this_process()
+        )
+
+    def _request(
         self,
-        state: State,
-        now: float,
         lease: Lease | None,
         session_key: str | None,
         prefer: str | None,
-        excluded: Mapping[str, str],
-    ) -> Placed:
-        """Steps 2 to 5: keep what should stay, admit, choose, note."""
-        avoid = state.avoid.get(lease.owner) if lease and lease.owner else None
-        admitted = admit(self.config, state, now, excluded, avoid.node if avoid else "")
-        names = {node.address for node in admitted.candidates}
-        record = state.sessions.get(session_key) if session_key else None
-        if prefer is not None and (prefer in names or prefer == (avoid.node if avoid else None)):
-            node, why = prefer, "asked for by name"
-        elif record is not None and record.node in names:
-            node, why = record.node, f"session key {session_key!r} is on it"
-        else:
-            best, scores = choose(self.config.policy, self.config, admitted.candidates, state)
-            node = best.address
-            why = f"{self.config.policy}: {scores[node]}, best of {len(admitted.candidates)}"
-            state.last = node
-        if admitted.anyway:
-            why = f"all others are out, and it is due soonest: {why}"
-        if session_key:
-            state.sessions[session_key] = SessionRecord(node=node, expires=now + SESSION_SECONDS)
-        if admitted.left_out:
-            why += "; left out: " + ", ".join(f"{name} ({reason})" for name, reason in admitted.left_out.items())
-        state.node(node).picks += 1
-        token = lease.id if lease else uuid.uuid4().hex
-        trial = begin_trial(state.node(node), now, token, self.config.session.open_timeout)
-        if lease is None:
-            count_unleased(state.node(node), now)
-        else:
-            lease.node, lease.taken, lease.expires = node, now, now + LEASE_SECONDS
-            state.leases[lease.id] = lease
-        return Placed(node, why + (" (on trial)" if trial else ""), admitted.left_out, trial)
+        exclude: Collection[str] | Mapping[str, str],
+    ) -> Request:
+        return Request(
+            token=lease.id if lease else uuid.uuid4().hex,
+            lease=lease,
+            session_key=session_key,
+            prefer=None if prefer is None else self.known(prefer),
+            excluded=dict(exclude) if isinstance(exclude, Mapping) else dict.fromkeys(exclude, "excluded"),
+        )
 
-    def _pick_alone(
-        self, lease: Lease | None, session_key: str | None, prefer: str | None, excluded: Mapping[str, str]
-    ) -> Placed:
+    def _wait_for(self, request: Request, wait: float, *, here: bool) -> Placed:
+        """Try until a node is free; after ``wait`` seconds take a busy one, or raise."""
+        start = time.monotonic()
+        request.patient = wait > 0
+        said = False
+        assert request.ticket is not None
+        try:
+            while True:
+                placed = self._try(request)
+                if isinstance(placed, Placed):
+                    return placed
+                if placed.waited >= wait:
+                    request.patient = False
+                elif not here:
+                    raise MustWait(placed.position, placed.waited, wait, _words(placed.left_out))
+                else:
+                    if not said:
+                        self._say_waiting(placed, wait)
+                        said = True
+                    time.sleep(min(placed.pause * self._rng.uniform(0.7, 1.0), max(0.01, wait - placed.waited)))
+        except MustWait:
+            raise
+        except BaseException as error:
+            self._leave_line(request.ticket.id)
+            if isinstance(error, NoNodeAvailable) and said:
+                waited = time.monotonic() - start
+                raise NoNodeAvailable(f"{error.summary}; waited {waited:.0f} s", error.reasons) from None
+            raise
+
+    def _say_waiting(self, placed: Wait, wait: float) -> None:
+        log.info(
+            "All %d nodes of %s are busy or full: waiting up to %g s, as number %d in the line (%s)",
+            len(self.config.nodes),
+            self.config.name,
+            wait,
+            placed.position,
+            ", ".join(f"{address}: {why}" for address, why in _words(placed.left_out).items()),
+        )
+
+    def _leave_line(self, ticket: str) -> None:
+        state = self._copy
+        if state is not None and any(each.id == ticket for each in state.head.waiting):
+            self.give_up(ticket)
+
+    def _try(self, request: Request) -> Placed | Wait:
+        """One transaction."""
+        differs = False
+        dead: frozenset[str] | None = None
+
+        def change(state: State, now: float) -> tuple[Placed | Wait, State]:
+            nonlocal differs
+            self._check_cluster(state)
+            differs = self._note_host(state, now, self._nodes_digest)
+            note = state.hosts[self.host]
+            if dead is None and (state.leases.place.count or state.head.waiting):
+                if now - note.looked >= _LOOK_FOR_DEAD_EVERY or now < note.looked:
+                    raise _LookFirst(_loaded(state))
+            elif dead is not None:
+                note.looked = now
+            reap(state, now, dead or frozenset(), self._may_expire(state, now))
+            return place(self.config, state, now, request, self._rng), state
+
+        if request.session_key:
+            request.known = self.sessions.elsewhere(request.session_key, self._copy)
+        try:
+            try:
+                placed, self._copy = self.store.transact(change)
+            except _LookFirst as first:
+                dead = _dead(first.state)
+                placed, self._copy = self.store.transact(change)
+        except StateUnavailable as error:
+            self._say("unreachable", f"Picking without the shared state, outside any limit: {error}")
+            return self._pick_alone(request)
+        self._said.discard("unreachable")
+        if differs:
+            self._say(
+                "differs",
+                f"{self.store.where}: another host balances a different list of nodes; each uses its own",
+            )
+        if isinstance(placed, Placed) and placed.session and request.session_key:
+            self.sessions.copy(request.session_key, placed.session)
+        self.reports.begin_if_due(self._copy)
+        return placed
+
+    def _pick_alone(self, request: Request) -> Placed:
         """Without the store: by the last copy, else at random. The lease reaches the state once that is back."""
         state = self._copy
         if state is None:
             # At random, by giving the turn to a node drawn by lot: a fresh process has no idea of the others' picks.
-            state = State(last=self._rng.choice(self.config.addresses))
-        placed = self._place(state, time.time(), lease, session_key, prefer, excluded)
-        placed.why += "; the shared state was out of reach"
+            state = State(Head(last=self._rng.choice(self.config.addresses)))
+        alone, request.patient = self.config.without_limits, False
+        placed = place(alone, state, time.time(), request, self._rng)
+        assert isinstance(placed, Placed)
+        placed.remarks += ("the shared state was out of reach",)
         return placed
 
     def _check_cluster(self, state: State) -> None:
-        if state.cluster and state.cluster != self.config.name:
+        cluster = state.head.cluster
+        if cluster and cluster != self.config.name:
             raise ConfigError(
-                f"lock_file {self.store.where}: belongs to cluster {state.cluster!r}, and this configuration's name "
+                f"{self.store.where}: belongs to cluster {cluster!r}, and this configuration's name "
                 f"is {self.config.name!r}; each cluster needs a lock file of its own"
             )
 
-    def _note_host(self, state: State, now: float) -> bool:
-        """True if another host said a different node list within the last 10 minutes."""
-        state.cluster = self.config.name
-        state.hosts = {host: note for host, note in state.hosts.items() if now - note.seen < _HOST_NOTE_SECONDS}
-        differs = any(note.nodes != self._nodes_digest for host, note in state.hosts.items() if host != self._host)
-        state.hosts[self._host] = HostNote(nodes=self._nodes_digest, seen=now)
-        return differs
+    def _note_host(self, state: State, now: float, digest: str | None) -> bool:
+        state.head.cluster = self.config.name
+        return note_host(state, now, self.host, digest, one_clock=self.store.one_clock)
 
-    def _dead_leases(self) -> frozenset[str]:
-        """Leases whose process on this host is gone. Looked up outside the transaction, at most once a second."""
-        if time.monotonic() - self._looked < _LOOK_FOR_DEAD_EVERY:
-            return frozenset()
-        self._looked = time.monotonic()
-        state, _ = self.store.read()
-        return frozenset(lease.id for lease in state.leases.values() if is_dead(lease.holder))
+    def _may_expire(self, state: State, now: float) -> Callable[[str], bool] | None:
+        return None if self.store.one_clock else lambda other: may_expire(state, now, self.host, other)
 
     def _say(self, what: str, text: str) -> None:
         if what not in self._said:
             self._said.add(what)
             log.warning("%s", text)
+
+
+def _words(left_out: Mapping[str, LeftOut]) -> dict[str, str]:
+    return {address: left.why for address, left in left_out.items()}
+
+
+def _loaded(state: State) -> State:
+    """The state with its leases read, which cannot be done any more once the transaction is over."""
+    _ = state.leases.text
+    return state
+
+
+def _dead(state: State) -> frozenset[str]:
+    """Leases and tickets whose process on this host is gone."""
+    held = [(lease.id, lease.holder) for _, lease in state.leases.items()]
+    held += [(ticket.id, ticket.holder) for ticket in state.head.waiting]
+    verdicts = {holder: is_dead(holder) for holder in {holder for _, holder in held}}
+    return frozenset(name for name, holder in held if verdicts[holder])

@@ -1,15 +1,21 @@
 """What all workers share: how often each node was picked, and who runs something on it now. JSON, never pickle.
 
-Placement state is soft: lost or unreadable, the balancer starts empty and the next picks and leases heal it.
+Placement state is soft: lost or unreadable, the balancer starts empty and the next picks, reports and leases heal it.
+
+The *head* is small and decoded by every transaction: numbers for each node, hosts, who waits. The *records* (leases,
+session keys, owners' last failures, what the nodes reported) lie behind it and are decoded when one is asked for.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import msgspec
 
-FORMAT = 1
+from airflow_provider_impala_lb.core.records import Place, Records
+
+FORMAT = 2
 """Version of this record. A newer one is refused by name (`decode`), never guessed at."""
 
 LEASE_SECONDS = 120.0
@@ -27,6 +33,8 @@ _BUCKET_SECONDS = 5.0
 
 Cause = Literal["failure", "overload", "shutdown"]
 """Why a node did not take work. Overload is not failure."""
+Level = Literal["ready", "busy", "overloaded"]
+"""What a node's reports say: above T, at or under T (or a share under its floor), at or under H."""
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -44,6 +52,8 @@ class Lease(msgspec.Struct, omit_defaults=True):
     :param expires: by the store's clock, seconds since the epoch.
     :param session: HS2 session id, ``query`` the id of the statement running last: what a later try has to end if
         this one dies. Never the session's secret.
+    :param movable: the script may be interrupted and begun again elsewhere.
+    :param move: why it shall do so now; "" while nobody asks for it.
     """
 
     id: str
@@ -55,6 +65,8 @@ class Lease(msgspec.Struct, omit_defaults=True):
     holder: Holder | None = None
     session: str | None = None
     query: str | None = None
+    movable: bool = False
+    move: str = ""
 
 
 class Out(msgspec.Struct, omit_defaults=True):
@@ -67,23 +79,54 @@ class Out(msgspec.Struct, omit_defaults=True):
     trial_until: float = 0.0
 
 
+class Brief(msgspec.Struct, array_like=True):
+    """What of a node's last report every pick needs. Times by the store's clock.
+
+    :param queries: registered on the node when it was asked, whoever they belong to; -1: it did not say.
+    :param leases: this cluster's leases on it at that time. Leases that leaked are in both, so they cancel out.
+    :param headroom: P, 0 to 1; -1: it reported no share.
+    :param low: the share that was under its floor, or "".
+    :param seen: the level this report alone would mean; a node's level follows when two in a row agree.
+    """
+
+    at: float
+    queries: float
+    leases: int
+    headroom: float
+    level: Level
+    seen: Level
+    low: str = ""
+    quiescing: bool = False
+
+
 class NodeState(msgspec.Struct, omit_defaults=True):
-    """``picks`` counts every pick handed out; ``recent`` the picks without a lease, as [bucket's end, count];
-    ``drained`` is an operator's word; ``failures`` and ``quiet_since``: see core/health.py."""
+    """``picks`` counts every pick handed out; ``leases`` those that live; ``recent`` the picks without a lease, as
+    [bucket's end, count]; ``drained`` is an operator's word; ``failures`` and ``quiet_since``: see core/health.py."""
 
     picks: int = 0
+    leases: int = 0
     recent: list[tuple[float, int]] = []
     drained: bool = False
     failures: int = 0
     quiet_since: float = 0.0
     out: Out | None = None
+    brief: Brief | None = None
 
 
-class SessionRecord(msgspec.Struct):
-    """A session key stays on ``node`` until ``expires``."""
+class SessionRecord(msgspec.Struct, omit_defaults=True):
+    """A session key stays on ``node`` until ``expires``, and its data go wherever it goes.
+
+    :param broken: why it left its last node, until it is placed again (``node`` is that node).
+    :param database: the one in use at the end of the key's last session, ``options`` what was set in it by SET.
+    :param at: when the data were recorded, by the store's clock; of two copies the later one holds.
+    """
 
     node: str
     expires: float
+    broken: str = ""
+    database: str | None = None
+    options: dict[str, str] = {}
+    at: float = 0.0
 
 
 class Avoid(msgspec.Struct):
@@ -93,24 +136,97 @@ class Avoid(msgspec.Struct):
     expires: float
 
 
-class HostNote(msgspec.Struct):
-    """What a host last said: a digest of its node list (lists that differ are worth a warning), and when."""
+class Told(msgspec.Struct, omit_defaults=True):
+    """What a node reported last, whole: free shares (0 to 1) by name, or why it could not be asked.
+
+    :param counters: opaque to the core: what the prober needs to turn the next counters into rates.
+    """
+
+    at: float
+    shares: dict[str, float] = {}
+    queries: float | None = None
+    sessions: int | None = None
+    queued: int | None = None
+    failed: str = ""
+    counters: dict[str, Any] | None = None
+
+
+class HostNote(msgspec.Struct, omit_defaults=True):
+    """What a host last said: a digest of its node list (lists that differ are worth a warning), and when.
+
+    :param looked: when it last looked for leases of processes that are gone.
+    :param watch: where no clock is common: the others' ``seen`` as this host found it, and its own time then.
+    """
 
     nodes: str
     seen: float
+    looked: float = 0.0
+    watch: dict[str, tuple[float, float]] = {}
 
 
-class State(msgspec.Struct, omit_defaults=True):
+class Ticket(msgspec.Struct, omit_defaults=True):
+    """A place in the line of those who wait for a node. First come, first served.
+
+    :param until: the ticket lapses then, unless its owner asks again. :param again: after how many seconds that will
+        be; 0: soon, as its place in the line says.
+    :param exclude: nodes it cannot use. :param only: the one node it waits for; "": any.
+    """
+
+    id: str
+    owner: str
+    host: str
+    since: float
+    until: float
+    again: float = 0.0
+    exclude: list[str] = []
+    only: str = ""
+    holder: Holder | None = None
+
+
+class Claim(msgspec.Struct, array_like=True):
+    """Who asks the nodes for their load at present, for the whole fleet, and until when nobody else does."""
+
+    token: str
+    until: float
+
+
+class Head(msgspec.Struct, omit_defaults=True):
     """``last`` is the node picked last, the point from which round robin goes on."""
 
     format: int = 0  # set by `encode`: a default equal to FORMAT would be left out, and read back as the reader's own
     cluster: str = ""
     last: str = ""
     nodes: dict[str, NodeState] = {}
-    leases: dict[str, Lease] = {}
-    sessions: dict[str, SessionRecord] = {}
     hosts: dict[str, HostNote] = {}
-    avoid: dict[str, Avoid] = {}
+    waiting: list[Ticket] = []
+    probe: Claim | None = None
+    places: list[Place] = []
+
+
+class State:
+    """The head, and the records behind it.
+
+    :param read: gives the bytes of a kind of records (its number, its place) when they are needed.
+    """
+
+    __slots__ = ("avoid", "head", "hosts", "leases", "nodes", "sessions", "told")
+
+    def __init__(self, head: Head | None = None, read: Callable[[int, Place], bytes] | None = None) -> None:
+        self.head = head = head or Head()
+        self.nodes, self.hosts = head.nodes, head.hosts
+        places = head.places
+        while len(places) < len(_DECODERS):
+            places.append(Place())
+        get = read or _nothing
+        self.leases: Records[Lease] = Records(_leases, places[0], lambda: get(0, places[0]))
+        self.sessions: Records[SessionRecord] = Records(_sessions, places[1], lambda: get(1, places[1]))
+        self.avoid: Records[Avoid] = Records(_avoid, places[2], lambda: get(2, places[2]))
+        self.told: Records[Told] = Records(_told, places[3], lambda: get(3, places[3]))
+
+    @property
+    def records(self) -> tuple[Records[Any], ...]:
+        """Every kind, in the order of its number."""
+        return self.leases, self.sessions, self.avoid, self.told
 
     def node(self, address: str) -> NodeState:
         """The record of this node, made when it is first asked for."""
@@ -119,27 +235,86 @@ class State(msgspec.Struct, omit_defaults=True):
             found = self.nodes[address] = NodeState()
         return found
 
+    def lease(self, lease: Lease) -> None:
+        """Note this lease. It must not be there yet."""
+        self.leases.add(lease.id, lease, lease.expires)
+        self.node(lease.node).leases += 1
+
+    def end_lease(self, lease_id: str) -> Lease | None:
+        """Take this lease out, if it is there."""
+        lease = self.leases.drop(lease_id)
+        if lease is not None:
+            self._ended(lease)
+        return lease
+
+    def keep_leases(self, wanted: Callable[[Lease], bool]) -> list[Lease]:
+        """Keep the leases that are wanted; returns the others. Counts all anew, which mends a damaged number."""
+        gone = self.leases.keep(lambda _, lease: lease.expires if wanted(lease) else None)
+        counts: dict[str, int] = {}
+        for _, lease in self.leases.items():
+            counts[lease.node] = counts.get(lease.node, 0) + 1
+        for address, node in self.nodes.items():
+            node.leases = counts.get(address, 0)
+        return gone
+
+    def _ended(self, lease: Lease) -> None:
+        node = self.node(lease.node)
+        node.leases = max(0, node.leases - 1)
+
 
 class NewerState(Exception):
     """The record was written by a newer version of this package."""
 
 
+_leases = msgspec.json.Decoder(Lease)
+_sessions = msgspec.json.Decoder(SessionRecord)
+_avoid = msgspec.json.Decoder(Avoid)
+_told = msgspec.json.Decoder(Told)
+_DECODERS = (_leases, _sessions, _avoid, _told)
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(State)
+_head = msgspec.json.Decoder(Head)
+
+
+def _nothing(number: int, place: Place) -> bytes:
+    return b""
+
+
+def encode_head(state: State) -> bytes:
+    """The head as JSON, marked with this version's format."""
+    state.head.format = FORMAT
+    return _encoder.encode(state.head)
+
+
+def decode_head(record: bytes) -> Head:
+    """:raises NewerState: written by a newer version. :raises msgspec.DecodeError: not a head."""
+    head = _head.decode(record)
+    if head.format > FORMAT:
+        raise NewerState(f"format {head.format}, this version reads up to {FORMAT}")
+    return head
 
 
 def encode(state: State) -> bytes:
-    """The state as JSON, marked with this version's format."""
-    state.format = FORMAT
-    return _encoder.encode(state)
+    """The whole state in one piece, for stores that keep no places: the head, then each kind's lines behind a NUL,
+    which no JSON holds."""
+    parts = []
+    for records in state.records:
+        parts.append(records.text)
+        records.place.length = len(parts[-1])
+    return b"\0".join((encode_head(state), *parts))
 
 
 def decode(record: bytes) -> State:
-    """:raises NewerState: written by a newer version. :raises msgspec.DecodeError: not a state."""
-    state = _decoder.decode(record)
-    if state.format > FORMAT:
-        raise NewerState(f"format {state.format}, this version reads up to {FORMAT}")
-    return state
+    """The inverse of :func:`encode`; reads the formats of older versions too.
+
+    :raises NewerState: written by a newer version. :raises msgspec.DecodeError: not a state.
+    """
+    first, *texts = record.split(b"\0")
+    head = decode_head(first)
+    if head.format == 1:
+        from airflow_provider_impala_lb.core.state_1 import upgraded
+
+        return upgraded(first)
+    return State(head, lambda number, place: texts[number] if number < len(texts) else b"")
 
 
 def count_unleased(node: NodeState, now: float) -> None:
@@ -152,16 +327,6 @@ def count_unleased(node: NodeState, now: float) -> None:
         node.recent.append((end, 1))
 
 
-def reap(state: State, now: float, dead: frozenset[str]) -> list[Lease]:
-    """End the leases that expired or whose holder is ``dead``, and all else that is past its time."""
-    ended = [lease for lease in state.leases.values() if lease.expires <= now or lease.id in dead]
-    for lease in ended:
-        del state.leases[lease.id]
-    for node in state.nodes.values():
-        if node.recent and node.recent[0][0] <= now:
-            node.recent = [(end, count) for end, count in node.recent if end > now]
-    if any(record.expires <= now for record in state.sessions.values()):
-        state.sessions = {key: record for key, record in state.sessions.items() if record.expires > now}
-    if any(entry.expires <= now for entry in state.avoid.values()):
-        state.avoid = {owner: entry for owner, entry in state.avoid.items() if entry.expires > now}
-    return ended
+def forget_unleased(node: NodeState, before: float) -> None:
+    """Picks without a lease that are older than this moment: a report has seen what they started."""
+    node.recent = [(end, count) for end, count in node.recent if end - UNLEASED_SECONDS > before]

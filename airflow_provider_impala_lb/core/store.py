@@ -18,6 +18,11 @@ class Store(Protocol):
         """What to call this store in a message: a path or an address, never with a password."""
         ...
 
+    @property
+    def one_clock(self) -> bool:
+        """Whether ``now`` is the same clock on every host that shares this store."""
+        ...
+
     def transact(self, change: Callable[[State, float], Result]) -> Result:
         """Run ``change(state, now)`` while nobody else does, and keep what it did to ``state``.
 

@@ -1,0 +1,147 @@
+"""Records that most transactions do not touch: kept as lines of bytes, and decoded one by one when one is asked for.
+
+A pick with 200 leases around it needs their number on each node, which stands in the state's head; decoding the leases
+themselves would cost it five times as much as all the rest.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+import msgspec
+
+Record = TypeVar("Record", bound=msgspec.Struct)
+
+_encoder = msgspec.json.Encoder()
+_CRC = 8
+
+
+class Place(msgspec.Struct, array_like=True):
+    """What the head says of its records: how many they are, where a store keeps them, and when to look at them next.
+
+    :ivar due: no record ends before this moment (store's clock).
+    :ivar slot: which of a store's two places holds them; ``length`` bytes of it; ``generation`` grows when the slot
+        changes, so that a reader without the lock can tell whether it was overtaken.
+    """
+
+    count: int = 0
+    due: float = 0.0
+    slot: int = 0
+    length: int = 0
+    generation: int = 0
+
+
+class Records(Generic[Record]):
+    """Keyed records of one kind. Each line: newline, key, tab, checksum, record; keys and records are JSON, which
+    escapes newlines and tabs. A damaged line is passed over: what these records say is soft.
+
+    :param read: gives the bytes of the place, called at most once, and only if a record is asked for.
+    """
+
+    __slots__ = ("_added", "_decoder", "_read", "_text", "place", "rewritten")
+
+    def __init__(self, decoder: msgspec.json.Decoder[Record], place: Place, read: Callable[[], bytes]) -> None:
+        self.place = place
+        self.rewritten = False
+        self._decoder = decoder
+        self._read = read
+        self._text: bytes | None = None
+        self._added = b""
+
+    def __len__(self) -> int:
+        return self.place.count
+
+    @property
+    def text(self) -> bytes:
+        """All lines, as a store keeps them."""
+        if self._text is None:
+            self._text = self._read() + self._added if self.place.length else self._added
+        return self._text
+
+    @property
+    def added(self) -> bytes:
+        """The lines that came behind what was there; only they are new unless :attr:`rewritten`."""
+        return self._added
+
+    def add(self, key: str, record: Record, ends: float) -> None:
+        """A record under a key that is not there yet."""
+        line = _line(key, record)
+        self._added += line
+        if self._text is not None:
+            self._text += line
+        place = self.place
+        place.due = min(place.due, ends) if place.count else ends
+        place.count += 1
+
+    def put(self, key: str, record: Record, ends: float) -> None:
+        """A record under a key, in place of the one that is there."""
+        self.drop(key)
+        self.add(key, record, ends)
+
+    def get(self, key: str) -> Record | None:
+        found = self._find(key)
+        return found[2] if found else None
+
+    def drop(self, key: str) -> Record | None:
+        """Take a record out and return it."""
+        found = self._find(key)
+        if found is None:
+            return None
+        start, end, record = found
+        self._text = self.text[:start] + self.text[end:]
+        self.rewritten = True
+        self.place.count -= 1
+        return record
+
+    def items(self) -> Iterator[tuple[str, Record]]:
+        """All records that are whole."""
+        for line in self.text.split(b"\n")[1:]:
+            key, _, rest = line.partition(b"\t")
+            record = self._decoded(key, rest)
+            if record is not None:
+                yield msgspec.json.decode(key, type=str), record
+
+    def keep(self, wanted: Callable[[str, Record], float | None]) -> list[Record]:
+        """Keep those for which ``wanted`` gives the moment they end at; returns the others. Decodes them all, and so
+        also mends the head's number of them."""
+        gone, lines, due = [], [], float("inf")
+        for key, record in self.items():
+            ends = wanted(key, record)
+            if ends is None:
+                gone.append(record)
+            else:
+                lines.append(_line(key, record))
+                due = min(due, ends)
+        text = b"".join(lines)
+        if text != self._text:
+            self._text, self.rewritten = text, True
+        self.place.count, self.place.due = len(lines), due if lines else 0.0
+        return gone
+
+    def _find(self, key: str) -> tuple[int, int, Record] | None:
+        if not self.place.count:
+            return None
+        text, name = self.text, _encoder.encode(key)
+        start = text.rfind(b"\n" + name + b"\t")  # from the end: the newest are asked for most
+        if start < 0:
+            return None
+        end = text.find(b"\n", start + 1)
+        end = len(text) if end < 0 else end
+        record = self._decoded(name, text[start + len(name) + 2 : end])
+        return None if record is None else (start, end, record)
+
+    def _decoded(self, key: bytes, rest: bytes) -> Record | None:
+        body = rest[_CRC:]
+        try:
+            if int(rest[:_CRC], 16) != zlib.crc32(body, zlib.crc32(key)):
+                return None
+            return self._decoder.decode(body)
+        except (ValueError, msgspec.DecodeError):
+            return None
+
+
+def _line(key: str, record: msgspec.Struct) -> bytes:
+    name, body = _encoder.encode(key), _encoder.encode(record)
+    return b"\n%b\t%08x%b" % (name, zlib.crc32(body, zlib.crc32(name)), body)

@@ -1,0 +1,120 @@
+"""The nodes' reports, and whose turn it is to ask for them: one process for the whole fleet, and no pick waits for it."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from logging import getLogger
+from typing import Any
+
+import msgspec
+
+from airflow_provider_impala_lb.core.config import Config, Node
+from airflow_provider_impala_lb.core.load import Asked, let_go, note_reports
+from airflow_provider_impala_lb.core.report import Sample
+from airflow_provider_impala_lb.core.state import Claim, Level, State
+from airflow_provider_impala_lb.core.store import Store
+from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+
+log = getLogger(__name__)
+
+ROUND_SECONDS = 3.0
+"""A round takes about a second; who has claimed it and says nothing for so long has died."""
+
+
+class Answers(msgspec.Struct):
+    """What the nodes said, by ``host:port``: a sample, or why there is none; and what the next round needs of it."""
+
+    samples: Mapping[str, Sample | str]
+    counters: Mapping[str, dict[str, Any]] = {}
+
+
+Prober = Callable[[Sequence[Node], Mapping[str, dict[str, Any]]], Answers]
+"""Asks these nodes, all at once, in about a second; gets what it left as counters the last time. Never raises."""
+
+
+class Reports:
+    """:ivar prober: how nodes are asked; None: this process does not ask."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._config, self._store = config, store
+        self._busy = threading.Lock()
+        self.prober: Prober | None = None
+
+    def tell(self, node: str, sample: Sample) -> None:
+        """A report that somebody else made. :raises StateUnavailable: it was not noted."""
+
+        def change(state: State, now: float) -> list[tuple[str, Level, Level]]:
+            changes = note_reports(self._config, state, now, Asked(state, now), {node: sample})
+            let_go(self._config, state, now, {node: sample})
+            return changes
+
+        self._say(self._store.transact(change))
+
+    def due(self, state: State, now: float) -> bool:
+        """Whether the nodes should be asked, and nobody does."""
+        claim = state.head.probe
+        if self._config.load is None:
+            return False
+        return claim is None or not claim.until - max(ROUND_SECONDS, self._config.load.refresh) <= now < claim.until
+
+    def begin_if_due(self, state: State | None) -> None:
+        """Start a round in a thread if one is due. Costs nothing else."""
+        if self.prober is None or state is None or self._config.load is None:
+            return
+        note = max((host.seen for host in state.hosts.values()), default=0.0)
+        if self.due(state, note) and not self._busy.locked():
+            threading.Thread(target=self.round_if_due, name="impala-lb-reports", daemon=True).start()
+
+    def round_if_due(self) -> State | None:
+        """Ask all nodes if that is due. Returns a recent state; None if it cannot be read. Never raises."""
+        try:
+            state, now = self._store.read()
+            if self.prober is not None and self.due(state, now):
+                self.round()
+                state, now = self._store.read()
+            return state
+        except (StateUnavailable, ConfigError) as error:
+            log.debug("The nodes' load is not asked for now: %s", error)
+            return None
+
+    def round(self) -> Answers | None:
+        """Ask all nodes and note what they say. None if somebody else is at it.
+
+        :raises StateUnavailable: the shared state is out of reach.
+        """
+        load, prober = self._config.load, self.prober
+        if load is None or prober is None:
+            raise ConfigError("load: is missing in the configuration; the nodes are not asked for their load without")
+        token = uuid.uuid4().hex
+
+        def claim(state: State, now: float) -> tuple[Asked, dict[str, dict[str, Any]]] | None:
+            if not self.due(state, now):
+                return None
+            state.head.probe = Claim(token, now + ROUND_SECONDS)
+            counters = {address: told.counters for address, told in state.told.items() if told.counters}
+            return Asked(state, now), counters
+
+        with self._busy:
+            claimed = self._store.transact(claim)
+            if claimed is None:
+                return None
+            asked, counters = claimed
+            answers = prober(self._config.nodes, counters)
+
+            def note(state: State, now: float) -> list[tuple[str, Level, Level]]:
+                if state.head.probe is not None and state.head.probe.token != token:
+                    return []  # it took too long, and another one has asked since
+                state.head.probe = Claim("", asked.at + load.refresh)
+                changes = note_reports(self._config, state, now, asked, answers.samples, answers.counters)
+                let_go(self._config, state, now, {a: s for a, s in answers.samples.items() if not isinstance(s, str)})
+                return changes
+
+            self._say(self._store.transact(note))
+            return answers
+
+    @staticmethod
+    def _say(changes: list[tuple[str, Level, Level]]) -> None:
+        for node, before, after in changes:
+            log.info("%s is %s now (it was %s)", node, after, before)
