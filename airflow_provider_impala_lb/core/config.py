@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from airflow_provider_impala_lb.core.address import DEFAULT_PORT, format_address, parse_address
+from airflow_provider_impala_lb.core.load_config import LoadConfig, WebAuth, check_url, checked_load, in_clear_text
 from airflow_provider_impala_lb.core.store_url import StoreUrl, parse_store
 from airflow_provider_impala_lb.errors import ConfigError
 
@@ -20,12 +21,19 @@ AuthMechanism = Literal["NOSASL", "PLAIN", "LDAP", "GSSAPI"]
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A coordinator: where it listens for HiveServer2, how large it is beside the others, where its web page is."""
+    """A coordinator: where it listens for HiveServer2, how large it is beside the others, and who tells of its load.
+
+    :param web: URL of its web server, e.g. ``http://host:25000``.
+    :param metrics: URL of its metrics port, which asks for no login (``--metrics_webserver_port``).
+    :param exporter: URL of the host's Prometheus node_exporter, e.g. ``http://host:9100/metrics``.
+    """
 
     host: str
     port: int = DEFAULT_PORT
     weight: float = 1.0
     web: str | None = None
+    metrics: str | None = None
+    exporter: str | None = None
 
     @property
     def address(self) -> str:
@@ -63,6 +71,7 @@ class Config(msgspec.Struct, frozen=True):
     """A checked configuration. Made by :func:`load` or :func:`parse`.
 
     :param store: the Redis that keeps the state; None: the lock file does.
+    :param load: None: nodes are not asked for their load.
     """
 
     nodes: tuple[Node, ...]
@@ -71,6 +80,7 @@ class Config(msgspec.Struct, frozen=True):
     policy: Policy = "least_loaded"
     store: StoreUrl | None = None
     session: SessionConfig = SessionConfig()
+    load: LoadConfig | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -88,6 +98,8 @@ class _NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
     port: int | None = None
     weight: float = 1.0
     web: str | None = None
+    metrics: str | None = None
+    exporter: str | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -101,6 +113,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     policy: Policy = "least_loaded"
     store: str = "file"
     session: SessionConfig = SessionConfig()
+    load: LoadConfig | None = None
 
 
 def load(path: str | Path) -> Config:
@@ -134,6 +147,8 @@ def parse(raw: Any, *, source: str = "config") -> Config:
     except ValueError as error:
         raise ConfigError(f"{source}: store: (value not shown) {error}") from None
     _cross_check(source, entry, nodes, store)
+    load = checked_load(source, entry.load) if entry.load else None
+    _check_web(source, nodes, load)
     return Config(
         nodes=nodes,
         name=entry.name,
@@ -141,6 +156,7 @@ def parse(raw: Any, *, source: str = "config") -> Config:
         policy=entry.policy,
         store=store,
         session=entry.session,
+        load=load,
     )
 
 
@@ -170,6 +186,19 @@ def _cross_check(source: str, entry: _File, nodes: tuple[Node, ...], store: Stor
             raise ConfigError(f"{source}: session.{key}: must be above 0 seconds, is {getattr(entry.session, key)}")
 
 
+def _check_web(source: str, nodes: tuple[Node, ...], load: LoadConfig | None) -> None:
+    for index, node in enumerate(nodes):
+        for key in ("web", "metrics", "exporter"):
+            url = getattr(node, key)
+            if url is not None:
+                check_url(f"{source}: nodes[{index}]", key, url)
+        if load and node.web and in_clear_text(node.web, load.web_auth):
+            raise ConfigError(
+                f"{source}: nodes[{index}].web: {node.web!r} with load.web_auth {load.web_auth} would send the secret "
+                "in clear text; allowed: an https:// URL, or another load.web_auth"
+            )
+
+
 def _node(source: str, index: int, item: str | _NodeEntry, default_port: int) -> Node:
     where = f"{source}: nodes[{index}]"
     if isinstance(item, str):
@@ -182,7 +211,7 @@ def _node(source: str, index: int, item: str | _NodeEntry, default_port: int) ->
         raise ConfigError(f"{where}.port: {port} is not between 1 and 65535")
     if not 0 < item.weight < float("inf"):
         raise ConfigError(f"{where}.weight: {item.weight} must be above 0")
-    return Node(host=host, port=port, weight=item.weight, web=item.web)
+    return Node(host=host, port=port, weight=item.weight, web=item.web, metrics=item.metrics, exporter=item.exporter)
 
 
 def _explain(message: str, raw: Any) -> str:
@@ -192,7 +221,7 @@ def _explain(message: str, raw: Any) -> str:
     unknown = re.search(r"unknown field `(.+?)`", problem)
     if unknown:
         key = unknown[1]
-        owner = {"": _File, "session": SessionConfig}.get(path, _NodeEntry)
+        owner = {"": _File, "session": SessionConfig, "load": LoadConfig}.get(path, _NodeEntry)
         allowed = list(owner.__struct_fields__)
         near = difflib.get_close_matches(key, allowed, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
@@ -201,7 +230,8 @@ def _explain(message: str, raw: Any) -> str:
     if missing:
         return f"{path + '.' if path else ''}{missing[1]}: is missing"
     shown = "(value not shown)" if re.search(r"password|secret|token|store", path) else repr(_at(raw, path))
-    allowed_values = {"policy": Policy, "session.auth_mechanism": AuthMechanism}.get(path)
+    choices = {"policy": Policy, "session.auth_mechanism": AuthMechanism, "load.web_auth": WebAuth}
+    allowed_values = choices.get(path)
     if allowed_values is not None:
         return f"{path}: {shown} is not one of {', '.join(get_args(allowed_values))}"
     return f"{path or 'config'}: {problem[0].lower()}{problem[1:]} ({shown})"
