@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 
 from airflow_provider_impala_lb.core.address import DEFAULT_PORT, format_address, parse_address
+from airflow_provider_impala_lb.core.config_error import explained
+from airflow_provider_impala_lb.core.load_config import LoadConfig, WebAuth, check_url, checked_load, in_clear_text
 from airflow_provider_impala_lb.core.store_url import StoreUrl, parse_store
 from airflow_provider_impala_lb.errors import ConfigError
 
@@ -22,8 +23,11 @@ AuthMechanism = Literal["NOSASL", "PLAIN", "LDAP", "GSSAPI"]
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
-    """A coordinator: where it listens for HiveServer2, how large it is beside the others, where its web page is.
+    """A coordinator: where it listens for HiveServer2, how large it is beside the others, and who tells of its load.
 
+    :param web: URL of its web server, e.g. ``http://host:25000``.
+    :param metrics: URL of its metrics port, which asks for no login (``--metrics_webserver_port``).
+    :param exporter: URL of the host's Prometheus node_exporter, e.g. ``http://host:9100/metrics``.
     :param max_leases: how many scripts it may run at once; None: the cluster's ``max_leases_per_node``.
     """
 
@@ -32,6 +36,8 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     weight: float = 1.0
     web: str | None = None
     max_leases: int | None = None
+    metrics: str | None = None
+    exporter: str | None = None
 
     @cached_property
     def address(self) -> str:
@@ -72,6 +78,7 @@ class Config(msgspec.Struct, frozen=True, dict=True):
     :param mirror: the Redis that session records are copied to.
     :param max_leases: how many scripts the cluster may run at once; ``max_leases_per_node`` each node. None: no limit.
     :param max_wait: seconds to wait for a node while all are full or busy.
+    :param load: None: nodes are not asked for their load.
     """
 
     nodes: tuple[Node, ...]
@@ -129,6 +136,8 @@ class _NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
     weight: float = 1.0
     web: str | None = None
     max_leases: int | None = None
+    metrics: str | None = None
+    exporter: str | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -146,6 +155,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     max_leases_per_node: int | None = None
     max_wait: float = MAX_WAIT
     session: SessionConfig = SessionConfig()
+    load: LoadConfig | None = None
 
 
 def load(path: str | Path) -> Config:
@@ -172,17 +182,15 @@ def parse(raw: Any, *, source: str = "config") -> Config:
     try:
         entry = msgspec.convert(dict(raw), _File)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(str(error), raw)}") from None
+        sections = {"": _File, "session": SessionConfig, "load": LoadConfig}
+        choices = {"policy": Policy, "session.auth_mechanism": AuthMechanism, "load.web_auth": WebAuth}
+        raise ConfigError(f"{source}: {explained(str(error), raw, sections, _NodeEntry, choices)}") from None
     nodes = tuple(_node(source, index, item, entry.port) for index, item in enumerate(entry.nodes))
     store = _store(source, "store", entry.store)
     mirror = _store(source, "mirror", entry.mirror) if entry.mirror else None
-    _cross_check(source, entry, nodes, store or mirror)
-    if len(nodes) > 1 and entry.lock_file is None and store is None:
-        raise ConfigError(
-            f"{source}: lock_file: is missing; {len(nodes)} nodes are balanced only if all workers share a state. "
-            "Name a file in a directory that every host mounts (a default in /tmp would be shared by nobody), or a "
-            "shared store instead (store: redis://host)"
-        )
+    _cross_check(source, entry, nodes, store, mirror)
+    load = checked_load(source, entry.load) if entry.load else None
+    _check_web(source, nodes, load)
     return Config(
         nodes=nodes,
         name=entry.name,
@@ -194,10 +202,13 @@ def parse(raw: Any, *, source: str = "config") -> Config:
         max_leases_per_node=entry.max_leases_per_node,
         max_wait=entry.max_wait,
         session=entry.session,
+        load=load,
     )
 
 
-def _cross_check(source: str, entry: _File, nodes: tuple[Node, ...], store: StoreUrl | None) -> None:
+def _cross_check(
+    source: str, entry: _File, nodes: tuple[Node, ...], store: StoreUrl | None, mirror: StoreUrl | None
+) -> None:
     if not nodes:
         raise ConfigError(f"{source}: nodes: must list at least one coordinator, as host or host:port")
     addresses = [node.address for node in nodes]
@@ -206,9 +217,15 @@ def _cross_check(source: str, entry: _File, nodes: tuple[Node, ...], store: Stor
         raise ConfigError(f"{source}: nodes: {', '.join(twice)} listed more than once; each node may appear once")
     if entry.node_count is not None and entry.node_count != len(nodes):
         raise ConfigError(f"{source}: node_count: is {entry.node_count}, but nodes lists {len(nodes)}")
-    if store and not re.fullmatch(r"[^{}]+", entry.name):
+    if (store or mirror) and not re.fullmatch(r"[^{}]+", entry.name):
         raise ConfigError(
             f"{source}: name: {entry.name!r} names keys in Redis: it must not be empty, nor hold {{ or }}"
+        )
+    if len(nodes) > 1 and entry.lock_file is None and store is None:
+        raise ConfigError(
+            f"{source}: lock_file: is missing; {len(nodes)} nodes are balanced only if all workers share a state. "
+            "Name a file in a directory that every host mounts (a default in /tmp would be shared by nobody), or a "
+            "shared store instead (store: redis://host)"
         )
     for key in ("max_leases", "max_leases_per_node"):
         if (limit := getattr(entry, key)) is not None and limit < 1:
@@ -232,6 +249,19 @@ def _store(source: str, key: str, text: str) -> StoreUrl | None:
     return store
 
 
+def _check_web(source: str, nodes: tuple[Node, ...], load: LoadConfig | None) -> None:
+    for index, node in enumerate(nodes):
+        for key in ("web", "metrics", "exporter"):
+            url = getattr(node, key)
+            if url is not None:
+                check_url(f"{source}: nodes[{index}]", key, url)
+        if load and node.web and in_clear_text(node.web, load.web_auth):
+            raise ConfigError(
+                f"{source}: nodes[{index}].web: {node.web!r} with load.web_auth {load.web_auth} would send the secret "
+                "in clear text; allowed: an https:// URL, or another load.web_auth"
+            )
+
+
 def _node(source: str, index: int, item: str | _NodeEntry, default_port: int) -> Node:
     where = f"{source}: nodes[{index}]"
     if isinstance(item, str):
@@ -246,35 +276,12 @@ def _node(source: str, index: int, item: str | _NodeEntry, default_port: int) ->
         raise ConfigError(f"{where}.weight: {item.weight} must be above 0")
     if item.max_leases is not None and item.max_leases < 1:
         raise ConfigError(f"{where}.max_leases: must be at least 1, is {item.max_leases}; to take it out, drain it")
-    return Node(host=host, port=port, weight=item.weight, web=item.web, max_leases=item.max_leases)
-
-
-def _explain(message: str, raw: Any) -> str:
-    """msgspec's text as key, value and what is allowed. Values of keys that may hold a secret are not shown."""
-    problem, _, place = message.partition(" - at ")
-    path = place.strip("`").removeprefix("$").removeprefix(".")
-    unknown = re.search(r"unknown field `(.+?)`", problem)
-    if unknown:
-        key = unknown[1]
-        owner = {"": _File, "session": SessionConfig}.get(path, _NodeEntry)
-        allowed = list(owner.__struct_fields__)
-        near = difflib.get_close_matches(key, allowed, 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        return f"{path + '.' if path else ''}{key}: unknown key{hint}; allowed: {', '.join(allowed)}"
-    missing = re.search(r"missing required field `(.+?)`", problem)
-    if missing:
-        return f"{path + '.' if path else ''}{missing[1]}: is missing"
-    shown = "(value not shown)" if re.search(r"password|secret|token|store|mirror", path) else repr(_at(raw, path))
-    allowed_values = {"policy": Policy, "session.auth_mechanism": AuthMechanism}.get(path)
-    if allowed_values is not None:
-        return f"{path}: {shown} is not one of {', '.join(get_args(allowed_values))}"
-    return f"{path or 'config'}: {problem[0].lower()}{problem[1:]} ({shown})"
-
-
-def _at(raw: Any, path: str) -> Any:
-    for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
-        try:
-            raw = raw[int(index)] if index else raw[key]
-        except (KeyError, IndexError, TypeError):
-            return "?"
-    return raw
+    return Node(
+        host=host,
+        port=port,
+        weight=item.weight,
+        web=item.web,
+        metrics=item.metrics,
+        exporter=item.exporter,
+        max_leases=item.max_leases,
+    )

@@ -11,15 +11,15 @@ follows its reports when two in a row agree, so that one odd second moves nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.core.state import Brief, Level, NodeState, State, Told, forget_unleased
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.core.config import Config
     from airflow_provider_impala_lb.core.load_config import LoadConfig
-    from airflow_provider_impala_lb.core.report import Sample
+    from airflow_provider_impala_lb.core.report import Reading
 
 _ORDER: tuple[Level, ...] = ("ready", "busy", "overloaded")
 _TOLD_SECONDS = 3600.0
@@ -44,7 +44,7 @@ def under_floor(shares: Mapping[str, float], load: LoadConfig) -> str:
     short = {
         name: share - load.floor_of(name)
         for name, share in shares.items()
-        if load.weights.get(name, 0.0) > 0 and share < load.floor_of(name)
+        if load.weight_of(name) > 0 and share < load.floor_of(name)
     }
     return min(short, key=lambda name: short[name]) if short else ""
 
@@ -81,22 +81,20 @@ def note_reports(
     state: State,
     now: float,
     asked: Asked,
-    samples: Mapping[str, Sample | str],
-    counters: Mapping[str, dict[str, Any]] | None = None,
+    answers: Mapping[str, Reading | str],
 ) -> list[tuple[str, Level, Level]]:
     """Keep what the nodes answered (a text says why one did not). Returns each change of level: node, before, after."""
     load = config.load
     assert load is not None, "reports are noted only with `load` in the configuration"
-    for address, sample in samples.items():
-        told = Told(at=asked.at)
-        if isinstance(sample, str):
-            before = state.told.get(address)
-            told = Told(at=before.at, shares=before.shares, queries=before.queries) if before else told
-            told.failed = sample[:200]
+    for address, said in answers.items():
+        before = state.told.get(address)
+        if isinstance(said, str):
+            told = before or Told(at=asked.at)
+            told.failed = said[:200]
         else:
-            told.shares, told.queries = sample.shares, sample.queries
-            told.sessions, told.queued = sample.sessions, sample.queued
-        told.counters = (counters or {}).get(address)
+            sample = said.sample
+            told = Told(asked.at, sample.shares, sample.queries, sample.sessions, sample.queued)
+            told.missing, told.counters = said.missing, said.counters
         state.told.put(address, told, now + _TOLD_SECONDS)
     ttl = config.report_seconds
     known = {
@@ -106,10 +104,10 @@ def note_reports(
     }
     common = set.intersection(*(set(told.shares) for told in known.values())) if known else set()
     changes = []
-    for address, sample in samples.items():
-        if isinstance(sample, str):
+    for address, said in answers.items():
+        if isinstance(said, str):
             continue
-        node = state.node(address)
+        sample, node = said.sample, state.node(address)
         previous = fresh(node, now, ttl)
         p = headroom(sample.shares, load.weights, common)
         low = under_floor(sample.shares, load)
@@ -133,7 +131,7 @@ def note_reports(
     return changes
 
 
-def let_go(config: Config, state: State, now: float, answered: Mapping[str, Any]) -> None:
+def let_go(config: Config, state: State, now: float, answered: Collection[str]) -> None:
     """What follows at H for nodes that have just reported: their session keys are dropped, and one script that can be
     moved is told to: at most one for each node and report, and none while no node is above T."""
     ttl = config.report_seconds

@@ -6,13 +6,10 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
-from typing import Any
-
-import msgspec
 
 from airflow_provider_impala_lb.core.config import Config, Node
 from airflow_provider_impala_lb.core.load import Asked, let_go, note_reports
-from airflow_provider_impala_lb.core.report import Sample
+from airflow_provider_impala_lb.core.report import Counters, Reading, Sample
 from airflow_provider_impala_lb.core.state import Claim, Level, State
 from airflow_provider_impala_lb.core.store import Store
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
@@ -23,15 +20,9 @@ ROUND_SECONDS = 3.0
 """A round takes about a second; who has claimed it and says nothing for so long has died."""
 
 
-class Answers(msgspec.Struct):
-    """What the nodes said, by ``host:port``: a sample, or why there is none; and what the next round needs of it."""
-
-    samples: Mapping[str, Sample | str]
-    counters: Mapping[str, dict[str, Any]] = {}
-
-
-Prober = Callable[[Sequence[Node], Mapping[str, dict[str, Any]]], Answers]
-"""Asks these nodes, all at once, in about a second; gets what it left as counters the last time. Never raises."""
+Prober = Callable[[Sequence[Node], Mapping[str, Counters]], Mapping[str, Reading | str]]
+"""Asks these nodes, all at once, in about a second; gets the counters of the last time. A text says why one did not
+answer. Never raises."""
 
 
 class Reports:
@@ -46,8 +37,8 @@ class Reports:
         """A report that somebody else made. :raises StateUnavailable: it was not noted."""
 
         def change(state: State, now: float) -> list[tuple[str, Level, Level]]:
-            changes = note_reports(self._config, state, now, Asked(state, now), {node: sample})
-            let_go(self._config, state, now, {node: sample})
+            changes = note_reports(self._config, state, now, Asked(state, now), {node: Reading(sample)})
+            let_go(self._config, state, now, {node})
             return changes
 
         self._say(self._store.transact(change))
@@ -79,7 +70,7 @@ class Reports:
             log.debug("The nodes' load is not asked for now: %s", error)
             return None
 
-    def round(self) -> Answers | None:
+    def round(self) -> Mapping[str, Reading | str] | None:
         """Ask all nodes and note what they say. None if somebody else is at it.
 
         :raises StateUnavailable: the shared state is out of reach.
@@ -89,7 +80,7 @@ class Reports:
             raise ConfigError("load: is missing in the configuration; the nodes are not asked for their load without")
         token = uuid.uuid4().hex
 
-        def claim(state: State, now: float) -> tuple[Asked, dict[str, dict[str, Any]]] | None:
+        def claim(state: State, now: float) -> tuple[Asked, dict[str, Counters]] | None:
             if not self.due(state, now):
                 return None
             state.head.probe = Claim(token, now + ROUND_SECONDS)
@@ -107,8 +98,8 @@ class Reports:
                 if state.head.probe is not None and state.head.probe.token != token:
                     return []  # it took too long, and another one has asked since
                 state.head.probe = Claim("", asked.at + load.refresh)
-                changes = note_reports(self._config, state, now, asked, answers.samples, answers.counters)
-                let_go(self._config, state, now, {a: s for a, s in answers.samples.items() if not isinstance(s, str)})
+                changes = note_reports(self._config, state, now, asked, answers)
+                let_go(self._config, state, now, {name for name, said in answers.items() if isinstance(said, Reading)})
                 return changes
 
             self._say(self._store.transact(note))

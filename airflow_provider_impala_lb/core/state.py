@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from airflow_provider_impala_lb.core.records import Place, Records
+from airflow_provider_impala_lb.core.report import Counters
 
 FORMAT = 2
 """Version of this record. A newer one is refused by name (`decode`), never guessed at."""
@@ -139,7 +140,8 @@ class Avoid(msgspec.Struct):
 class Told(msgspec.Struct, omit_defaults=True):
     """What a node reported last, whole: free shares (0 to 1) by name, or why it could not be asked.
 
-    :param counters: opaque to the core: what the prober needs to turn the next counters into rates.
+    :param failed: why it did not answer the last time; the rest is then older. :param missing: what of it did not.
+    :param counters: what the next probe needs to turn its own into rates.
     """
 
     at: float
@@ -148,7 +150,8 @@ class Told(msgspec.Struct, omit_defaults=True):
     sessions: int | None = None
     queued: int | None = None
     failed: str = ""
-    counters: dict[str, Any] | None = None
+    missing: dict[str, str] = {}
+    counters: Counters | None = None
 
 
 class HostNote(msgspec.Struct, omit_defaults=True):

@@ -38,7 +38,11 @@ session: {auth_mechanism: LDAP, database: dwh, query_options: {MEM_LIMIT: 2g, MT
     [
         ({"nodes": ["a"], "polcy": "x"}, "polcy", "did you mean policy?"),
         ({"nodes": ["a"], "session": {"opentimeout": 1}}, "session.opentimeout", "did you mean open_timeout?"),
-        ({"nodes": [{"host": "a", "wieght": 2}]}, "nodes[0].wieght", "allowed: host, port, weight, web"),
+        (
+            {"nodes": [{"host": "a", "wieght": 2}]},
+            "nodes[0].wieght",
+            "allowed: host, port, weight, web, metrics, exporter",
+        ),
         ({"nodes": ["a"], "policy": "random"}, "policy", "'random' is not one of least_loaded, round_robin"),
         ({"nodes": ["a"], "session": {"auth_mechanism": "X"}}, "session.auth_mechanism", "NOSASL, PLAIN, LDAP, GSSAPI"),
         ({"nodes": ["a"], "port": "x"}, "port", "expected `int`, got `str` ('x')"),
