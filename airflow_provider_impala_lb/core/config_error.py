@@ -15,13 +15,13 @@ _SECRET = re.compile(r"password|secret|token|store|mirror")
 def explained(
     message: str,
     raw: Any,
-    sections: Mapping[str, type[msgspec.Struct]],
+    sections: Mapping[str, Any],
     entry: type[msgspec.Struct],
     choices: Mapping[str, Any],
 ) -> str:
     """msgspec's text in the author's words. Values of keys that may hold a secret are not shown.
 
-    :param sections: what may stand in each section, by its key ("": at the top); ``entry`` in an entry of a list.
+    :param sections: the struct of each section, by its key ("": at the top); ``entry`` that of an entry of a list.
     :param choices: the literal type of each key that has one.
     """
     problem, _, place = message.partition(" - at ")

@@ -146,9 +146,7 @@ class Picker:
         lease.holder = None  # the process that asks is gone long before its work ends
         request = self._request(lease, session_key, None, ())
         request.lasts = seconds
-        request.ticket = Ticket(
-            id=lease.id, owner=owner, host=self.host, since=0.0, until=0.0, holder=this_process()
-        )
+        request.ticket = Ticket(id=lease.id, owner=owner, host=self.host, since=0.0, until=0.0, holder=this_process())
         placed = self._wait_for(request, self.config.max_wait if wait is None else wait, here=True)
         return Pick(placed, self, lease=lease.id, owner=owner, session_key=session_key)
 
@@ -239,6 +237,7 @@ class Picker:
             session_key=session_key,
             prefer=None if prefer is None else self.known(prefer),
             excluded=dict(exclude) if isinstance(exclude, Mapping) else dict.fromkeys(exclude, "excluded"),
+            lasts=LEASE_SECONDS,
         )
 
     def _wait_for(self, request: Request, wait: float, *, here: bool) -> Placed:

@@ -13,7 +13,6 @@ from airflow_provider_impala_lb.core.config import Config, Node
 from airflow_provider_impala_lb.core.health import begin_trial
 from airflow_provider_impala_lb.core.policy import Scores, choose, most_headroom
 from airflow_provider_impala_lb.core.state import (
-    LEASE_SECONDS,
     SESSION_SECONDS,
     Lease,
     SessionRecord,
@@ -45,7 +44,7 @@ class Request(msgspec.Struct):
     excluded: Mapping[str, str] = {}
     patient: bool = False
     ticket: Ticket | None = None
-    lasts: float = LEASE_SECONDS
+    lasts: float = 0.0
     known: SessionRecord | None = None
 
 
@@ -115,9 +114,7 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
         node = want
         reason = "asked for by name" if request.prefer else f"session key {key!r} is on it"
         admitted.left_out.pop(node, None)
-    elif (
-        want is not None and request.patient and want in admitted.left_out and admitted.left_out[want].kind == "full"
-    ):
+    elif want is not None and request.patient and want in admitted.left_out and admitted.left_out[want].kind == "full":
         return _wait(state, now, request, admitted, only=want)
     else:
         if record is not None and not request.prefer:
@@ -133,7 +130,8 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
             if isinstance(found, Wait):
                 return found
             node, reason = found
-    return _note(config, state, now, request, Placed(node, reason, admitted.left_out, scores, remarks=tuple(remarks)), record)
+    placed = Placed(node, reason, admitted.left_out, scores, remarks=tuple(remarks))
+    return _note(config, state, now, request, placed, record)
 
 
 def _with_room(config: Config, state: State, admitted: Admitted, request: Request) -> Sequence[Node]:

@@ -103,6 +103,14 @@ class Records(Generic[Record]):
             if record is not None:
                 yield msgspec.json.decode(key, type=str), record
 
+    def values(self) -> Iterator[Record]:
+        """As :meth:`items`, without the keys."""
+        return (record for _, record in self.items())
+
+    def close(self) -> None:
+        """The bytes cannot be read any more; what was not asked for until now is not there."""
+        self._read = bytes
+
     def keep(self, wanted: Callable[[str, Record], float | None]) -> list[Record]:
         """Keep those for which ``wanted`` gives the moment they end at; returns the others. Decodes them all, and so
         also mends the head's number of them."""

@@ -1,4 +1,4 @@
-"""The nodes' reports, and whose turn it is to ask for them: one process for the whole fleet, and no pick waits for it."""
+"""The nodes' reports, and whose turn it is to ask for them: one process for the whole fleet; no pick waits for it."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ class State:
         """Keep the leases that are wanted; returns the others. Counts all anew, which mends a damaged number."""
         gone = self.leases.keep(lambda _, lease: lease.expires if wanted(lease) else None)
         counts: dict[str, int] = {}
-        for _, lease in self.leases.items():
+        for lease in self.leases.values():
             counts[lease.node] = counts.get(lease.node, 0) + 1
         for address, node in self.nodes.items():
             node.leases = counts.get(address, 0)
@@ -288,14 +288,6 @@ def encode_head(state: State) -> bytes:
     return _encoder.encode(state.head)
 
 
-def decode_head(record: bytes) -> Head:
-    """:raises NewerState: written by a newer version. :raises msgspec.DecodeError: not a head."""
-    head = _head.decode(record)
-    if head.format > FORMAT:
-        raise NewerState(f"format {head.format}, this version reads up to {FORMAT}")
-    return head
-
-
 def encode(state: State) -> bytes:
     """The whole state in one piece, for stores that keep no places: the head, then each kind's lines behind a NUL,
     which no JSON holds."""
@@ -306,18 +298,22 @@ def encode(state: State) -> bytes:
     return b"\0".join((encode_head(state), *parts))
 
 
-def decode(record: bytes) -> State:
-    """The inverse of :func:`encode`; reads the formats of older versions too.
+def decode(record: bytes, read: Callable[[int, Place], bytes] | None = None) -> State:
+    """The inverse of :func:`encode`, or of :func:`encode_head` with the records from ``read``; also of older versions.
 
     :raises NewerState: written by a newer version. :raises msgspec.DecodeError: not a state.
     """
-    first, *texts = record.split(b"\0")
-    head = decode_head(first)
+    texts: list[bytes] = []
+    if read is None:
+        record, *texts = record.split(b"\0")
+    head = _head.decode(record)
+    if head.format > FORMAT:
+        raise NewerState(f"format {head.format}, this version reads up to {FORMAT}")
     if head.format == 1:
         from airflow_provider_impala_lb.core.state_1 import upgraded
 
-        return upgraded(first)
-    return State(head, lambda number, place: texts[number] if number < len(texts) else b"")
+        return upgraded(record)
+    return State(head, read or (lambda number, place: texts[number] if number < len(texts) else b""))
 
 
 def count_unleased(node: NodeState, now: float) -> None:

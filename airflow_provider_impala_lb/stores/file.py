@@ -1,36 +1,27 @@
-"""The state in the lock file itself: one inode for ever, two checksummed slots, read after the lock.
+"""The state in one file that hosts share: locked, read, changed, written, unlocked.
 
-Why so, each measured on ext4, tmpfs and two NFS clients (docs/design.md): a state read before the lock lost 70 % of
-the updates, one replaced by rename 42 to 75 % (NFS caches names). Here the slot of version n+1 is written in place
-beside version n, which stays whole: a writer killed in the middle costs its own update and nothing else. No fsync:
-after a power loss the state may go back some seconds, which the next picks heal.
+Why in the lock file itself, and read after the lock, each measured on ext4, tmpfs and two NFS clients
+(docs/design.md): a state read before the lock lost 70 % of the updates, one replaced by rename 42 to 75 % (NFS caches
+names).
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import zlib
 from collections.abc import Callable
 from logging import getLogger
 
-from airflow_provider_impala_lb.core.state import State, encode
+from airflow_provider_impala_lb.core.state import State
 from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores import filesystem
 from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock
 from airflow_provider_impala_lb.stores.lock import Lock, require_regular, unusable
-from airflow_provider_impala_lb.stores.record import decoded
+from airflow_provider_impala_lb.stores.slots import Slots
 
 log = getLogger(__name__)
 
-MAGIC = b"impala-lb state, slots 1\n"
-HEAD_BYTES = 4096
-SLOT_BYTES = 4 << 20
-"""Room for about 10,000 leases. The file is sparse: only what was written takes space."""
-_FIRST_READ = 4096
 _READ_TRIES = 5
-_RECORD_HEAD = 35  # "%016d %08d %08x\n": version, length, crc32 of the body seeded with the version
 
 
 class FileStore:
@@ -42,20 +33,26 @@ class FileStore:
     def __init__(self, path: str, deadline: float = 5.0) -> None:
         self.where = path
         self._lock = Lock(path, deadline)
+        self._layout = Slots(path)
         self._clock: HostClock | ServerClock | None = None
         self._warned = False
+
+    @property
+    def one_clock(self) -> bool:
+        return True
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
         now = self._now()
         unreadable = False
         try:
             with self._lock.hold() as descriptor:
-                version, record = self._newest(descriptor)
-                state, unreadable = decoded(f"lock_file {self.where}", record)
+                version, state, unreadable = self._layout.load(descriptor)
                 result = change(state, now)
-                self._write(descriptor, version + 1, encode(state))
+                self._layout.save(descriptor, version + 1, state)
         except OSError as error:
             raise StateUnavailable(f"{self.where}: {error.strerror or error}") from error
+        for records in state.records:
+            records.close()
         if unreadable and not self._warned:
             self._warned = True
             log.warning("%s: the state in it was unreadable; it was started anew, and heals by itself", self.where)
@@ -73,8 +70,8 @@ class FileStore:
         try:
             require_regular(self.where, descriptor)
             for _ in range(_READ_TRIES):
-                state, unreadable = decoded(f"lock_file {self.where}", self._newest(descriptor)[1])
-                if not unreadable:  # else, without the lock, two writers may just have passed us by
+                state, again = self._layout.read(descriptor)
+                if not again:
                     break
             return state, now
         except OSError as error:
@@ -104,43 +101,3 @@ class FileStore:
                 )
             self._clock = ServerClock(directory) if magic == filesystem.NFS else HostClock()
         return self._clock.now()
-
-    def _newest(self, descriptor: int) -> tuple[int, bytes | None]:
-        """The newest whole record and its version; (0, b"") for a new file, (0, None) if none can be read."""
-        head = os.pread(descriptor, len(MAGIC), 0)
-        if not head.strip(b"\0"):
-            return 0, b""
-        if head != MAGIC:
-            raise ConfigError(
-                f"lock_file {self.where}: holds something else (it begins with {head[:24]!r}); nothing was "
-                "changed. Name another file, or remove it if it is an old one of yours"
-            )
-        whole = [found for found in (self._slot(descriptor, slot) for slot in (0, 1)) if found]
-        if whole:
-            return max(whole)
-        return 0, None if os.fstat(descriptor).st_size > HEAD_BYTES else b""
-
-    def _slot(self, descriptor: int, slot: int) -> tuple[int, bytes] | None:
-        """Version and body of a slot, or None if it is empty, torn or damaged."""
-        start = HEAD_BYTES + slot * SLOT_BYTES
-        record = os.pread(descriptor, _FIRST_READ, start)
-        try:
-            version, length, crc = int(record[:16]), int(record[17:25]), int(record[26:34], 16)
-        except ValueError:
-            return None
-        missing = _RECORD_HEAD + length - len(record)
-        if missing > 0:
-            record += os.pread(descriptor, missing, start + len(record))
-        body = record[_RECORD_HEAD : _RECORD_HEAD + length]
-        whole = len(body) == length and zlib.crc32(body, version & 0xFFFFFFFF) == crc
-        return (version, body) if whole else None
-
-    def _write(self, descriptor: int, version: int, body: bytes) -> None:
-        record = b"%016d %08d %08x\n" % (version, len(body), zlib.crc32(body, version & 0xFFFFFFFF)) + body
-        if len(record) > SLOT_BYTES:
-            raise OSError(errno.EFBIG, f"the state has outgrown its {SLOT_BYTES >> 20} MiB")
-        if version == 1:
-            os.pwrite(descriptor, MAGIC, 0)
-        if os.pwrite(descriptor, record, HEAD_BYTES + version % 2 * SLOT_BYTES) != len(record):
-            # The cut record fails its checksum, so version n, in the other slot, is still the newest.
-            raise OSError(errno.ENOSPC, "the state was written only in part; is the file system full?")

@@ -17,6 +17,7 @@ class MemoryStore:
     """
 
     where = "memory of this process"
+    one_clock = True
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

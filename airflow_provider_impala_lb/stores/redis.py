@@ -75,6 +75,7 @@ class RedisStore:
     :param deadline: seconds to try, in all.
     """
 
+    one_clock = True  # the server's
     FIRST_PAUSE = 0.0005
     LONGEST_PAUSE = 0.004
     PAUSE_AFTER_FAILURE = 0.1

@@ -41,7 +41,7 @@ session: {auth_mechanism: LDAP, database: dwh, query_options: {MEM_LIMIT: 2g, MT
         (
             {"nodes": [{"host": "a", "wieght": 2}]},
             "nodes[0].wieght",
-            "allowed: host, port, weight, web, metrics, exporter",
+            "allowed: host, port, weight, web, max_leases, metrics, exporter",
         ),
         ({"nodes": ["a"], "policy": "random"}, "policy", "'random' is not one of least_loaded, round_robin"),
         ({"nodes": ["a"], "session": {"auth_mechanism": "X"}}, "session.auth_mechanism", "NOSASL, PLAIN, LDAP, GSSAPI"),

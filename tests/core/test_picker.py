@@ -107,8 +107,7 @@ def test_a_lease_ends_with_its_block_and_every_pick_is_counted(clock):
 def test_a_lease_ends_at_its_expiry_when_nobody_renews_it(clock):
     picker = make(clock, 2)
     lost = picker.acquire("lost")
-    picker.keeper._leases.clear()  # as if its worker were on another host, and gone
-    picker._looked = float("inf")
+    picker.keeper._held.clear()  # as if its worker were on another host, and gone
     clock.now += LEASE_SECONDS - 1
     assert len(picker.status()["leases"]) == 1
     clock.now += 2
@@ -135,7 +134,7 @@ def test_the_lease_of_a_dead_process_of_this_host_is_reaped_at_once(tmp_path):
 def test_a_lease_that_is_gone_is_put_back_on_its_node(clock):
     picker = make(clock, 2)
     pick = picker.acquire("x")
-    picker.store.transact(lambda state, now: state.leases.clear())
+    picker.store.transact(lambda state, now: state.end_lease(pick.lease))
     assert [lease.id for lease in picker.keeper.renew()] == [pick.lease]
     assert picker.status()["leases"][0]["node"] == pick.node
     assert picker.keeper.renew() == []
@@ -209,7 +208,7 @@ def test_another_cluster_in_the_lock_file_is_an_error(clock):
 def test_node_lists_that_differ_between_hosts_are_one_warning(clock, caplog):
     store = MemoryStore(clock)
     other = make(clock, 2, store=store)
-    other._host = "other-host"
+    other.host = "other-host"
     other.get_host()
     picker = make(clock, 3, store=store)
     for _ in range(3):

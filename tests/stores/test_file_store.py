@@ -4,12 +4,13 @@ import zlib
 
 import pytest
 
-from airflow_provider_impala_lb.core.state import State, encode
+from airflow_provider_impala_lb.core.state import Head, Lease, State, encode_head
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
-from airflow_provider_impala_lb.stores import file as module
 from airflow_provider_impala_lb.stores import filesystem
+from airflow_provider_impala_lb.stores import slots as module
 from airflow_provider_impala_lb.stores.clock import ServerClock, server_time
-from airflow_provider_impala_lb.stores.file import HEAD_BYTES, SLOT_BYTES, FileStore
+from airflow_provider_impala_lb.stores.file import FileStore
+from airflow_provider_impala_lb.stores.slots import HEAD_BYTES, HEAD_START, MAGIC
 
 
 @pytest.fixture
@@ -76,9 +77,9 @@ def test_a_torn_write_leaves_the_version_before_it(path, cut):
     store.transact(bump)
     store.transact(bump)
     with open(path, "r+b") as file:  # the slot of version 3, where a writer died in the middle
-        body = encode(State(cluster="c" * 100))
+        body = encode_head(State(Head(cluster="c" * 100)))
         record = b"%016d %08d %08x\n" % (3, len(body), zlib.crc32(body, 3)) + body
-        file.seek(HEAD_BYTES + 3 % 2 * SLOT_BYTES)
+        file.seek(HEAD_START + 3 % 2 * HEAD_BYTES)
         file.write(record[:cut] + b"\0" * (len(record) - len(record[:cut])))
     assert count(store) == 2
     assert store.transact(bump) == 3
@@ -109,7 +110,7 @@ def test_an_unreadable_state_starts_anew_with_one_warning(path, caplog):
     store.transact(bump)
     with open(path, "r+b") as file:
         for slot in (0, 1):
-            file.seek(HEAD_BYTES + slot * SLOT_BYTES + 40)
+            file.seek(HEAD_START + slot * HEAD_BYTES + 40)
             file.write(b"damage")
     assert store.transact(bump) == 1
     assert store.transact(bump) == 2
@@ -121,10 +122,122 @@ def test_a_state_of_a_newer_version_is_refused(path):
     store.transact(bump)
     with open(path, "r+b") as file:
         body = b'{"format":99}'
-        file.seek(HEAD_BYTES)
+        file.seek(HEAD_START)
         file.write(b"%016d %08d %08x\n" % (2, len(body), zlib.crc32(body, 2)) + body)
     with pytest.raises(ConfigError, match=r"newer version .*format 99"):
         store.transact(bump)
+
+
+def test_a_file_of_a_newer_layout_is_refused(path):
+    with open(path, "wb") as file:
+        file.write(b"impala-lb state, slots 9\n")
+    with pytest.raises(ConfigError, match=r"was written by a newer version .*slots 9"):
+        FileStore(path).transact(bump)
+
+
+def test_a_state_of_the_first_format_is_read_and_kept(path):
+    old = (
+        b'{"format":1,"cluster":"c","last":"a:1","nodes":{"a:1":{"picks":7},"b:1":{"picks":6,"drained":true}},'
+        b'"leases":{"x":{"id":"x","node":"a:1","owner":"dag","expires":9e9,"taken":1.0,"host":"h"}},'
+        b'"sessions":{"k":{"node":"b:1","expires":9e9}},"hosts":{"h":{"nodes":"n","seen":1.0}},'
+        b'"avoid":{"dag":{"node":"b:1","expires":9e9}}}'
+    )
+    with open(path, "wb") as file:
+        file.write(MAGIC)
+        file.seek(HEAD_START)
+        file.write(b"%016d %08d %08x\n" % (2, len(old), zlib.crc32(old, 2)) + old)
+    store = FileStore(path)
+    store.transact(lambda state, now: None)
+    state, _ = store.read()
+    assert (state.head.format, state.head.cluster, state.head.last) == (2, "c", "a:1")
+    assert (state.node("a:1").picks, state.node("a:1").leases, state.node("b:1").drained) == (7, 1, True)
+    assert state.leases.get("x").owner == "dag"
+    assert state.sessions.get("k").node == state.avoid.get("dag").node == "b:1"
+
+
+def lease(name):
+    return Lease(id=name, node="a", owner="o", expires=9e9, taken=0.0, host="h")
+
+
+def names(store):
+    return sorted(each.id for each in store.read()[0].leases.values())
+
+
+@pytest.mark.parametrize("last", [lambda state: state.lease(lease("new")), lambda state: state.end_lease("l1")])
+def test_records_of_a_torn_version_do_not_show(path, last):
+    """Version n wrote its records and died in the head: those of version n-1 are as they were."""
+    store = FileStore(path)
+    for index in range(3):
+        store.transact(lambda state, now, index=index: state.lease(lease(f"l{index}")))
+    store.transact(lambda state, now: state.end_lease("l0"))
+    before = names(store)
+    store.transact(lambda state, now: last(state))
+    with open(path, "r+b") as file:
+        versions = []
+        for slot in (0, 1):
+            file.seek(HEAD_START + slot * HEAD_BYTES)
+            versions.append(int(file.read(16)))
+        file.seek(HEAD_START + versions.index(max(versions)) * HEAD_BYTES + 50)
+        file.write(b"torn")
+    assert names(store) == before == ["l1", "l2"]
+    store.transact(lambda state, now: last(state))
+    assert names(store) == (["l1", "l2", "new"] if "new" in names(store) else ["l2"])
+    assert store.read()[0].node("a").leases == len(names(store))
+
+
+def test_a_lease_reads_no_other_lease_and_a_pick_reads_none(path, monkeypatch):
+    store = FileStore(path)
+    store.transact(lambda state, now: [state.lease(lease(f"l{index}")) for index in range(500)])
+    read, sizes = os.pread, []
+
+    def counted(descriptor, length, at):
+        sizes.append(length)
+        return read(descriptor, length, at)
+
+    monkeypatch.setattr(module.os, "pread", counted)
+    store.transact(bump)
+    store.transact(lambda state, now: state.lease(lease("one more")))
+    assert sum(sizes) < 2 * 10_000
+    assert len(names(store)) == 501
+
+
+def test_ten_thousand_leases_are_exact(path):
+    store = FileStore(path)
+    store.transact(lambda state, now: [state.lease(lease(f"l{index}")) for index in range(10_000)])
+    store.transact(lambda state, now: [state.end_lease(f"l{index}") for index in range(0, 10_000, 100)])
+    assert len(names(store)) == 9900 == store.read()[0].node("a").leases
+
+
+def test_a_damaged_lease_costs_itself_alone(path):
+    store = FileStore(path)
+    store.transact(lambda state, now: [state.lease(lease(f"l{index}")) for index in range(3)])
+    text = open(path, "rb").read()
+    at = text.index(b'"id":"l1"')
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(b'"id":"XX"')
+    assert names(store) == ["l0", "l2"]
+    store.transact(lambda state, now: state.keep_leases(lambda each: True))
+    assert store.read()[0].node("a").leases == 2
+
+
+def test_a_reader_that_is_overtaken_reads_again(path, monkeypatch):
+    """Between its head and its records two writers pass, and the second writes where the reader reads."""
+    store, writer = FileStore(path), FileStore(path)
+    for name in ("l0", "l1", "l2"):
+        store.transact(lambda state, now, name=name: state.lease(lease(name)))
+    real, turns = module._records, []
+
+    def overtaken(descriptor, kind, place):
+        if kind == 0 and not turns:
+            turns.append(1)
+            monkeypatch.setattr(module, "_records", real)
+            for name in ("l0", "l1"):
+                writer.transact(lambda state, now, name=name: state.end_lease(name))
+        return real(descriptor, kind, place)
+
+    monkeypatch.setattr(module, "_records", overtaken)
+    assert names(store) == ["l2"] and turns
 
 
 def test_a_large_state_is_exact(path):
@@ -140,7 +253,7 @@ def test_a_large_state_is_exact(path):
 
 
 def test_a_state_that_outgrows_its_slot_fails_and_keeps_what_was(path, monkeypatch):
-    monkeypatch.setattr(module, "SLOT_BYTES", 4096)
+    monkeypatch.setattr(module, "HEAD_BYTES", 4096)
     store = FileStore(path)
     store.transact(bump)
     with pytest.raises(StateUnavailable, match="outgrown"):
