@@ -49,13 +49,12 @@ def admit(config: Config, state: State, now: float, excluded: Mapping[str, str],
     candidates: list[Node] = []
     busy: list[Node] = []
     resting: list[tuple[float, Node]] = []
-    nodes, ttl = state.nodes, config.report_seconds
-    for node in config.nodes:
-        address = node.address
-        record = nodes.get(address)
-        if address in reasons:
+    get, ttl = state.nodes.get, config.report_seconds
+    for node, address in zip(config.nodes, config.addresses, strict=True):
+        record = get(address)
+        if reasons and address in reasons:
             continue
-        if record is None:
+        if record is None or (record.out is None and record.brief is None and not record.drained):
             candidates.append(node)
         elif record.drained:
             reasons[address] = LeftOut("drained", "drained by an operator")

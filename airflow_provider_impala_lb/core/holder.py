@@ -37,8 +37,13 @@ def _start(pid: int) -> int:
 
 def this_process() -> Holder | None:
     """The calling process, or None where there is no /proc: then a lease ends by its expiry alone."""
-    boot, start = _boot(), _start(os.getpid())
-    return Holder(boot=boot, namespace=_namespace(), pid=os.getpid(), start=start) if boot and start else None
+    return _process(os.getpid())
+
+
+@cache
+def _process(pid: int) -> Holder | None:
+    boot, start = _boot(), _start(pid)
+    return Holder(boot=boot, namespace=_namespace(), pid=pid, start=start) if boot and start else None
 
 
 def is_dead(holder: Holder | None) -> bool:

@@ -99,21 +99,18 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
     """
     lease, key = request.lease, request.session_key
     avoided = state.avoid.get(lease.owner) if lease and lease.owner and len(state.avoid) else None
-    avoid = avoided.node if avoided else ""
+    # A node that is asked for by name is not avoided: sticking is worth more.
+    avoid = avoided.node if avoided and avoided.node != request.prefer else ""
     admitted = admit(config, state, now, request.excluded, avoid)
     record = (state.sessions.get(key) or request.known) if key else None
     candidates = _with_room(config, state, admitted, request)
-    names = {node.address for node in candidates}
     remarks: list[str] = []
     scores: Scores | None = None
 
     want = request.prefer or (record.node if record and not record.broken else None)
-    if want is not None and want == request.prefer == avoid and want in admitted.left_out:
-        names |= _avoided_with_room(config, state, request, want)  # asked for by name: sticking is worth more
-    if want is not None and want in names:
+    if want is not None and any(node.address == want for node in candidates):
         node = want
         reason = "asked for by name" if request.prefer else f"session key {key!r} is on it"
-        admitted.left_out.pop(node, None)
     elif want is not None and request.patient and want in admitted.left_out and admitted.left_out[want].kind == "full":
         return _wait(state, now, request, admitted, only=want)
     else:
@@ -148,12 +145,6 @@ def _with_room(config: Config, state: State, admitted: Admitted, request: Reques
         if node.address not in free:
             admitted.left_out[node.address] = LeftOut("full", line.fullness(config, state, node))
     return room
-
-
-def _avoided_with_room(config: Config, state: State, request: Request, address: str) -> set[str]:
-    node = config.node(address)
-    ticket = request.ticket.id if request.ticket else ""
-    return {address} if node and (request.lease is None or line.with_room(config, state, [node], ticket)) else set()
 
 
 def _hard_pressed(
@@ -199,7 +190,8 @@ def _note(
     address, lease, key = placed.node, request.lease, request.session_key
     node = state.node(address)
     node.picks += 1
-    placed.trial = node.out is not None and begin_trial(node, now, request.token, config.session.open_timeout)
+    if node.out is not None:
+        placed.trial = begin_trial(node, now, request.token or "a pick without a lease", config.session.open_timeout)
     if request.ticket is not None and state.head.waiting:
         line.leave(state, request.ticket.id)
     if lease is None:

@@ -25,7 +25,9 @@ def load_of(node: NodeState, now: float, ttl: float) -> float:
 
     :param ttl: seconds a report is good for; 0: there are none.
     """
-    here = node.leases + sum(count for _, count in node.recent) if node.recent else node.leases
+    here = node.leases
+    for _, count in node.recent:
+        here += count
     if ttl:
         brief = fresh(node, now, ttl)
         if brief is not None and brief.queries >= 0:
@@ -69,13 +71,9 @@ def choose(
     drawn = len(candidates)
     if policy == "power_of_two" and drawn > 2:
         candidates = sorted(rng.sample(candidates, 2), key=lambda node: config.order[node.address])
-    best, lowest, scores = candidates[0], float("inf"), []
     turn = in_turn(config, candidates, state.head.last)
-    for node in turn:
-        score = (load_of(nodes.get(node.address, _UNKNOWN), now, ttl) + 1) / node.weight
-        scores.append(score)
-        if score < lowest:
-            best, lowest = node, score
+    scores = [(load_of(nodes.get(node.address, _UNKNOWN), now, ttl) + 1) / node.weight for node in turn]
+    best = turn[scores.index(min(scores))]
     return best, lambda: {node.address: f"score {score:g}" for node, score in zip(turn, scores, strict=True)}
 
 

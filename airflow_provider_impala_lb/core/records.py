@@ -37,13 +37,17 @@ class Records(Generic[Record]):
     """Keyed records of one kind. Each line: newline, key, tab, checksum, record; keys and records are JSON, which
     escapes newlines and tabs. A damaged line is passed over: what these records say is soft.
 
-    :param read: gives the bytes of the place, called at most once, and only if a record is asked for.
+    :param kind: their number among the kinds of records. :param read: gives the bytes of this kind at a place; called
+        at most once, and only if a record is asked for.
     """
 
-    __slots__ = ("_added", "_decoder", "_read", "_text", "place", "rewritten")
+    __slots__ = ("_added", "_decoder", "_kind", "_read", "_text", "place", "rewritten")
 
-    def __init__(self, decoder: msgspec.json.Decoder[Record], place: Place, read: Callable[[], bytes]) -> None:
+    def __init__(
+        self, decoder: msgspec.json.Decoder[Record], kind: int, place: Place, read: Callable[[int, Place], bytes]
+    ) -> None:
         self.place = place
+        self._kind = kind
         self.rewritten = False
         self._decoder = decoder
         self._read = read
@@ -57,7 +61,7 @@ class Records(Generic[Record]):
     def text(self) -> bytes:
         """All lines, as a store keeps them."""
         if self._text is None:
-            self._text = self._read() + self._added if self.place.length else self._added
+            self._text = self._read(self._kind, self.place) + self._added if self.place.length else self._added
         return self._text
 
     @property
@@ -109,7 +113,7 @@ class Records(Generic[Record]):
 
     def close(self) -> None:
         """The bytes cannot be read any more; what was not asked for until now is not there."""
-        self._read = bytes
+        self._read = _gone
 
     def keep(self, wanted: Callable[[str, Record], float | None]) -> list[Record]:
         """Keep those for which ``wanted`` gives the moment they end at; returns the others. Decodes them all, and so
@@ -148,6 +152,10 @@ class Records(Generic[Record]):
             return self._decoder.decode(body)
         except (ValueError, msgspec.DecodeError):
             return None
+
+
+def _gone(kind: int, place: Place) -> bytes:
+    return b""
 
 
 def _line(key: str, record: msgspec.Struct) -> bytes:

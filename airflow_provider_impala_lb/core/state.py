@@ -218,13 +218,13 @@ class State:
         self.head = head = head or Head()
         self.nodes, self.hosts = head.nodes, head.hosts
         places = head.places
-        while len(places) < len(_DECODERS):
-            places.append(Place())
+        if len(places) < _KINDS:
+            places += [Place() for _ in range(_KINDS - len(places))]
         get = read or _nothing
-        self.leases: Records[Lease] = Records(_leases, places[0], lambda: get(0, places[0]))
-        self.sessions: Records[SessionRecord] = Records(_sessions, places[1], lambda: get(1, places[1]))
-        self.avoid: Records[Avoid] = Records(_avoid, places[2], lambda: get(2, places[2]))
-        self.told: Records[Told] = Records(_told, places[3], lambda: get(3, places[3]))
+        self.leases: Records[Lease] = Records(_leases, 0, places[0], get)
+        self.sessions: Records[SessionRecord] = Records(_sessions, 1, places[1], get)
+        self.avoid: Records[Avoid] = Records(_avoid, 2, places[2], get)
+        self.told: Records[Told] = Records(_told, 3, places[3], get)
 
     @property
     def records(self) -> tuple[Records[Any], ...]:
@@ -273,7 +273,7 @@ _leases = msgspec.json.Decoder(Lease)
 _sessions = msgspec.json.Decoder(SessionRecord)
 _avoid = msgspec.json.Decoder(Avoid)
 _told = msgspec.json.Decoder(Told)
-_DECODERS = (_leases, _sessions, _avoid, _told)
+_KINDS = 4
 _encoder = msgspec.json.Encoder()
 _head = msgspec.json.Decoder(Head)
 

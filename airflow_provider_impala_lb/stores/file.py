@@ -45,10 +45,13 @@ class FileStore:
         now = self._now()
         unreadable = False
         try:
-            with self._lock.hold() as descriptor:
+            descriptor = self._lock.acquire()
+            try:
                 version, state, unreadable = self._layout.load(descriptor)
                 result = change(state, now)
                 self._layout.save(descriptor, version + 1, state)
+            finally:
+                self._lock.release(descriptor)
         except OSError as error:
             raise StateUnavailable(f"{self.where}: {error.strerror or error}") from error
         for records in state.records:

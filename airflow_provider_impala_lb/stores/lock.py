@@ -62,7 +62,11 @@ def unusable(path: str, error: OSError) -> ConfigError | StateUnavailable:
 def require_regular(path: str, descriptor: int) -> None:
     """:raises ConfigError: the open file is a pipe, a device or a directory."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise ConfigError(f"{path}: is not a regular file, so it cannot hold the shared state")
+        raise not_regular(path)
+
+
+def not_regular(path: str) -> ConfigError:
+    return ConfigError(f"{path}: is not a regular file, so it cannot hold the shared state")
 
 
 class Lock:
@@ -78,32 +82,36 @@ class Lock:
         self.path = path
         self.deadline = deadline
 
-    @contextmanager
-    def hold(self) -> Iterator[int]:
-        """Open the file, wait for the lock, and yield the descriptor; the lock ends with the block.
+    def acquire(self) -> int:
+        """Open the file, wait for the lock, and return the descriptor, for :meth:`release`.
 
         :raises StateUnavailable: names the file, and how long it was waited for.
         :raises ConfigError: the path is not a regular file.
         """
         start = time.monotonic()
-        descriptor = self._locked(start)
-        try:
-            yield descriptor
-        finally:
-            self._close(descriptor, unlock=True)
-
-    def _locked(self, start: float) -> int:
-        pause = self.FIRST_PAUSE
         while True:
             descriptor = self._open()
             held = False
             try:
-                held = self._wait(descriptor, start, pause)
+                held = self._wait(descriptor, start, self.FIRST_PAUSE)
             finally:
                 if not held:
                     self._close(descriptor, unlock=False)
             if held:
                 return descriptor
+
+    def release(self, descriptor: int) -> None:
+        """Free the lock and close the file."""
+        self._close(descriptor, unlock=True)
+
+    @contextmanager
+    def hold(self) -> Iterator[int]:
+        """:meth:`acquire` and :meth:`release` as a block."""
+        descriptor = self.acquire()
+        try:
+            yield descriptor
+        finally:
+            self.release(descriptor)
 
     def _wait(self, descriptor: int, start: float, pause: float) -> bool:
         """Wait for the lock. False: the file was deleted meanwhile, and has to be opened anew."""
@@ -123,7 +131,10 @@ class Lock:
                 pause = min(pause * 1.5, self.LONGEST_PAUSE)
             except OSError as error:
                 raise StateUnavailable(f"{self.path}: cannot be locked: {error.strerror}") from error
-        return os.fstat(descriptor).st_nlink > 0
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise not_regular(self.path)
+        return found.st_nlink > 0
 
     def _open(self) -> int:
         with _opening:
@@ -132,11 +143,6 @@ class Lock:
             except OSError as error:
                 raise unusable(self.path, error) from error
             _open_files.add(descriptor)
-        try:
-            require_regular(self.path, descriptor)
-        except ConfigError:
-            self._close(descriptor, unlock=False)
-            raise
         return descriptor
 
     def _open_or_make(self) -> int:

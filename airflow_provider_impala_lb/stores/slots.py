@@ -111,31 +111,32 @@ class Slots:
                 f"{self._what}: holds something else (it begins with {magic[:24]!r}); nothing was "
                 "changed. Name another file, or remove it if it is an old one of yours"
             )
-        numbers = [(_version(descriptor, slot), slot) for slot in (0, 1)]
-        for version, slot in sorted(numbers, reverse=True):  # the other one is read only if the newer is torn
-            if version and (body := _head(descriptor, slot)) is not None:
-                return version, body
+        firsts = [os.pread(descriptor, _FIRST_READ, HEAD_START + slot * HEAD_BYTES) for slot in (0, 1)]
+        versions = [_version(first) for first in firsts]
+        newer = int(versions[1] > versions[0])
+        for slot in (newer, 1 - newer):  # the other one only if the newer is torn
+            if versions[slot] and (body := _body(descriptor, slot, versions[slot], firsts[slot])) is not None:
+                return versions[slot], body
         return 0, None if os.fstat(descriptor).st_size > HEAD_START else b""
 
 
-def _version(descriptor: int, slot: int) -> int:
+def _version(record: bytes) -> int:
+    """The version that a slot's beginning names; 0 if none."""
     try:
-        return int(os.pread(descriptor, 16, HEAD_START + slot * HEAD_BYTES))
+        return int(record[:16])
     except ValueError:
         return 0
 
 
-def _head(descriptor: int, slot: int) -> bytes | None:
-    """The JSON in a slot, or None if it is torn or damaged."""
-    start = HEAD_START + slot * HEAD_BYTES
-    record = os.pread(descriptor, _FIRST_READ, start)
+def _body(descriptor: int, slot: int, version: int, record: bytes) -> bytes | None:
+    """The JSON in a slot, of which ``record`` is the beginning; None if it is torn or damaged."""
     try:
-        version, length, crc = int(record[:16]), int(record[17:25]), int(record[26:34], 16)
+        length, crc = int(record[17:25]), int(record[26:34], 16)
     except ValueError:
         return None
     missing = _RECORD_HEAD + length - len(record)
     if missing > 0:
-        record += os.pread(descriptor, missing, start + len(record))
+        record += os.pread(descriptor, missing, HEAD_START + slot * HEAD_BYTES + len(record))
     body = record[_RECORD_HEAD : _RECORD_HEAD + length]
     whole = len(body) == length and zlib.crc32(body, version & 0xFFFFFFFF) == crc
     return body if whole else None
