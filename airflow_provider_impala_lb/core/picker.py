@@ -219,9 +219,7 @@ class Picker:
         return found
 
     def _lease(self, owner: str) -> Lease:
-        return Lease(
-            id=new_id(), node="", owner=owner, expires=0.0, taken=0.0, host=self.host, holder=this_process()
-        )
+        return Lease(id=new_id(), node="", owner=owner, expires=0.0, taken=0.0, host=self.host, holder=this_process())
 
     def _request(
         self,

@@ -35,8 +35,11 @@ def failures() -> tuple[type[Exception], ...]:
     return (RedisError, RedisClusterException, OSError)
 
 
-def connect(url: StoreUrl, password: str | None) -> Redis | RedisCluster:
-    """A client, whose pool threads may share. Only a cluster's connects here; the others at their first command."""
+def connect(url: StoreUrl, password: str | None, timeout: float = TIMEOUT) -> Redis | RedisCluster:
+    """A client, whose pool threads may share. Only a cluster's connects here; the others at their first command.
+
+    :param timeout: seconds for one connect, and for one answer.
+    """
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.cluster import ClusterNode, RedisCluster
@@ -46,8 +49,8 @@ def connect(url: StoreUrl, password: str | None) -> Redis | RedisCluster:
     options: dict[str, Any] = {
         "username": url.user,
         "password": url.password or password,
-        "socket_connect_timeout": TIMEOUT,
-        "socket_timeout": TIMEOUT,
+        "socket_connect_timeout": timeout,
+        "socket_timeout": timeout,
         "health_check_interval": _HEALTH_CHECK,
         # Its own retries would go on past the deadline, with a sentinel's old master (redis-py#3560), and hide that
         # a command may have been executed although its answer was lost (redis-py#261, #977).
@@ -61,7 +64,7 @@ def connect(url: StoreUrl, password: str | None) -> Redis | RedisCluster:
     if url.kind == "sentinel":
         # Sentinels are not told the servers' password: one that wants none refuses the connection for it.
         asking = {key: value for key, value in options.items() if key not in ("username", "password")}
-        asking["socket_connect_timeout"] = asking["socket_timeout"] = TIMEOUT / 4  # there are several to ask
+        asking["socket_connect_timeout"] = asking["socket_timeout"] = timeout / 4  # there are several to ask
         sentinel = Sentinel(url.hosts, sentinel_kwargs={**asking, **tls}, **options, **tls)  # type: ignore[no-untyped-call]
         master: Redis = sentinel.master_for(url.service, db=url.db)  # type: ignore[no-untyped-call]
         return master
