@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -100,7 +101,7 @@ class Fetch:
                     if len(body) > PAGE_LIMIT:
                         raise ProbeFailed(f"{self.url}: {path} is longer than {PAGE_LIMIT} bytes")
         except httpx.LocalProtocolError:
-            raise ProbeFailed(f"{self.url}: the login has a character that HTTP does not allow") from None
+            raise ProbeFailed(f"{self.url}: load.web_user has a character that a header cannot hold") from None
         except httpx.TransportError as error:
             if self._stopped or isinstance(error, httpx.TimeoutException):
                 raise self._late() from None
@@ -144,6 +145,12 @@ class Fetch:
             return httpx.DigestAuth(user or "", login)
         if kind == "basic":
             return httpx.BasicAuth(user or "", login)
+
+        # Refused here: the HTTP library quotes a header that it cannot send in its error and its log.
+        if not re.fullmatch(r"[!-~]+", login):
+            raise ProbeFailed(
+                f"{self.url}: the token has a character that a header cannot hold (a line's end, perhaps)"
+            )
 
         def bearer(request: httpx.Request) -> httpx.Request:
             request.headers["Authorization"] = f"Bearer {login}"

@@ -29,7 +29,12 @@ def test_a_mapping_changes_only_what_it_names():
 
 
 def test_a_node_says_where_its_load_is_told():
-    entry = {"host": "a", "web": "http://a:25000", "metrics": "http://a:25010/", "exporter": "http://[::1]:9100/metrics"}
+    entry = {
+        "host": "a",
+        "web": "http://a:25000",
+        "metrics": "http://a:25010/",
+        "exporter": "http://[::1]:9100/metrics",
+    }
     (node,) = parse({"nodes": [entry]}).nodes
     assert node == Node("a", web="http://a:25000", metrics="http://a:25010/", exporter="http://[::1]:9100/metrics")
 
@@ -71,7 +76,8 @@ def test_an_error_names_the_source_the_key_the_value_and_what_is_allowed(load, k
 
 
 @pytest.mark.parametrize(
-    "url", ["impala-13:25000", "ftp://a", "http://", "http:///x", "http://a:port", "http://a:0", "http://a?x=1", "", "/x"]
+    "url",
+    ["impala-13:25000", "ftp://a", "http://", "http:///x", "http://a:port", "http://a:0", "http://a?x=1", "", "/x"],
 )
 @pytest.mark.parametrize("key", ["web", "metrics", "exporter"])
 def test_what_is_no_url_is_refused(url, key):
