@@ -94,7 +94,10 @@ class WebAccess:
         return any(_same(token, given) for token in self.users.values())
 
     def _digest(self, method: str, path: str, given: str) -> bool:
-        said = key_values(comma_list(given))
+        try:
+            said: dict[str, str] = key_values(comma_list(given))
+        except (ValueError, IndexError):
+            return False
         with self._lock:
             known = said.get("nonce") in self._nonces
         user = said.get("username", "")
