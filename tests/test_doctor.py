@@ -14,6 +14,7 @@ from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores import doctor, turns
 from airflow_provider_impala_lb.stores.doctor import check_lock_file, mount_options
 
+from .impala.web_servers import page_server
 from .test_cli import lb
 
 
@@ -48,6 +49,58 @@ def test_what_is_wrong_with_nodes_is_named(cluster):
     assert "Server is being shut down" in found[f"node {second}"]["says"]
     assert "is shutting down" in found[f"web page of {second}"]["says"]
     assert found[f"node {third}"]["verdict"] == "ok"
+
+
+def web_checks(cluster, tmp_path, monkeypatch, password, **node):
+    """The doctor's word on the web page and the exporter of the first node."""
+    config = cluster.config
+    config["nodes"] = [{**config["nodes"][0], **node}]
+    config["load"] = {"web_auth": "digest", "web_user": "ann"}
+    path = tmp_path / "impala_lb.yml"
+    path.write_text(json.dumps(config))
+    monkeypatch.setenv("IMPALA_LB_WEB_PASSWORD", password)
+    done = lb("doctor", "--json", config=path)
+    assert password not in done.stdout + done.stderr
+    address = cluster.nodes[0].address
+    found = {check["name"]: check for check in json.loads(done.stdout)}
+    return done.returncode, found[f"web page of {address}"], found.get(f"exporter of {address}")
+
+
+def test_web_pages_are_asked_with_the_login_that_load_reports_use(tmp_path, monkeypatch):
+    with Sandbox(nodes=1, lag=0, web_auth="digest", web_users={"ann": "s3cret"}) as cluster:
+        code, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "s3cret", exporter="http://127.0.0.1:9")
+        assert (code, page["verdict"], page["says"]) == (0, "ok", cluster.nodes[0].web)
+        assert exporter["verdict"] == "warning"
+        assert "http://127.0.0.1:9: " in exporter["says"] and "refused" in exporter["says"]
+        code, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "wr0ng")
+        assert (code, page["verdict"], exporter) == (0, "warning", None)
+        assert "refused the login by digest as ann (401)" in page["says"]
+        assert "load reports need it" in page["do"]
+
+
+def test_what_an_exporter_says_is_shown(tmp_path, monkeypatch):
+    exposition = "node_load1 0.5\n" + "".join(f'node_cpu_seconds_total{{cpu="{n}",mode="idle"}} 1\n' for n in range(2))
+    with (
+        Sandbox(nodes=1, lag=0, web_auth="digest", web_users={"ann": "s3cret"}) as cluster,
+        page_server({"/metrics": (200, exposition)}) as (url, _),
+    ):
+        _, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "s3cret", exporter=url)
+        assert exporter["verdict"] == "ok" and "cpu 75%" in exporter["says"]
+        cluster.nodes[0].drain()
+        _, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "s3cret")
+        assert "is shutting down" in page["says"]
+
+
+def test_an_executor_in_the_list_is_a_failure(cluster, tmp_path):
+    config = cluster.config
+    root = {"is_coordinator": False, "process_start_time": "2026-05-29 08:00:01"}
+    with page_server({"/?json": (200, root), "/jsonmetrics?json": (200, {"impala-server.ready": True})}) as (url, _):
+        config["nodes"] = [{**config["nodes"][0], "web": url}]
+        path = tmp_path / "impala_lb.yml"
+        path.write_text(json.dumps(config))
+        done = lb("doctor", "--json", config=path)
+    found = {check["name"]: check for check in json.loads(done.stdout)}[f"web page of {cluster.nodes[0].address}"]
+    assert (done.returncode, found["verdict"], found["do"]) == (1, "failed", "take it off the list of nodes")
 
 
 def test_a_bad_config_and_a_missing_directory(tmp_path):

@@ -1,15 +1,21 @@
-"""Does each coordinator answer, on its port and on its web page?"""
+"""Does each coordinator answer, on its port and on its web pages, and does its host's exporter?"""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from airflow_provider_impala_lb.core.check import Check
+from airflow_provider_impala_lb.core.config import Node
+from airflow_provider_impala_lb.core.load_config import LoadConfig
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.outcome import NodeRefused
+from airflow_provider_impala_lb.impala.probe import NotACoordinator, ProbeFailed, probe
 from airflow_provider_impala_lb.impala.statement import StatementError
 
 if TYPE_CHECKING:
@@ -43,28 +49,32 @@ def _check_node(balancer: Balancer, address: str) -> Iterator[Check]:
         yield Check(f"node {address}", "failed", str(error), "check login, password and session.auth_mechanism")
     except StatementError as error:
         yield Check(f"node {address}", "failed", f"a session opened, but SELECT version() failed: {error}")
-    if web:
-        yield _check_web(address, web)
+    if node and (web or node.metrics or node.exporter):
+        yield from _check_load(msgspec.structs.replace(node, web=web), balancer.config.load or LoadConfig())
 
 
-def _check_web(address: str, web: str) -> Check:
-    import httpx
-
-    name = f"web page of {address}"
+def _check_load(node: Node, load: LoadConfig) -> Iterator[Check]:
+    """Do the node's pages answer, with the login that the configuration says, and what do they say?"""
+    name = f"web page of {node.address}" if node.web else f"metrics of {node.address}"
     try:
-        answer = httpx.get(f"{web.rstrip('/')}/?json", timeout=WEB_SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Check(name, "warning", f"{web}: {error}", "correct the node's web address, or ignore it: links need it")
-    if answer.status_code in (401, 403):
-        return Check(name, "warning", f"{web} asks for a login ({answer.status_code})")
-    if answer.status_code != httpx.codes.OK:
-        return Check(name, "warning", f"{web} answered {answer.status_code}")
-    try:
-        page: dict[str, Any] = answer.json()
-    except ValueError:
-        return Check(name, "warning", f"{web} is not Impala's: no JSON")
-    if page.get("is_quiescing"):
-        return Check(name, "warning", f"{address} is shutting down: {page.get('shutdown_status', '')}")
-    if page.get("is_coordinator") is False:
-        return Check(name, "failed", f"{address} is an executor, not a coordinator", "take it off the list of nodes")
-    return Check(name, "ok", web)
+        found = probe(node, load, os.environ.get("IMPALA_LB_WEB_PASSWORD"), seconds=WEB_SECONDS)
+    except NotACoordinator as error:
+        yield Check(name, "failed", str(error), "take it off the list of nodes")
+        return
+    except ProbeFailed as error:
+        yield Check(name, "warning", str(error), "correct the node's URLs or the login; links and load reports need it")
+        return
+    if found.sample.quiescing:
+        yield Check(name, "warning", f"{node.address} is shutting down", "wait, or drain it")
+    elif node.web or node.metrics:
+        why = found.missing.get("web")
+        yield Check(name, "warning", why, "links need it") if why else Check(name, "ok", node.web or node.metrics or "")
+    if node.exporter:
+        why = found.missing.get("exporter")
+        shares = ", ".join(f"{resource} {share:.0%}" for resource, share in sorted(found.sample.shares.items()))
+        yield Check(
+            f"exporter of {node.address}",
+            "warning" if why else "ok",
+            why or f"{node.exporter}; free: {shares}",
+            "without it the load of the host is not known" if why else "",
+        )

@@ -16,6 +16,7 @@ from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.sandbox.catalog import create_catalog
 from airflow_provider_impala_lb.sandbox.flags import Flags
 from airflow_provider_impala_lb.sandbox.process import Nursery, SandboxNode
+from airflow_provider_impala_lb.sandbox.web_access import WebAccess
 
 
 class Sandbox:
@@ -27,6 +28,10 @@ class Sandbox:
         None: a new temporary one, removed at the end.
     :param users: login -> password: clients must use SASL PLAIN. None: NOSASL, anybody.
     :param flags: Impala's flags for every coordinator, see :class:`airflow_provider_impala_lb.sandbox.flags.Flags`.
+    :param web_auth: the login that the web pages want: ``digest``, ``basic``, ``bearer`` or ``none``.
+    :param web_users: login -> password for it; for ``bearer`` the passwords are the tokens.
+    :param web_certificate: PEM file with a certificate and its key: the web pages are at https then.
+    :param metrics_port: a second web port on each node, with the metrics only, which wants no login.
 
     No coordinator outlives the process that made the Sandbox, however that one ends.
     """
@@ -38,6 +43,11 @@ class Sandbox:
         directory: str | Path | None = None,
         users: Mapping[str, str] | None = None,
         flags: Mapping[str, float] | None = None,
+        *,
+        web_auth: str = "none",
+        web_users: Mapping[str, str] | None = None,
+        web_certificate: str | Path | None = None,
+        metrics_port: bool = False,
     ) -> None:
         if nodes < 1:
             raise ValueError(f"nodes={nodes}: at least 1.")
@@ -48,6 +58,8 @@ class Sandbox:
         self._flags = dict(flags or {})
         Flags.of(self._flags)
         self._count, self._lag, self._users = nodes, lag, dict(users) if users else None
+        certificate = str(Path(web_certificate).absolute()) if web_certificate else None
+        self._access = WebAccess(web_auth, dict(web_users or {}), certificate, metrics_port)
         self._own_directory = directory is None
         self._wanted = None if directory is None else Path(directory).absolute()
         self._directory: Path | None = None
@@ -86,9 +98,11 @@ class Sandbox:
         try:
             self.warehouse.mkdir(parents=True, exist_ok=True)
             create_catalog(self.directory, self._lag)
-            settings = {"flags": self._flags, "users": self._write_users()}
+            web = self.directory / "web.json"
+            self._access.write(web)
+            settings = {"flags": self._flags, "users": self._write_users(), "web": str(web)}
             self.nodes = [
-                SandboxNode(f"node{number}", self.directory, settings, self._nursery)
+                SandboxNode(f"node{number}", self.directory, settings, self._access, self._nursery)
                 for number in range(1, self._count + 1)
             ]
             for node in self.nodes:
@@ -122,10 +136,19 @@ class Sandbox:
     @property
     def config(self) -> dict[str, Any]:
         """The balancer's configuration of this cluster, without any password."""
+        nodes: list[dict[str, Any]] = [
+            {
+                "host": node.host,
+                "port": node.port,
+                "web": node.web,
+                **({"metrics": node.metrics} if node.metrics else {}),
+            }
+            for node in self.nodes
+        ]
         return {
             "name": "sandbox",
             "lock_file": str(self.directory / "node_in_use.tmp"),
-            "nodes": [{"host": node.host, "port": node.port, "web": node.web} for node in self.nodes],
+            "nodes": nodes,
             "session": {"auth_mechanism": "PLAIN" if self._users else "NOSASL", "database": "default"},
         }
 

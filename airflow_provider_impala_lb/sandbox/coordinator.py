@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.request import urlopen
 
 from airflow_provider_impala_lb.sandbox import options as query_options
 from airflow_provider_impala_lb.sandbox.catalog import Catalog
@@ -19,10 +18,12 @@ from airflow_provider_impala_lb.sandbox.engine import Engine
 from airflow_provider_impala_lb.sandbox.flags import Flags
 from airflow_provider_impala_lb.sandbox.ids import printed, same
 from airflow_provider_impala_lb.sandbox.journal import Journal
+from airflow_provider_impala_lb.sandbox.load import DEFAULT_POOL
 from airflow_provider_impala_lb.sandbox.operation import Operation
 from airflow_provider_impala_lb.sandbox.refusal import Refused
 from airflow_provider_impala_lb.sandbox.registry import registered
 from airflow_provider_impala_lb.sandbox.session import Session
+from airflow_provider_impala_lb.sandbox.web_access import open_page
 
 VERSION = "impalad version 4.5.0-SANDBOX RELEASE (build practice cluster, DuckDB underneath)"
 _KEPT = 200
@@ -57,7 +58,8 @@ class Coordinator:
         self.name, self.flags = name, flags
         self.directory, self.warehouse = directory, directory / "warehouse"
         self.catalog, self.engine, self.journal = catalog, engine, journal
-        self.address = self.web_address = ""
+        self.address = self.web_address = self.web_key = ""
+        self.load_file = directory / f"{name}.load.json"
         self.started = time.time()
         self.sessions: dict[bytes, Session] = {}
         self.connections: dict[str, Connection] = {}
@@ -71,6 +73,7 @@ class Coordinator:
             "connections": 0,
             "setup-timeouts": 0,
         }
+        self.pools: dict[str, int] = {}
         self.shutdown: Shutdown | None = None
         self.over = threading.Event()
         self.setup_queue: deque[str] = deque()
@@ -181,6 +184,8 @@ class Coordinator:
             operation.session.operations[operation.guid] = operation
             operation.session.statements += 1
             self.counters["queries"] += 1
+            pool = _pool_of(operation)
+            self.pools[pool] = self.pools.get(pool, 0) + 1
 
     def refused(self, operation: Operation, error: Exception) -> None:
         """Analysis failed: the client gets no handle, but the web pages and the journal have it."""
@@ -254,7 +259,8 @@ class Coordinator:
         for node in registered(self.directory):
             if node["address"] == self.address:
                 continue
-            with suppress(OSError), urlopen(f"{node['web']}/cancel_query?json&query_id={query_id}", timeout=5) as page:  # noqa: S310
+            url = f"{node['web']}/cancel_query?json&query_id={query_id}"
+            with suppress(OSError), open_page(url, self.web_key, timeout=5) as page:
                 if "error" not in json.load(page):
                     return True
         return False
@@ -341,9 +347,15 @@ class Coordinator:
         ) or now >= self.shutdown.began + self.shutdown.deadline:
             self.over.set()
 
-    def executing(self) -> int:
+    def executing(self, pool: str | None = None) -> int:
+        """:param pool: only what was admitted there; None: all."""
         with self._lock:
-            return sum(1 for operation in self.queries.values() if operation.running)
+            running = [operation for operation in self.queries.values() if operation.running]
+        return sum(1 for operation in running if pool is None or _pool_of(operation) == pool)
+
+
+def _pool_of(operation: Operation) -> str:
+    return operation.options.get("REQUEST_POOL", DEFAULT_POOL)
 
 
 def _span(seconds: float) -> str:

@@ -26,14 +26,16 @@ from airflow_provider_impala_lb.sandbox.journal import Journal
 from airflow_provider_impala_lb.sandbox.registry import register
 from airflow_provider_impala_lb.sandbox.server import HS2Server
 from airflow_provider_impala_lb.sandbox.web import start_web
+from airflow_provider_impala_lb.sandbox.web_access import WebAccess
 
 _HOST = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
-    """:param arguments: one: JSON with ``name``, ``directory``, ``port`` and ``web_port`` (0: chosen here), ``flags``,
-    ``users`` (the path of a JSON file, or null) and ``parent`` (its process id)."""
+    """:param arguments: one: JSON with ``name``, ``directory``, ``port``, ``web_port`` and ``metrics_port``
+    (0: chosen here), ``flags``, ``users`` (the path of a JSON file, or null), ``web`` (the path of a JSON file) and
+    ``parent`` (its process id)."""
     settings: dict[str, Any] = json.loads(arguments[0])
     _die_with(settings["parent"])
     directory = Path(settings["directory"])
@@ -47,15 +49,19 @@ def main(arguments: list[str]) -> None:
         name, directory, Flags.of(settings["flags"]), Catalog(directory), Engine(temporary), journal
     )
     coordinator.address = f"{_HOST}:{listener.getsockname()[1]}"
-    web_port = _start_web(coordinator, settings["web_port"])
+    access = WebAccess.read(Path(settings["web"]))
+    coordinator.web_key = access.key
+    web_port = _start_web(coordinator, settings["web_port"], access)
     coordinator.web_address = f"{_HOST}:{web_port}"
+    metrics_port = _start_web(coordinator, settings["metrics_port"], access, True) if access.metrics_port else 0
     signal.signal(signal.SIGRTMIN, lambda *_: threading.Thread(target=coordinator.begin_shutdown).start())
     signal.signal(signal.SIGTERM, lambda *_: coordinator.over.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole foreground group; the parent decides
     HS2Server(coordinator, listener, users).start()
-    web = f"http://{coordinator.web_address}"
+    web = access.url(_HOST, web_port)
     register(directory, name, {"address": coordinator.address, "web": web, "pid": os.getpid(), "started": time.time()})
-    print(json.dumps({"port": listener.getsockname()[1], "web_port": web_port}), flush=True)
+    ports = {"port": listener.getsockname()[1], "web_port": web_port, "metrics_port": metrics_port}
+    print(json.dumps(ports), flush=True)
     _stay(coordinator)
 
 
@@ -83,10 +89,10 @@ def _listen(port: int) -> socket.socket:
     raise OSError("No free port found on 127.0.0.1 between 20000 and 32000.")
 
 
-def _start_web(coordinator: Coordinator, port: int) -> int:
+def _start_web(coordinator: Coordinator, port: int, access: WebAccess, metrics_only: bool = False) -> int:
     for candidate in [port] if port else random.sample(range(20000, 32000), 200):
         try:
-            return start_web(coordinator, (_HOST, candidate))
+            return start_web(coordinator, (_HOST, candidate), access, metrics_only)
         except OSError:
             if port:
                 raise

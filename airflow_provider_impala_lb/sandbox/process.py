@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
-from urllib.request import urlopen
 
 from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.sandbox.journal import read_journal
+from airflow_provider_impala_lb.sandbox.load import Load
+from airflow_provider_impala_lb.sandbox.web_access import WebAccess, open_page
 
 _START_LIMIT = 60.0
 
@@ -59,12 +60,16 @@ class SandboxNode:
     """A coordinator.
 
     :attr host: always ``127.0.0.1``; ``port`` speaks HiveServer2, ``address`` is ``host:port``.
-    :attr web: URL of its debug web pages.
+    :attr web: URL of its debug web pages; ``metrics`` that of its metrics port, if it has one.
     """
 
-    def __init__(self, name: str, directory: Path, settings: dict[str, Any], nursery: Nursery) -> None:
+    def __init__(
+        self, name: str, directory: Path, settings: dict[str, Any], access: WebAccess, nursery: Nursery
+    ) -> None:
         self.name = name
-        self.host, self.port, self.web_port = "127.0.0.1", 0, 0
+        self.host, self.port, self.web_port, self.metrics_port = "127.0.0.1", 0, 0, 0
+        self._access, self._load_file = access, directory / f"{name}.load.json"
+        self._load_file.unlink(missing_ok=True)
         self._directory, self._settings, self._nursery = directory, settings, nursery
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
@@ -78,7 +83,11 @@ class SandboxNode:
 
     @property
     def web(self) -> str:
-        return f"http://{self.host}:{self.web_port}"
+        return self._access.url(self.host, self.web_port)
+
+    @property
+    def metrics(self) -> str | None:
+        return f"http://{self.host}:{self.metrics_port}" if self.metrics_port else None
 
     @property
     def pid(self) -> int:
@@ -119,6 +128,7 @@ class SandboxNode:
             "directory": str(self._directory),
             "port": self.port,
             "web_port": self.web_port,
+            "metrics_port": self.metrics_port,
             "parent": os.getpid(),
         }
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
@@ -138,12 +148,12 @@ class SandboxNode:
                 self._process.wait()
                 raise ImpalaLBError(f"The sandbox's {self.name} did not start:\n{self._last_words()}")
             ports = json.loads(line)
-            self.port, self.web_port = ports["port"], ports["web_port"]
+            self.port, self.web_port, self.metrics_port = ports["port"], ports["web_port"], ports["metrics_port"]
             self._process.stdout.close()
         end = time.monotonic() + timeout
         while True:
             try:
-                with urlopen(f"{self.web}/healthz", timeout=max(0.1, end - time.monotonic())):  # noqa: S310
+                with self._page("/healthz", max(0.1, end - time.monotonic())):
                     return
             except OSError as error:
                 if not self.running or time.monotonic() >= end:
@@ -179,7 +189,7 @@ class SandboxNode:
         end = time.monotonic() + 10
         while self.running:
             try:
-                with urlopen(f"{self.web}/?json", timeout=10) as page:  # noqa: S310
+                with self._page("/?json", 10) as page:
                     if json.load(page)["is_quiescing"]:
                         return
             except OSError as error:
@@ -188,6 +198,27 @@ class SandboxNode:
             if time.monotonic() >= end:
                 raise ImpalaLBError(f"The sandbox's {self.name} does not begin its shutdown.")
             time.sleep(0.01)
+
+    def set_load(
+        self,
+        memory: float | None = None,
+        *,
+        heap: float | None = None,
+        connections: int = 0,
+        queries: int = 0,
+        sessions: int = 0,
+        queued: int = 0,
+    ) -> None:
+        """From the next request on its metrics say this load; without arguments, the real one again.
+
+        :param memory: part of its memory limit in use, 0 to 1; ``heap``: of its JVM's heap. None: what is.
+        :param connections: HiveServer2 connections beside the real ones, of 64 (the flag ``fe_service_threads``); in
+            the same way ``queries`` registered, ``sessions`` open, and ``queued`` in the pool ``default-pool``, of 200.
+        """
+        Load(memory, heap, connections, queries, sessions, queued).write(self._load_file)
+
+    def _page(self, path: str, timeout: float) -> Any:
+        return open_page(self.web + path, self._access.key, timeout)
 
     def _signal(self, number: int) -> None:
         if self.running:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import html
 import json
-import os
-import resource
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from airflow_provider_impala_lb.sandbox.coordinator import VERSION, Coordinator
 from airflow_provider_impala_lb.sandbox.flags import Flags
+from airflow_provider_impala_lb.sandbox.metrics import metrics_of, prometheus, tree
 from airflow_provider_impala_lb.sandbox.operation import Operation
 from airflow_provider_impala_lb.sandbox.profile import impala_state, moment, profile_text
 from airflow_provider_impala_lb.sandbox.registry import registered
+from airflow_provider_impala_lb.sandbox.web_access import WebAccess
 
 Parameters = dict[str, str]
 _STATEMENT_SIZE = 250
@@ -28,28 +29,45 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
 
-def start_web(coordinator: Coordinator, address: tuple[str, int]) -> int:
-    """Serve the pages in the background; the port."""
-    pages = Pages(coordinator)
+def start_web(coordinator: Coordinator, address: tuple[str, int], access: WebAccess, metrics_only: bool = False) -> int:
+    """Serve the pages in the background; the port.
+
+    :param metrics_only: Impala's metrics port: without login and TLS, and without the other pages.
+    """
+    pages = Pages(coordinator, metrics_only)
 
     class Request(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            challenge = None if metrics_only else access.challenge(self.command, self.path, self.headers)
+            if challenge is not None:
+                self._answer(401, "text/plain", b"Authentication required.", {"WWW-Authenticate": challenge})
+                return
             parts = urlsplit(self.path)
             parameters = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-            status, kind, body = pages.answer(parts.path, parameters)
+            self._answer(*pages.answer(parts.path, parameters))
+
+        do_HEAD = do_GET
+
+        def _answer(
+            self, status: int, kind: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})
+        ) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
-
-        do_HEAD = do_GET
 
         def log_message(self, format: str, *args: Any) -> None:
             """Pollers ask all the time."""
 
     server = _Server(address, Request)
+    context = None if metrics_only else access.context()
+    if context is not None:
+        # The handshake is the handler's thread's: a client that is slow with it must not hold the others up.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, args=(3600,), name="web", daemon=True).start()
     return int(server.server_address[1])
 
@@ -57,11 +75,12 @@ def start_web(coordinator: Coordinator, address: tuple[str, int]) -> int:
 class Pages:
     """What each path answers: status, content type, body."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator, metrics_only: bool = False) -> None:
         self._coordinator = coordinator
         self._pages: dict[str, Callable[[Parameters], dict[str, Any]]] = {
             "/": self._root,
             "/jsonmetrics": self._metrics,
+            "/metrics": self._metrics_tree,
             "/backends": self._backends,
             "/varz": self._varz,
             "/queries": self._queries,
@@ -72,10 +91,14 @@ class Pages:
             "/cancel_query": self._cancel,
             "/close_session": self._close_session,
         }
+        if metrics_only:
+            self._pages = {path: self._pages[path] for path in ("/jsonmetrics", "/metrics")}
 
     def answer(self, path: str, parameters: Parameters) -> tuple[int, str, bytes]:
         if path == "/healthz":
             return 200, "text/plain", b"OK"
+        if path == "/metrics_prometheus":
+            return 200, "text/plain; version=0.0.4", prometheus(metrics_of(self._coordinator)).encode()
         page = self._pages.get(path)
         if page is None:
             return 404, "text/plain", b"No URI handler for " + path.encode()
@@ -104,37 +127,10 @@ class Pages:
         return content
 
     def _metrics(self, _: Parameters) -> dict[str, Any]:
-        c = self._coordinator
-        view = c.catalog.view()
-        thrift = "impala.thrift-server.hiveserver2-frontend"
-        return {
-            "process-start-time": moment(c.started),
-            "impala-server.ready": True,
-            "impala-server.version": VERSION,
-            "impala-server.num-open-hiveserver2-sessions": len(c.sessions),
-            "impala-server.num-open-beeswax-sessions": 0,
-            "impala-server.num-queries": c.counters["queries"],
-            "impala-server.num-queries-registered": len(c.queries),
-            "impala-server.num-queries-expired": c.counters["queries-expired"],
-            "impala-server.num-sessions-expired": c.counters["sessions-expired"],
-            "impala-server.backend-num-queries-executing": c.executing(),
-            "impala-server.num-fragments-in-flight": c.executing(),
-            f"{thrift}.connections-in-use": len(c.connections),
-            f"{thrift}.total-connections": c.counters["connections"],
-            f"{thrift}.connection-setup-queue-size": len(c.setup_queue),
-            f"{thrift}.timedout-cnxn-requests": c.counters["setup-timeouts"],
-            "catalog.ready": True,
-            "catalog.curr-version": c.catalog.version,
-            "catalog.curr-topic": c.catalog.topic,
-            "catalog.curr-serviceid": c.catalog.service_id,
-            "catalog.num-databases": sum(1 for item in view.values() if not item.table),
-            "catalog.num-tables": sum(1 for item in view.values() if item.table),
-            "statestore-subscriber.connected": True,
-            "cluster-membership.backends.total": len(registered(c.directory)),
-            "memory.rss": _resident(),
-            "mem-tracker.process.limit": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "thread-manager.running-threads": threading.active_count(),
-        }
+        return metrics_of(self._coordinator)
+
+    def _metrics_tree(self, _: Parameters) -> dict[str, Any]:
+        return tree(metrics_of(self._coordinator))
 
     def _backends(self, _: Parameters) -> dict[str, Any]:
         rows = []
@@ -295,12 +291,3 @@ def _query_row(operation: Operation) -> dict[str, Any]:
 
 def _flag(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _resident() -> int:
-    """Bytes."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
