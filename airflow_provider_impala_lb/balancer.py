@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_impala_lb.core import config as configuration
-from airflow_provider_impala_lb.core.config import Config
+from airflow_provider_impala_lb.core.config import Config, Node
 from airflow_provider_impala_lb.core.picker import Pick, Picker
+from airflow_provider_impala_lb.core.report import Counters, Reading, Sample
 from airflow_provider_impala_lb.core.store import Store
+from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import FileStore
 from airflow_provider_impala_lb.stores.memory import MemoryStore
+from airflow_provider_impala_lb.stores.mirror import open_mirror
 from airflow_provider_impala_lb.stores.redis import RedisStore
 
 if TYPE_CHECKING:
@@ -31,11 +34,23 @@ class Balancer(Picker):
     """Picks coordinators, and connects to them. Threads may share one.
 
     :param password: for ``auth_mechanism`` PLAIN and LDAP; default the environment's ``IMPALA_LB_PASSWORD``.
+    :param web_password: for ``load.web_auth``; default the environment's ``IMPALA_LB_WEB_PASSWORD``.
     """
 
-    def __init__(self, config: Config, store: Store | None = None, *, password: str | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store | None = None,
+        *,
+        password: str | None = None,
+        web_password: str | None = None,
+    ) -> None:
         super().__init__(config, store or open_store(config))
         self.password = password if password is not None else os.environ.get("IMPALA_LB_PASSWORD")
+        self.web_password = web_password if web_password is not None else os.environ.get("IMPALA_LB_WEB_PASSWORD")
+        self.sessions.mirror = open_mirror(config.mirror, config.name)
+        if config.load and any(node.web or node.metrics or node.exporter for node in config.nodes):
+            self.reports.prober = self._probe
         mechanism = config.session.auth_mechanism
         if self.password and mechanism not in ("PLAIN", "LDAP"):
             log.warning(
@@ -84,6 +99,24 @@ class Balancer(Picker):
         if options:
             settings = msgspec.structs.replace(settings, query_options={**settings.query_options, **options})
         return Session.open(node, settings, password=self.password, database=database)
+
+    def report(self, node: str, sample: Sample) -> None:
+        """Note what somebody else found out about a node's load, as if it had been asked. It counts for three times
+        ``load.refresh``, or until the next report.
+
+        :raises ConfigError: not a node of this configuration, or that has no ``load``.
+        :raises StateUnavailable: it was not noted.
+        """
+        if self.config.load is None:
+            raise ConfigError(f"load: is missing in the configuration of {self.config.name}, so no report is used")
+        self.reports.tell(self.known(node), sample)
+
+    def _probe(self, nodes: Sequence[Node], counters: Mapping[str, Counters]) -> Mapping[str, Reading | str]:
+        from airflow_provider_impala_lb.impala.probe import probe_all
+
+        assert self.config.load is not None
+        asked = [node for node in nodes if node.web or node.metrics or node.exporter]
+        return probe_all(asked, self.config.load, self.web_password, before=counters)
 
 
 def open_store(config: Config) -> Store:

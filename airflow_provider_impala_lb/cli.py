@@ -48,8 +48,15 @@ def _parser() -> argparse.ArgumentParser:
 
     pick = commands.add_parser("pick", help="one pick, printed as host:port")
     pick.add_argument("--session-key", metavar="K", help="picks with the same key stay on one node")
-    pick.add_argument("--json", action="store_true", help='{"host","node","why"}')
+    pick.add_argument(
+        "--hold", type=float, metavar="SECONDS", help="with a lease of this length, whose id is printed too"
+    )
+    pick.add_argument("--json", action="store_true", help='{"host","node","why"}, and "lease" with --hold')
     pick.set_defaults(command=_pick)
+
+    release = commands.add_parser("release", help="end a lease that was taken by pick --hold")
+    release.add_argument("id", metavar="ID")
+    release.set_defaults(command=_release)
 
     run = commands.add_parser("run", help="a script on one node, in one session")
     run.add_argument("file", metavar="FILE", help="the script; - for standard input")
@@ -61,6 +68,18 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="nodes, leases, sessions")
     status.add_argument("--json", action="store_true")
     status.set_defaults(command=_status)
+
+    report = commands.add_parser("report", help="tell the balancer what a node's load is, from an agent of your own")
+    report.add_argument("node", metavar="NODE", help="host:port, as in the configuration")
+    report.add_argument(
+        "--json", required=True, metavar="JSON", help='{"queries": 3, "shares": {"cpu": 0.7, "memory": 0.4}, ...}'
+    )
+    report.set_defaults(command=_report)
+
+    probe = commands.add_parser("probe", help="ask all nodes for their load now, as the workers do by themselves")
+    probe.add_argument("--if-due", action="store_true", help="only if their last reports are older than load.refresh")
+    probe.add_argument("--json", action="store_true", help='{"node": {"shares", ...} or "why not"}')
+    probe.set_defaults(command=_probe)
 
     for name, says in (
         ("drain", "no new work for a node; what runs there finishes"),
@@ -99,10 +118,14 @@ def _balancer(options: argparse.Namespace) -> Balancer:
         from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
 
         return ImpalaLBHook(options.conn_id).balancer
+    return Balancer.from_config(_config_path(options))
+
+
+def _config_path(options: argparse.Namespace) -> str:
     path = options.config or os.environ.get("IMPALA_LB_CONFIG")
     if not path:
         raise ConfigError("no configuration: give --config FILE or --conn-id ID, or set IMPALA_LB_CONFIG")
-    return Balancer.from_config(path)
+    return str(path)
 
 
 def _script(options: argparse.Namespace) -> list[Statement]:
@@ -124,8 +147,81 @@ def _script(options: argparse.Namespace) -> list[Statement]:
 
 
 def _pick(options: argparse.Namespace) -> None:
-    pick = _balancer(options).pick(session_key=options.session_key)
-    print(json.dumps({"host": pick.host, "node": pick.node, "why": pick.why}) if options.json else pick.host)
+    balancer = _balancer(options)
+    prober, balancer.reports.prober = balancer.reports.prober, None  # this process is gone before the nodes answer
+    if options.hold is None:
+        pick = balancer.pick(session_key=options.session_key)
+    else:
+        pick = balancer.hold(options.hold, f"impala-lb pick --hold {options.hold:g}", options.session_key)
+    told = {"host": pick.host, "node": pick.node, "why": pick.why}
+    if pick.lease:
+        told["lease"] = pick.lease
+    print(
+        json.dumps(told) if options.json else " ".join([pick.host] + ([pick.lease] if pick.lease else [])), flush=True
+    )
+    if prober is not None and balancer.reports_due:
+        _probe_elsewhere(options)
+
+
+def _probe_elsewhere(options: argparse.Namespace) -> None:
+    """By a process of its own, that has none of our files: whoever reads our output must not wait for it."""
+    import subprocess
+
+    where = ["--conn-id", options.conn_id] if options.conn_id else ["--config", _config_path(options)]
+    subprocess.Popen(  # noqa: S603  our own command
+        [sys.executable, "-m", __name__, *where, "probe", "--if-due"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _release(options: argparse.Namespace) -> int:
+    if _balancer(options).release(options.id):
+        return 0
+    print(f"impala-lb: there is no lease {options.id}: it has expired, or was released before", file=sys.stderr)
+    return 1
+
+
+def _report(options: argparse.Namespace) -> None:
+    from airflow_provider_impala_lb.core.report import parse_sample
+
+    _balancer(options).report(options.node, parse_sample(options.json))
+
+
+def _probe(options: argparse.Namespace) -> int:
+    balancer = _balancer(options)
+    if balancer.config.load is not None and balancer.reports.prober is None:
+        raise ConfigError("nodes: none has a web, metrics or exporter URL, so there is nobody to ask")
+    answers = balancer.reports.round(now_anyway=not options.if_due)
+    if answers is None:
+        print(
+            "impala-lb: the nodes have been asked a moment ago, or are being asked by another process", file=sys.stderr
+        )
+        return 0
+    told = {node: msgspec.to_builtins(said) for node, said in answers.items()}
+    if options.json:
+        print(json.dumps(told))
+        return 0
+    columns = sorted(
+        {name for said in told.values() if isinstance(said, dict) for name in said["sample"].get("shares", {})}
+    )
+    rows = []
+    for node, said in told.items():
+        if isinstance(said, str):
+            rows.append([node, *[None] * len(columns), None, said])
+            continue
+        sample, missing = said["sample"], said.get("missing", {})
+        shares = [f"{sample['shares'][name]:.2f}" if name in sample.get("shares", {}) else None for name in columns]
+        remark = (
+            "shutting down"
+            if sample.get("quiescing")
+            else "; ".join(f"no {what}: {why}" for what, why in missing.items())
+        )
+        rows.append([node, *shares, sample.get("queries"), remark])
+    _table("free shares", ("node", *columns, "queries", ""), rows)
+    return 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -178,14 +274,22 @@ def _status(options: argparse.Namespace) -> None:
         return
     _table(
         f"{status['cluster']}, {status['policy']}",
-        ("node", "state", "leases", "picks", "why"),
-        [[node[key] for key in ("node", "state", "leases", "picks", "why")] for node in status["nodes"]],
+        ("node", "state", "headroom", "load", "leases", "picks", "why"),
+        [
+            [node[key] for key in ("node", "state", "headroom", "load", "leases", "picks", "why")]
+            for node in status["nodes"]
+        ],
     )
     if status["leases"]:
         shown = ("node", "owner", "host", "pid", "age", "query")
         _table("leases", shown, [tuple(lease.get(key) for key in shown) for lease in status["leases"]])
     if status["sessions"]:
         _table("sessions", ("key", "node"), [(entry["key"], entry["node"]) for entry in status["sessions"]])
+    if status["waiting"]:
+        asked = ("owner", "host", "seconds", "only")
+        _table(
+            "waiting, first come first served", asked, [[entry[key] for key in asked] for entry in status["waiting"]]
+        )
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

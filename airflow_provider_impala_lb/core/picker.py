@@ -99,6 +99,7 @@ class Picker:
         asks_again: float | None = None,
         on_move: Callable[[str], None] | None = None,
         on_overload: Callable[[str], None] | None = None,
+        while_waiting: Callable[[], None] | None = None,
     ) -> Pick:
         """A pick with a lease, renewed until it is released. Use it in a ``with`` block.
 
@@ -116,6 +117,7 @@ class Picker:
         :param on_move: called from another thread with the reason when the node is overloaded and the work shall go
             elsewhere. None: the work cannot be moved.
         :param on_overload: called once from another thread when the node is overloaded and the work stays.
+        :param while_waiting: called several times a second; what it raises ends the waiting.
         :raises NoNodeAvailable: every node is excluded, drained or full; the message says how many, and why each.
         :raises MustWait: with ``asks_again``: come back later.
         :raises ConfigError: ``prefer`` is not a node of this configuration, or the store belongs to another cluster.
@@ -132,7 +134,8 @@ class Picker:
             again=asks_again or 0.0,
             holder=lease.holder if asks_again is None else None,
         )
-        placed = self._wait_for(request, self.config.max_wait if wait is None else wait, here=asks_again is None)
+        wait = self.config.max_wait if wait is None else wait
+        placed = self._wait_for(request, wait, here=asks_again is None, meanwhile=while_waiting)
         self.keeper.add(lease, on_move, on_overload)
         return Pick(placed, self, lease=lease.id, owner=owner, session_key=session_key)
 
@@ -164,6 +167,11 @@ class Picker:
     def give_up(self, ticket: str) -> None:
         """Leave the line. Never raises: a ticket also lapses by itself."""
         self.tell("the line", lambda state, now: line.leave(state, ticket))
+
+    @property
+    def reports_due(self) -> bool:
+        """Whether, by the state of the last pick, the nodes should be asked for their load by somebody."""
+        return self._copy is not None and self.reports.due(self._copy, max(h.seen for h in self._copy.hosts.values()))
 
     def status(self) -> dict[str, Any]:
         """The cluster as JSON-ready values: ``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``, ``waiting``.
@@ -237,7 +245,9 @@ class Picker:
             lasts=LEASE_SECONDS,
         )
 
-    def _wait_for(self, request: Request, wait: float, *, here: bool) -> Placed:
+    def _wait_for(
+        self, request: Request, wait: float, *, here: bool, meanwhile: Callable[[], None] | None = None
+    ) -> Placed:
         """Try until a node is free; after ``wait`` seconds take a busy one, or raise."""
         start = time.monotonic()
         request.patient = wait > 0
@@ -256,7 +266,8 @@ class Picker:
                     if not said:
                         self._say_waiting(placed, wait)
                         said = True
-                    time.sleep(min(placed.pause * self._rng.uniform(0.7, 1.0), max(0.01, wait - placed.waited)))
+                    pause = min(placed.pause * self._rng.uniform(0.7, 1.0), max(0.01, wait - placed.waited))
+                    self._sleep(pause, meanwhile)
         except MustWait:
             raise
         except BaseException as error:
@@ -265,6 +276,14 @@ class Picker:
                 waited = time.monotonic() - start
                 raise NoNodeAvailable(f"{error.summary}; waited {waited:.0f} s", error.reasons) from None
             raise
+
+    @staticmethod
+    def _sleep(seconds: float, meanwhile: Callable[[], None] | None) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if meanwhile:
+                meanwhile()
+            time.sleep(min(left, 0.2))
 
     def _say_waiting(self, placed: Wait, wait: float) -> None:
         log.info(

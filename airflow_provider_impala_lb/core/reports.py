@@ -70,9 +70,10 @@ class Reports:
             log.debug("The nodes' load is not asked for now: %s", error)
             return None
 
-    def round(self) -> Mapping[str, Reading | str] | None:
-        """Ask all nodes and note what they say. None if somebody else is at it.
+    def round(self, *, now_anyway: bool = False) -> Mapping[str, Reading | str] | None:
+        """Ask all nodes and note what they say. None if it is not due, or somebody else is at it.
 
+        :param now_anyway: also if it is not due.
         :raises StateUnavailable: the shared state is out of reach.
         """
         load, prober = self._config.load, self.prober
@@ -80,15 +81,17 @@ class Reports:
             raise ConfigError("load: is missing in the configuration; the nodes are not asked for their load without")
         token = uuid.uuid4().hex
 
-        def claim(state: State, now: float) -> tuple[Asked, dict[str, Counters]] | None:
-            if not self.due(state, now):
+        def begin(state: State, now: float) -> tuple[Asked, dict[str, Counters]] | None:
+            claim = state.head.probe
+            asked_by_another = claim is not None and claim.token and now < claim.until
+            if asked_by_another or not (now_anyway or self.due(state, now)):
                 return None
             state.head.probe = Claim(token, now + ROUND_SECONDS)
             counters = {address: told.counters for address, told in state.told.items() if told.counters}
             return Asked(state, now), counters
 
         with self._busy:
-            claimed = self._store.transact(claim)
+            claimed = self._store.transact(begin)
             if claimed is None:
                 return None
             asked, counters = claimed

@@ -13,9 +13,18 @@ from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.connection import Cursor, bind
 from airflow_provider_impala_lb.impala.label import make_label
-from airflow_provider_impala_lb.impala.outcome import Cancelled, NodeRefused, excerpt, outcome_of, refusal, session_only
+from airflow_provider_impala_lb.impala.outcome import (
+    Cancelled,
+    NodeRefused,
+    changes_nothing,
+    excerpt,
+    outcome_of,
+    refusal,
+    session_only,
+)
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
+from airflow_provider_impala_lb.impala.session_data import SessionData
 from airflow_provider_impala_lb.impala.statement import StatementError
 
 if TYPE_CHECKING:
@@ -55,6 +64,17 @@ class ScriptDone(msgspec.Struct):
     descriptions: list[Any] = []
 
 
+class _Moved(Exception):
+    """The node is overloaded, what ran there was seen to end, and the script begins anew elsewhere.
+
+    :ivar touched: statements may have changed something that other coordinators have yet to hear of.
+    """
+
+    def __init__(self, why: str, touched: bool) -> None:
+        super().__init__(why)
+        self.touched = touched
+
+
 class ScriptRun:
     """One run of one script. :meth:`cancel` may be called from a signal handler or another thread.
 
@@ -63,6 +83,11 @@ class ScriptRun:
     :param prefer: the sticky host, ``host:port``. :param on_unavailable: what to do if it cannot take the script:
         ``"move"`` to another node, no sooner than 10 s after ``upstream_end`` (``time.time()``; unknown: from now);
         ``"wait"`` for it up to ``session.reconnect_timeout``; or ``"fail"``.
+    :param restartable: it is safe to run the script again from statement 1. When its node is overloaded, the running
+        statement is cancelled, seen to end, and the script begins anew on another node. Else it finishes where it is.
+    :param wait: seconds to wait while all nodes are busy or full; default ``max_wait`` of the configuration.
+    :param ticket: with ``asks_again``: the name of the place in the line, and when the caller comes back, see
+        :meth:`Balancer.acquire`: then :meth:`run` raises :class:`MustWait` instead of waiting.
     :param handler: called with the cursor after each statement, as in common-sql.
     :param on_session: called once the session is open and before the first statement, and again after a move.
     :param on_statement: called when a statement has ended well.
@@ -79,6 +104,10 @@ class ScriptRun:
         prefer: str | None = None,
         on_unavailable: OnUnavailable = "move",
         upstream_end: float | None = None,
+        restartable: bool = False,
+        wait: float | None = None,
+        ticket: str | None = None,
+        asks_again: float | None = None,
         database: str | None = None,
         query_options: Mapping[str, Any] | None = None,
         parameters: Any = None,
@@ -97,6 +126,9 @@ class ScriptRun:
         self._prefer = balancer.known(prefer) if prefer else None
         self._on_unavailable = on_unavailable
         self._upstream_end = upstream_end
+        self._restartable = restartable
+        self._line: dict[str, Any] = {"wait": wait, "ticket": ticket, "asks_again": asks_again}
+        self._moving: str | None = None
         self._database = database
         self._options = query_options
         self._handler = handler
@@ -132,6 +164,14 @@ class ScriptRun:
                     except NodeRefused as error:
                         why = str(error)
                         pick.refused(error.cause, why)
+                    except _Moved as moved:
+                        why = str(moved)
+                        self._log.warning("%s: what ran there has ended, the script begins anew elsewhere", why)
+                        if moved.touched:
+                            self._upstream_end = None  # what it did is as new as can be
+                            self._wait_to_move(node)
+                        prefer, left_out[node] = None, why
+                        continue
                 else:  # the balancer knows already that it takes no new work
                     node, why = prefer, pick.left_out.get(prefer, "it takes no new work")
             self._log.warning("%s cannot take the script, nothing of it was run there: %s", node, why)
@@ -149,8 +189,18 @@ class ScriptRun:
             left_out[node] = why
 
     def _acquire(self, prefer: str | None, left_out: Mapping[str, str]) -> Pick:
+        self._moving = None
         try:
-            pick = self._balancer.acquire(self._owner, session_key=self._session_key, prefer=prefer, exclude=left_out)
+            pick = self._balancer.acquire(
+                self._owner,
+                session_key=self._session_key,
+                prefer=prefer,
+                exclude=left_out,
+                on_move=self._told_to_move if self._restartable else None,
+                on_overload=self._told_of_overload,
+                while_waiting=self._check_cancelled,
+                **self._line,
+            )
         except NoNodeAvailable as error:
             raise NoNodeAvailable(
                 f"No coordinator of {self._balancer.config.name} could take the script; nothing was run", error.reasons
@@ -160,10 +210,15 @@ class ScriptRun:
 
     def _run_on(self, pick: Pick) -> ScriptDone:
         start = time.monotonic()
-        with self._balancer.open_session(pick.node, database=self._database, options=self._options) as session:
+        # What the session key brings along comes after the connection's, and before what the script's author wants.
+        data = SessionData(pick.database, pick.options)
+        database, options = self._database or data.database, {**data.options, **(self._options or {})}
+        with self._balancer.open_session(pick.node, database=database, options=options) as session:
             self._session = session
             try:
                 self._check_cancelled()
+                if self._moving:
+                    raise _Moved(self._moving, touched=False)
                 pick.note(session=session.id)
                 self._log.info(
                     "Session %s on %s as %s%s",
@@ -177,10 +232,13 @@ class ScriptRun:
                 done = ScriptDone(pick.node, pick.why, session.id, [], 0.0)
                 for number in range(1, len(self._statements) + 1):
                     self._run_statement(number, session, pick, done)
+                    data.note(self._texts[number - 1])
                 done.seconds = time.monotonic() - start
                 return done
             finally:
                 self._session = None
+                if self._session_key:
+                    self._balancer.sessions.remember(self._session_key, pick.node, data.database, data.options)
 
     def _run_statement(self, number: int, session: Session, pick: Pick, done: ScriptDone) -> None:
         statement, total = self._statements[number - 1], len(self._statements)
@@ -213,6 +271,9 @@ class ScriptRun:
                 pick.failed()
             raise failure from error
         except Cancelled as error:
+            if self._moving and self._cancelled is None and session.wait_ended():
+                touched = any(not changes_nothing(text) for text in self._texts[:number])
+                raise _Moved(self._moving, touched) from None
             raise self._failed(number, pick, f"cancelled: {error}", session.query_id, sql, done) from error
         self._log.info(
             "[%d/%d] line %d on %s: query %s%s, %.2f s: %s",
@@ -248,6 +309,18 @@ class ScriptRun:
                 + (f", {entry.rows} rows)" if entry.rows is not None else ")")
                 for entry in done.statements
             ],
+        )
+
+    def _told_to_move(self, why: str) -> None:
+        """By the thread that renews the lease. The script's own thread then hears of it from its session."""
+        self._moving = why
+        session = self._session
+        if session is not None:
+            session.cancel(f"to move: {why}")
+
+    def _told_of_overload(self, why: str) -> None:
+        self._log.warning(
+            "The node is overloaded (%s). The script is not declared restartable, so it finishes there", why
         )
 
     def _wait_to_move(self, node: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -58,6 +59,8 @@ class Session:
         self._broken = False
         self._cancelled: str | None = None
         self._closed = False
+        self._ended: bool | None = None
+        self._end_tried = threading.Event()
 
     @classmethod
     def open(
@@ -179,7 +182,15 @@ class Session:
         if self._closed or self._cancelled:
             return
         self._cancelled = why
-        self._end_elsewhere()
+        try:
+            self._end_elsewhere()
+        finally:
+            self._end_tried.set()
+
+    def wait_ended(self) -> bool:
+        """After :meth:`cancel`, maybe still under way in another thread: was the statement seen to have ended?"""
+        self._end_tried.wait(CANCEL_SECONDS + 1)
+        return bool(self._ended)
 
     def close(self) -> None:
         """Close the session. What runs in it is cancelled first. Never raises."""
@@ -311,6 +322,8 @@ class Session:
                 log.info("Query %s on %s was cancelled", self.query_id, self.node.address)
             wire.limit(end - time.monotonic())
             problem = status_error(wire.client.CloseSession(TCloseSessionReq(sessionHandle=self._handle)))
+            if problem is None:
+                self._ended = self._operation is None or self._gone(wire, end)
         except Exception as error:
             problem = str(error) or type(error).__name__
         finally:
@@ -324,6 +337,20 @@ class Session:
                 self.query_id,
                 problem,
             )
+
+    def _gone(self, wire: Wire, end: float) -> bool:
+        """Whether the coordinator does not know the statement any more: closing a session waits for its statements'
+        threads (ClientRequestState::Finalize), so then nothing of it is left to happen."""
+        from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq, TOperationState
+
+        over = (TOperationState.CANCELED_STATE, TOperationState.CLOSED_STATE, TOperationState.ERROR_STATE)
+        while (left := end - time.monotonic()) > 0:
+            wire.limit(left)
+            answer = wire.client.GetOperationStatus(TGetOperationStatusReq(operationHandle=self._operation))
+            if status_error(answer) or answer.operationState in over:
+                return True
+            time.sleep(0.05)
+        return False
 
 
 def _open_options(config: SessionConfig, database: str | None) -> Mapping[str, str]:

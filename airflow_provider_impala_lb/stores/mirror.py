@@ -50,9 +50,6 @@ class RedisMirror:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._clients: list[
-            Any
-        ] = []  # of a process before a fork too: closing them would wait for locks of its threads
         self._client: Any = None
         self._away_until = float("-inf")
         self._said = False
