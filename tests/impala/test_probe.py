@@ -387,6 +387,14 @@ def test_nothing_that_a_node_says_or_a_configuration_holds_makes_a_probe_of_all_
     assert probe_all([], NO_LOGIN, None) == {}
 
 
+def test_a_process_that_may_start_no_more_threads_is_told_so(node, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(fetch.threading.Thread, "start", start)
+    assert reason(of(node)) == f"{node.web}: can't start new thread"
+
+
 def test_an_executor_is_not_a_coordinator():
     with page_server(pages(root={**ROOT, "is_coordinator": False})) as (url, _):
         for node in (Node("a", web=url), Node("a", web=url, metrics=url)):
