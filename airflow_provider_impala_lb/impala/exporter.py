@@ -5,6 +5,7 @@ https://github.com/prometheus/node_exporter: ``collector/*_linux.go`` say which 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 
@@ -40,6 +41,8 @@ class Figures:
                 number = float(value)
             except ValueError:
                 raise ProbeFailed(f"{url}: {name} is {value[:40]!r}, not a number") from None
+            if not math.isfinite(number):
+                continue
             label = dict(_LABEL.findall(labels))
             if name == "node_cpu_seconds_total":
                 cpus.add(label.get("cpu"))

@@ -187,8 +187,12 @@ def fetch_all(fetches: Iterable[Fetch], seconds: float) -> None:
     for fetch in fetches:
         # Not a pool's threads: Python would wait at its exit for one that the resolver of names holds up.
         thread = threading.Thread(target=fetch.run, args=(seconds, deadline), name=THREAD_NAME, daemon=True)
-        thread.start()
-        running.append((fetch, thread))
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads for this process
+            fetch.failed = ProbeFailed(f"{fetch.url}: {error}")
+        else:
+            running.append((fetch, thread))
     for fetch, thread in running:
         thread.join(max(0.0, deadline - time.monotonic()))
         if thread.is_alive():

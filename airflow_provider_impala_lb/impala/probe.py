@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -102,24 +103,23 @@ def _fetches(
 ) -> dict[str, Fetch]:
     found = {}
     if node.metrics:
-        found["metrics"] = Fetch(
-            node.metrics.rstrip("/"), settings, lambda fetch: _pages(fetch, _METRICS), context=context
-        )
+        found["metrics"] = Fetch(node.metrics.rstrip("/"), settings, _metrics_page, context=context)
     if node.web:
         login = password if settings.web_auth != "none" else None
         found["web"] = Fetch(
             node.web.rstrip("/"), settings, _web_pages(node, settings, password), context=context, login=login
         )
     if node.exporter:
-        path = "" if urlsplit(node.exporter).path.strip("/") else "/metrics"
-        url = node.exporter.rstrip("/") if path else node.exporter
-        found["exporter"] = Fetch(url, settings, lambda fetch: _pages(fetch, path), context=context)
+        found["exporter"] = Fetch(node.exporter.rstrip("/"), settings, _exporter_page, context=context)
     return found
 
 
-def _pages(fetch: Fetch, *paths: str) -> None:
-    for path in paths:
-        fetch.get(path)
+def _metrics_page(fetch: Fetch) -> None:
+    fetch.get(_METRICS)
+
+
+def _exporter_page(fetch: Fetch) -> None:
+    fetch.get("" if urlsplit(fetch.url).path else "/metrics")
 
 
 def _web_pages(node: Node, settings: LoadConfig, password: str | None) -> Callable[[Fetch], None]:
@@ -190,9 +190,9 @@ def _reading(node: Node, fetches: dict[str, Fetch], before: Counters | None) -> 
     counters = before
     if exporter:
         try:
-            if "/metrics" not in exporter.pages and "" not in exporter.pages:
-                raise exporter.failed or ProbeFailed(f"{exporter.url}: has no page")
-            (page,) = exporter.pages.values()
+            page = next(iter(exporter.pages.values()), None)
+            if page is None:
+                raise exporter.failed or ProbeFailed(f"{exporter.url}: said nothing")
             shares, counters = host_shares(Figures(page.decode(errors="replace"), exporter.url), before)
             _merge(sample.shares, shares)
         except ProbeFailed as error:
@@ -228,7 +228,9 @@ def _add_impala(sample: Sample, metrics: dict[str, Any], connection_limit: float
 
     def number(key: str) -> float | None:
         value = metrics.get(key)
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            return None
+        return float(value)
 
     def share(name: str, used: float | None, limit: float | None) -> None:
         if used is not None and limit is not None and limit > 0:

@@ -1,6 +1,7 @@
 """The load of a host, from text that is known and from a real node_exporter of this one."""
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def test_what_is_no_disk_or_made_of_disks_does_not_count():
 
 @pytest.mark.parametrize(
     ("at", "idle", "total"),
-    [(1010.0, 9999.0, 9999.0), (600.0, 290.0, 390.0), (2000.0, 290.0, 390.0)],
+    [(990.0, 9999.0, 9999.0), (600.0, 290.0, 390.0), (2000.0, 290.0, 390.0)],
     ids=["rebooted", "long ago", "in the future"],
 )
 def test_counters_that_say_nothing_of_now_are_as_good_as_none(at, idle, total):
@@ -77,6 +78,7 @@ def test_an_interval_that_is_too_short_goes_on():
 
 
 def test_process_slots_are_those_of_the_smaller_limit():
+    # What is always there says nothing of a limit.
     assert "processes" not in shares(scrape(procs_running=3, processes_pids=4))
     found = shares(scrape(processes_threads=800, processes_max_threads=10000, processes_max_processes=1000))
     assert found["processes"] == pytest.approx(0.2)
@@ -86,6 +88,10 @@ def test_process_slots_are_those_of_the_smaller_limit():
 def test_the_hosts_memory_is_what_programs_could_still_get():
     found = shares(scrape(memory_MemAvailable_bytes="2.5e+10", memory_MemTotal_bytes="1e+11"))
     assert found == {"memory": 0.25}
+
+
+def test_what_is_no_number_is_left_out():
+    assert shares(scrape(load1="NaN", memory_MemAvailable_bytes="+Inf", memory_MemTotal_bytes=1)) == {}
 
 
 def test_a_page_of_something_else_is_refused():
@@ -140,27 +146,39 @@ def test_a_real_node_exporter_tells_of_a_real_burden(exporter):
     assert first.sample.queries is None
     assert 0.5 < first.sample.shares["processes"] < 1
 
-    def cpu_share(seconds):
-        """Over about this time."""
+    def over(seconds):
+        """Counters before, and the reading after, about this time."""
         before = probe(node, LoadConfig(), None, seconds=5).counters
         time.sleep(seconds)
         found = probe(node, LoadConfig(), None, before=before, seconds=5)
         assert found.counters.at - before.at >= 1
-        return found.sample.shares["cpu"], found.sample.shares.get("disk")
+        return before, found
 
     command = [sys.executable, "-c", "while True: pass"]
+    start, used = time.monotonic(), children_cpu()
     burners = [subprocess.Popen(command) for _ in range(os.cpu_count())]
     try:
-        busy, disk = cpu_share(2)
+        before, found = over(2)
     finally:
         for burner in burners:
             burner.kill()
             burner.wait()
-    assert busy < 0.25
-    if first.counters.disks:
-        assert 0 <= disk <= 1
+    # What they could burn: a container may have fewer CPUs than its host, which is what the exporter tells of.
+    burnt = (children_cpu() - used) / (time.monotonic() - start)
+    cpus = (found.counters.total - before.total) / (found.counters.at - before.at)
+    busy = found.sample.shares["cpu"]
+    assert busy == pytest.approx((found.counters.idle - before.idle) / (found.counters.total - before.total))
+    assert 1 - busy > 0.6 * burnt / cpus > 0
+    if found.counters.disks:
+        assert 0 <= found.sample.shares["disk"] <= 1
     # Others may work on this machine too: only that it is better again, at some time.
-    eventually(lambda: cpu_share(1.5)[0] > busy + 0.1, 60)
+    eventually(lambda: over(1.2)[1].sample.shares["cpu"] > busy + 0.3 * burnt / cpus, 60)
+
+
+def children_cpu():
+    """Seconds, of those that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def test_a_coordinators_share_of_memory_is_the_smaller_of_its_own_and_its_hosts(exporter):

@@ -100,7 +100,8 @@ def test_the_shares_are_what_they_are_said_to_be():
     assert "memory" not in said(**{"mem-tracker.process.limit": -1}).shares
     assert "heap" not in said(**{"jvm.heap.max-usage-bytes": -1}).shares
     assert said(**{"memory.total-used": 120}).shares["memory"] == 0.0
-    assert "memory" not in said(**{"memory.total-used": "much", "memory.rss": None}).shares
+    for no_number in ("much", True, float("nan"), float("inf")):
+        assert "memory" not in said(**{"memory.total-used": no_number, "memory.rss": None}).shares
 
 
 def test_the_admission_share_is_that_of_all_pools_which_may_queue():
@@ -247,6 +248,7 @@ def test_tls_with_the_sites_authority(tmp_path):
         assert probe(of(node), settings(verify_cert=False), "s3cret").sample.shares["memory"] == pytest.approx(0.5)
         missing = settings(ca_cert=str(tmp_path / "nowhere.pem"))
         assert reason(of(node), missing, "s3cret") == f"load.ca_cert: {tmp_path}/nowhere.pem: No such file or directory"
+        assert reason(of(node), settings(ca_cert=__file__), "s3cret").startswith(f"load.ca_cert: {__file__}: ")
         node.drain()  # the sandbox's own way in
         assert probe(of(node), settings(ca_cert=str(site.ca_cert)), "s3cret").sample.quiescing
 
@@ -367,6 +369,30 @@ def test_what_is_no_coordinators_web_server_is_told_apart(served, says):
     with page_server(served) as (url, _):
         found = reason(Node("a", web=url), seconds=5)
     assert found.startswith(f"{url}: {says}")
+
+
+def test_nothing_that_a_node_says_or_a_configuration_holds_makes_a_probe_of_all_raise(node):
+    strange = {
+        "flags": pages(flags={"flags": [{}]}),
+        "numbers": pages(metrics={**METRICS, "mem-tracker.process.limit": [1], "jvm.heap.max-usage-bytes": 10**400}),
+    }
+    nodes = [Node(f"url{n}", web=url) for n, url in enumerate(("http://[", "x", "http://a b", "http://\x00", ""))]
+    nodes += [Node("exporter", exporter="http://["), of(node)]
+    with page_server(strange["flags"]) as (flags, _), page_server(strange["numbers"]) as (numbers, _):
+        nodes += [Node("flags", web=flags), Node("numbers", web=numbers)]
+        found = probe_all(nodes, NO_LOGIN, None)
+    assert set(found) == {each.address for each in nodes}
+    right = [address for address, each in found.items() if isinstance(each, Reading)]
+    assert set(right) == {of(node).address, "flags:21050"}
+    assert probe_all([], NO_LOGIN, None) == {}
+
+
+def test_a_process_that_may_start_no_more_threads_is_told_so(node, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(fetch.threading.Thread, "start", start)
+    assert reason(of(node)) == f"{node.web}: can't start new thread"
 
 
 def test_an_executor_is_not_a_coordinator():

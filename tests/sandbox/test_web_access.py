@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Iterator
+from email.message import Message
 from urllib.error import HTTPError
 from urllib.request import HTTPDigestAuthHandler, HTTPPasswordMgrWithDefaultRealm, build_opener, urlopen
 
@@ -12,6 +13,7 @@ import pytest
 from impala.error import OperationalError
 
 from airflow_provider_impala_lb.sandbox import Sandbox
+from airflow_provider_impala_lb.sandbox.web_access import REALM, WebAccess, _md5
 
 from .conftest import Open, page, status_of
 
@@ -42,11 +44,22 @@ def test_digest_as_another_client_speaks_it(guarded: Sandbox) -> None:
 
 
 def test_an_answer_to_another_challenge_or_for_another_page_is_refused(guarded: Sandbox) -> None:
-    access = guarded._access
-    challenge = access.challenge("GET", "/", {})  # type: ignore[arg-type]
+    access = WebAccess("digest", {"ann": "pw"})
+
+    def refused(nonce: str, page: str = "/") -> bool:
+        """Is a GET of this page with the right answer for / to this nonce?"""
+        first, second = _md5(f"ann:{REALM}:pw"), _md5("GET:/")
+        response = _md5(f"{first}:{nonce}:1:c:auth:{second}")
+        header = Message()
+        header["Authorization"] = (
+            f'Digest username="ann", nonce="{nonce}", uri="/", nc=1, cnonce="c", qop=auth, response="{response}"'
+        )
+        return access.challenge("GET", page, header) is not None
+
+    challenge = access.challenge("GET", "/", Message())
     assert challenge is not None and challenge.startswith('Digest qop="auth", realm="mydomain.com", nonce="')
-    forged = 'Digest username="ann", nonce="mine", uri="/", response="x"'
-    assert access.challenge("GET", "/", {"Authorization": forged}) is not None  # type: ignore[arg-type]
+    nonce = challenge.split('nonce="')[1].rstrip('"')
+    assert [refused(nonce), refused("mine"), refused(nonce, "/varz")] == [False, True, True]
     for garbage in ("Digest", "Digest =", "Basic !!!", "Basic", "Bearer", ""):
         request = guarded.nodes[0].web + "/?json"
         with pytest.raises(HTTPError, match="401"):
