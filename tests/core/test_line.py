@@ -76,6 +76,19 @@ def test_who_came_first_is_served_first_and_a_newcomer_does_not_overtake():
     assert acquire_now(picker, "second") is not None
 
 
+def test_as_many_go_as_there_is_room_and_no_more():
+    picker = make(Clock(), 1, max_leases_per_node=2)
+    held = [picker.acquire("held") for _ in range(2)]
+    for name in ("first", "second", "third"):
+        assert acquire_now(picker, name) is None
+    for pick in held:
+        pick.release()
+    assert acquire_now(picker, "third") is None
+    assert acquire_now(picker, "second") is not None  # there is room for both
+    assert acquire_now(picker, "third") is None
+    assert acquire_now(picker, "first") is not None
+
+
 def test_who_cannot_use_a_free_node_does_not_hold_up_the_others():
     picker = make(Clock(), 2, max_leases_per_node=1)
     on_n0, _on_n1 = picker.acquire("x", prefer="n0"), picker.acquire("y", prefer="n1")
