@@ -51,7 +51,7 @@ class Keeper:
         self._held: dict[str, _Held] = {}
         self._mutex = threading.Lock()
         self._wake = threading.Event()
-        self._noted = False
+        self._note_at = float("inf")
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
@@ -83,10 +83,11 @@ class Keeper:
                 return
             held.lease.session = session or held.lease.session
             held.lease.query = query or held.lease.query
-            self._noted = session is None
-        if session is None:
-            self._wake.set()
-            return
+            if session is None:
+                if self._note_at == float("inf"):  # more notes may come: one transaction for all of them
+                    self._note_at = time.monotonic() + NOTE_SECONDS
+                    self._wake.set()
+                return
         with suppress(StateUnavailable, ConfigError):  # the next renewal tells
             self.renew()
 
@@ -106,7 +107,7 @@ class Keeper:
         """Renew all leases in one transaction. Returns those that were gone and had to be put back."""
         with self._mutex:
             mine = [held.lease for held in self._held.values()]
-            self._noted = False
+            self._note_at = float("inf")
 
         def change(state: State, now: float) -> list[Lease]:
             self._note_host(state, now)
@@ -155,31 +156,29 @@ class Keeper:
         renew_at = time.monotonic() + RENEW_SECONDS
         look_at = time.monotonic() + self._refresh_seconds
         while True:
-            self._wake.wait(max(0.0, min(renew_at, look_at) - time.monotonic()))
+            due = min(renew_at, look_at, self._note_at)
+            self._wake.wait(max(0.0, due - time.monotonic()))
             self._wake.clear()
             with self._mutex:
                 if not self._held:
                     self._thread = None
                     return
-                noted = self._noted
-            if noted:
-                time.sleep(NOTE_SECONDS)  # more notes may come: one transaction for all of them
+            now = time.monotonic()
             try:
-                if time.monotonic() >= look_at:
-                    look_at = time.monotonic() + self._refresh_seconds
+                if now >= look_at:
+                    look_at = now + self._refresh_seconds
                     self._look()
-                if not noted and time.monotonic() < renew_at:
-                    continue
-                renew_at = time.monotonic() + RENEW_SECONDS
-                for lease in self.renew():
-                    log.warning(
-                        "The lease of %s on %s was gone from the shared state (reset, or out of reach for %g s); "
-                        "the script still runs, so the lease was put back",
-                        lease.owner or lease.id,
-                        lease.node,
-                        LEASE_SECONDS,
-                    )
-                unreachable = False
+                if now >= min(renew_at, self._note_at):
+                    renew_at = now + RENEW_SECONDS
+                    for lease in self.renew():
+                        log.warning(
+                            "The lease of %s on %s was gone from the shared state (reset, or out of reach for %g s); "
+                            "the script still runs, so the lease was put back",
+                            lease.owner or lease.id,
+                            lease.node,
+                            LEASE_SECONDS,
+                        )
+                    unreachable = False
             except (StateUnavailable, ConfigError) as error:
                 if not unreachable:
                     log.warning("Leases cannot be renewed for now, the scripts go on: %s", error)
