@@ -12,6 +12,8 @@ from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 log = getLogger(__name__)
 
+FLUSH_SECONDS = 1.0
+
 
 class Mirror(Protocol):
     """A second home of session records, written behind the work's back. Neither call raises."""
@@ -40,7 +42,10 @@ class Sessions:
         self.mirror: Mirror | None = None
 
     def remember(self, key: str, node: str, database: str | None, options: Mapping[str, str]) -> None:
-        """Record what a session of this key left behind; of several the one that closes last holds. Never raises."""
+        """Record what a session of this key left behind; of several the one that closes last holds. Never raises.
+
+        With a mirror it waits up to `FLUSH_SECONDS` for the copy: the process may be gone a moment later.
+        """
 
         def change(state: State, now: float) -> SessionRecord:
             record = state.sessions.get(key) or SessionRecord(node=node, expires=0.0)
@@ -51,6 +56,8 @@ class Sessions:
 
         try:
             self.copy(key, self._store.transact(change))
+            if self.mirror is not None:
+                self.mirror.flush(FLUSH_SECONDS)
         except (StateUnavailable, ConfigError) as error:
             log.warning("The data of session key %r could not be recorded: %s", key, error)
 
