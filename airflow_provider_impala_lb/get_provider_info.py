@@ -12,8 +12,11 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "policy": {
         "label": "Policy",
-        "description": "least_loaded (default) or round_robin.",
-        "schema": {"type": ["string", "null"], "enum": ["least_loaded", "round_robin"]},
+        "description": "least_loaded (default), round_robin, weighted_random or power_of_two.",
+        "schema": {
+            "type": ["string", "null"],
+            "enum": ["least_loaded", "round_robin", "weighted_random", "power_of_two"],
+        },
     },
     "config_file": {
         "label": "Config file",

@@ -42,6 +42,10 @@ class _LookFirst(Exception):
         self.state = state
 
 
+class _Free(Exception):
+    """There is a node, and only that was the question: the transaction changes nothing."""
+
+
 class Picker:
     """Picks coordinators for all workers that share ``store``.
 
@@ -125,15 +129,7 @@ class Picker:
         lease = self._lease(owner)
         lease.movable = on_move is not None
         request = self._request(lease, session_key, prefer, exclude)
-        request.ticket = Ticket(
-            id=ticket or lease.id,
-            owner=owner,
-            host=self.host,
-            since=0.0,
-            until=0.0,
-            again=asks_again or 0.0,
-            holder=lease.holder if asks_again is None else None,
-        )
+        request.ticket = self._ticket(ticket or lease.id, owner, asks_again)
         wait = self.config.max_wait if wait is None else wait
         placed = self._wait_for(request, wait, here=asks_again is None, meanwhile=while_waiting)
         self.keeper.add(lease, on_move, on_overload)
@@ -148,9 +144,29 @@ class Picker:
         lease.holder = None  # the process that asks is gone long before its work ends
         request = self._request(lease, session_key, None, ())
         request.lasts = seconds
-        request.ticket = Ticket(id=lease.id, owner=owner, host=self.host, since=0.0, until=0.0, holder=this_process())
+        request.ticket = self._ticket(lease.id, owner, None)
         placed = self._wait_for(request, self.config.max_wait if wait is None else wait, here=True)
         return Pick(placed, self, lease=lease.id, owner=owner, session_key=session_key)
+
+    def ask(
+        self,
+        ticket: str,
+        owner: str = "",
+        session_key: str | None = None,
+        prefer: str | None = None,
+        *,
+        asks_again: float,
+    ) -> Wait | None:
+        """Is it this ticket's turn? None if it is, or if the shared state is out of reach; nothing is taken then. Else
+        the place in the line is kept, as by :meth:`acquire` with ``asks_again``. Other parameters as there.
+        """
+        request = self._request(self._lease(owner), session_key, prefer, ())
+        request.patient, request.ticket = True, self._ticket(ticket, owner, asks_again)
+        try:
+            placed = self._try(request, only_ask=True)
+        except _Free:
+            return None
+        return placed if isinstance(placed, Wait) else None
 
     def release(self, lease_id: str) -> bool:
         """End a lease by its id, whoever holds it. False if there is none: it has expired, or ended before.
@@ -229,6 +245,18 @@ class Picker:
     def _lease(self, owner: str) -> Lease:
         return Lease(id=new_id(), node="", owner=owner, expires=0.0, taken=0.0, host=self.host, holder=this_process())
 
+    def _ticket(self, name: str, owner: str, asks_again: float | None) -> Ticket:
+        """:param asks_again: None: this process waits, and the ticket ends with it."""
+        return Ticket(
+            id=name,
+            owner=owner,
+            host=self.host,
+            since=0.0,
+            until=0.0,
+            again=asks_again or 0.0,
+            holder=this_process() if asks_again is None else None,
+        )
+
     def _request(
         self,
         lease: Lease | None,
@@ -300,8 +328,8 @@ class Picker:
         if state is not None and any(each.id == ticket for each in state.head.waiting):
             self.give_up(ticket)
 
-    def _try(self, request: Request) -> Placed | Wait:
-        """One transaction."""
+    def _try(self, request: Request, *, only_ask: bool = False) -> Placed | Wait:
+        """One transaction. :raises _Free: with ``only_ask``, when it could have had a node."""
         differs = False
         dead: frozenset[str] | None = None
 
@@ -316,7 +344,10 @@ class Picker:
             elif dead is not None:
                 note.looked = now
             reap(state, now, dead or frozenset(), self._may_expire(state, now))
-            return place(self.config, state, now, request, self._rng), state
+            placed = place(self.config, state, now, request, self._rng)
+            if only_ask and isinstance(placed, Placed):
+                raise _Free
+            return placed, state
 
         if request.session_key:
             request.known = self.sessions.elsewhere(request.session_key, self._copy)

@@ -166,9 +166,7 @@ def connect(balancer: Balancer, owner: str) -> Connection:
         try:
             pick = balancer.acquire(owner, exclude=refused)
         except NoNodeAvailable as error:
-            raise NoNodeAvailable(
-                f"No coordinator of {balancer.config.name} could be used; nothing was run", error.reasons
-            ) from None
+            raise NoNodeAvailable(f"{error.summary}; nothing was run", error.reasons) from None
         try:
             return Connection(balancer, pick, balancer.open_session(pick.node))
         except NodeRefused as error:

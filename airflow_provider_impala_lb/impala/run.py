@@ -202,9 +202,8 @@ class ScriptRun:
                 **self._line,
             )
         except NoNodeAvailable as error:
-            raise NoNodeAvailable(
-                f"No coordinator of {self._balancer.config.name} could take the script; nothing was run", error.reasons
-            ) from None
+            self._check_cancelled()
+            raise NoNodeAvailable(f"{error.summary}; nothing of the script was run", error.reasons) from None
         self._log.info("Picked %s (%s)", pick.node, pick.why)
         return pick
 

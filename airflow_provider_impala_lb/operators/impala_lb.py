@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, XComArg
+from airflow.exceptions import AirflowRescheduleException
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    BaseOperator,
+    XComArg,
+    conf,
+)
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
-from airflow_provider_impala_lb.errors import ConfigError, ScriptError, StatementFailed
-from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
+from airflow_provider_impala_lb.errors import ConfigError, MustWait, ScriptError, StatementFailed
+from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
+from airflow_provider_impala_lb.triggers.impala_lb import RESUME_SECONDS, NodeTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -24,6 +33,10 @@ XCOM_HOST = "impala_host"
 XCOM_RUN = "impala_run"
 """How a script ended: ``host``, ``why`` (this node), ``session``, ``ended`` (seconds since the epoch: a sticky task
 that has to move waits from it), ``seconds``, ``statements`` and ``rows`` (counts), ``query_ids`` (the last 100)."""
+
+
+RESCHEDULE_SECONDS = 30.0
+"""How often a task that waits by rescheduling asks whether it is its turn."""
 
 
 class ImpalaLBOperator(SQLExecuteQueryOperator):
@@ -43,6 +56,12 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         ``session.reconnect_timeout`` (default 600 s); or ``"fail"``.
     :param session_key: tasks with the same key run on one node without any XCom (templated).
     :param query_options: set for the session when it is opened, over the connection's (templated).
+    :param restartable: it is safe to run the script again from its first statement: when its node is overloaded, what
+        runs is cancelled, seen to end, and the script begins anew on another node. Default False: it finishes there.
+    :param max_wait: seconds to wait while all nodes are busy or full; default the connection's ``max_wait`` (300).
+    :param deferrable: wait for a node in the triggerer, without a worker slot; default: Airflow's
+        ``default_deferrable``.
+    :param reschedule: wait for a node by giving the slot back and coming back every 30 s. With neither it sleeps.
     :param variables: values of ``${var:name}`` in the script, as impala-shell's ``--var`` (templated).
     :raises AirflowFailException: what no retry can mend: a bad configuration or login, an unsplittable script,
         a syntax error, a host that is not a node of the connection.
@@ -61,6 +80,11 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         "variables": "json",
     }
     ui_color = "#d5e8f0"
+    if hasattr(BaseOperator, "deps"):
+        # Airflow 2 lets only sensors come back at the time they name; others at once.
+        from airflow.ti_deps.deps.ready_to_reschedule import ReadyToRescheduleDep
+
+        deps = BaseOperator.deps | {ReadyToRescheduleDep()}
 
     def __init__(
         self,
@@ -72,9 +96,20 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         session_key: str | None = None,
         query_options: Mapping[str, Any] | None = None,
         variables: Mapping[str, str] | None = None,
+        restartable: bool = False,
+        max_wait: float | None = None,
+        deferrable: bool | None = None,
+        reschedule: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(sql=sql, conn_id=conn_id, **kwargs)
+        self.restartable = restartable
+        self.max_wait = max_wait
+        # Not given to the base class: it may get a deferrable of its own, which knows no session (airflow#65618).
+        self.deferrable = (
+            conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
+        )
+        self.reschedule = reschedule  # by this name the scheduler knows when to look (ReadyToRescheduleDep)
         if on_unavailable not in ("move", "wait", "fail"):
             raise ValueError(f"on_unavailable is {on_unavailable!r}; allowed: 'move', 'wait', 'fail'")
         self.on_unavailable = on_unavailable
@@ -95,6 +130,12 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             )
         self._script_run: ScriptRun | None = None
 
+    @classmethod
+    def get_serialized_fields(cls) -> frozenset[str]:
+        """The scheduler has to know of ``reschedule``, as it does of a sensor's."""
+        fields: frozenset[str] = super().get_serialized_fields()  # type: ignore[no-untyped-call]
+        return fields | {"reschedule"}
+
     @cached_property
     def _hook(self) -> ImpalaLBHook:
         """Always our hook, so that a plain ``impala`` connection is taken as a cluster of one."""
@@ -113,6 +154,32 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             if error.outcome == "user error":
                 raise AirflowFailException(str(error)) from error
             raise
+        except MustWait as waiting:
+            self._come_back(context, waiting)
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """It is this task's turn: go on as if it had just begun. Its place in the line is still its own."""
+        return self.execute(context)
+
+    def _come_back(self, context: Context, waiting: MustWait) -> NoReturn:
+        """Wait for a node without a worker slot."""
+        self.log.info("%s", waiting)
+        tags = _tags(context)
+        if not self.deferrable:
+            raise AirflowRescheduleException(  # type: ignore[no-untyped-call]
+                datetime.now(timezone.utc) + timedelta(seconds=RESCHEDULE_SECONDS)
+            )
+        self.defer(
+            trigger=NodeTrigger(
+                conn_id=str(self.conn_id),
+                ticket=_ticket(tags),
+                owner=owner(tags),
+                session_key=self.session_key,
+                prefer=self._host_to_stick_to(context)[0],
+                wait=self.max_wait,
+            ),
+            method_name="execute_complete",
+        )
 
     def _execute(self, context: Context) -> Any:
         hook, ti = self._hook, context["ti"]
@@ -130,6 +197,9 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             on_unavailable=self.on_unavailable,
             upstream_end=upstream_end,
             query_options=self.query_options,
+            restartable=self.restartable,
+            wait=self.max_wait,
+            **self._line(context),
             on_session=lambda pick, _: ti.xcom_push(key=XCOM_HOST, value=pick.host),
         )
         try:
@@ -146,6 +216,14 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         if return_single_query_results(self.sql, self.return_last, split_statements):
             return self._process_output([output], hook.descriptions)[-1]
         return self._process_output(output, hook.descriptions)
+
+    def _line(self, context: Context) -> dict[str, Any]:
+        """How to stand in the line: here, or under a name to come back to."""
+        if self.deferrable:
+            return {"ticket": _ticket(_tags(context)), "asks_again": RESUME_SECONDS}
+        if self.reschedule:
+            return {"ticket": _ticket(_tags(context)), "asks_again": RESCHEDULE_SECONDS}
+        return {}
 
     def on_kill(self) -> None:
         """Cancel what runs, over a second connection, within 4 s. Airflow 3 lets ``execute`` go on: the run raises."""
@@ -218,6 +296,11 @@ def _summary(done: ScriptDone) -> dict[str, Any]:
         "rows": sum(statement.rows or 0 for statement in done.statements),
         "query_ids": [statement.query_id for statement in done.statements[-100:]],
     }
+
+
+def _ticket(tags: Mapping[str, str]) -> str:
+    """The name of a try's place in the line, the same in whatever process it comes back."""
+    return f"{owner(tags)} try {tags.get('try', '')}"
 
 
 def _tags(context: Context) -> dict[str, str]:
