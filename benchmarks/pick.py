@@ -1,15 +1,18 @@
-"""What a pick costs: one process and eight, 30 nodes, on one lock file and, if it is there, one Redis.
+"""What a pick costs, with 30 nodes and 200 live leases, beside what else it could be made of.
 
-Run: python benchmarks/pick.py [DIRECTORY]
+Run: python benchmarks/pick.py [DIRECTORY ...]     one table for each directory (default: a temporary one)
 
-Beside it, in the same run: a pick from a plain list (no sharing at all), and the least that sharing by a lock can cost:
-open, flock, read, write, close of a small file.
+All figures of a table come from one run. Beside the balancer's own: one INCR of redis-py on a Redis of this host (the
+least that any shared counter over a socket can cost), the bare turn of a locked file, and what one would write in an
+hour: filelock, json and os.replace, doing the same work on the same state. Calls are made in turn (A B C A B C ...), as
+the processes of a fleet make them: between two of them both caches and the server's process have had something else to
+do. What changes back to back, when a server spins on one client's requests, stands in rows of its own.
 """
 
 from __future__ import annotations
 
 import fcntl
-import itertools
+import json
 import os
 import shutil
 import socket
@@ -18,29 +21,36 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.core.state import Lease
 
 NODES = [f"n{index}" for index in range(30)]
-PICKS = 3000
+LEASES = 200
+ROUNDS = 1500
+Seconds = list[float]
 
 
-def timed(action: Callable[[], object], times: int) -> list[float]:
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - start)
-    return sorted(seconds)
+def timed(actions: dict[str, Callable[[], object]], rounds: int = ROUNDS, block: int = 1) -> dict[str, Seconds]:
+    """Each action's times, taken in turn: ``block`` calls of one, then of the next."""
+    found: dict[str, Seconds] = {name: [] for name in actions}
+    for _ in range(rounds // block):
+        for name, action in actions.items():
+            for _ in range(block):
+                start = time.perf_counter()
+                action()
+                found[name].append(time.perf_counter() - start)
+    return found
 
 
-def say(what: str, seconds: list[float], base: float) -> float:
-    median, p99 = statistics.median(seconds), seconds[int(len(seconds) * 0.99)]
-    ratio = f"{median / base:6.1f} x the bare lock" if base else ""
-    print(f"{what:44} p50 {median * 1e6:8.1f} us  p99 {p99 * 1e6:9.1f} us  {ratio}")
-    return median
+def say(what: str, seconds: Seconds, base: float | None = None, unit: str = "INCR") -> None:
+    ordered = sorted(seconds)
+    median, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
+    ratio = f"{median / base:7.2f} x {unit}" if base else ""
+    print(f"  {what:52} p50 {median * 1e6:9.1f} us  p99 {p99 * 1e6:9.1f} us {ratio}")
 
 
 def bare_lock(path: str) -> Callable[[], object]:
@@ -54,25 +64,133 @@ def bare_lock(path: str) -> Callable[[], object]:
     return turn
 
 
-def crowd(config: dict[str, object]) -> list[float]:
-    """Eight processes at once, back to back; all their times."""
-    readers = []
-    for _ in range(8):
+class HandMade:
+    """The same work with filelock, json and os.replace: least loaded of the nodes, a lease in, a lease out."""
+
+    def __init__(self, directory: str) -> None:
+        import filelock
+
+        self.path = f"{directory}/hand-made.json"
+        self.lock = filelock.FileLock(f"{self.path}.lock")
+        leases = {
+            uuid.uuid4().hex: {"node": NODES[i % len(NODES)], "owner": "dag/run/task", "expires": time.time() + 1e5}
+            for i in range(LEASES)
+        }
+        self.write({"picks": dict.fromkeys(NODES, 0), "leases": leases})
+
+    def write(self, state: dict[str, dict[str, object]]) -> None:
+        with open(f"{self.path}.new", "w") as file:
+            json.dump(state, file)
+        os.replace(f"{self.path}.new", self.path)
+
+    def acquire(self) -> str:
+        with self.lock:
+            with open(self.path) as file:
+                state = json.load(file)
+            now = time.time()
+            state["leases"] = {key: lease for key, lease in state["leases"].items() if lease["expires"] > now}
+            load = dict.fromkeys(NODES, 0)
+            for lease in state["leases"].values():
+                load[lease["node"]] += 1
+            node = min(NODES, key=lambda name: load[name])
+            state["picks"][node] += 1
+            mine = uuid.uuid4().hex
+            state["leases"][mine] = {"node": node, "owner": "dag/run/task", "expires": now + 120}
+            self.write(state)
+        return mine
+
+    def release(self, lease: str) -> None:
+        with self.lock:
+            with open(self.path) as file:
+                state = json.load(file)
+            state["leases"].pop(lease, None)
+            self.write(state)
+
+
+def loaded(config: dict[str, object], leases: int = LEASES) -> Balancer:
+    """A balancer on a state with live leases of another host, spread over the nodes."""
+    balancer = Balancer.from_config(config)
+    balancer.get_host()
+    nodes = balancer.config.addresses
+
+    def fill(state, now):  # type: ignore[no-untyped-def]
+        for index in range(leases):
+            state.lease(
+                Lease(
+                    id=uuid.uuid4().hex,
+                    node=nodes[index % len(nodes)],
+                    owner=f"dag_{index}/scheduled__2026-01-01T00:00:00+00:00/task",
+                    expires=now + 1e5,
+                    taken=now,
+                    host="another-host",
+                    session=uuid.uuid4().hex,
+                )
+            )
+
+    balancer.store.transact(fill)
+    return balancer
+
+
+def acquire_and_release(balancer: Balancer) -> None:
+    with balancer.acquire("dag/run/task"):
+        pass
+
+
+def in_children(work: Callable[[], float], count: int) -> Seconds:
+    """``work`` in so many processes, one after another: what it measures in each. They are forked, as Airflow's tasks
+    are: the modules are there, and nothing else."""
+    times = []
+    for _ in range(count):
         read, write = os.pipe()
         if os.fork() == 0:
-            seconds = timed(Balancer.from_config(config).get_host, PICKS // 8)
-            os.write(write, " ".join(f"{value:.7f}" for value in seconds).encode())
+            os.write(write, b"%.9f" % work())
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as answer:
+            times.append(float(answer.read()))
+        os.wait()
+    return times
+
+
+def fresh_pick(config: dict[str, object]) -> float:
+    start = time.perf_counter()
+    Balancer.from_config(config).get_host()
+    return time.perf_counter() - start
+
+
+def fresh_lease(config: dict[str, object]) -> float:
+    start = time.perf_counter()
+    acquire_and_release(Balancer.from_config(config))
+    return time.perf_counter() - start
+
+
+def crowd(config: dict[str, object], workers: int, seconds: float = 2.0) -> tuple[Seconds, float]:
+    """So many processes at once, back to back: all their times, and picks per second in total."""
+    readers = []
+    go = time.monotonic() + 0.5
+    for _ in range(workers):
+        read, write = os.pipe()
+        if os.fork() == 0:
+            balancer = Balancer.from_config(config)
+            time.sleep(max(0.0, go - time.monotonic()))
+            times = []
+            while time.monotonic() < go + seconds:
+                start = time.perf_counter()
+                balancer.get_host()
+                times.append(time.perf_counter() - start)
+            with os.fdopen(write, "w") as out:
+                out.write(" ".join(f"{value:.7f}" for value in times))
             os._exit(0)
         os.close(write)
         readers.append(os.fdopen(read))
     times = [float(value) for reader in readers for value in reader.read().split()]
     for _ in readers:
         os.wait()
-    return sorted(times)
+    return times, len(times) / seconds
 
 
 @contextmanager
-def redis_server(directory: str) -> Iterator[str]:
+def redis_server(directory: str) -> Iterator[int]:
     path = f"{directory}/redis.sock"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -82,31 +200,80 @@ def redis_server(directory: str) -> Iterator[str]:
     try:
         while not os.path.exists(path):  # it listens
             time.sleep(0.01)
-        yield f"redis://127.0.0.1:{port}"
+        yield port
     finally:
         server.kill()
         server.wait()
 
 
+def table(directory: str, port: int | None) -> None:
+    import redis
+
+    def config(name: str, nodes: int = len(NODES)) -> dict[str, object]:
+        return {"nodes": [f"n{i}" for i in range(nodes)], "lock_file": f"{directory}/{name}.lock"}
+
+    print(f"{directory}: {len(NODES)} nodes, {LEASES} live leases")
+    pick, lease = loaded(config("pick")), loaded(config("lease"))
+    hand_made = HandMade(directory)
+    actions: dict[str, Callable[[], object]] = {
+        "pick": pick.get_host,
+        "acquire and release": lambda: acquire_and_release(lease),
+        "bare turn of a locked file": bare_lock(f"{directory}/bare"),
+        "filelock + json + os.replace: acquire and release": lambda: hand_made.release(hand_made.acquire()),
+    }
+    if port:
+        client = redis.Redis(port=port)
+        remote = loaded({"nodes": NODES, "store": f"redis://127.0.0.1:{port}", "name": "bench"})
+        actions |= {"INCR": lambda: client.incr("n"), "pick, store in Redis": remote.get_host}
+    held = lease.acquire("keeps the thread that renews running, as in a task")
+    found = timed(actions)
+    base = statistics.median(found["INCR"]) if port else None
+    for name, seconds in found.items():
+        say(name, seconds, base)
+    found = timed(
+        {name: actions[name] for name in ("pick", "acquire and release", "INCR") if name in actions}, block=100
+    )
+    base = statistics.median(found["INCR"]) if port else None
+    for name, seconds in found.items():
+        say(f"{name}, back to back", seconds, base)
+    held.release()
+
+    first: dict[str, Seconds] = {
+        "the first pick of a process": in_children(lambda: fresh_pick(config("pick")), 200),
+        "the first acquire and release of a process": in_children(lambda: fresh_lease(config("lease")), 200),
+    }
+    if port:
+
+        def fresh_incr() -> float:
+            start = time.perf_counter()
+            redis.Redis(port=port).incr("n")
+            return time.perf_counter() - start
+
+        first["the first INCR of a process, connecting"] = in_children(fresh_incr, 200)
+        base = statistics.median(first["the first INCR of a process, connecting"])
+    for name, seconds in first.items():
+        say(name, seconds, base, "that INCR")
+
+    for workers in (8, 16):
+        times, rate = crowd(config("pick"), workers)
+        say(f"{workers} processes at once: {rate:.0f} picks/s in total", times)
+    large = loaded(config("large", 1000), 10_000)
+    found = timed({"pick": large.get_host, "lease": lambda: acquire_and_release(large)}, rounds=100)
+    say("1,000 nodes, 10,000 leases: pick", found["pick"])
+    say("1,000 nodes, 10,000 leases: acquire and release", found["lease"])
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as directory:
-        config = {"nodes": NODES, "lock_file": f"{directory}/node_in_use.tmp", "policy": "round_robin"}
-        turn = itertools.cycle(NODES)
-        base = say("bare lock, read, write", timed(bare_lock(f"{directory}/bare"), PICKS), 0.0)
-        say("next of a list, shared by nobody", timed(lambda: next(turn), PICKS), base)
-        balancer = Balancer.from_config(config)
-        say("get_host, one process", timed(balancer.get_host, PICKS), base)
-        loaded = Balancer.from_config({**config, "policy": "least_loaded", "lock_file": f"{directory}/loaded"})
-        held = [loaded.acquire("bench") for _ in range(200)]
-        say("get_host, least_loaded, 200 leases held", timed(loaded.get_host, PICKS), base)
-        for pick in held:
-            pick.release()
-        say("get_host, eight processes at once", crowd(config), base)
-        if shutil.which("redis-server"):
-            with redis_server(directory) as url:
-                shared = {"nodes": NODES, "store": url, "policy": "round_robin"}
-                say("Redis: get_host, one process", timed(Balancer.from_config(shared).get_host, PICKS), base)
-                say("Redis: get_host, eight processes at once", crowd(shared), base)
+    with tempfile.TemporaryDirectory() as home:
+        directories = sys.argv[1:] or [home]
+        for parent in directories:
+            with tempfile.TemporaryDirectory(dir=parent) as directory:
+                if shutil.which("redis-server"):
+                    with redis_server(home) as port:
+                        table(directory, port)
+                    os.unlink(f"{home}/redis.sock")
+                else:
+                    table(directory, None)
 
 
 if __name__ == "__main__":
