@@ -4,6 +4,9 @@ Why so, each measured on ext4, tmpfs and two NFS clients (docs/design.md): a sta
 the updates, one replaced by rename 42 to 75 % (NFS caches names). Here the slot of version n+1 is written in place
 beside version n, which stays whole: a writer killed in the middle costs its own update and nothing else. No fsync:
 after a power loss the state may go back some seconds, which the next picks heal.
+
+Where a read under the lock may be out of date (filesystem.py), the file is made for the other mode, versions in its
+attributes (cas.py), and stays empty. The file says which it is, so that all hosts agree, by whatever way they reach it.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ from logging import getLogger
 from airflow_provider_impala_lb.core.state import State, encode
 from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
-from airflow_provider_impala_lb.stores import filesystem
+from airflow_provider_impala_lb.stores import attributes, cas, filesystem
+from airflow_provider_impala_lb.stores.cas import Versions
 from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock
-from airflow_provider_impala_lb.stores.lock import Lock, require_regular, unusable
+from airflow_provider_impala_lb.stores.lock import Lock, make_empty, require_regular, unusable
 from airflow_provider_impala_lb.stores.record import decoded
 
 log = getLogger(__name__)
@@ -41,21 +45,47 @@ class FileStore:
 
     def __init__(self, path: str, deadline: float = 5.0) -> None:
         self.where = path
-        self._lock = Lock(path, deadline)
+        self._lock = Lock(path, deadline, self._make)
+        self._versions = Versions(path)
+        self._is_cas: bool | None = None  # as the file said last
         self._clock: HostClock | ServerClock | None = None
+        self._coherent = True
         self._warned = False
+
+    @property
+    def trusted_clock(self) -> bool:
+        """Whether all hosts have one clock here. False in the mode ``cas``: GlusterFS stamps files with the client's
+        time (storage/ctime), so each host has its own.
+
+        :raises StateUnavailable, ConfigError: not known yet, and the file cannot be looked at.
+        """
+        if self._is_cas is None:
+            self.read()
+        return not self._is_cas
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
         now = self._now()
-        unreadable = False
+        unreadable = committed = False
+
+        def changed(record: bytes | None) -> tuple[bytes, Result]:
+            nonlocal unreadable
+            state, unreadable = decoded(f"lock_file {self.where}", record)
+            result = change(state, HostClock().now() if self._is_cas else now)
+            return encode(state), result
+
         try:
             with self._lock.hold() as descriptor:
-                version, record = self._newest(descriptor)
-                state, unreadable = decoded(f"lock_file {self.where}", record)
-                result = change(state, now)
-                self._write(descriptor, version + 1, encode(state))
+                self._is_cas = self._find_mode(descriptor)
+                if self._is_cas:
+                    result = self._versions.update(descriptor, changed, self._lock.deadline)
+                    committed = True  # the server has said so: no error of the unlock after it can mean otherwise
+                else:
+                    version, record = self._newest(descriptor)
+                    body, result = changed(record)
+                    self._write(descriptor, version + 1, body)
         except OSError as error:
-            raise StateUnavailable(f"{self.where}: {error.strerror or error}") from error
+            if not committed:
+                raise StateUnavailable(f"{self.where}: {error.strerror or error}") from error
         if unreadable and not self._warned:
             self._warned = True
             log.warning("%s: the state in it was unreadable; it was started anew, and heals by itself", self.where)
@@ -67,11 +97,16 @@ class FileStore:
             # O_NONBLOCK: opening a pipe to read would wait for a writer
             descriptor = os.open(self.where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
+            self._is_cas = not self._coherent
             return State(), now
         except OSError as error:
             raise unusable(self.where, error) from error
         try:
             require_regular(self.where, descriptor)
+            self._is_cas = self._find_mode(descriptor)
+            if self._is_cas:
+                state, _ = decoded(f"lock_file {self.where}", self._versions.read(descriptor))
+                return state, HostClock().now()
             for _ in range(_READ_TRIES):
                 state, unreadable = decoded(f"lock_file {self.where}", self._newest(descriptor)[1])
                 if not unreadable:  # else, without the lock, two writers may just have passed us by
@@ -96,14 +131,28 @@ class FileStore:
                 magic = filesystem.kind(descriptor)
             finally:
                 os.close(descriptor)
-            if not filesystem.is_coherent(magic):
-                raise ConfigError(
-                    f"lock_file {self.where}: lies on {filesystem.name(magic)}, which is not known to show one host "
-                    "what another wrote under a lock: updates would be lost without an error. Put it on a local "
-                    f"disk or NFS (known to be exact: {', '.join(sorted(set(filesystem.COHERENT.values())))})"
-                )
+            self._coherent = filesystem.is_coherent(magic)
             self._clock = ServerClock(directory) if magic == filesystem.NFS else HostClock()
         return self._clock.now()
+
+    def _make(self, path: str) -> None:
+        make_empty(path) if self._coherent else cas.make(path)
+
+    def _find_mode(self, descriptor: int) -> bool:
+        """Whether this file is in the mode ``cas``.
+
+        :raises ConfigError: it is in the other one, on a file system that would lose updates without an error.
+        """
+        if not os.fstat(descriptor).st_size:
+            return not self._coherent or attributes.is_used(descriptor)
+        if not self._coherent and os.pread(descriptor, len(MAGIC), 0).strip(b"\0") in (b"", MAGIC):
+            raise ConfigError(
+                f"lock_file {self.where}: was made on another file system, for hosts that see at once what was written "
+                f"under a lock, and this one ({filesystem.name(filesystem.kind(descriptor))}) is not known to show it: "
+                "updates would be lost without an error. Stop all that use it, remove it, and let a host with this "
+                "mount make it anew: then all hosts, by any mount, use the mode that is exact here too"
+            )
+        return False
 
     def _newest(self, descriptor: int) -> tuple[int, bytes | None]:
         """The newest whole record and its version; (0, b"") for a new file, (0, None) if none can be read."""
