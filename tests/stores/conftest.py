@@ -1,6 +1,11 @@
+import itertools
+
 import pytest
 
+from tests.stores import glusterfs
 from tests.stores.servers import running
+
+_numbers = itertools.count()
 
 
 @pytest.fixture
@@ -20,3 +25,15 @@ def redis(shared_redis):
     """A server without keys."""
     shared_redis.cli("FLUSHALL")
     return shared_redis
+
+
+@pytest.fixture(scope="session")
+def gluster_volume(tmp_path_factory):
+    with glusterfs.volume(tmp_path_factory.mktemp("gluster")) as volume:
+        yield volume
+
+
+@pytest.fixture
+def gluster(gluster_volume):
+    """An empty directory on a GlusterFS, as two hosts name it."""
+    return gluster_volume.directories(f"test{next(_numbers)}")
