@@ -16,6 +16,7 @@ import os
 import zlib
 from collections.abc import Callable
 from logging import getLogger
+from typing import Literal
 
 from airflow_provider_impala_lb.core.state import State, encode
 from airflow_provider_impala_lb.core.store import Result
@@ -53,15 +54,20 @@ class FileStore:
         self._warned = False
 
     @property
-    def trusted_clock(self) -> bool:
-        """Whether all hosts have one clock here. False in the mode ``cas``: GlusterFS stamps files with the client's
-        time (storage/ctime), so each host has its own.
+    def mode(self) -> Literal["slots", "cas"]:
+        """In which mode the file is, or if it is not there will be made.
 
-        :raises StateUnavailable, ConfigError: not known yet, and the file cannot be looked at.
+        :raises StateUnavailable, ConfigError: that is not known yet, and the file cannot be read.
         """
         if self._is_cas is None:
             self.read()
-        return not self._is_cas
+        return "cas" if self._is_cas else "slots"
+
+    @property
+    def trusted_clock(self) -> bool:
+        """Whether all hosts have one clock here; raises as `mode`. Not in the mode ``cas``: GlusterFS stamps files with
+        the client's time (storage/ctime, "Consistent time attributes"), so there each host goes by its own."""
+        return self.mode == "slots"
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
         now = self._now()

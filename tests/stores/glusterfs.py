@@ -93,10 +93,9 @@ class Volume:
         os.makedirs("/run/gluster", exist_ok=True)
         start = "mount -t tmpfs tmpfs /run/gluster && exec glusterd --no-daemon"
         files = f"--volfile={configuration} --pid-file={directory}/run/glusterd.pid --log-file={directory}/log/glusterd"
-        self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-            + ["sh", "-c", f"{start} {files} --socket-file={directory}/run/other.socket"],
-        )
+        command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        command += ["sh", "-c", f"{start} {files} --socket-file={directory}/run/other.socket"]
+        self.process = subprocess.Popen(command)
         try:
             wait_for(lambda: self.run("volume", "list").returncode == 0, self.process, directory / "log" / "glusterd")
             for command in (["create", "nas", f"{self.address}:{directory}/brick", "force"], ["start", "nas"]):
