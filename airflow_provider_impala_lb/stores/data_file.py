@@ -13,7 +13,7 @@ import stat
 import zlib
 from contextlib import suppress
 
-from airflow_provider_impala_lb.stores.clock import server_time
+from airflow_provider_impala_lb.stores.clock import PROBE, server_time
 
 ORPHAN_SECONDS = 3600.0
 WRITE_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -63,13 +63,14 @@ def remove(lock_file: str, token: str) -> None:
 
 
 def clean(lock_file: str, newest: str | None) -> None:
-    """Remove what killed writers left, but for the one with the token ``newest``. Under the lock.
+    """Remove what killed writers left, but for the one with the token ``newest``; also the clock's probes (clock.py),
+    of which this makes one too. Under the lock.
 
     Only what is an hour older, by the file server's stamps, than a file made now: hosts' clocks disagree, and without
     the lock (a lost connection frees it) a file may be there that is about to be named.
     """
     directory, name = os.path.split(lock_file)
-    form = re.compile(rf"\.{re.escape(name)}\.([0-9a-f]{{16}})")
+    form = re.compile(rf"(?:{re.escape(f'.{name}.')}|{re.escape(PROBE)})([0-9a-f]{{16}})")
     found = [form.fullmatch(entry) for entry in os.listdir(directory)]
     paths = [os.path.join(directory, match[0]) for match in found if match and match[1] != newest]
     if paths:

@@ -247,6 +247,7 @@ def test_data_files_of_killed_writers_are_removed_after_an_hour(path):
     directory = os.path.dirname(path)
     names = {
         "old": ".node_in_use.tmp." + "a" * 16,
+        "old probe": ".impala-lb-clock." + "a" * 16,
         "young": ".node_in_use.tmp." + "b" * 16,
         "another's": ".other.tmp." + "a" * 16,
         "no token": ".node_in_use.tmp." + "g" * 16,
@@ -265,7 +266,7 @@ def test_data_files_of_killed_writers_are_removed_after_an_hour(path):
     assert names["old"] in data_files(path)
     FileStore(path).transact(lambda state, now: None)
     left = set(data_files(path))
-    assert not {names["old"], newest} & left  # the latter is no longer needed
+    assert not {names["old"], names["old probe"], newest} & left  # the latter is no longer needed
     assert {names["young"], names["another's"], names["no token"]} < left
     assert len(FileStore(path).read()[0].nodes) > 100
 
