@@ -95,7 +95,8 @@ class Volume:
         files = f"--volfile={configuration} --pid-file={directory}/run/glusterd.pid --log-file={directory}/log/glusterd"
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
         command += ["sh", "-c", f"{start} {files} --socket-file={directory}/run/other.socket"]
-        self.process = subprocess.Popen(command)
+        with open(directory / "log" / "errors", "w") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             wait_for(lambda: self.run("volume", "list").returncode == 0, self.process, directory / "log" / "glusterd")
             for command in (["create", "nas", f"{self.address}:{directory}/brick", "force"], ["start", "nas"]):

@@ -294,7 +294,34 @@ def test_a_store_that_lives_long_cleans_again(path, monkeypatch):
     assert not os.path.exists(orphan)
 
 
+def test_the_newest_is_never_cleaned_and_a_second_name_of_the_lock_file_is(path):
+    FileStore(path).transact(bump)
+    directory = os.path.dirname(path)
+    tokens = ["a" * 16, "b" * 16]
+    for token in tokens:
+        data_file.write(path, token, b"content")
+        os.utime(data_file.path_of(path, token), (1, 1))
+    os.link(path, data_file.path_of(path, "c" * 16))  # a maker was killed between link and unlink
+    os.utime(path, (1, 1))
+    data_file.clean(path, tokens[0])
+    assert data_files(path) == [os.path.basename(data_file.path_of(path, tokens[0]))]
+    assert sorted(os.listdir(directory)) == [*data_files(path), os.path.basename(path)]
+    assert FileStore(path).transact(bump) == 2
+
+
 # What is damaged
+
+
+def test_a_data_file_counts_only_if_it_is_what_its_version_says(path):
+    content = b"an older one of the same length"
+    data_file.write(path, "a" * 16, content)
+    crc = zlib.crc32(content)
+    assert data_file.read(path, "a" * 16, len(content), crc) == content
+    assert data_file.read(path, "a" * 16, len(content), crc ^ 1) is None
+    assert data_file.read(path, "a" * 16, len(content) + 1, crc) is None
+    assert data_file.read(path, "a" * 16, len(content) - 1, zlib.crc32(content[:-1])) is None
+    with pytest.raises(FileExistsError):
+        data_file.write(path, "a" * 16, content)
 
 
 @pytest.mark.parametrize("damage", ["short", "other", "long", "gone", "link", "pipe", "directory"])
