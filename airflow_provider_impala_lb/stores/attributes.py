@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -57,6 +58,8 @@ class Version(NamedTuple):
 
 def is_used(descriptor: int) -> bool:
     """Whether this open file holds versions."""
+    if sys.platform != "linux":  # there Python has no calls for them
+        return False
     try:
         return bool(_versions(descriptor))
     except OSError as error:

@@ -56,14 +56,12 @@ class Versions:
         self._path = path
         self._clean_next: float | None = None
 
-    def update(
-        self, descriptor: int, change: Callable[[bytes | None], tuple[bytes, Result]], deadline: float
-    ) -> Result:
+    def update(self, descriptor: int, change: Callable[[bytes | None], tuple[bytes, Result]], until: float) -> Result:
         """Replace the newest body by what ``change`` makes of it; called again each time a read was stale.
 
         :param descriptor: the open, locked lock file.
         :param change: gets the body, None if it is lost for good; returns the new one, and a result for the caller.
-        :param deadline: seconds to try, in all.
+        :param until: when to give up, by the monotonic clock; tried once in any case.
         :raises StateUnavailable: no read was fresh in that time; nothing was changed.
         :raises OSError: the message says so if it is not known whether anything was changed.
         """
@@ -78,7 +76,7 @@ class Versions:
                 body, result = change(old)
                 self._commit(descriptor, base, body)
                 return result
-            if waited >= deadline:
+            if time.monotonic() >= until:
                 raise StateUnavailable(f"{self._path}: what was read there was out of date for {waited:.1f} s")
             time.sleep(_PAUSE)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import zlib
 from collections.abc import Callable
 from logging import getLogger
@@ -70,6 +71,7 @@ class FileStore:
         return self.mode == "slots"
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
+        until = time.monotonic() + self._lock.deadline
         now = self._now()
         unreadable = committed = False
 
@@ -83,7 +85,7 @@ class FileStore:
             with self._lock.hold() as descriptor:
                 self._is_cas = self._find_mode(descriptor)
                 if self._is_cas:
-                    result = self._versions.update(descriptor, changed, self._lock.deadline)
+                    result = self._versions.update(descriptor, changed, until)
                     committed = True  # the server has said so: no error of the unlock after it can mean otherwise
                 else:
                     version, record = self._newest(descriptor)
@@ -142,7 +144,8 @@ class FileStore:
         return self._clock.now()
 
     def _make(self, path: str) -> None:
-        make_empty(path) if self._coherent else cas.make(path)
+        make = make_empty if self._coherent else cas.make
+        make(path)
 
     def _find_mode(self, descriptor: int) -> bool:
         """Whether this file is in the mode ``cas``.

@@ -566,6 +566,26 @@ def test_reads_that_stay_out_of_date_end_with_the_deadline(path, monkeypatch):
     assert (count(store), versions(path)) == (3, [3])
 
 
+def test_the_wait_for_the_lock_counts_for_the_deadline(path, monkeypatch):
+    store = FileStore(path, deadline=0.5)
+    store.transact(bump)
+    descriptor = os.open(path, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    free = threading.Timer(0.4, fcntl.flock, (descriptor, fcntl.LOCK_UN))
+    free.start()
+    start = time.monotonic()
+
+    def stale_for_ever(descriptor):
+        raise attributes.Stale
+
+    monkeypatch.setattr(attributes, "newest", stale_for_ever)
+    with pytest.raises(StateUnavailable, match="out of date"):
+        store.transact(bump)
+    assert 0.4 <= time.monotonic() - start < 0.8
+    free.join()
+    os.close(descriptor)
+
+
 def inject_stale_reads(rng, lag):
     """A third of all lists are old ones, and what a version held is never looked up again. In this process only."""
     lists, records = [], {}
