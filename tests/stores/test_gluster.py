@@ -16,7 +16,9 @@ from airflow_provider_impala_lb.errors import StateUnavailable
 from airflow_provider_impala_lb.stores import filesystem
 from airflow_provider_impala_lb.stores.doctor import check_lock_file
 from airflow_provider_impala_lb.stores.file import FileStore
-from tests.stores.test_cas import bump_with_stale_reads, data_files, grow, make_at_once, versions
+from tests.stores.cas_files import data_files, grow, versions
+from tests.stores.test_cas import make_at_once
+from tests.stores.test_cas_stale import bump_with_stale_reads
 from tests.stores.test_file_store import bump, count
 from tests.stores.test_races import Crew
 
