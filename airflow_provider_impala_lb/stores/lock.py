@@ -100,8 +100,11 @@ class Lock:
         descriptor = self._locked(start)
         try:
             yield descriptor
-        finally:
-            self._close(descriptor, unlock=True)
+        except BaseException:
+            with suppress(OSError):  # on a mount that was cut off this fails too, and the first error says more
+                self._close(descriptor, unlock=True)
+            raise
+        self._close(descriptor, unlock=True)
 
     def _locked(self, start: float) -> int:
         pause = self.FIRST_PAUSE

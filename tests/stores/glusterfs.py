@@ -120,16 +120,31 @@ class Volume:
         found[0].mkdir()
         return found
 
+    def restart_brick(self, seconds):
+        """Kill the server process under all clients, and start it again after so many seconds."""
+        (daemon,) = children(self.process.pid)
+        inside = ["nsenter", "--target", str(daemon), "--pid", "--mount"]
+        (brick,) = (pid for pid in children(daemon) if b"--brick-name" in command_of(pid))
+        command = command_of(brick).split(b"\0")[:-1]
+        os.kill(brick, signal.SIGKILL)
+        time.sleep(seconds)
+        subprocess.run([*inside, *command], check=True, capture_output=True)
+
     def close(self):
         for mount in self.mounts:
             mount.close()
         # The namespace's first process: when it ends, all others in there have ended. Then ends unshare, which waits.
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGKILL)
-        if not children:
-            self.process.kill()
+        for daemon in children(self.process.pid) or [self.process.pid]:
+            os.kill(daemon, signal.SIGKILL)
         self.process.wait()
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def wait_for(check, process, log):

@@ -87,8 +87,8 @@ def test_a_claim_that_is_sent_twice_leaves_the_commit(path, monkeypatch):
     assert store.transact(bump) == 3
 
 
-def test_an_error_of_the_unlock_does_not_undo_a_commit(path, monkeypatch):
-    store = FileStore(path)
+@pytest.fixture
+def unlock_fails(monkeypatch):
     lock = fcntl.flock
 
     def cut_off(descriptor, operation):
@@ -97,7 +97,23 @@ def test_an_error_of_the_unlock_does_not_undo_a_commit(path, monkeypatch):
             raise OSError(errno.EBADFD, "File descriptor in bad state")
 
     monkeypatch.setattr(fcntl, "flock", cut_off)
+
+
+def test_an_error_of_the_unlock_does_not_undo_a_commit(path, unlock_fails):
+    store = FileStore(path)
     assert [store.transact(bump), store.transact(bump)] == [1, 2]
+
+
+def test_an_error_of_the_unlock_does_not_hide_an_unknown_outcome(path, monkeypatch, unlock_fails):
+    def lost(*arguments):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    store = FileStore(path)
+    store.transact(bump)
+    monkeypatch.setattr(os, "removexattr", lost)
+    with pytest.raises(StateUnavailable, match=f"not connected; {UNKNOWN}"):
+        store.transact(bump)
+    assert count(store) == 2
 
 
 def show_the_first_again(monkeypatch, reads):

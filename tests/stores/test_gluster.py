@@ -16,7 +16,8 @@ from airflow_provider_impala_lb.errors import StateUnavailable
 from airflow_provider_impala_lb.stores import filesystem
 from airflow_provider_impala_lb.stores.doctor import check_lock_file
 from airflow_provider_impala_lb.stores.file import FileStore
-from tests.stores.cas_files import data_files, grow, versions
+from tests.stores.cas_files import UNKNOWN, data_files, grow, versions
+from tests.stores.servers import eventually
 from tests.stores.test_cas import make_at_once
 from tests.stores.test_cas_stale import bump_with_stale_reads
 from tests.stores.test_file_store import bump, count
@@ -222,9 +223,12 @@ def test_a_host_cut_off_with_the_lock_is_no_hang_and_loses_nothing(crew, gluster
 def work_until(acks, worker, path, end):
     store = FileStore(path, deadline=0.3)
     while time.time() < end:
-        with suppress(StateUnavailable):
+        try:
             store.transact(change_size)
             acks[worker] += 1
+        except StateUnavailable as error:
+            acks[32 + worker] += UNKNOWN in str(error)
+            time.sleep(0.005)
 
 
 def test_a_host_cut_off_again_and_again_loses_nothing(crew, gluster_volume, paths):
@@ -238,4 +242,20 @@ def test_a_host_cut_off_again_and_again_loses_nothing(crew, gluster_volume, path
         time.sleep(rng.uniform(0, 0.3))
     crew.join()
     assert min(crew.acks[:4]) > 0
-    assert count(FileStore(paths[0])) == sum(crew.acks)
+    assert count(FileStore(paths[0])) == sum(crew.acks[:32])
+    assert sum(crew.acks[32:]) == 0
+
+
+def test_a_server_killed_under_its_clients_loses_nothing_that_was_confirmed(crew, gluster_volume, paths):
+    rng = random.Random(2)
+    FileStore(paths[0]).transact(lambda state, now: None)
+    end = time.time() + 14
+    for worker in range(4):
+        crew.start(work_until, worker, paths[worker % 2], end)
+    for _ in range(3):
+        time.sleep(rng.uniform(0.3, 0.8))
+        before = sum(crew.acks[:32])
+        gluster_volume.restart_brick(rng.uniform(0, 0.5))
+        eventually(lambda known=before: min(crew.acks[:4]) and sum(crew.acks[:32]) > known + 50)  # 3 s to reconnect
+    crew.join()
+    assert 0 <= count(FileStore(paths[0])) - sum(crew.acks[:32]) <= sum(crew.acks[32:])
