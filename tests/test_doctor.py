@@ -1,6 +1,7 @@
 """The doctor, on directories that are right and on ones that are wrong."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.sandbox import Sandbox
-from airflow_provider_impala_lb.stores import doctor, turns
+from airflow_provider_impala_lb.stores import cas, doctor, file, filesystem, turns
 from airflow_provider_impala_lb.stores.doctor import check_lock_file, mount_options
 
 from .impala.web_servers import page_server
@@ -118,12 +119,61 @@ def verdicts(directory, **options):
     return {check.name: check for check in check_lock_file(str(directory / "lock"), **options)}
 
 
-def test_a_file_system_that_is_not_coherent_is_flagged(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor.filesystem, "kind", lambda descriptor: 0x65735546)
+@pytest.fixture
+def fast(monkeypatch):
+    """Few turns are enough where it is not the file system that is tried."""
+    start = subprocess.Popen
+    says = "from airflow_provider_impala_lb.stores import turns; turns.FAST_SECONDS, turns.SLOW_TURNS = 0.1, 1; "
+    says += "import json, sys; print(json.dumps(turns.play(tuple(sys.argv[1:]))))"
+
+    def hurried(command, **options):
+        return start([sys.executable, "-c", says, *command[3:]], **options)
+
+    monkeypatch.setattr(doctor.subprocess, "Popen", hurried)
+
+
+def test_the_mode_is_named_and_tried(tmp_path, monkeypatch, fast):
     found = verdicts(tmp_path)
-    assert found["file system"].verdict == "failed"
+    assert "mode slots" in found["file system"].says
+    assert found["locking, two processes"].verdict == "ok"
+    monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
+    used = []
+    monkeypatch.setattr(cas, "make", lambda path, make=cas.make: used.append(path) or make(path))
+    found = verdicts(tmp_path)
+    assert found["file system"].verdict == "ok"
     assert "FUSE" in found["file system"].says
+    assert "mode cas" in found["file system"].says
+    assert found["locking, two processes"].verdict == "ok"
+    assert len(used) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_the_mode_of_another_mount_is_tried_in_that_mode(tmp_path, fast):
+    cas.make(str(tmp_path / "lock"))
+    found = verdicts(tmp_path)
+    assert "mode cas" in found["file system"].says
+    assert found["locking, two processes"].verdict == "ok"
+
+
+def test_a_lock_file_that_cannot_be_used_here_is_flagged(tmp_path, monkeypatch):
+    file.FileStore(str(tmp_path / "lock")).transact(lambda state, now: None)
+    monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
+    found = verdicts(tmp_path)
+    assert found["lock file"].verdict == "failed"
+    assert "was made on another file system" in found["lock file"].says
     assert "locking, two processes" not in found
+
+
+def test_a_file_system_without_attributes_is_flagged(tmp_path, monkeypatch):
+    def refused(*arguments):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
+    monkeypatch.setattr(os, "setxattr", refused)
+    found = verdicts(tmp_path)["locking, two processes"]
+    assert found.verdict == "failed"
+    assert "has no extended attributes" in found.says
+    assert os.listdir(tmp_path) == []
 
 
 def test_open_directories_and_files_are_flagged(tmp_path):
@@ -157,14 +207,14 @@ def test_mount_options_are_those_of_the_innermost_mount(tmp_path):
 @pytest.mark.parametrize("bad", ["nolock", "local_lock=flock", "soft", "ro"])
 def test_bad_mount_options_are_flagged(tmp_path, monkeypatch, bad):
     monkeypatch.setattr(doctor, "mount_options", lambda path: {"rw", bad})
-    monkeypatch.setattr(doctor, "_check_turns", lambda lock_file, peer: None)
+    monkeypatch.setattr(doctor, "_check_turns", lambda *_: None)
     checks = {check.name: check for check in check_lock_file(str(tmp_path / "lock")) if check}
     assert checks["mount options"].verdict == "failed"
 
 
 def test_a_clock_that_is_off_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "server_time", lambda directory: time.time() - 600)
-    monkeypatch.setattr(doctor, "_check_turns", lambda lock_file, peer: None)
+    monkeypatch.setattr(doctor, "_check_turns", lambda *_: None)
     checks = {check.name: check for check in check_lock_file(str(tmp_path / "lock")) if check}
     assert checks["clock"].verdict == "warning"
     assert "+600 s off the file server" in checks["clock"].says
@@ -172,7 +222,8 @@ def test_a_clock_that_is_off_is_a_warning(tmp_path, monkeypatch):
 
 BROKEN = """
 import fcntl, sys
-from airflow_provider_impala_lb.stores import file, turns
+from airflow_provider_impala_lb.core.state import encode_head
+from airflow_provider_impala_lb.stores import file, slots, turns
 {breakage}
 turns.FAST_SECONDS, turns.SLOW_TURNS = 0.3, 1
 import json
@@ -199,17 +250,17 @@ def test_locks_that_do_not_exclude_are_found(tmp_path):
 def test_reads_that_are_stale_are_found(tmp_path):
     """A cache that serves what it read before: each process sees only its own writes."""
     breakage = """
-class Cached(file.FileStore):
+class Cached(slots.Slots):
     known = None
     def _newest(self, descriptor):
         fresh = super()._newest(descriptor)
         if self.known is None:
             self.known = fresh
         return self.known
-    def _write(self, descriptor, version, body):
-        super()._write(descriptor, version, body)
-        self.known = (version, body)
-turns.FileStore = Cached
+    def save(self, descriptor, version, state):
+        super().save(descriptor, version, state)
+        self.known = (version, encode_head(state))
+file.Slots = Cached
 """
     found = play(tmp_path / "cached", breakage)
     assert found["stale"] > found["turns"] / 2

@@ -212,11 +212,10 @@ class State:
     :param read: gives the bytes of a kind of records (its number, its place) when they are needed.
     """
 
-    __slots__ = ("avoid", "head", "hosts", "leases", "nodes", "sessions", "told")
+    __slots__ = ("avoid", "head", "leases", "sessions", "told")
 
     def __init__(self, head: Head | None = None, read: Callable[[int, Place], bytes] | None = None) -> None:
         self.head = head = head or Head()
-        self.nodes, self.hosts = head.nodes, head.hosts
         places = head.places
         if len(places) < _KINDS:
             places += [Place() for _ in range(_KINDS - len(places))]
@@ -227,9 +226,24 @@ class State:
         self.told: Records[Told] = Records(_told, 3, places[3], get)
 
     @property
+    def nodes(self) -> dict[str, NodeState]:
+        """Of the head."""
+        return self.head.nodes
+
+    @property
+    def hosts(self) -> dict[str, HostNote]:
+        """Of the head."""
+        return self.head.hosts
+
+    @property
     def records(self) -> tuple[Records[Any], ...]:
         """Every kind, in the order of its number."""
         return self.leases, self.sessions, self.avoid, self.told
+
+    def close(self) -> None:
+        """Records that were not asked for until now cannot be read any more, and count as none."""
+        for records in self.records:
+            records.close()
 
     def node(self, address: str) -> NodeState:
         """The record of this node, made when it is first asked for."""

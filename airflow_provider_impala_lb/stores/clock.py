@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 MEASURE_EVERY = 60.0
+PROBE = ".impala-lb-clock."
 
 
 class HostClock:
@@ -50,7 +51,7 @@ class ServerClock:
 
 def server_time(directory: str) -> float:
     """Let the server stamp a private file with its own "now" (utimensat without a time), and read the stamp."""
-    path = os.path.join(directory, f".impala-lb-clock.{secrets.token_hex(8)}")
+    path = os.path.join(directory, PROBE + secrets.token_hex(8))
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.utime(descriptor)

@@ -12,11 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from airflow_provider_impala_lb.core.check import Check
 from airflow_provider_impala_lb.core.state import LEASE_SECONDS
-from airflow_provider_impala_lb.stores import filesystem
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.stores import cas, filesystem
 from airflow_provider_impala_lb.stores.clock import server_time
+from airflow_provider_impala_lb.stores.file import FileStore
 
 TURNS_LIMIT = 20.0
 
@@ -44,19 +47,24 @@ def check_lock_file(lock_file: str, peer: str | None = None) -> Iterator[Check]:
         magic = filesystem.kind(descriptor)
     finally:
         os.close(descriptor)
-    coherent = filesystem.is_coherent(magic)
-    yield Check(
-        "file system",
-        "ok" if coherent else "failed",
-        f"{directory} lies on {filesystem.name(magic)}"
-        + ("" if coherent else ", which is not known to show one host what another wrote under a lock"),
-        "" if coherent else "use a local disk (one host) or NFS",
-    )
+    store = FileStore(lock_file)
+    try:
+        mode = store.mode
+    except ImpalaLBError as error:
+        mode = None
+        yield Check("lock file", "failed", str(error))
+    how = {
+        None: "",
+        "slots": "; mode slots: one host sees what another wrote under the lock",
+        "cas": "; mode cas: one host may not see at once what another wrote, so each write is a compare-and-set of the "
+        "lock file's attributes; and each host goes by its own clock: run NTP",
+    }
+    yield Check("file system", "ok", f"{directory} lies on {filesystem.name(magic)}{how[mode]}")
     yield from _check_mount(directory)
     yield from _check_modes(directory, Path(lock_file))
     yield _check_clock(directory)
-    if coherent:
-        yield _check_turns(lock_file, peer)
+    if mode:
+        yield _check_turns(lock_file, peer, mode)
 
 
 def _check_mount(directory: Path) -> Iterator[Check]:
@@ -111,11 +119,19 @@ def _check_clock(directory: Path) -> Check:
     return Check("clock", "ok", f"{ahead:+.2f} s beside the file server")
 
 
-def _check_turns(lock_file: str, peer: str | None) -> Check:
-    """Take turns on a file of its own beside the lock file; in another process, which may hang."""
+def _check_turns(lock_file: str, peer: str | None, mode: Literal["slots", "cas"]) -> Check:
+    """Take turns on a file of its own beside the lock file, in the same mode; in another process, which may hang."""
     name = f".impala-lb-doctor.{secrets.token_hex(8)}"
-    paths = [str(Path(lock_file).parent / name), str(Path(peer or Path(lock_file).parent) / name)]
+    directory = Path(lock_file).parent
+    paths = [str(directory / name), str(Path(peer or directory) / name)]
     what = "locking, two mounts" if peer else "locking, two processes"
+    if mode == "cas":  # the file says so, whatever a process thinks of its file system
+        try:
+            cas.make(paths[0])
+        except OSError as error:
+            return Check(what, "failed", f"no lock file can be made in {directory}: {error.strerror}", "see modes")
+        except ConfigError as error:
+            return Check(what, "failed", str(error))
     command = [sys.executable, "-m", "airflow_provider_impala_lb.stores.turns", *paths]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
     try:

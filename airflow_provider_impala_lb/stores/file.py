@@ -3,21 +3,29 @@
 Why in the lock file itself, and read after the lock, each measured on ext4, tmpfs and two NFS clients
 (docs/design.md): a state read before the lock lost 70 % of the updates, one replaced by rename 42 to 75 % (NFS caches
 names).
+
+Where a read under the lock sees what was written under it (filesystem.py), the state lies in the file (slots.py).
+Elsewhere the file is made for the other mode, versions in its attributes (cas.py), and stays empty. The file says which
+it is, so that all hosts agree, by whatever way they reach it.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from logging import getLogger
+from typing import Literal
 
-from airflow_provider_impala_lb.core.state import State
+from airflow_provider_impala_lb.core.state import State, encode
 from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
-from airflow_provider_impala_lb.stores import filesystem
+from airflow_provider_impala_lb.stores import attributes, cas, filesystem
+from airflow_provider_impala_lb.stores.cas import Versions
 from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock
-from airflow_provider_impala_lb.stores.lock import Lock, require_regular, unusable
-from airflow_provider_impala_lb.stores.slots import Slots
+from airflow_provider_impala_lb.stores.lock import Lock, make_empty, require_regular, unusable
+from airflow_provider_impala_lb.stores.record import decoded
+from airflow_provider_impala_lb.stores.slots import MAGIC, Slots
 
 log = getLogger(__name__)
 
@@ -32,30 +40,60 @@ class FileStore:
 
     def __init__(self, path: str, deadline: float = 5.0) -> None:
         self.where = path
-        self._lock = Lock(path, deadline)
-        self._layout = Slots(path)
+        self._what = f"lock_file {path}"
+        self._lock = Lock(path, deadline, self._make)
+        self._slots, self._versions = Slots(path), Versions(path)
+        self._is_cas: bool | None = None  # as the file said last
         self._clock: HostClock | ServerClock | None = None
+        self._coherent = True
         self._warned = False
 
     @property
+    def mode(self) -> Literal["slots", "cas"]:
+        """In which mode the file is, or if it is not there will be made.
+
+        :raises StateUnavailable, ConfigError: that is not known yet, and the file cannot be read.
+        """
+        if self._is_cas is None:
+            self.read()
+        return "cas" if self._is_cas else "slots"
+
+    @property
     def one_clock(self) -> bool:
-        return True
+        """Whether all hosts have one clock here; raises as `mode`. Not in the mode ``cas``: GlusterFS stamps files with
+        the client's time (storage/ctime, "Consistent time attributes"), so there each host goes by its own."""
+        return self.mode == "slots"
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
+        until = time.monotonic() + self._lock.deadline
         now = self._now()
-        unreadable = False
+        unreadable = committed = False
+
+        def changed(record: bytes | None) -> tuple[bytes, Result]:
+            nonlocal unreadable
+            state, unreadable = decoded(self._what, record)
+            result = change(state, HostClock().now())
+            return encode(state), result
+
         try:
             descriptor = self._lock.acquire()
             try:
-                version, state, unreadable = self._layout.load(descriptor)
-                result = change(state, now)
-                self._layout.save(descriptor, version + 1, state)
-            finally:
-                self._lock.release(descriptor)
+                self._is_cas = self._find_mode(descriptor)
+                if self._is_cas:
+                    result = self._versions.update(descriptor, changed, until)
+                    committed = True  # the server has said so: no error of the unlock after it can mean otherwise
+                else:
+                    version, state, unreadable = self._slots.load(descriptor)
+                    result = change(state, now)
+                    self._slots.save(descriptor, version + 1, state)
+                    state.close()
+            except BaseException:
+                self._lock.release_quietly(descriptor)
+                raise
+            self._lock.release(descriptor)
         except OSError as error:
-            raise StateUnavailable(f"{self.where}: {error.strerror or error}") from error
-        for records in state.records:
-            records.close()
+            if not committed:
+                raise StateUnavailable(f"{self.where}: {error.strerror or error}") from error
         if unreadable and not self._warned:
             self._warned = True
             log.warning("%s: the state in it was unreadable; it was started anew, and heals by itself", self.where)
@@ -67,13 +105,18 @@ class FileStore:
             # O_NONBLOCK: opening a pipe to read would wait for a writer
             descriptor = os.open(self.where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
+            self._is_cas = not self._coherent
             return State(), now
         except OSError as error:
             raise unusable(self.where, error) from error
         try:
             require_regular(self.where, descriptor)
+            self._is_cas = self._find_mode(descriptor)
+            if self._is_cas:
+                state, _ = decoded(self._what, self._versions.read(descriptor))
+                return state, HostClock().now()
             for _ in range(_READ_TRIES):
-                state, again = self._layout.read(descriptor)
+                state, again = self._slots.read(descriptor)
                 if not again:
                     break
             return state, now
@@ -96,11 +139,26 @@ class FileStore:
                 magic = filesystem.kind(descriptor)
             finally:
                 os.close(descriptor)
-            if not filesystem.is_coherent(magic):
-                raise ConfigError(
-                    f"lock_file {self.where}: lies on {filesystem.name(magic)}, which is not known to show one host "
-                    "what another wrote under a lock: updates would be lost without an error. Put it on a local "
-                    f"disk or NFS (known to be exact: {', '.join(sorted(set(filesystem.COHERENT.values())))})"
-                )
+            self._coherent = filesystem.is_coherent(magic)
             self._clock = ServerClock(directory) if magic == filesystem.NFS else HostClock()
         return self._clock.now()
+
+    def _make(self, path: str) -> None:
+        make = make_empty if self._coherent else cas.make
+        make(path)
+
+    def _find_mode(self, descriptor: int) -> bool:
+        """Whether this file is in the mode ``cas``.
+
+        :raises ConfigError: it is in the other one, on a file system that would lose updates without an error.
+        """
+        if not os.fstat(descriptor).st_size:
+            return not self._coherent or attributes.is_used(descriptor)
+        if not self._coherent and os.pread(descriptor, len(MAGIC), 0).strip(b"\0") in (b"", MAGIC):
+            raise ConfigError(
+                f"{self._what}: was made on another file system, for hosts that see at once what was written "
+                f"under a lock, and this one ({filesystem.name(filesystem.kind(descriptor))}) is not known to show it: "
+                "updates would be lost without an error. Stop all that use it, remove it, and let a host with this "
+                "mount make it anew: then all hosts, by any mount, use the mode that is exact here too"
+            )
+        return False

@@ -21,8 +21,8 @@ import random
 import stat
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
@@ -69,18 +69,29 @@ def not_regular(path: str) -> ConfigError:
     return ConfigError(f"{path}: is not a regular file, so it cannot hold the shared state")
 
 
+def make_empty(path: str) -> None:
+    """:raises FileExistsError: made by another process meanwhile."""
+    descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o660)
+    try:
+        os.fchmod(descriptor, 0o660)  # whatever the umask: the workers of a host share a group, not a user
+    finally:
+        os.close(descriptor)
+
+
 class Lock:
     """The lock on ``path``; the file is made (mode 0660) if it is not there, its directory is not.
 
     :param deadline: seconds to wait for the lock, in all.
+    :param make: makes the file, whole at once; raises FileExistsError if another process was faster.
     """
 
     FIRST_PAUSE = 0.0005
     LONGEST_PAUSE = 0.02
 
-    def __init__(self, path: str, deadline: float = 5.0) -> None:
+    def __init__(self, path: str, deadline: float = 5.0, make: Callable[[str], None] = make_empty) -> None:
         self.path = path
         self.deadline = deadline
+        self._make = make
 
     def acquire(self) -> int:
         """Open the file, wait for the lock, and return the descriptor, for :meth:`release`.
@@ -101,8 +112,13 @@ class Lock:
                 return descriptor
 
     def release(self, descriptor: int) -> None:
-        """Free the lock and close the file."""
+        """Free the lock and close the file. :raises OSError: the mount was cut off."""
         self._close(descriptor, unlock=True)
+
+    def release_quietly(self, descriptor: int) -> None:
+        """As :meth:`release`, after an error that says more than what goes wrong here."""
+        with suppress(OSError):
+            self._close(descriptor, unlock=True)
 
     @contextmanager
     def hold(self) -> Iterator[int]:
@@ -110,8 +126,10 @@ class Lock:
         descriptor = self.acquire()
         try:
             yield descriptor
-        finally:
-            self.release(descriptor)
+        except BaseException:
+            self.release_quietly(descriptor)
+            raise
+        self.release(descriptor)
 
     def _wait(self, descriptor: int, start: float, pause: float) -> bool:
         """Wait for the lock. False: the file was deleted meanwhile, and has to be opened anew."""
@@ -153,12 +171,8 @@ class Lock:
             except FileNotFoundError:
                 if not Path(self.path).parent.is_dir():
                     raise
-            try:
-                descriptor = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o660)
-            except FileExistsError:
-                continue  # made by another process between the two calls
-            os.fchmod(descriptor, 0o660)  # whatever the umask: the workers of a host share a group, not a user
-            return descriptor
+            with suppress(FileExistsError):  # made by another process between the two calls
+                self._make(self.path)
         raise OSError(errno.ESTALE, "keeps appearing and vanishing")
 
     @staticmethod

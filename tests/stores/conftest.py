@@ -1,6 +1,12 @@
+import itertools
+
 import pytest
 
+from airflow_provider_impala_lb.stores import filesystem
+from tests.stores import glusterfs
 from tests.stores.servers import running
+
+_numbers = itertools.count()
 
 
 @pytest.fixture
@@ -20,3 +26,22 @@ def redis(shared_redis):
     """A server without keys."""
     shared_redis.cli("FLUSHALL")
     return shared_redis
+
+
+@pytest.fixture(scope="session")
+def gluster_volume(tmp_path_factory):
+    with glusterfs.volume(tmp_path_factory.mktemp("gluster")) as volume:
+        yield volume
+
+
+@pytest.fixture
+def gluster(gluster_volume):
+    """An empty directory on a GlusterFS, as two hosts name it."""
+    return gluster_volume.directories(f"test{next(_numbers)}")
+
+
+@pytest.fixture
+def path_on_fuse(tmp_path, monkeypatch):
+    """A lock file on a local disk that is taken for a file system that may show the past."""
+    monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
+    return str(tmp_path / "node_in_use.tmp")

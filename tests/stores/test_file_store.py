@@ -284,13 +284,6 @@ def test_a_missing_directory_is_named(tmp_path):
     assert store.transact(bump) == 1  # back by itself
 
 
-def test_a_file_system_not_known_to_be_coherent_is_refused(path, monkeypatch):
-    monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
-    with pytest.raises(ConfigError, match=r"lies on FUSE .*updates would be lost.*nfs"):
-        FileStore(path).transact(bump)
-    assert not os.path.exists(path)
-
-
 def test_the_kernel_tells_the_file_system(tmp_path):
     for directory, expected in ((tmp_path, None), ("/dev/shm", "tmpfs"), ("/proc", "unknown (f_type 0x9fa0)")):
         descriptor = os.open(directory, os.O_RDONLY)

@@ -60,11 +60,13 @@ def config(host, policy="round_robin"):
     return {"name": "race", "nodes": [f"n{i}" for i in range(NODES)], "policy": policy, **host}
 
 
-@pytest.fixture(params=["file", "redis"])
+@pytest.fixture(params=["file", "redis", "gluster"])
 def hosts(request, tmp_path):
     """What two hosts say of their common store: two paths, as they mount one share, or one server."""
     if request.param == "redis":
         return [{"store": request.getfixturevalue("redis").url}] * 2
+    if request.param == "gluster":
+        return [{"lock_file": str(host / "node_in_use.tmp")} for host in request.getfixturevalue("gluster")]
     (tmp_path / "share").mkdir()
     for host in ("host1", "host2"):
         (tmp_path / host).symlink_to(tmp_path / "share")
