@@ -45,6 +45,7 @@ class FileStore:
         self._slots, self._versions = Slots(path), Versions(path)
         self._is_cas: bool | None = None  # as the file said last
         self._clock: HostClock | ServerClock | None = None
+        self._host_clock = HostClock()
         self._coherent = True
         self._warned = False
 
@@ -72,7 +73,7 @@ class FileStore:
         def changed(record: bytes | None) -> tuple[bytes, Result]:
             nonlocal unreadable
             state, unreadable = decoded(self._what, record)
-            result = change(state, HostClock().now())
+            result = change(state, self._host_clock.now())
             return encode(state), result
 
         try:
@@ -114,7 +115,7 @@ class FileStore:
             self._is_cas = self._find_mode(descriptor)
             if self._is_cas:
                 state, _ = decoded(self._what, self._versions.read(descriptor))
-                return state, HostClock().now()
+                return state, self._host_clock.now()
             for _ in range(_READ_TRIES):
                 state, again = self._slots.read(descriptor)
                 if not again:

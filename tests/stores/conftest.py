@@ -4,7 +4,7 @@ import pytest
 
 from airflow_provider_impala_lb.stores import filesystem
 from tests.stores import glusterfs
-from tests.stores.servers import running
+from tests.stores.servers import make_cluster, running
 
 _numbers = itertools.count()
 
@@ -26,6 +26,20 @@ def redis(shared_redis):
     """A server without keys."""
     shared_redis.cli("FLUSHALL")
     return shared_redis
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory):
+    with running() as start:
+        yield make_cluster(start, tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture
+def redis_cluster(shared_cluster):
+    """URL of a cluster without keys."""
+    for node in shared_cluster:
+        node.cli("FLUSHALL")
+    return f"redis+cluster://127.0.0.1:{shared_cluster[0].port}"
 
 
 @pytest.fixture(scope="session")

@@ -116,3 +116,13 @@ def eventually(check, seconds=10.0):
         assert time.monotonic() < until, f"not within {seconds} s"
         time.sleep(0.02)
     return found
+
+
+def make_cluster(start, directory):
+    """Three servers that are a Redis Cluster."""
+    nodes = [start(directory, cluster_enabled="yes", cluster_node_timeout="1000") for _ in range(3)]
+    addresses = [f"127.0.0.1:{node.port}" for node in nodes]
+    nodes[0].cli("--cluster", "create", *addresses, "--cluster-yes")
+    for node in nodes:
+        eventually(lambda known=node: "cluster_state:ok" in known.cli("CLUSTER", "INFO"), 20)
+    return nodes

@@ -8,7 +8,7 @@ import pytest
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores import redis_client
-from tests.stores.servers import eventually
+from tests.stores.servers import eventually, make_cluster
 
 
 def balancer_of(url, **options):
@@ -89,12 +89,7 @@ def test_an_unknown_service_is_named(start_redis, tmp_path):
 
 @pytest.fixture
 def cluster(start_redis, tmp_path):
-    nodes = [start_redis(tmp_path, cluster_enabled="yes", cluster_node_timeout="1000") for _ in range(3)]
-    addresses = [f"127.0.0.1:{node.port}" for node in nodes]
-    nodes[0].cli("--cluster", "create", *addresses, "--cluster-yes")
-    for node in nodes:
-        eventually(lambda known=node: "cluster_state:ok" in known.cli("CLUSTER", "INFO"), 20)
-    return nodes
+    return make_cluster(start_redis, tmp_path)
 
 
 def test_a_cluster_keeps_all_keys_of_ours_in_one_slot(cluster):
