@@ -199,17 +199,17 @@ def test_locks_that_do_not_exclude_are_found(tmp_path):
 def test_reads_that_are_stale_are_found(tmp_path):
     """A cache that serves what it read before: each process sees only its own writes."""
     breakage = """
-class Cached(file.FileStore):
+from airflow_provider_impala_lb.core.state import encode_head
+class Cached(file.Slots):
     known = None
     def _newest(self, descriptor):
-        fresh = super()._newest(descriptor)
         if self.known is None:
-            self.known = fresh
+            self.known = super()._newest(descriptor)
         return self.known
-    def _write(self, descriptor, version, body):
-        super()._write(descriptor, version, body)
-        self.known = (version, body)
-turns.FileStore = Cached
+    def save(self, descriptor, version, state):
+        super().save(descriptor, version, state)
+        self.known = (version, encode_head(state))
+file.Slots = Cached
 """
     found = play(tmp_path / "cached", breakage)
     assert found["stale"] > found["turns"] / 2
