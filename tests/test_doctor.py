@@ -172,7 +172,8 @@ def test_a_clock_that_is_off_is_a_warning(tmp_path, monkeypatch):
 
 BROKEN = """
 import fcntl, sys
-from airflow_provider_impala_lb.stores import file, turns
+from airflow_provider_impala_lb.core.state import encode_head
+from airflow_provider_impala_lb.stores import file, slots, turns
 {breakage}
 turns.FAST_SECONDS, turns.SLOW_TURNS = 0.3, 1
 import json
@@ -199,12 +200,12 @@ def test_locks_that_do_not_exclude_are_found(tmp_path):
 def test_reads_that_are_stale_are_found(tmp_path):
     """A cache that serves what it read before: each process sees only its own writes."""
     breakage = """
-from airflow_provider_impala_lb.core.state import encode_head
-class Cached(file.Slots):
+class Cached(slots.Slots):
     known = None
     def _newest(self, descriptor):
+        fresh = super()._newest(descriptor)
         if self.known is None:
-            self.known = super()._newest(descriptor)
+            self.known = fresh
         return self.known
     def save(self, descriptor, version, state):
         super().save(descriptor, version, state)
