@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `impala-lb status | head`
         sys.stderr.close()
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _fail(error: ImpalaLBError) -> int:
@@ -96,7 +98,17 @@ def _parser() -> argparse.ArgumentParser:
     split.set_defaults(command=_split)
 
     doctor = commands.add_parser("doctor", help="config, lock directory, each node: what is wrong, and what to do")
-    doctor.add_argument("--peer", metavar="DIR", help="the lock file's directory by a second mount of this host")
+    other = doctor.add_mutually_exclusive_group()
+    other.add_argument(
+        "--peer",
+        metavar="DIR|HOST:PORT",
+        help="the lock file's directory by a second mount of this host; or the host that listens",
+    )
+    other.add_argument(
+        "--listen",
+        metavar="[ADDRESS:]PORT",
+        help="wait for the doctor of another host (default address: 127.0.0.1, which no other host can reach)",
+    )
     doctor.add_argument("--json", action="store_true", help='[{"name","verdict","says","do"}]')
     doctor.set_defaults(command=_doctor)
 
@@ -322,6 +334,9 @@ def _doctor(options: argparse.Namespace) -> int:
     from airflow_provider_impala_lb.core.check import Check
     from airflow_provider_impala_lb.impala.doctor import check_nodes
     from airflow_provider_impala_lb.stores.doctor import check_lock_file
+    from airflow_provider_impala_lb.stores.peers import check_peer, parse_listen, parse_peer
+
+    peer = parse_listen(options.listen) if options.listen else parse_peer(options.peer) if options.peer else None
 
     def look() -> Iterator[Check]:
         try:
@@ -331,7 +346,12 @@ def _doctor(options: argparse.Namespace) -> int:
             return
         yield Check("config", "ok", f"{balancer.config.name}: {len(balancer.config.nodes)} nodes")
         if balancer.config.lock_file and not balancer.config.store:
-            yield from check_lock_file(balancer.config.lock_file, options.peer)
+            yield from check_lock_file(balancer.config.lock_file, peer if isinstance(peer, str) else None)
+            if isinstance(peer, tuple):
+                listen = bool(options.listen)
+                yield from check_peer(balancer.config.lock_file, balancer.config.name, peer, listen=listen)
+        elif peer:
+            yield Check("other host", "failed", f"{balancer.config.name} has no lock file to try from two sides")
         if balancer.config.lock_file or balancer.config.store:
             try:
                 balancer.status()

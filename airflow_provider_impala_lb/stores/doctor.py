@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -145,7 +145,11 @@ def _check_turns(lock_file: str, peer: str | None, mode: Literal["slots", "cas"]
                 os.unlink(path)
     if child.returncode:
         return Check(what, "failed", errors.strip().splitlines()[-1] if errors.strip() else "it ended early")
-    found = json.loads(output)
+    return judge_turns(what, json.loads(output))
+
+
+def judge_turns(what: str, found: Mapping[str, float]) -> Check:
+    """:param found: as `turns.play` returns it."""
     if found["stale"] or found["lost"]:
         says = f"{found['stale']} of {found['turns']} turns did not see the other's write, {found['lost']} updates lost"
         return Check(what, "failed", says, "this directory cannot hold the state: use another file system")
