@@ -364,3 +364,18 @@ def test_without_a_lock_file_there_is_nothing_to_try(tmp_path):
     assert "failed   other host: impala has no lock file to try from two sides" in done.stdout
     assert lb("doctor", "--listen", "1", "--peer", "h:1", config=config).returncode == 2
     assert lb("doctor", "--peer", "nas", config=config).stderr.startswith("impala-lb: --peer nas: a directory")
+
+
+@pytest.mark.parametrize("forced", ["file", "both"])
+def test_two_hosts_in_the_mode_cas(shared, port, begin, forced):
+    from airflow_provider_impala_lb.stores import cas
+
+    cas.make(str(shared[0] / "lock"))
+    breakage = "file.filesystem.kind = lambda descriptor: 0x65735546" if forced == "both" else ""
+    listener = begin(shared[0], port, True, breakage)
+    assert os.listxattr(shared[0] / NAME)
+    caller = begin(shared[1], port, False, breakage)
+    found = ended(listener)
+    assert ended(caller) == found
+    assert found["turns"]["lost"] == found["turns"]["stale"] == 0
+    assert os.listdir(shared[0]) == ["lock"]

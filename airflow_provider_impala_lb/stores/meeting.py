@@ -23,6 +23,7 @@ import msgspec
 from airflow_provider_impala_lb.core.address import format_address
 from airflow_provider_impala_lb.core.state import State
 from airflow_provider_impala_lb.errors import ImpalaLBError
+from airflow_provider_impala_lb.stores import cas
 from airflow_provider_impala_lb.stores.file import FileStore
 from airflow_provider_impala_lb.stores.turns import follow, lead
 from airflow_provider_impala_lb.stores.wire import GREETING, Ended, Found, Side, Task, Wire, differs, hello, words
@@ -44,6 +45,8 @@ def listen(task: Task) -> Found:
         state.head.cluster = token
 
     try:
+        if FileStore(task.lock_file).mode == "cas":  # the new file is tried in the lock file's mode, on either mount
+            cas.make(path)
         FileStore(path).transact(mark)  # before anybody comes: a directory that is not fit is no reason to wait
         connection = _caller(task)
         if isinstance(connection, Found):
