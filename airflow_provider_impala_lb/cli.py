@@ -7,9 +7,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
@@ -203,6 +203,8 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _probe(options: argparse.Namespace) -> int:
+    from airflow_provider_impala_lb.tables import show_readings
+
     balancer = _balancer(options)
     if balancer.config.load is not None and balancer.reports.prober is None:
         raise ConfigError("nodes: none has a web, metrics or exporter URL, so there is nobody to ask")
@@ -215,24 +217,8 @@ def _probe(options: argparse.Namespace) -> int:
     told = {node: msgspec.to_builtins(said) for node, said in answers.items()}
     if options.json:
         print(json.dumps(told))
-        return 0
-    columns = sorted(
-        {name for said in told.values() if isinstance(said, dict) for name in said["sample"].get("shares", {})}
-    )
-    rows = []
-    for node, said in told.items():
-        if isinstance(said, str):
-            rows.append([node, *[None] * len(columns), None, said])
-            continue
-        sample, missing = said["sample"], said.get("missing", {})
-        shares = [f"{sample['shares'][name]:.2f}" if name in sample.get("shares", {}) else None for name in columns]
-        remark = (
-            "shutting down"
-            if sample.get("quiescing")
-            else "; ".join(f"no {what}: {why}" for what, why in missing.items())
-        )
-        rows.append([node, *shares, sample.get("queries"), remark])
-    _table("free shares", ("node", *columns, "queries", ""), rows)
+    else:
+        show_readings(told)
     return 0
 
 
@@ -280,41 +266,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> None:
+    from airflow_provider_impala_lb.tables import show_status
+
     status = _balancer(options).status()
     if options.json:
         print(json.dumps(status))
-        return
-    _table(
-        f"{status['cluster']}, {status['policy']}",
-        ("node", "state", "headroom", "load", "leases", "picks", "why"),
-        [
-            [node[key] for key in ("node", "state", "headroom", "load", "leases", "picks", "why")]
-            for node in status["nodes"]
-        ],
-    )
-    if status["leases"]:
-        shown = ("node", "owner", "host", "pid", "age", "query")
-        _table("leases", shown, [tuple(lease.get(key) for key in shown) for lease in status["leases"]])
-    if status["sessions"]:
-        _table("sessions", ("key", "node"), [(entry["key"], entry["node"]) for entry in status["sessions"]])
-    if status["waiting"]:
-        asked = ("owner", "host", "seconds", "only")
-        _table(
-            "waiting, first come first served", asked, [[entry[key] for key in asked] for entry in status["waiting"]]
-        )
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
-    # In a pipe there is no width to fit: a cut host name would be of no use to the next program.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    else:
+        show_status(status)
 
 
 def _word(options: argparse.Namespace) -> None:
@@ -331,38 +289,12 @@ def _split(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from airflow_provider_impala_lb.core.check import Check
-    from airflow_provider_impala_lb.impala.doctor import check_nodes
-    from airflow_provider_impala_lb.stores.doctor import check_lock_file
-    from airflow_provider_impala_lb.stores.peers import check_peer, parse_listen, parse_peer
+    from airflow_provider_impala_lb.checkup import look
+    from airflow_provider_impala_lb.stores.peers import parse_listen, parse_peer
 
     peer = parse_listen(options.listen) if options.listen else parse_peer(options.peer) if options.peer else None
-
-    def look() -> Iterator[Check]:
-        try:
-            balancer = _balancer(options)
-        except ConfigError as error:
-            yield Check("config", "failed", str(error))
-            return
-        yield Check("config", "ok", f"{balancer.config.name}: {len(balancer.config.nodes)} nodes")
-        if balancer.config.lock_file and not balancer.config.store:
-            yield from check_lock_file(balancer.config.lock_file, peer if isinstance(peer, str) else None)
-            if isinstance(peer, tuple):
-                listen = bool(options.listen)
-                yield from check_peer(balancer.config.lock_file, balancer.config.name, peer, listen=listen)
-        elif peer:
-            yield Check("other host", "failed", f"{balancer.config.name} has no lock file to try from two sides")
-        if balancer.config.lock_file or balancer.config.store:
-            try:
-                balancer.status()
-            except ImpalaLBError as error:
-                yield Check("state", "failed", str(error))
-            else:
-                yield Check("state", "ok", balancer.store.where)
-        yield from check_nodes(balancer)
-
     found = []
-    for check in look():
+    for check in look(lambda: _balancer(options), peer, listen=bool(options.listen)):
         found.append(check)
         if not options.json:
             print(f"{check.verdict:8} {check.name}: {check.says}" + (f" -> {check.do}" if check.do else ""), flush=True)

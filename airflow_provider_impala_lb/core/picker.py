@@ -15,7 +15,7 @@ from airflow_provider_impala_lb.core.address import parse_address
 from airflow_provider_impala_lb.core.admission import LeftOut
 from airflow_provider_impala_lb.core.config import Config, Node
 from airflow_provider_impala_lb.core.holder import is_dead, this_process
-from airflow_provider_impala_lb.core.hosts import may_expire, note_host
+from airflow_provider_impala_lb.core.hosts import clocks_differ, may_expire, note_host
 from airflow_provider_impala_lb.core.lease import Keeper
 from airflow_provider_impala_lb.core.pick import Pick
 from airflow_provider_impala_lb.core.placement import Placed, Request, Wait, place
@@ -198,6 +198,19 @@ class Picker:
         self._check_cluster(state)
         reap(state, now, may_expire=self._may_expire(state, now))
         return describe(self.config, state, now)
+
+    def clocks(self) -> dict[str, float]:
+        """Hosts whose clock differs from this one's by more than 30 s, as last seen: seconds ahead. Only where the
+        store gives no common clock; else empty. :raises StateUnavailable: the store cannot be used."""
+        if self.store.one_clock:
+            return {}
+
+        def change(state: State, now: float) -> dict[str, float]:
+            self._check_cluster(state)
+            self._note_host(state, now, self._nodes_digest)
+            return clocks_differ(state, now, self.host)
+
+        return self.store.transact(change)
 
     def drain(self, node: str) -> None:
         """Take a node out: no new work; what runs there finishes. Until :meth:`ready`.

@@ -1,5 +1,8 @@
 import json
 import logging
+import os
+import shutil
+import subprocess
 import threading
 import time
 import urllib.request
@@ -10,6 +13,7 @@ from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.script import split
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.stores.servers import eventually, free_port
 
 LOG = logging.getLogger("test.run")
 
@@ -100,3 +104,34 @@ def start_sleeper(balancer, cluster, script="SELECT sleep(60000)"):
     wait_for(lambda: any(in_flight(node) for node in cluster.nodes))
     node = next(node for node in cluster.nodes if in_flight(node))
     return script_run, thread, outcome, node
+
+
+@pytest.fixture
+def exporter():
+    """URL of a real node_exporter, with the collector ``processes``."""
+    if not shutil.which("prometheus-node-exporter"):
+        if os.environ.get("CI"):
+            pytest.fail("prometheus-node-exporter is not installed: apt-get install prometheus-node-exporter")
+        pytest.skip("prometheus-node-exporter is not installed: the load of hosts is NOT tested")
+    port = free_port()
+    # The kernel kills it should this process be killed.
+    command = ["setpriv", "--pdeathsig", "KILL", "prometheus-node-exporter", "--collector.processes"]
+    process = subprocess.Popen(
+        [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}/metrics"
+
+    def answers():
+        assert process.poll() is None, "prometheus-node-exporter ended"
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return True
+        except OSError:
+            return False
+
+    try:
+        eventually(answers, 20)
+        yield url
+    finally:
+        process.kill()
+        process.wait()

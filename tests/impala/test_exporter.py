@@ -2,11 +2,9 @@
 
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 
 import msgspec
 import pytest
@@ -18,7 +16,7 @@ from airflow_provider_impala_lb.impala.exporter import Figures, host_shares
 from airflow_provider_impala_lb.impala.fetch import ProbeFailed
 from airflow_provider_impala_lb.impala.probe import probe, probe_all
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.stores.servers import eventually, free_port
+from tests.stores.servers import eventually
 
 
 def scrape(at=1000.0, idle=(100.0, 200.0), busy=(50.0, 50.0), disks=None, **single):
@@ -105,37 +103,6 @@ def test_a_page_of_something_else_is_refused():
 def test_counters_survive_the_shared_state():
     counters = scrape(disks={"sda": 10.0}).counters
     assert msgspec.json.decode(msgspec.json.encode(counters), type=Counters) == counters
-
-
-@pytest.fixture
-def exporter():
-    """URL of a real node_exporter, with the collector ``processes``."""
-    if not shutil.which("prometheus-node-exporter"):
-        if os.environ.get("CI"):
-            pytest.fail("prometheus-node-exporter is not installed: apt-get install prometheus-node-exporter")
-        pytest.skip("prometheus-node-exporter is not installed: the load of hosts is NOT tested")
-    port = free_port()
-    # The kernel kills it should this process be killed.
-    command = ["setpriv", "--pdeathsig", "KILL", "prometheus-node-exporter", "--collector.processes"]
-    process = subprocess.Popen(
-        [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    url = f"http://127.0.0.1:{port}/metrics"
-
-    def answers():
-        assert process.poll() is None, "prometheus-node-exporter ended"
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return True
-        except OSError:
-            return False
-
-    try:
-        eventually(answers, 20)
-        yield url
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_a_real_node_exporter_tells_of_a_real_burden(exporter):

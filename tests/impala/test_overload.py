@@ -1,5 +1,9 @@
 """A node driven busy, overloaded and back, by what its own web page says: real coordinators, real reports."""
 
+import http.server
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,6 +14,7 @@ from airflow_provider_impala_lb.impala import run as run_module
 from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.script import split
 from tests.impala.conftest import LOG, changed, run, statements_on, wait_for
+from tests.stores.servers import eventually
 
 # The machine's own load must not decide: only the shares that set_load moves have a weight.
 WEIGHTS = dict.fromkeys(("cpu", "disk", "processes", "connections", "admission"), 0)
@@ -175,3 +180,65 @@ def test_one_that_cannot_be_seen_to_end_does_not_move(loaded, lb, monkeypatch):
     thread.join(20)
     assert isinstance(outcome[0], StatementFailed) and outcome[0].outcome == "unknown"
     assert len(opened) == 1
+
+
+def idle_host():
+    """The page of a host on which nothing happens: its counters go on by its clock."""
+    now = time.time()
+    return (
+        f'node_time_seconds {now}\nnode_cpu_seconds_total{{cpu="0",mode="idle"}} {now}\nnode_memory_MemTotal_bytes 1\n'
+    )
+
+
+@pytest.fixture
+def idle():
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = idle_host().encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/metrics"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_host_driven_overloaded_by_real_work_and_back(loaded, exporter, idle, tmp_path):
+    """node_exporter says what this machine's CPUs do; the other two nodes' hosts are idle."""
+    nodes = [
+        {**node, "exporter": exporter if index == 0 else idle} for index, node in enumerate(loaded.config["nodes"])
+    ]
+    only_cpu = {**WEIGHTS, "cpu": 1, "memory": 0}
+    load = {"busy": 0.4, "overloaded": 0.25, "floor": 0.0, "refresh": 1, "weights": only_cpu}
+    lb = changed(loaded, nodes=nodes, load=load, lock_file=str(tmp_path / "lock"))
+    node = loaded.nodes[0]
+
+    def is_now(state):
+        ask(lb)
+        time.sleep(1.1)  # the exporter's rates need an interval
+        return state_of(lb, node)["state"] == state
+
+    eventually(lambda: is_now("ready"), 120)
+    told = []
+    held = lb.acquire("movable", prefer=node.address, session_key="k", on_move=told.append)
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        eventually(lambda: is_now("overloaded"), 60)
+        assert {lb.get_host() for _ in range(6)} == {other.address for other in loaded.nodes[1:]}
+        assert lb.pick(session_key="k").host != node.address
+        eventually(lambda: told, 30)
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    assert "is overloaded (headroom 0." in told[0]
+    held.release()
+    eventually(lambda: is_now("ready"), 120)
+    assert node.address in {lb.get_host() for _ in range(9)}

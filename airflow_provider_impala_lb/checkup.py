@@ -1,0 +1,54 @@
+"""All that the doctor looks at, in order: configuration, lock file, state, clocks, nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from airflow_provider_impala_lb.balancer import Balancer
+from airflow_provider_impala_lb.core.check import Check
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.impala.doctor import check_nodes
+from airflow_provider_impala_lb.stores.doctor import check_lock_file
+from airflow_provider_impala_lb.stores.peers import check_peer
+
+
+def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, listen: bool) -> Iterator[Check]:
+    """What was found, as it is found.
+
+    :param make: gives the balancer, or raises ConfigError. :param peer: a directory, by a second mount of this host; or
+        the address of the other host's doctor, or with ``listen`` of this one's.
+    """
+    try:
+        balancer = make()
+    except ConfigError as error:
+        yield Check("config", "failed", str(error))
+        return
+    config = balancer.config
+    yield Check("config", "ok", f"{config.name}: {len(config.nodes)} nodes")
+    if config.lock_file and not config.store:
+        yield from check_lock_file(config.lock_file, peer if isinstance(peer, str) else None)
+        if isinstance(peer, tuple):
+            yield from check_peer(config.lock_file, config.name, peer, listen=listen)
+    elif peer:
+        yield Check("other host", "failed", f"{config.name} has no lock file to try from two sides")
+    if config.lock_file or config.store:
+        yield from _check_state(balancer)
+    yield from check_nodes(balancer)
+
+
+def _check_state(balancer: Balancer) -> Iterator[Check]:
+    try:
+        balancer.status()
+        ahead = balancer.clocks()
+    except ImpalaLBError as error:
+        yield Check("state", "failed", str(error))
+        return
+    yield Check("state", "ok", balancer.store.where)
+    if ahead:
+        says = ", ".join(f"{host} {seconds:+.0f} s" for host, seconds in sorted(ahead.items()))
+        yield Check(
+            "clocks of hosts",
+            "warning",
+            f"beside this one: {says}. Where each host goes by its own clock, leases of hosts that are gone end late",
+            "run NTP on all of them",
+        )
