@@ -32,8 +32,8 @@ def config_of(connection: Connection) -> Config:
 
     ``host`` is ``c1:21050,c2:21050`` (``port`` is the default), ``login`` the session's user, ``schema`` its database;
     the extra holds the other keys, or ``config_file``, the path of a file with all of them. ``store_conn_id`` in the
-    extra names a connection of type ``redis`` instead of ``store``. A connection of type ``impala`` works too, as a
-    cluster of one.
+    extra names a connection of type ``redis`` instead of ``store``; ``web_conn_id`` one with the login for
+    ``load.web_auth`` (see :func:`web_password_of`). A connection of type ``impala`` works too, as a cluster of one.
 
     :raises ConfigError: names the connection, the key, the value, and what is allowed.
     """
@@ -53,6 +53,13 @@ def config_of(connection: Connection) -> Config:
         if "store" in extra:
             raise ConfigError(f"{source}: store_conn_id: store is there too; name the store in one of them")
         extra["store"] = _store_url(store_conn_id, source)
+    web_conn_id = extra.pop("web_conn_id", None)
+    if web_conn_id is not None:
+        load = extra.get("load")
+        if not isinstance(load, dict):
+            raise ConfigError(f"{source}: web_conn_id: is of no use without load, whose web_auth it is for")
+        login = _connection(web_conn_id).login
+        extra["load"] = {**({"web_user": login} if login else {}), **load}
     if connection.port:
         extra.setdefault("port", connection.port)
     in_host = [part.strip() for part in (connection.host or "").split(",") if part.strip()]
@@ -79,11 +86,22 @@ def config_of(connection: Connection) -> Config:
     return config
 
 
-def _store_url(conn_id: str, source: str) -> str:
-    """The URL of a connection of type ``redis``: host, port, login, password; in its extra db, ssl and TLS files."""
+def web_password_of(connection: Connection) -> str | None:
+    """The password or token of the connection that the extra names as ``web_conn_id``; None without one."""
+    conn_id = _extra(connection, f"connection {connection.conn_id}").get("web_conn_id")
+    password: str | None = _connection(conn_id).password if conn_id is not None else None
+    return password
+
+
+def _connection(conn_id: str) -> Connection:
     from airflow.providers.common.compat.sdk import BaseHook
 
-    connection = BaseHook.get_connection(conn_id)
+    return BaseHook.get_connection(conn_id)
+
+
+def _store_url(conn_id: str, source: str) -> str:
+    """The URL of a connection of type ``redis``: host, port, login, password; in its extra db, ssl and TLS files."""
+    connection = _connection(conn_id)
     if connection.conn_type != "redis" or not connection.host:
         raise ConfigError(f"{source}: store_conn_id: {conn_id!r} must be a connection of type redis with a host")
     extra = _extra(connection, f"connection {conn_id}")

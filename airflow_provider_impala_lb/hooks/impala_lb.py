@@ -12,7 +12,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.errors import ImpalaLBError, ScriptError, StatementFailed
-from airflow_provider_impala_lb.hooks.connection import config_of
+from airflow_provider_impala_lb.hooks.connection import config_of, web_password_of
 from airflow_provider_impala_lb.impala.script import Statement, split
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class ImpalaLBHook(DbApiHook):
     @cached_property
     def balancer(self) -> Balancer:
         """:raises ConfigError: names the connection, the key, the value, and what is allowed."""
-        return Balancer(config_of(self.connection), password=self.connection.password)
+        connection = self.connection
+        return Balancer(config_of(connection), password=connection.password, web_password=web_password_of(connection))
 
     def get_conn(self) -> BalancedConnection:
         """A DB-API connection to a picked node; ``close()`` ends its lease.

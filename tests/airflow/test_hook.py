@@ -63,6 +63,17 @@ def test_a_store_may_be_a_redis_connection(connection, monkeypatch):
             _ = connection("wh3", host="c1,c2", extra={"store_conn_id": "state", **extra}).balancer
 
 
+def test_the_login_of_the_web_pages_may_be_a_connection(connection, monkeypatch):
+    web = {"conn_type": "http", "login": "lb", "password": "s3cret"}
+    monkeypatch.setenv("AIRFLOW_CONN_WEB", json.dumps(web))
+    extra = {"lock_file": "/l", "web_conn_id": "web", "load": {"web_auth": "digest"}}
+    balancer = connection("wh", host="c1,c2", extra=extra).balancer
+    assert (balancer.config.load.web_user, balancer.web_password) == ("lb", "s3cret")
+    assert "s3cret" not in repr(balancer.config)
+    with pytest.raises(ConfigError, match="web_conn_id: is of no use without load"):
+        _ = connection("wh2", host="c1", extra={"web_conn_id": "web"}).balancer
+
+
 def test_a_config_file_holds_all_but_login_and_database(connection, cluster):
     hook = connection("wh", login="me", schema="d", extra={"config_file": str(cluster.config_file)})
     assert hook.balancer.config.addresses == tuple(node.address for node in cluster.nodes)
