@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from logging import getLogger
-from typing import Any
 
 from airflow_provider_impala_lb.core import line
-from airflow_provider_impala_lb.core.address import parse_address
 from airflow_provider_impala_lb.core.admission import LeftOut
-from airflow_provider_impala_lb.core.config import Config, Node
+from airflow_provider_impala_lb.core.cluster import Cluster
+from airflow_provider_impala_lb.core.config import Config
 from airflow_provider_impala_lb.core.holder import is_dead, this_process
-from airflow_provider_impala_lb.core.hosts import clocks_differ, may_expire, note_host
 from airflow_provider_impala_lb.core.lease import Keeper
 from airflow_provider_impala_lb.core.pick import Pick
 from airflow_provider_impala_lb.core.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.reap import reap
-from airflow_provider_impala_lb.core.reports import Reports
-from airflow_provider_impala_lb.core.sessions import Sessions
 from airflow_provider_impala_lb.core.state import LEASE_SECONDS, Head, Lease, State, Ticket
-from airflow_provider_impala_lb.core.status import describe
 from airflow_provider_impala_lb.core.store import Store
 from airflow_provider_impala_lb.errors import ConfigError, MustWait, NoNodeAvailable, StateUnavailable
 
@@ -46,7 +40,7 @@ class _Free(Exception):
     """There is a node, and only that was the question: the transaction changes nothing."""
 
 
-class Picker:
+class Picker(Cluster):
     """Picks coordinators for all workers that share ``store``.
 
     If the store cannot be reached, it picks by the last copy it read, else at random, and says so once: the balancer
@@ -56,20 +50,14 @@ class Picker:
     """
 
     def __init__(self, config: Config, store: Store, rng: random.Random | None = None) -> None:
-        self.config = config
-        self.store = store
+        super().__init__(config, store)
         self._rng = rng or random.Random()
-        self.host = os.uname().nodename
-        self.reports = Reports(config, store)
-        self.sessions = Sessions(store)
         self.keeper = Keeper(
             store,
             lambda state, now: self._note_host(state, now, None),
             self.reports.round_if_due if config.load else None,
             config.load.refresh if config.load else None,
         )
-        self._nodes_digest = hashlib.sha256(" ".join(config.addresses).encode()).hexdigest()[:16]
-        self._copy: State | None = None
         self._said: set[str] = set()
 
     def get_host(self) -> str:
@@ -168,92 +156,9 @@ class Picker:
             return None
         return placed if isinstance(placed, Wait) else None
 
-    def release(self, lease_id: str) -> bool:
-        """End a lease by its id, whoever holds it. False if there is none: it has expired, or ended before.
-
-        :raises StateUnavailable: it could not be ended now; it ends by its expiry.
-        """
-
-        def change(state: State, now: float) -> bool:
-            self._check_cluster(state)
-            return state.end_lease(lease_id) is not None
-
-        return self.store.transact(change)
-
     def give_up(self, ticket: str) -> None:
         """Leave the line. Never raises: a ticket also lapses by itself."""
         self.tell("the line", lambda state, now: line.leave(state, ticket))
-
-    @property
-    def reports_due(self) -> bool:
-        """Whether, by the state of the last pick, the nodes should be asked for their load by somebody."""
-        return self._copy is not None and self.reports.due(self._copy, max(h.seen for h in self._copy.hosts.values()))
-
-    def status(self) -> dict[str, Any]:
-        """The cluster as JSON-ready values: ``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``, ``waiting``.
-
-        :raises StateUnavailable: the store cannot be read.
-        """
-        state, now = self.store.read()
-        self._check_cluster(state)
-        reap(state, now, may_expire=self._may_expire(state, now))
-        return describe(self.config, state, now)
-
-    def clocks(self) -> dict[str, float]:
-        """Hosts whose clock differs from this one's by more than 30 s, as last seen: seconds ahead. Only where the
-        store gives no common clock; else empty. :raises StateUnavailable: the store cannot be used."""
-        if self.store.one_clock:
-            return {}
-
-        def change(state: State, now: float) -> dict[str, float]:
-            self._check_cluster(state)
-            self._note_host(state, now, self._nodes_digest)
-            return clocks_differ(state, now, self.host)
-
-        return self.store.transact(change)
-
-    def drain(self, node: str) -> None:
-        """Take a node out: no new work; what runs there finishes. Until :meth:`ready`.
-
-        :raises ConfigError: not a node of this configuration. :raises StateUnavailable: it was not noted.
-        """
-        self._set_drained(self.known(node), True)
-
-    def ready(self, node: str) -> None:
-        """Put a node back, also one that is out for its failures. Errors as :meth:`drain`."""
-        self._set_drained(self.known(node), False)
-
-    def _set_drained(self, address: str, drained: bool) -> None:
-        def change(state: State, now: float) -> None:
-            self._check_cluster(state)
-            state.head.cluster = self.config.name
-            record = state.node(address)
-            record.drained = drained
-            if not drained:
-                record.failures, record.out = 0, None
-
-        self.store.transact(change)
-
-    def tell(self, node: str, change: Callable[[State, float], None]) -> None:
-        """Note what became of a pick. Never raises: it is not worth the work it is about."""
-        try:
-            self.store.transact(change)
-        except (StateUnavailable, ConfigError) as error:
-            log.warning("What became of the work on %s could not be noted for the others: %s", node, error)
-
-    def known(self, address: str) -> str:
-        """``address`` in the form of the configuration. :raises ConfigError: it does not list this node."""
-        try:
-            host, port = parse_address(address)
-        except ValueError as error:
-            raise ConfigError(f"{error}; nodes of {self.config.name}: {', '.join(self.config.addresses)}") from None
-        found = Node(host=host, port=port).address
-        if found not in self.config.order:
-            raise ConfigError(
-                f"{address!r} is not a node of {self.config.name}, so nothing is sent to it; "
-                f"its nodes: {', '.join(self.config.addresses)}"
-            )
-        return found
 
     def _lease(self, owner: str) -> Lease:
         return Lease(id=new_id(), node="", owner=owner, expires=0.0, taken=0.0, host=self.host, holder=this_process())
@@ -395,21 +300,6 @@ class Picker:
         assert isinstance(placed, Placed)
         placed.remarks += ("the shared state was out of reach",)
         return placed
-
-    def _check_cluster(self, state: State) -> None:
-        cluster = state.head.cluster
-        if cluster and cluster != self.config.name:
-            raise ConfigError(
-                f"{self.store.where}: belongs to cluster {cluster!r}, and this configuration's name "
-                f"is {self.config.name!r}; each cluster needs a lock file of its own"
-            )
-
-    def _note_host(self, state: State, now: float, digest: str | None) -> bool:
-        state.head.cluster = self.config.name
-        return note_host(state, now, self.host, digest, one_clock=self.store.one_clock)
-
-    def _may_expire(self, state: State, now: float) -> Callable[[str], bool] | None:
-        return None if self.store.one_clock else lambda other: may_expire(state, now, self.host, other)
 
     def _say(self, what: str, text: str) -> None:
         if what not in self._said:
