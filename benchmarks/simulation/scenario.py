@@ -1,0 +1,80 @@
+"""What is simulated: the cluster, its work, and what goes wrong."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from airflow_provider_impala_lb.core.config import Config, parse
+
+NODES = 30
+SLOTS = 8
+MEAN_SECONDS, SIGMA, SHORTEST = 60.0, 1.5, 1.0
+FOREIGN_NODES = 6
+BURST = 100
+CHAIN = 3.0
+"""Scripts in a chain, on average (geometric)."""
+GAP_SECONDS = 2.0
+"""From a script's end to the start of the one that depends on it: about what a scheduler takes."""
+LEAKED_SECONDS = 3600.0
+LEAST_SHARE = 0.02
+
+
+class Scenario(NamedTuple):
+    """
+    :ivar period: seconds between two rounds of reports, so their age is 0 to ``period``; 0: a new one before each pick.
+    :ivar foreign: share of the work that other clients run on the first 6 nodes: in the reports, not in the leases.
+    :ivar bursts: share of the work that comes 100 scripts at one instant.
+    :ivar leaked: share of the leases that live on for an hour after their script.
+    :ivar small: every third node has half the slots. :ivar known: the configuration's weights say so.
+    :ivar chains: scripts come in chains that stay on their node by session key.
+    :ivar thresholds: T and H are on, and every script may be moved at H.
+    """
+
+    name: str
+    title: str
+    period: float = 30.0
+    foreign: float = 0.0
+    bursts: float = 0.0
+    leaked: float = 0.0
+    small: bool = False
+    known: bool = True
+    chains: bool = False
+    thresholds: bool = False
+
+    @property
+    def slots(self) -> list[int]:
+        return [SLOTS // 2 if self.small and place % 3 == 2 else SLOTS for place in range(NODES)]
+
+    def config(self, policy: str) -> Config:
+        """As a user would write it. Without thresholds T and H lie below every share that is reported."""
+        weights = [slots / SLOTS if self.known else 1.0 for slots in self.slots]
+        load = {"refresh": max(1.0, self.period)}
+        if not self.thresholds:
+            load |= {"floor": 0.0, "busy": LEAST_SHARE / 2, "overloaded": 0.0}
+        nodes = [{"host": f"n{place}", "weight": weight} for place, weight in enumerate(weights)]
+        return parse({"nodes": nodes, "policy": policy, "load": load, "lock_file": "/not/used"})
+
+    def shares(self, count: int, slots: int) -> dict[str, float]:
+        """Free shares with this many scripts on a node.
+
+        With thresholds, like a host that is worn out well above its full-speed slots: CPU run queues up to twice the
+        slots, memory for three times as many scripts. Else the free slots, at least 2 %, as weighted_random needs.
+        """
+        if self.thresholds:
+            return {"cpu": max(0.0, 1 - count / (2 * slots)), "memory": max(0.0, 1 - count / (3 * slots))}
+        return {"cpu": max(LEAST_SHARE, 1 - count / slots)}
+
+
+SCENARIOS = (
+    Scenario("age 0", "plain, reports of age 0", period=0.0),
+    Scenario("age 5", "plain, reports every 5 s", period=5.0),
+    Scenario("age 30", "plain, reports every 30 s"),
+    Scenario("foreign", "foreign load on 6 nodes", foreign=0.15),
+    Scenario("bursts", "cron bursts of 100", bursts=0.5),
+    Scenario("leaked", "2 % leaked leases", leaked=0.02),
+    Scenario("unequal", "a third of half size", small=True),
+    Scenario("unknown", "the same, weights unknown", small=True, known=False),
+    Scenario("sticky", "chains that stick", chains=True),
+    Scenario("T and H", "chains that stick, T and H", chains=True, thresholds=True),
+    Scenario("T, H, foreign", "the same and foreign load", chains=True, thresholds=True, foreign=0.15),
+)
