@@ -159,10 +159,14 @@ class Run:
         self._plan(self._now + ROUND_SECONDS / 2, "note", (asked, self._readings()))
 
     def _readings(self) -> dict[str, Reading]:
-        return {
-            address: Reading(Sample(float(server.count), shares=self._scenario.shares(server.count, server.slots)))
-            for address, server in self._servers.items()
-        }
+        readings = {}
+        for address, server in self._servers.items():
+            seen = server.count
+            if self._scenario.missed:
+                seen -= sum(self._rng.random() < self._scenario.missed for _ in range(seen))
+            shares = self._scenario.shares(server.count, server.slots)
+            readings[address] = Reading(Sample(float(seen), shares=shares))
+        return readings
 
     def _note(self, about: tuple[Asked, dict[str, Reading]]) -> None:
         asked, readings = about

@@ -28,6 +28,7 @@ class Scenario(NamedTuple):
     :ivar small: every third node has half the slots. :ivar known: the configuration's weights say so.
     :ivar chains: scripts come in chains that stay on their node by session key.
     :ivar thresholds: T and H are on, and every script may be moved at H.
+    :ivar missed: share of the scripts that a report does not see, as they are between two statements just then.
     """
 
     name: str
@@ -40,6 +41,17 @@ class Scenario(NamedTuple):
     known: bool = True
     chains: bool = False
     thresholds: bool = False
+    missed: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether it differs from other such scenarios only in its reports."""
+        return self._replace(name="", title="", period=0.0, missed=0.0) == Scenario("", "", period=0.0)
+
+    @property
+    def held_to_line(self) -> bool:
+        """Whether least_loaded is to be as good as the oracle: it knows the nodes' sizes, and reports are whole."""
+        return self.known and not self.missed
 
     @property
     def slots(self) -> list[int]:
@@ -57,11 +69,12 @@ class Scenario(NamedTuple):
     def shares(self, count: int, slots: int) -> dict[str, float]:
         """Free shares with this many scripts on a node.
 
-        With thresholds, like a host that is worn out well above its full-speed slots: CPU run queues up to twice the
-        slots, memory for three times as many scripts. Else the free slots, at least 2 %, as weighted_random needs.
+        With thresholds, like a host that is worn out somewhat above its full-speed slots: a CPU share that is gone at
+        1.5 scripts per slot, memory for 2 per slot. So T is reached at 11 scripts on 8 slots and H at 13. Else the
+        free slots, at least 2 %, as weighted_random needs.
         """
         if self.thresholds:
-            return {"cpu": max(0.0, 1 - count / (2 * slots)), "memory": max(0.0, 1 - count / (3 * slots))}
+            return {"cpu": max(0.0, 1 - count / (1.5 * slots)), "memory": max(0.0, 1 - count / (2 * slots))}
         return {"cpu": max(LEAST_SHARE, 1 - count / slots)}
 
 
@@ -74,6 +87,7 @@ SCENARIOS = (
     Scenario("leaked", "2 % leaked leases", leaked=0.02),
     Scenario("unequal", "a third of half size", small=True),
     Scenario("unknown", "the same, weights unknown", small=True, known=False),
+    Scenario("missed", "reports miss one script in five", missed=0.2),
     Scenario("sticky", "chains that stick", chains=True),
     Scenario("T and H", "chains that stick, T and H", chains=True, thresholds=True),
     Scenario("T, H, foreign", "the same and foreign load", chains=True, thresholds=True, foreign=0.15),

@@ -28,7 +28,14 @@ class Script:
         leaks: bool = False,
     ) -> None:
         self.name = f"{name:08x}"
-        self.ready, self.size, self.foreign, self.chain, self.then, self.leaks = ready, size, foreign, chain, then, leaks
+        self.ready, self.size, self.foreign, self.chain, self.then, self.leaks = (
+            ready,
+            size,
+            foreign,
+            chain,
+            then,
+            leaks,
+        )
         self.avoid: dict[str, str] = {}
         self.node = ""
         self.since = 0.0
