@@ -2,7 +2,7 @@
 
 Run: python benchmarks/policies.py [--full] [--only NAME ...] [--write]
 
-``--full`` takes 3 seeds of 30,000 scripts, about half an hour; without it 3 of 3,000. ``--write`` puts the table into
+``--full`` takes 3 seeds of 30,000 scripts, about half an hour; without it 3 of 2,500. ``--write`` puts the table into
 docs/policies.md and the picture into docs/policies.svg. What is simulated and what it cannot say: docs/policies.md.
 """
 
@@ -23,12 +23,12 @@ BEGIN, END = "<!-- written by benchmarks/policies.py --full --write -->", "<!-- 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Mean and p99 slowdown of each policy beside an oracle.")
-    parser.add_argument("--full", action="store_true", help="3 seeds of 30,000 scripts, not of 3,000")
+    parser.add_argument("--full", action="store_true", help="3 seeds of 30,000 scripts, not of 2,500")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[each.name for each in SCENARIOS], default=[])
     parser.add_argument("--write", action="store_true", help="also write docs/policies.md and docs/policies.svg")
     chosen = parser.parse_args()
     scenarios = [each for each in SCENARIOS if not chosen.only or each.name in chosen.only]
-    results = Results(scenarios, 30_000 if chosen.full else 3_000, 3, say)
+    results = Results(scenarios, 30_000 if chosen.full else 2_500, 3, say)
     say("")
     text = markdown(results)
     print(text)

@@ -69,8 +69,9 @@ def svg(results: Results) -> str:
         for place, scenario in enumerate(results.scenarios):
             y = _TOP + _ROW * (place + 0.5)
             parts.append(f'<path d="M{left} {y:.1f}H{left + _PANEL}" stroke="#eee"/>')
-            for policy in reversed(POLICIES):  # the oracle's ring last, around what is as good
-                parts.append(_MARKS[policy](x_of(results.cell(scenario, utilisation, policy).mean), y))
+            # The oracle's ring last, around what is as good.
+            means = {name: results.cell(scenario, utilisation, name).mean for name in reversed(POLICIES)}
+            parts += [_MARKS[name](x_of(mean), y) for name, mean in means.items()]
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -1,9 +1,10 @@
 """One run: events in simulated time around the real decisions.
 
-Every decision is made by ``airflow_provider_impala_lb.core``, in the order of the balancer's transaction: ``reap``, then
-``place`` (which keeps session keys, admits, chooses and notes the lease); at a script's end ``State.end_lease``; for
-reports ``Asked``, ``note_reports`` and ``let_go``. What is left out is around them: the state stays decoded in memory
-between two rounds of reports instead of going through a store at each step, and the clock is this simulation's. Renewals are implied by leases that do not expire.
+Every decision is made by ``airflow_provider_impala_lb.core``, in the order of the balancer's transaction: ``reap``,
+then ``place`` (which keeps session keys, admits, chooses and notes the lease); at a script's end ``State.end_lease``;
+for reports ``Asked``, ``note_reports`` and ``let_go``. What is left out is around them: the state stays decoded in
+memory between two rounds of reports instead of going through a store at each step, and the clock is this simulation's.
+Renewals are implied by leases that do not expire.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .server import Script, Server
 from .workload import make_work
 
 ROUND_SECONDS = 1.0
-"""A round of reports: the leases are counted at its start, the nodes count in its middle, and it is noted at its end."""
+"""A round of reports: leases are counted at its start, the nodes count in its middle, and it is noted at its end."""
 MOVE_SECONDS = 10.0
 """A script that is moved waits for the metadata to arrive, as ``impala/run.py`` does."""
 _RENEWED = 1e9
@@ -56,6 +57,7 @@ class Run:
         self._planned = 0
         self._running: dict[str, Script] = {}
         self._slowdowns: list[tuple[float, float]] = []
+        self._told: dict[str, int] = {}
         self._moved = self._waited = 0
         self._work = make_work(scenario, utilisation, sessions, seed)
         self._left = sum(1 + len(script.then) for script in self._work if script.foreign is None)
@@ -84,8 +86,7 @@ class Run:
             self._begin(script, self._config.addresses[script.foreign])
             return
         if not self._scenario.period:
-            asked = Asked(self._state, self._now)
-            self._note((asked, self._readings()))
+            self._note((Asked(self._state, self._now), self._readings()))
         script.since = self._now
         self._place(script)
 
@@ -161,6 +162,9 @@ class Run:
     def _readings(self) -> dict[str, Reading]:
         readings = {}
         for address, server in self._servers.items():
+            if not self._scenario.period and self._told.get(address) == server.version:
+                continue  # what it would say is what it said last; to ask all before each pick takes very long
+            self._told[address] = server.version
             seen = server.count
             if self._scenario.missed:
                 seen -= sum(self._rng.random() < self._scenario.missed for _ in range(seen))

@@ -60,7 +60,7 @@ class Scenario(NamedTuple):
     def config(self, policy: str) -> Config:
         """As a user would write it. Without thresholds T and H lie below every share that is reported."""
         weights = [slots / SLOTS if self.known else 1.0 for slots in self.slots]
-        load = {"refresh": max(1.0, self.period)}
+        load = {"refresh": self.period or 30.0}
         if not self.thresholds:
             load |= {"floor": 0.0, "busy": LEAST_SHARE / 2, "overloaded": 0.0}
         nodes = [{"host": f"n{place}", "weight": weight} for place, weight in enumerate(weights)]

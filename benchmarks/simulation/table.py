@@ -8,8 +8,8 @@ from .results import LINE, POLICIES, UTILISATIONS, Results
 def markdown(results: Results) -> str:
     """A table for each utilisation, and what they mean for the line of 5 %."""
     parts = [
-        f"Mean / p99 of the slowdown; {results.seeds} seeds of {results.sessions:,} scripts each, the first fifth of them "
-        "dropped. The last column is the mean of `least_loaded` over the oracle's, and its range over the seeds."
+        f"Mean / p99 of the slowdown; {results.seeds} seeds of {results.sessions:,} scripts each, the first fifth of "
+        "them dropped. The last column is the mean of `least_loaded` over the oracle's, with its range over the seeds."
     ]
     for utilisation in UTILISATIONS:
         parts.append(f"**Utilisation {utilisation:g}**")
@@ -72,6 +72,6 @@ def _verdict(results: Results) -> str:
     ratio, title, at = max((results.ratio(each, at), each.title, at) for each in held for at in UTILISATIONS)
     said = "; ".join(f"{each.title} at {at:g}: {results.ratio(each, at):.3f}" for each, at in missed)
     return (
-        f"`least_loaded` is to be within {LINE:.0%} of the oracle wherever it knows the nodes' sizes and reports count every "
-        f"script: {'missed in ' + said if missed else 'held in all'} (the largest: {ratio:.3f}, {title}, {at:g})."
+        f"`least_loaded` is to be within {LINE:.0%} of the oracle wherever it knows the nodes' sizes and reports count "
+        f"every script: {'missed in ' + said if missed else 'held in all'} (the largest: {ratio:.3f}, {title}, {at:g})."
     )
