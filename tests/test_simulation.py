@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
+
 import pytest
 
 from airflow_provider_impala_lb.core import load, placement, policy
@@ -73,3 +76,21 @@ def test_scripts_share_what_a_node_has(scripts, ends):
     assert server.next_end() == pytest.approx(ends)
     server.end(ends)
     assert server.count == scripts - 1
+
+
+def test_a_node_alone_is_as_slow_as_queueing_theory_says():
+    # Processor sharing is insensitive to the distribution of sizes: the mean slowdown is that of M/M/c,
+    # 1 + C / (c * (1 - rho)) with Erlang's C (Kelly, Reversibility and Stochastic Networks, 3.3).
+    slots, rho, rng = 8, 0.8, random.Random(1)
+    offered = slots * rho
+    below = sum(offered**count / math.factorial(count) for count in range(slots))
+    above = offered**slots / math.factorial(slots) / (1 - rho)
+    expected = 1 + above / (below + above) / (slots * (1 - rho))
+    server, slowdowns, now = Server(slots), [], 0.0
+    for name in range(40_000):
+        now += rng.expovariate(offered)
+        while (end := server.next_end()) <= now:
+            done = server.end(end)
+            slowdowns.append((end - done.ready) / done.size)
+        server.begin(now, Script(name, now, rng.uniform(0.5, 1.5)))
+    assert sum(slowdowns) / len(slowdowns) == pytest.approx(expected, rel=0.03)

@@ -94,7 +94,7 @@ class Run:
         """A transaction of a pick; and, as the picker does, again after the pause while the answer is to wait."""
         state, now = self._state, self._now
         lease = Lease(
-            id=script.name, node="", owner="", expires=0.0, taken=0.0, host="", movable=self._scenario.thresholds
+            id=script.name, node="", owner="", expires=0.0, taken=0.0, host="", movable=self._scenario.movable
         )
         request = Request(
             token=lease.id,

@@ -27,7 +27,7 @@ class Scenario(NamedTuple):
     :ivar leaked: share of the leases that live on for an hour after their script.
     :ivar small: every third node has half the slots. :ivar known: the configuration's weights say so.
     :ivar chains: scripts come in chains that stay on their node by session key.
-    :ivar thresholds: T and H are on, and every script may be moved at H.
+    :ivar thresholds: T and H are on. :ivar movable: every script may be moved at H.
     :ivar missed: share of the scripts that a report does not see, as they are between two statements just then.
     """
 
@@ -41,6 +41,7 @@ class Scenario(NamedTuple):
     known: bool = True
     chains: bool = False
     thresholds: bool = False
+    movable: bool = True
     missed: float = 0.0
 
     @property
@@ -89,6 +90,8 @@ SCENARIOS = (
     Scenario("unknown", "the same, weights unknown", small=True, known=False),
     Scenario("missed", "reports miss one script in five", missed=0.2),
     Scenario("sticky", "chains that stick", chains=True),
-    Scenario("T and H", "chains that stick, T and H", chains=True, thresholds=True),
-    Scenario("T, H, foreign", "the same and foreign load", chains=True, thresholds=True, foreign=0.15),
+    Scenario("T and H", "chains, T and H", chains=True, thresholds=True),
+    Scenario("T, H, foreign", "chains, T, H, foreign load", chains=True, thresholds=True, foreign=0.15),
+    Scenario("10 s", "the same, reports every 10 s", 10.0, chains=True, thresholds=True, foreign=0.15),
+    Scenario("unmoved", "the same, nothing is moved", chains=True, thresholds=True, foreign=0.15, movable=False),
 )

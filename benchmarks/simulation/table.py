@@ -50,18 +50,15 @@ def _noise(results: Results) -> str:
 
 
 def _moves(results: Results) -> str:
+    """What H cost, where anything was moved."""
     lines = []
     for scenario in results.scenarios:
-        if scenario.thresholds:
-            for utilisation in UTILISATIONS:
-                cells = {policy: results.cell(scenario, utilisation, policy) for policy in POLICIES}
-                moved = ", ".join(f"{policy} {cell.moved:.0f}" for policy, cell in cells.items())
-                waited = ", ".join(f"{policy} {cell.waited:.0f}" for policy, cell in cells.items() if cell.waited)
-                lines.append(
-                    f"* {scenario.title}, {utilisation:g}: scripts moved at H in a run: {moved}; "
-                    f"told to wait: {waited or 'none'}."
-                )
-    return "\n".join(lines)
+        for utilisation in UTILISATIONS:
+            cells = [results.cell(scenario, utilisation, policy) for policy in POLICIES]
+            if any(cell.moved for cell in cells):
+                moved = ", ".join(f"{name} {cell.moved:.0f}" for name, cell in zip(POLICIES, cells, strict=True))
+                lines.append(f"* {scenario.title}, {utilisation:g}: {moved}")
+    return "\n".join(["Scripts moved at H, in a run:", "", *lines]) if lines else ""
 
 
 def _verdict(results: Results) -> str:
