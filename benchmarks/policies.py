@@ -2,8 +2,9 @@
 
 Run: python benchmarks/policies.py [--full] [--only NAME ...] [--write]
 
-``--full`` takes 3 seeds of 30,000 scripts, about a quarter of an hour; without it 3 of 2,500, about two minutes. ``--write`` puts the table into
-docs/policies.md and the picture into docs/policies.svg. What is simulated and what it cannot say: docs/policies.md.
+``--full`` takes 3 seeds of 30,000 scripts, about a quarter of an hour; without it 3 of 2,500, about two minutes.
+``--write`` puts the table into docs/policies.md and the picture into docs/policies.svg. What is simulated and what it
+cannot say: docs/policies.md.
 """
 
 from __future__ import annotations
