@@ -1,0 +1,1 @@
+"""A simulated cluster whose scripts are placed by the real code of ``airflow_provider_impala_lb.core``."""
