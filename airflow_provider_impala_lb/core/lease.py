@@ -11,6 +11,7 @@ from logging import getLogger
 
 import msgspec
 
+from airflow_provider_impala_lb.core.load import MOVE_WITHIN
 from airflow_provider_impala_lb.core.state import LEASE_SECONDS, RENEW_SECONDS, Lease, State
 from airflow_provider_impala_lb.core.store import Store
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
@@ -146,9 +147,16 @@ class Keeper:
             if found is not None and found.move:
                 held.lease.move = found.move
             node = state.nodes.get(held.lease.node)
-            if node and node.brief and node.brief.level == "overloaded" and held.on_overload and not held.on_move:
-                tell, held.on_overload = held.on_overload, None
-                tell(f"headroom {node.brief.headroom:.2f}")
+            if node is None or node.brief is None or node.brief.level != "overloaded" or held.on_overload is None:
+                continue
+            if held.on_move is None:
+                why = "it is not declared restartable"
+            elif node.brief.at - held.lease.taken > MOVE_WITHIN:
+                why = f"it has run for more than {MOVE_WITHIN:g} s, too long to be begun anew"
+            else:
+                continue
+            tell, held.on_overload = held.on_overload, None
+            tell(f"headroom {node.brief.headroom:.2f}; {why}")
         self._tell_to_move()
 
     def _run(self) -> None:

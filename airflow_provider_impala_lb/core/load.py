@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _ORDER: tuple[Level, ...] = ("ready", "busy", "overloaded")
 _TOLD_SECONDS = 3600.0
+MOVE_WITHIN = 300.0
+"""A script that has run for longer is not begun anew elsewhere: in a cluster that is nearly full, the work thrown away
+overloads more nodes, whose scripts are moved then (docs/policies.md: without this limit 7 % slower at 95 % load)."""
 
 
 def fresh(node: NodeState, now: float, ttl: float) -> Brief | None:
@@ -133,7 +136,8 @@ def note_reports(
 
 def let_go(config: Config, state: State, now: float, answered: Collection[str]) -> None:
     """What follows at H for nodes that have just reported: their session keys are dropped, and one script that can be
-    moved is told to: at most one for each node and report, and none while no node is above T."""
+    moved is told to, the youngest: at most one for each node and report, none that has run for more than `MOVE_WITHIN`
+    seconds, and none while no node is above T."""
     ttl = config.report_seconds
     over = {
         address
@@ -149,7 +153,7 @@ def let_go(config: Config, state: State, now: float, answered: Collection[str]) 
     if not any(_takes_work(state.nodes.get(address), now, ttl) for address in config.addresses):
         return
     for _, lease in sorted(state.leases.items(), key=lambda entry: -entry[1].taken):  # the one that loses least
-        if lease.node in over and lease.movable and not lease.move:
+        if lease.node in over and lease.movable and not lease.move and now - lease.taken <= MOVE_WITHIN:
             over.discard(lease.node)
             brief = state.nodes[lease.node].brief
             assert brief is not None

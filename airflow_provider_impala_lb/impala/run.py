@@ -84,7 +84,8 @@ class ScriptRun:
         ``"move"`` to another node, no sooner than 10 s after ``upstream_end`` (``time.time()``; unknown: from now);
         ``"wait"`` for it up to ``session.reconnect_timeout``; or ``"fail"``.
     :param restartable: it is safe to run the script again from statement 1. When its node is overloaded, the running
-        statement is cancelled, seen to end, and the script begins anew on another node. Else it finishes where it is.
+        statement is cancelled, seen to end, and the script begins anew on another node, unless it has run for more
+        than 5 minutes. Else it finishes where it is.
     :param wait: seconds to wait while all nodes are busy or full; default ``max_wait`` of the configuration.
     :param ticket: with ``asks_again``: the name of the place in the line, and when the caller comes back, see
         :meth:`Balancer.acquire`: then :meth:`run` raises :class:`MustWait` instead of waiting.
@@ -203,7 +204,7 @@ class ScriptRun:
             )
         except NoNodeAvailable as error:
             self._check_cancelled()
-            raise NoNodeAvailable(f"{error.summary}; nothing of the script was run", error.reasons) from None
+            raise NoNodeAvailable(f"{error.summary}; nothing was run", error.reasons) from None
         self._log.info("Picked %s (%s)", pick.node, pick.why)
         return pick
 
@@ -318,9 +319,7 @@ class ScriptRun:
             session.cancel(f"to move: {why}")
 
     def _told_of_overload(self, why: str) -> None:
-        self._log.warning(
-            "The node is overloaded (%s). The script is not declared restartable, so it finishes there", why
-        )
+        self._log.warning("The node is overloaded, and the script finishes there all the same (%s)", why)
 
     def _wait_to_move(self, node: str) -> None:
         """Until the other coordinators have had time to learn what the upstream did on this one."""

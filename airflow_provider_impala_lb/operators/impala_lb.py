@@ -57,7 +57,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     :param session_key: tasks with the same key run on one node without any XCom (templated).
     :param query_options: set for the session when it is opened, over the connection's (templated).
     :param restartable: it is safe to run the script again from its first statement: when its node is overloaded, what
-        runs is cancelled, seen to end, and the script begins anew on another node. Default False: it finishes there.
+        runs is cancelled, seen to end, and the script begins anew on another node, unless it has run for more than 5
+        minutes. Default False: it finishes there.
     :param max_wait: seconds to wait while all nodes are busy or full; default the connection's ``max_wait`` (300).
     :param deferrable: wait for a node in the triggerer, without a worker slot; default: Airflow's
         ``default_deferrable``.

@@ -3,7 +3,7 @@
 import pytest
 
 from airflow_provider_impala_lb.core.config import parse
-from airflow_provider_impala_lb.core.load import headroom, level_of, settle, under_floor
+from airflow_provider_impala_lb.core.load import MOVE_WITHIN, headroom, level_of, settle, under_floor
 from airflow_provider_impala_lb.core.report import Counters, Reading, Sample
 from airflow_provider_impala_lb.core.state import UNLEASED_SECONDS, Brief
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StateUnavailable
@@ -265,8 +265,20 @@ def test_scripts_that_may_not_be_moved_are_told_that_they_finish_there(picker):
     picker.keeper._refresh = lambda: picker.store.read()[0]
     picker.keeper._look()
     picker.keeper._look()
-    assert fixed.stays == ["headroom 0.05"]
+    assert fixed.stays == ["headroom 0.05; it is not declared restartable"]
     assert (fixed.moves, other.stays) == ([], [])
+
+
+def test_a_script_that_has_run_for_long_is_not_begun_anew(picker, clock):
+    old = movable(picker, "n0")
+    clock.now += MOVE_WITHIN + 1
+    picker.keeper.renew()
+    tell(picker, "n0", 0.05, times=3)
+    picker.keeper.renew()
+    picker.keeper._refresh = lambda: picker.store.read()[0]
+    picker.keeper._look()
+    assert old.moves == []
+    assert old.stays == ["headroom 0.05; it has run for more than 300 s, too long to be begun anew"]
 
 
 def test_nothing_moves_while_no_node_is_above_t(picker):

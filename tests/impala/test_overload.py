@@ -162,7 +162,7 @@ def test_a_script_that_is_not_restartable_finishes_and_the_log_says_so(loaded, l
     thread.join(20)
     assert outcome[0].node == opened[0] and len(opened) == 1
     assert any(
-        "The node is overloaded (headroom 0.03). The script is not declared restartable" in record.getMessage()
+        "finishes there all the same (headroom 0.03; it is not declared restartable)" in record.getMessage()
         for record in log.records
     )
 

@@ -436,10 +436,12 @@ def test_an_exporter_that_is_down_costs_only_its_shares_but_a_coordinator_that_i
         assert "is not a node_exporter's page" in reason(of(node, exporter=url))
 
 
-def test_requests_are_not_logged_but_other_peoples_are(node, caplog):
+def test_requests_are_not_logged_but_other_peoples_are(node, caplog, monkeypatch):
     import httpx
 
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="httpx")
+    monkeypatch.setattr(logging.getLogger("httpx"), "disabled", False)  # as Airflow's own logging may leave it
+    monkeypatch.setattr(logging.getLogger("httpx"), "propagate", True)
     probe(of(node), NO_LOGIN, None)
     assert "HTTP Request" not in caplog.text
     httpx.get(node.web + "/healthz")
