@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 from airflow_provider_impala_lb.balancer import Balancer
@@ -37,9 +38,14 @@ def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, li
 
 
 def _check_state(balancer: Balancer) -> Iterator[Check]:
+    config = balancer.config
     try:
         balancer.status()
-        ahead = balancer.clocks()
+        ahead: dict[str, float] = {}
+        # A lock file that is not there is left for a worker to make: the doctor's user may be another one.
+        if config.store or (config.lock_file and os.path.exists(config.lock_file)):
+            balancer.store.transact(lambda state, now: None)
+            ahead = balancer.clocks()
     except ImpalaLBError as error:
         yield Check("state", "failed", str(error))
         return

@@ -181,7 +181,7 @@ def _probe_elsewhere(options: argparse.Namespace) -> None:
 
     where = ["--conn-id", options.conn_id] if options.conn_id else ["--config", _config_path(options)]
     subprocess.Popen(  # noqa: S603  our own command
-        [sys.executable, "-m", __name__, *where, "probe", "--if-due"],
+        [sys.executable, "-m", "airflow_provider_impala_lb.cli", *where, "probe", "--if-due"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

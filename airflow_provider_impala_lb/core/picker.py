@@ -59,6 +59,7 @@ class Picker(Cluster):
             config.load.refresh if config.load else None,
         )
         self._said: set[str] = set()
+        self._alone = 0
 
     def get_host(self) -> str:
         """The next node as ``host:port``; every call moves on."""
@@ -278,6 +279,9 @@ class Picker(Cluster):
         except StateUnavailable as error:
             self._say("unreachable", f"Picking without the shared state, outside any limit: {error}")
             return self._pick_alone(request)
+        if self._alone:
+            log.info("The shared state is in reach again; %d picks were made without it", self._alone)
+            self._alone = 0
         self._said.discard("unreachable")
         if differs:
             self._say(
@@ -295,6 +299,7 @@ class Picker(Cluster):
         if state is None:
             # At random, by giving the turn to a node drawn by lot: a fresh process has no idea of the others' picks.
             state = State(Head(last=self._rng.choice(self.config.addresses)))
+        self._alone += 1
         alone, request.patient = self.config.without_limits, False
         placed = place(alone, state, time.time(), request, self._rng)
         assert isinstance(placed, Placed)

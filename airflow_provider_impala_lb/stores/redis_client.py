@@ -85,7 +85,7 @@ def to_correct(error: BaseException) -> str | None:
             f"the server refuses the login ({text}); the password goes into the URL or the environment's "
             "IMPALA_LB_STORE_PASSWORD"
         )
-    if isinstance(error, NoPermissionError):
+    if isinstance(error, NoPermissionError) or "executing the script can't run this command" in text:
         return f"the user may not do what is needed: EVAL, TIME, GET, SET, DEL, EXISTS, HGET, HMGET, HSET ({text})"
     if "WRONGTYPE" in text:
         return "its keys hold something else; give this cluster another name, or another database"

@@ -131,6 +131,19 @@ def test_the_lease_of_a_dead_process_of_this_host_is_reaped_at_once(tmp_path):
     assert balancer.status()["leases"] == []
 
 
+def test_a_lease_is_put_back_over_a_cap_if_need_be(clock):
+    picker = make(clock, 1, max_leases=1)
+    pick = picker.acquire("first")
+    picker.store.transact(lambda state, now: state.end_lease(pick.lease) and None)  # a reset of the state
+    other = picker.acquire("second", wait=0)
+    assert [lease.owner for lease in picker.keeper.renew()] == ["first"]
+    assert picker.status()["nodes"][0]["leases"] == 2
+    other.release()
+    with pytest.raises(NoNodeAvailable):
+        picker.acquire("third", wait=0)
+    pick.release()
+
+
 def test_a_lease_that_is_gone_is_put_back_on_its_node(clock):
     picker = make(clock, 2)
     pick = picker.acquire("x")

@@ -65,7 +65,9 @@ def test_a_share_that_is_read_only(share, caplog):
     assert all("out of reach" in why for why in picks_go_on(balancer))
     assert len(warnings(caplog)) == 1 and "Read-only file system" in warnings(caplog)[0]
     remount(share, "rw")
+    caplog.set_level("INFO")
     is_exact_again(balancer)
+    assert "in reach again; 6 picks were made without it" in caplog.text
 
 
 def test_a_share_that_is_full(share, caplog):

@@ -82,6 +82,21 @@ def balancer_of(host, nodes=4, **keys):
     return Balancer.from_config({**raw, **host})
 
 
+def pick_in_turn(reports, worker, host, times):
+    balancer = balancer_of(host, policy="round_robin")
+    for _ in range(times):
+        reports[worker * SLOTS + int(balancer.get_host()[1])] += 1
+
+
+def test_round_robin_is_exact(fleet):
+    crew, hosts = fleet
+    for worker in range(WORKERS):
+        crew.start(pick_in_turn, worker, hosts[worker % 2], 20)
+    crew.join()
+    for node in range(4):
+        assert sum(crew.reports[worker * SLOTS + node] for worker in range(WORKERS)) == WORKERS * 20 / 4
+
+
 def hold_for_a_moment(reports, worker, host, limits, times):
     """Reports [node, begin, end] of each lease; the lease lives at least as long as that."""
     balancer = balancer_of(host, **limits)

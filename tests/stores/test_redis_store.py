@@ -254,3 +254,21 @@ def test_a_password_is_never_shown(guarded, caplog, monkeypatch):
     assert any("refuses the login" in text for text in shown)
     assert any("Picking without the shared state" in text for text in shown)
     assert not [text for text in shown if "s3cret" in text]
+
+
+def test_the_doctor_tries_to_write(redis):
+    """A user that may read and not write: status works, and no worker's pick would."""
+    from airflow_provider_impala_lb.checkup import look
+
+    redis.cli("ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+@connection", "+eval", "+time")
+    try:
+        url = redis.url.replace("redis://", "redis://reader:pw@")
+        balancer = Balancer.from_config({"name": "c", "nodes": ["127.0.0.1:1"], "store": url})
+        found = {check.name: check for check in look(lambda: balancer, None, listen=False)}
+        assert found["state"].verdict == "failed"
+        assert "may not do what is needed" in found["state"].says
+        assert "pw" not in found["state"].says
+    finally:
+        redis.cli("ACL", "DELUSER", "reader")
+    healthy = Balancer.from_config({"name": "c", "nodes": ["127.0.0.1:1"], "store": redis.url})
+    assert {check.name: check.verdict for check in look(lambda: healthy, None, listen=False)}["state"] == "ok"
