@@ -67,12 +67,13 @@ class ScriptDone(msgspec.Struct):
 class _Moved(Exception):
     """The node is overloaded, what ran there was seen to end, and the script begins anew elsewhere.
 
-    :ivar touched: statements may have changed something that other coordinators have yet to hear of.
+    :ivar done: so many statements were done. :ivar touched: they, or the one that was interrupted, may have changed
+        something that other coordinators have yet to hear of.
     """
 
-    def __init__(self, why: str, touched: bool) -> None:
+    def __init__(self, why: str, done: int, touched: bool) -> None:
         super().__init__(why)
-        self.touched = touched
+        self.done, self.touched = done, touched
 
 
 class ScriptRun:
@@ -130,6 +131,7 @@ class ScriptRun:
         self._restartable = restartable
         self._line: dict[str, Any] = {"wait": wait, "ticket": ticket, "asks_again": asks_again}
         self._moving: str | None = None
+        self._so_far = "nothing was run"
         self._database = database
         self._options = query_options
         self._handler = handler
@@ -149,7 +151,7 @@ class ScriptRun:
     def run(self) -> ScriptDone:
         """Run the script to its end.
 
-        :raises NoNodeAvailable: no node took it; nothing was run, and the error says why for each.
+        :raises NoNodeAvailable: no node took it; the error says why for each, and what was run before a move, if any.
         :raises StatementFailed: which statement, where, whether it ran, and what is done.
         :raises ConfigError: the login was refused.
         """
@@ -157,6 +159,7 @@ class ScriptRun:
         prefer, wait_until = self._prefer, time.monotonic() + self._balancer.config.session.reconnect_timeout
         while True:
             self._check_cancelled()
+            moved: _Moved | None = None
             with self._acquire(prefer, left_out) as pick:
                 if prefer is None or pick.node == prefer:
                     node = pick.node
@@ -165,16 +168,21 @@ class ScriptRun:
                     except NodeRefused as error:
                         why = str(error)
                         pick.refused(error.cause, why)
-                    except _Moved as moved:
-                        why = str(moved)
-                        self._log.warning("%s: what ran there has ended, the script begins anew elsewhere", why)
-                        if moved.touched:
-                            self._upstream_end = None  # what it did is as new as can be
-                            self._wait_to_move(node)
-                        prefer, left_out[node] = None, why
-                        continue
+                    except _Moved as error:
+                        moved, why = error, str(error)
                 else:  # the balancer knows already that it takes no new work
                     node, why = prefer, pick.left_out.get(prefer, "it takes no new work")
+            if moved:
+                self._so_far = (
+                    f"before that it was interrupted on {node}, where {moved.done} of its {len(self._statements)} "
+                    "statements were done and the next one was seen to end"
+                )
+                self._log.warning("%s: what ran there has ended, the script begins anew elsewhere", why)
+                if moved.touched:
+                    self._upstream_end = None  # what it did is as new as can be
+                    self._wait_to_move(node)
+                prefer, left_out[node] = None, why
+                continue
             self._log.warning("%s cannot take the script, nothing of it was run there: %s", node, why)
             if node == prefer:
                 if self._on_unavailable == "fail":
@@ -204,7 +212,7 @@ class ScriptRun:
             )
         except NoNodeAvailable as error:
             self._check_cancelled()
-            raise NoNodeAvailable(f"{error.summary}; nothing was run", error.reasons) from None
+            raise NoNodeAvailable(f"{error.summary}; {self._so_far}", error.reasons) from None
         self._log.info("Picked %s (%s)", pick.node, pick.why)
         return pick
 
@@ -218,7 +226,7 @@ class ScriptRun:
             try:
                 self._check_cancelled()
                 if self._moving:
-                    raise _Moved(self._moving, touched=False)
+                    raise _Moved(self._moving, 0, touched=False)
                 pick.note(session=session.id)
                 self._log.info(
                     "Session %s on %s as %s%s",
@@ -273,7 +281,7 @@ class ScriptRun:
         except Cancelled as error:
             if self._moving and self._cancelled is None and session.wait_ended():
                 touched = any(not changes_nothing(text) for text in self._texts[:number])
-                raise _Moved(self._moving, touched) from None
+                raise _Moved(self._moving, number - 1, touched) from None
             raise self._failed(number, pick, f"cancelled: {error}", session.query_id, sql, done) from error
         self._log.info(
             "[%d/%d] line %d on %s: query %s%s, %.2f s: %s",
@@ -351,4 +359,4 @@ class ScriptRun:
 
     def _check_cancelled(self) -> None:
         if self._cancelled is not None:
-            raise NoNodeAvailable(f"cancelled before the script began ({self._cancelled}); nothing was run")
+            raise NoNodeAvailable(f"cancelled before the script began ({self._cancelled}); {self._so_far}")

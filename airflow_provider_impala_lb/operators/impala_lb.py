@@ -147,6 +147,13 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def execute(self, context: Context) -> Any:
         # Not super().execute(): Airflow 2.11 warns of a nested one, and it knows neither one session nor a host.
+        return self._run(context)
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """It is this task's turn: go on as if it had just begun. Its place in the line is still its own."""
+        return self._run(context)
+
+    def _run(self, context: Context) -> Any:
         try:
             return self._execute(context)
         except (ConfigError, ScriptError) as error:
@@ -157,10 +164,6 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             raise
         except MustWait as waiting:
             self._come_back(context, waiting)
-
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """It is this task's turn: go on as if it had just begun. Its place in the line is still its own."""
-        return self.execute(context)
 
     def _come_back(self, context: Context, waiting: MustWait) -> NoReturn:
         """Wait for a node without a worker slot."""

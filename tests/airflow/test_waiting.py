@@ -143,3 +143,21 @@ def test_all_ways_of_waiting_in_a_real_run(full, run_dag, monkeypatch):
     assert states.pop("impatient") in ("failed", "success")  # by then the cluster may be free again
     assert set(states.values()) == {"success"}
     assert full.status()["leases"] == [] and waiting(full) == []
+
+
+def test_a_restartable_task_is_known_as_such_while_it_runs(full, ti):
+    task = operator(restartable=True, handler=None)
+    task.sql = "SELECT sleep(1500)"
+    seen = []
+
+    def look():
+        end = time.monotonic() + 10
+        while time.monotonic() < end and not seen:
+            seen.extend(lease.get("movable", False) for lease in full.status()["leases"])
+            time.sleep(0.05)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    task.execute({"ti": ti()})
+    watcher.join()
+    assert seen == [True]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala import run as run_module
 from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.script import split
@@ -153,6 +153,27 @@ def test_a_restartable_script_moves_at_h_and_what_it_ran_has_ended(loaded, lb, l
     thread.join(20)
     second.start()
     assert isinstance(outcome[0], StatementFailed)
+
+
+def test_one_that_finds_no_other_node_says_how_far_it_had_come(loaded, lb, monkeypatch):
+    monkeypatch.setattr(run_module, "MOVE_SECONDS", 0.1)
+    run(lb, "DROP TABLE IF EXISTS moved; CREATE TABLE moved (x INT)")
+    first, second, third = loaded.nodes
+    lb.drain(third.address)
+    thread, outcome, opened = start(
+        lb, f"INSERT OVERWRITE moved VALUES (7); {SLOW}", restartable=True, wait=0, prefer=first.address
+    )
+    wait_for(lambda: opened and lb.status()["leases"], 10)
+    wait_for(lambda: any("VALUES (7)" in sql for sql in statements_on(first)), 10)
+    time.sleep(0.5)
+    monkeypatch.setattr(ScriptRun, "_wait_to_move", lambda self, node: lb.drain(second.address))
+    first.set_load(memory=0.97)
+    thread.join(20)
+    assert isinstance(outcome[0], NoNodeAvailable)
+    assert (
+        f"3 nodes, 2 drained, 1 tried in vain; before that it was interrupted on {first.address}, where 1 of its 2 "
+        "statements were done and the next one was seen to end"
+    ) in str(outcome[0])
 
 
 def test_a_script_that_is_not_restartable_finishes_and_the_log_says_so(loaded, lb, log):
