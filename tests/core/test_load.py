@@ -227,6 +227,7 @@ def test_at_h_session_keys_are_dropped_at_once_and_their_data_stay(picker):
     pick = picker.pick(session_key="k", exclude=[first])
     assert f"was on {first} (overloaded)" in pick.why
     assert (pick.database, pick.options) == ("dwh", {"MEM_LIMIT": "4g"})
+    assert "session key 'k' is on it" in picker.pick(session_key="k").why
 
 
 class Told:

@@ -131,6 +131,21 @@ def test_the_lease_of_a_dead_process_of_this_host_is_reaped_at_once(tmp_path):
     assert balancer.status()["leases"] == []
 
 
+def test_without_the_state_no_limit_holds(clock, monkeypatch):
+    picker = make(clock, 2, max_leases=1)
+    held = picker.acquire("first")
+
+    def away(change):
+        raise StateUnavailable("the NAS is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(picker.store, "transact", away)
+        pick = picker.acquire("second")
+        assert "the shared state was out of reach" in pick.why
+    for each in (held, pick):
+        each.release()
+
+
 def test_a_lease_is_put_back_over_a_cap_if_need_be(clock):
     picker = make(clock, 1, max_leases=1)
     pick = picker.acquire("first")
