@@ -82,6 +82,16 @@ def test_a_primary_that_is_demoted_is_left_for_the_new_one(watched):
     assert "out of reach" not in balancer.pick().why
 
 
+def test_sentinels_may_want_a_password_of_their_own(start_redis, tmp_path, monkeypatch):
+    primary = start_redis(tmp_path)
+    options = {"sentinel monitor main": f"127.0.0.1 {primary.port} 1", "requirepass": "s3cret"}
+    sentinel = start_redis(tmp_path, sentinel=True, **options)
+    url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main"
+    assert "No master found for 'main'" in unreachable(url)
+    monkeypatch.setenv("IMPALA_LB_SENTINEL_PASSWORD", "s3cret")
+    assert balancer_of(url).get_host()
+
+
 def test_an_unknown_service_is_named(start_redis, tmp_path):
     sentinel = start_redis(tmp_path, sentinel=True)
     assert "No master found for 'other'" in unreachable(f"redis+sentinel://127.0.0.1:{sentinel.port}/other")
