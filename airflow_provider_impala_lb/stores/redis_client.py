@@ -63,8 +63,8 @@ def connect(url: StoreUrl, password: str | None, timeout: float = TIMEOUT) -> Re
         nodes = [ClusterNode(host, port) for host, port in url.hosts]  # type: ignore[no-untyped-call]
         return RedisCluster(startup_nodes=nodes, **options, **tls)
     if url.kind == "sentinel":
-        # Sentinels are not told the servers' password: one that wants none refuses the connection for it. One that wants
-        # its own (``requirepass`` in sentinel.conf) gets it from the environment.
+        # Sentinels are not told the servers' password: one that wants none refuses the connection for it. One that
+        # wants its own (``requirepass`` in sentinel.conf) gets it from the environment.
         asking = {**options, "username": None, "password": os.environ.get("IMPALA_LB_SENTINEL_PASSWORD")}
         asking["socket_connect_timeout"] = asking["socket_timeout"] = timeout / 4  # there are several to ask
         sentinel = Sentinel(url.hosts, sentinel_kwargs={**asking, **tls}, **options, **tls)  # type: ignore[no-untyped-call]
