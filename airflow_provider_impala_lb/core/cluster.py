@@ -109,7 +109,8 @@ class Cluster:
         return found
 
     def release(self, lease_id: str) -> bool:
-        """End a lease by its id, whoever holds it. False if there is none: it has expired, or ended before.
+        """End a lease of :meth:`hold` by its id. False if there is none: it has expired, or ended before. (One that a
+        process renews would come back with its next renewal.)
 
         :raises StateUnavailable: it could not be ended now; it ends by its expiry.
         """

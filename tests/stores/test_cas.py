@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from airflow_provider_impala_lb.core.state import Lease
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores import cas, filesystem
 from airflow_provider_impala_lb.stores.file import FileStore
@@ -194,3 +195,16 @@ def test_twelve_that_make_it_at_once_have_one_winner(crew, path):
         crew.join()
         assert count(FileStore(f"{path}.{attempt}")) == 12
     assert len(os.listdir(os.path.dirname(path))) == 5
+
+
+def test_ten_thousand_leases_are_exact_in_a_data_file(path):
+    store = FileStore(path)
+
+    def lease(name):
+        return Lease(id=name, node="a", owner="o", expires=9e9, taken=0.0, host="h")
+
+    store.transact(lambda state, now: [state.lease(lease(f"l{index}")) for index in range(10_000)])
+    store.transact(lambda state, now: [state.end_lease(f"l{index}") for index in range(0, 10_000, 100)])
+    state, _ = store.read()
+    assert len(list(state.leases.values())) == 9900 == len(state.leases) == state.node("a").leases
+    assert len(data_files(path)) == 1
