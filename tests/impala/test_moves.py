@@ -19,23 +19,37 @@ from tests.impala.test_overload import LOAD
 
 SEED = int(os.environ.get("CHAOS_SEED", "4692"))
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
-WORKERS, STATEMENTS = 6, 4
+WORKERS, STATEMENTS, MOVES = 6, 4, 3
 
 
-def work(config, worker, until, done):
+def work(config, worker, over, done, moves):
     """Restartable scripts one after the other: each writes its own table, four times over."""
     balancer = Balancer.from_config(config)
     ScriptRun(balancer, split(f"CREATE TABLE IF NOT EXISTS moves{worker} (script INT, k INT)")).run()
     for number in range(10_000):
-        if time.monotonic() > until:
+        if over.is_set():
             return
         sql = ";".join(
-            f"INSERT OVERWRITE moves{worker} SELECT {number}, {k} WHERE sleep(400)" for k in range(1, STATEMENTS + 1)
+            f"INSERT OVERWRITE moves{worker} SELECT {number}, {k} WHERE sleep(700)" for k in range(1, STATEMENTS + 1)
         )
         name = f"w{worker}n{number}"
         key = f"key{worker}" if worker % 2 else None
+        opened = []
+
+        def begun(pick, session, opened=opened):
+            opened.append(session.id)
+            if len(opened) > 1:
+                moves.append(pick.node)
+
         run = ScriptRun(
-            balancer, split(sql), owner=name, tags={"dag": name}, session_key=key, restartable=True, wait=30
+            balancer,
+            split(sql),
+            owner=name,
+            tags={"dag": name},
+            session_key=key,
+            restartable=True,
+            wait=30,
+            on_session=begun,
         )
         done[name] = run.run().session
 
@@ -47,16 +61,21 @@ def test_a_moved_script_has_ended_before_it_begins_anew(monkeypatch):
     with Sandbox(nodes=3, lag=0) as cluster:
         config = {**cluster.config, "load": LOAD, "max_leases_per_node": 5}
         balancer = Balancer.from_config(config)
-        done = {}
-        until = time.monotonic() + SECONDS
-        threads = [threading.Thread(target=work, args=(config, n, until, done)) for n in range(WORKERS)]
+        done, moves, over = {}, [], threading.Event()
+        threads = [threading.Thread(target=work, args=(config, n, over, done, moves)) for n in range(WORKERS)]
         for thread in threads:
             thread.start()
-        while time.monotonic() < until:
-            node = rng.choice(cluster.nodes)
-            node.set_load(memory=rng.choice([0.85, 0.97, 0.97]))
-            time.sleep(rng.uniform(1.0, 4.0))  # two reports in a row make a level
+        start = time.monotonic()
+        while time.monotonic() < start + SECONDS or (len(moves) < MOVES and time.monotonic() < start + 90):
+            node, memory, before = rng.choice(cluster.nodes), rng.choice([0.85, 0.97, 0.97]), len(moves)
+            node.set_load(memory=memory)
+            begin, least = time.monotonic(), rng.uniform(1.0, 3.0)
+            while time.monotonic() < begin + least or (
+                memory == 0.97 and len(moves) == before and time.monotonic() < begin + 8
+            ):
+                time.sleep(0.05)
             node.set_load(memory=0.3)
+        over.set()
         for node in cluster.nodes:
             node.set_load(memory=0.3)
         for thread in threads:
@@ -94,5 +113,5 @@ def test_a_moved_script_has_ended_before_it_begins_anew(monkeypatch):
     assert last == {worker: [(numbers[worker], STATEMENTS)] for worker in range(WORKERS)}
     print(f"seed {SEED}: {len(done)} scripts, {moved} moves")
     assert len(done) >= WORKERS
-    assert moved > 0
+    assert moved >= MOVES
     assert status["leases"] == [] and status["waiting"] == []
