@@ -146,14 +146,15 @@ class Picker(Cluster):
         *,
         asks_again: float,
     ) -> Wait | None:
-        """Is it this ticket's turn? None if it is, or if the shared state is out of reach; nothing is taken then. Else
-        the place in the line is kept, as by :meth:`acquire` with ``asks_again``. Other parameters as there.
+        """Is it this ticket's turn? None if it is, or if there is nothing to wait for: no node at all, or no shared
+        state; nothing is taken then, and :meth:`acquire` tells. Else the place in the line is kept, as by `acquire`
+        with ``asks_again``. Other parameters as there.
         """
         request = self._request(self._lease(owner), session_key, prefer, ())
         request.patient, request.ticket = True, self._ticket(ticket, owner, asks_again)
         try:
             placed = self._try(request, only_ask=True)
-        except _Free:
+        except (_Free, NoNodeAvailable):
             return None
         return placed if isinstance(placed, Wait) else None
 
@@ -218,7 +219,7 @@ class Picker(Cluster):
         except MustWait:
             raise
         except BaseException as error:
-            self._leave_line(request.ticket.id)
+            self._leave_line(request.ticket)
             if isinstance(error, NoNodeAvailable) and said:
                 waited = time.monotonic() - start
                 raise NoNodeAvailable(f"{error.summary}; waited {waited:.0f} s", error.reasons) from None
@@ -242,10 +243,11 @@ class Picker(Cluster):
             ", ".join(f"{address}: {why}" for address, why in _words(placed.left_out).items()),
         )
 
-    def _leave_line(self, ticket: str) -> None:
+    def _leave_line(self, ticket: Ticket) -> None:
+        """Also a place that another process took under this name, of which this one has not seen anything."""
         state = self._copy
-        if state is not None and any(each.id == ticket for each in state.head.waiting):
-            self.give_up(ticket)
+        if ticket.again or (state is not None and any(each.id == ticket.id for each in state.head.waiting)):
+            self.give_up(ticket.id)
 
     def _try(self, request: Request, *, only_ask: bool = False) -> Placed | Wait:
         """One transaction. :raises _Free: with ``only_ask``, when it could have had a node."""

@@ -258,6 +258,28 @@ def test_a_place_in_the_line_is_kept_by_its_name_over_processes():
     assert waiting(other) == ["later"]
 
 
+def test_who_only_asks_is_not_told_that_there_is_no_node():
+    """The trigger asks for the task; the task itself must get the error that says why."""
+    picker = make(Clock(), 1, max_leases=1)
+    held = picker.acquire("held")
+    assert acquire_now(picker, "task") is None
+    picker.drain("n0")
+    assert picker.ask("task", "task", asks_again=60) is None
+    held.release()
+
+
+def test_a_named_place_is_given_up_by_another_process_that_finds_no_node():
+    store = MemoryStore(Clock())
+    one, resumed = (make(None, 1, store=store, max_leases=1) for _ in range(2))
+    held = one.acquire("held")
+    assert acquire_now(one, "task") is None
+    one.drain("n0")
+    with pytest.raises(NoNodeAvailable, match="1 drained"):
+        resumed.acquire("task", ticket="task", asks_again=60)
+    assert waiting(one) == []
+    held.release()
+
+
 def test_a_ticket_says_who_waits_and_for_how_long():
     clock = Clock()
     picker = make(clock, 1, max_leases=1)
