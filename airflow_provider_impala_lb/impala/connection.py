@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, ScriptError, StatementFailed
 from airflow_provider_impala_lb.impala.label import make_label
-from airflow_provider_impala_lb.impala.outcome import Cancelled, NodeRefused, excerpt, outcome_of
+from airflow_provider_impala_lb.impala.errors import Cancelled, NodeRefused, excerpt, outcome_of
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.statement import StatementError
 

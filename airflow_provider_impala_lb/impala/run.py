@@ -13,7 +13,7 @@ from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.connection import Cursor, bind
 from airflow_provider_impala_lb.impala.label import make_label
-from airflow_provider_impala_lb.impala.outcome import (
+from airflow_provider_impala_lb.impala.errors import (
     Cancelled,
     NodeRefused,
     changes_nothing,

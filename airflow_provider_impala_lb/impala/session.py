@@ -11,7 +11,7 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.config import Node, SessionConfig
-from airflow_provider_impala_lb.impala.outcome import (
+from airflow_provider_impala_lb.impala.errors import (
     Cancelled,
     NodeRefused,
     is_transport_failure,

@@ -90,7 +90,7 @@ def test_parameters_are_bound_before_anything_runs(cluster, balancer):
 
 
 def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
-    from airflow_provider_impala_lb.impala.outcome import outcome_of
+    from airflow_provider_impala_lb.impala.errors import outcome_of
 
     text = (
         "ImpalaRuntimeException: Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 5 "
@@ -121,7 +121,7 @@ def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
     ],
 )
 def test_outcomes(text, sql, refused, accepted):
-    from airflow_provider_impala_lb.impala.outcome import outcome_of
+    from airflow_provider_impala_lb.impala.errors import outcome_of
 
     assert outcome_of(text, sql, accepted=False) == refused
     assert outcome_of(text, sql, accepted=True) == accepted
