@@ -91,6 +91,7 @@ class Balancer(Picker):
         :param options: query options over the configuration's.
         :raises NodeRefused: the node cannot take it, and another one may. :raises ConfigError: a bad login.
         """
+        from airflow_provider_impala_lb.impala.pages import Pages
         from airflow_provider_impala_lb.impala.session import Session
 
         node = self.config.node(self.known(address))
@@ -98,7 +99,8 @@ class Balancer(Picker):
         settings = self.config.session
         if options:
             settings = msgspec.structs.replace(settings, query_options={**settings.query_options, **options})
-        return Session.open(node, settings, password=self.password, database=database)
+        pages = Pages(node.web, self.config.load, self.web_password) if node.web else None
+        return Session.open(node, settings, password=self.password, database=database, pages=pages)
 
     def report(self, node: str, sample: Sample) -> None:
         """Note what somebody else found out about a node's load, as if it had been asked. It counts for three times

@@ -223,7 +223,8 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from airflow_provider_impala_lb.impala.run import ScriptRun, StatementDone
+    from airflow_provider_impala_lb.impala.execution import StatementDone
+    from airflow_provider_impala_lb.impala.run import ScriptRun
 
     script = _script(options)
     if not script:

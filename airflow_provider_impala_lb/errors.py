@@ -79,7 +79,7 @@ class StatementFailed(ImpalaLBError):
     :param outcome: ``"not started"`` (or it only read: safe to run again anywhere), ``"done"`` (must not be run again),
         ``"unknown"`` (look before running it again) or ``"user error"`` (no retry can mend it).
     :param sql: how the statement begins, to recognise it by.
-    :param done: one line for each statement that is done, in order.
+    :param done: one line for each statement that is done, in order. :param now: what to do about it, if that is known.
     """
 
     def __init__(
@@ -94,10 +94,11 @@ class StatementFailed(ImpalaLBError):
         outcome: Outcome,
         sql: str = "",
         done: Sequence[str] = (),
+        now: str = "",
     ) -> None:
         self.number, self.total, self.line = number, total, line
         self.node, self.query_id, self.outcome = node, query_id, outcome
-        self.reason = reason
+        self.reason, self.now = reason, now
         self.done = tuple(done)
         did_it_run = {
             "not started": "It changed nothing, and is safe to run again",
@@ -111,5 +112,6 @@ class StatementFailed(ImpalaLBError):
             f"Statement {number} of {total} (line {line}, query {query_id or 'none'}) failed on {node}: {reason}\n"
             + (f"It was: {sql}\n" if sql else "")
             + f"{did_it_run}; {before if number > 1 else 'none was run before it'}, {after}."
+            + (f" {now}." if now else "")
             + "".join(f"\n  done: {entry}" for entry in self.done)
         )

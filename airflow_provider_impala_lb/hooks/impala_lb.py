@@ -17,7 +17,8 @@ from airflow_provider_impala_lb.impala.script import Statement, split
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.connection import Connection as BalancedConnection
-    from airflow_provider_impala_lb.impala.run import ScriptDone, ScriptRun
+    from airflow_provider_impala_lb.impala.execution import ScriptDone
+    from airflow_provider_impala_lb.impala.run import ScriptRun
 
 T = TypeVar("T")
 

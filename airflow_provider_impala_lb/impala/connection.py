@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, ScriptError, StatementFailed
+from airflow_provider_impala_lb.impala.errors import Cancelled, sort
 from airflow_provider_impala_lb.impala.label import make_label
-from airflow_provider_impala_lb.impala.errors import Cancelled, NodeRefused, excerpt, outcome_of
 from airflow_provider_impala_lb.impala.session import Session
+from airflow_provider_impala_lb.impala.sql import excerpt
 from airflow_provider_impala_lb.impala.statement import StatementError
+from airflow_provider_impala_lb.impala.transport import NodeRefused
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
@@ -55,6 +57,7 @@ class Cursor:
         try:
             ended = self.session.execute(f"{label} {sql}", on_start=self._started)
         except (StatementError, Cancelled) as error:
+            found = sort(str(error), sql, accepted=self.query_id is not None)
             raise StatementFailed(
                 str(error),
                 number=1,
@@ -62,7 +65,8 @@ class Cursor:
                 line=1,
                 node=self.session.node.address,
                 query_id=self.query_id,
-                outcome=outcome_of(str(error), sql, accepted=self.query_id is not None),
+                outcome=found.outcome,
+                now=found.now,
                 sql=excerpt(operation),
             ) from error
         self.query_id = ended.query_id

@@ -14,9 +14,9 @@ from airflow_provider_impala_lb.core.check import Check
 from airflow_provider_impala_lb.core.config import Node
 from airflow_provider_impala_lb.core.load_config import LoadConfig
 from airflow_provider_impala_lb.errors import ConfigError
-from airflow_provider_impala_lb.impala.errors import NodeRefused
 from airflow_provider_impala_lb.impala.probe import NotACoordinator, ProbeFailed, probe
 from airflow_provider_impala_lb.impala.statement import StatementError
+from airflow_provider_impala_lb.impala.transport import NodeRefused
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer

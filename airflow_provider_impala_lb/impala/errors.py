@@ -1,182 +1,187 @@
-"""Did the statement run? Every failure is sorted here, by its text: Impala sends no error codes over HiveServer2.
+"""Did the statement run, and what may be done now? Every failure is sorted here, by one table.
 
-Texts are matched anywhere in the message, since newer versions wrap them ("Query <id> failed:\\n...").
+By its text, since Impala sends no error codes over HiveServer2; anywhere in the message, since newer versions wrap it
+("Query <id> failed:\\n..."). What no rule knows is unknown, unless the statement only reads.
 """
 
 from __future__ import annotations
 
 import re
-import ssl
-from typing import Any
+from typing import Literal, NamedTuple
 
-from airflow_provider_impala_lb.core.state import Cause
-from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, Outcome
+from airflow_provider_impala_lb.errors import Outcome
+from airflow_provider_impala_lb.impala.sql import changes_nothing
 
+__all__ = ["Cancelled", "Sorted", "Verdict", "outcome_of", "sort"]
 
-class NodeRefused(ImpalaLBError):
-    """This coordinator cannot take the work, and nothing of it was run: another one may be tried.
-
-    :ivar cause: what the other workers should make of it: overload is not failure.
-    """
-
-    def __init__(self, why: str, cause: Cause = "failure") -> None:
-        super().__init__(why)
-        self.cause: Cause = cause
+Verdict = Literal["refused", "session", "wait", "not started", "done", "unknown", "user error"]
+"""``refused``: not started, and this coordinator takes nothing new, another one may. ``session``: not started, or it
+changed nothing, and the session is of no use any more: a new one may run it. ``wait``: not started, and another
+coordinator would say the same; later it may go. The others as in :data:`errors.Outcome`."""
 
 
 class Cancelled(Exception):
     """The script was told to stop."""
 
 
-# The node refuses new work; apache/impala, be/src/service/impala-hs2-server.cc and generate_error_codes.py.
-_NODE_REFUSES = re.compile(
-    r"Server is being shut down"  # [120], CheckNotShuttingDown: OpenSession and ExecuteStatement alike
-    r"|Number of sessions for user .* exceeds coordinator limit"
+class Rule(NamedTuple):
+    """:ivar text: a pattern, looked for anywhere in the message.
+    :ivar instead: what it means where it came in place of a statement's handle; ``later``: once there was one.
+    :ivar source: where the text comes from; in apache/impala unless it says otherwise.
+    :ivar now: what to do about it, for the error; "" where the outcome says enough.
+    :ivar gone: the session may be gone with it.
+    """
+
+    text: str
+    instead: Verdict
+    later: Verdict
+    source: str
+    now: str = ""
+    gone: bool = False
+
+
+_ELSEWHERE = "Another coordinator may take it"
+_LATER = "All coordinators would say so for now: let it be tried again in a while"
+_LIMIT = "It is a limit of the user, the pool or the script: a retry alone meets it again"
+_METADATA = "If the object is new, its metadata have not arrived on this coordinator yet; a retry tells"
+
+RULES = (
+    # First: it quotes the statement, which may hold any text.
+    Rule(r"\A(Query \S+ failed:\s*)?ParseException", "user error", "unknown", "the frontend"),
+    Rule(
+        r"operation has been successfully executed",
+        "done",
+        "done",
+        "CatalogServiceCatalog.java, SYNC_DDL: executed, 'but its effects may have not been broadcast'",
+    ),
+    # The node refuses new work.
+    Rule(r"Server is being shut down", "refused", "unknown", "impala-hs2-server.cc, CheckNotShuttingDown", _ELSEWHERE),
+    Rule(
+        r"Number of sessions for user .* exceeds coordinator limit",
+        "refused",
+        "unknown",
+        "impala-hs2-server.cc, max_hs2_sessions_per_user",
+        _ELSEWHERE,
+    ),
+    # Admission comes after ExecuteStatement has answered: these are sure whenever they come.
+    Rule(r"Rejected query from pool .*: queue full", "wait", "wait", "admission-controller.cc [107]", _LATER),
+    Rule(r"Rejected query from pool", "not started", "not started", "admission-controller.cc [107]", _LIMIT),
+    Rule(r"Admission for query exceeded timeout", "wait", "wait", "admission-controller.cc [108]", _LATER),
+    Rule(r"Cannot schedule query: no registered backends", "wait", "wait", "scheduler.cc [93]", _LATER),
+    # The session. In place of a handle they mean that nothing was started. Once a statement has one they prove
+    # nothing: its session may have been closed or reaped while it ran.
+    Rule(r"so it was not sent$", "session", "unknown", "ours: impala/session.py", gone=True),
+    Rule(r"it never reached the coordinator$", "session", "session", "ours: impala/lookup.py", gone=True),
+    Rule(
+        r"Invalid session id|Invalid SessionHandle",
+        "session",
+        "unknown",
+        "impala-server.cc, GetSessionState: restarted, or the session was dropped; Spark, Hive: SessionManager.java",
+        gone=True,
+    ),
+    Rule(
+        r"Client session expired due to more than",
+        "session",
+        "unknown",
+        "impala-server.cc, idle_session_timeout",
+        gone=True,
+    ),
+    Rule(
+        r"Session (is|has been) closed",
+        "session",
+        "unknown",
+        "impala-server.cc, GetSessionState, RegisterQuery",
+        gone=True,
+    ),
+    Rule(r"Session closed", "unknown", "unknown", "impala-server.cc, SetQueryInflight: it had started", gone=True),
+    Rule(r"Session expired due to inactivity", "unknown", "unknown", "generate_error_codes.py [126]", gone=True),
+    Rule(
+        r"Invalid or unknown query handle|Invalid query handle|Query id \S+ not found|Invalid OperationHandle",
+        "unknown",
+        "unknown",
+        "impala-server.cc [150]: restarted, or it has forgotten it; Spark, Hive: OperationManager.java",
+        gone=True,
+    ),
+    Rule(r"does not match the session username", "user error", "unknown", "impala-server.cc, WithSession [136]"),
+    # Limits and other people.
+    Rule(r"expired due to client inactivity", "unknown", "unknown", "generate_error_codes.py [127], QUERY_TIMEOUT_S"),
+    Rule(
+        r"expired due to execution time limit|terminated due to CPU limit|scan bytes limit|rows produced limit",
+        "unknown",
+        "unknown",
+        "generate_error_codes.py [128] to [131], [151]",
+        _LIMIT,
+    ),
+    Rule(r"[Cc]ancelled", "unknown", "unknown", "client-request-state.cc; Impala's debug web interface"),
+    # The cluster below the coordinator. A DML statement may have been past the point of no return.
+    Rule(r"Memory limit exceeded|Failed to get minimum memory reservation", "unknown", "unknown", "[7], [106]", _LIMIT),
+    Rule(
+        r"Failed due to unreachable impalad|unresponsive backend|rpc failed|Disk I/O error|local disk IO fatal error",
+        "unknown",
+        "unknown",
+        "generate_error_codes.py [110], [125], [133], [152]: an executor failed",
+    ),
+    Rule(
+        r"Couldn't open transport for|Request for Catalog service is rejected|in standby mode",
+        "wait",
+        "unknown",
+        "the catalog service is down or failing over [165]",
+        _LATER,
+    ),
+    Rule(
+        r"InconsistentMetadataFetchException|LocalCatalogException|Failed to load metadata for table",
+        "wait",
+        "unknown",
+        "CatalogdMetaProvider.java, local_catalog_max_fetch_retries",
+        _LATER,
+    ),
+    # A wrong name, or metadata of another coordinator that have not arrived here yet.
+    Rule(
+        r"Could not resolve (table reference|path|column/field reference)|(Table|Database) does not exist",
+        "not started",
+        "unknown",
+        "Analyzer.java",
+        _METADATA,
+    ),
+    Rule(
+        r"appears stale. Try running|could be due to stale metadata|Failed to open HDFS file",
+        "unknown",
+        "unknown",
+        "generate_error_codes.py [59], [60]; hdfs-monitored-ops.cc: files that were replaced elsewhere",
+        "REFRESH of the table mends it",
+    ),
+    # The user's own.
+    Rule(r"Syntax error in line|AnalysisException", "user error", "unknown", "the frontend"),
+    Rule(r"AuthorizationException|does not have privileges|is not authorized", "user error", "unknown", "the frontend"),
+    Rule(r"exceeds the maximum statement length", "user error", "unknown", "generate_error_codes.py [143]"),
+    Rule(r"Invalid query option", "user error", "unknown", "query-options.cc"),
+    # The transport, in our words; impala/line.py and lookup.py have done what could be done.
+    Rule(r"connection failed while it (was sent|ran)", "unknown", "unknown", "ours: impala/session.py", gone=True),
 )
-
-# CatalogServiceCatalog.java: "has been successfully executed but its effects may have not been broadcast"
-_DONE = re.compile(r"operation has been successfully executed")
-# Admission comes after ExecuteStatement has answered: these are sure whenever they come (admission-controller.cc).
-_NOT_ADMITTED = re.compile(
-    r"Rejected query from pool|Admission for query exceeded timeout|Cannot schedule query: no registered backends"
-)
-# In place of a handle these mean that nothing was started. Once a statement has one they prove nothing: its session may
-# have been closed or reaped while it ran.
-_NOT_STARTED = re.compile(
-    _NODE_REFUSES.pattern + r"|so it was not sent$"  # ours, impala/session.py
-    r"|Invalid session id"  # unknown here: the node was restarted, or dropped it
-    r"|Client session expired due to more than"
-    r"|Session is closed|Session has been closed, ignoring query"
-    # A wrong name, or metadata of another coordinator that has not arrived here yet: a retry tells.
-    r"|Could not resolve (table reference|path|column/field reference)"
-    r"|(Table|Database) does not exist"
-    r"|InconsistentMetadataFetchException|LocalCatalogException|Failed to load metadata for table"
-)
-_USER_ERROR = re.compile(
-    r"ParseException|AnalysisException|AuthorizationException|Syntax error in line"
-    r"|does not have privileges|is not authorized|exceeds the maximum statement length"
-    r"|Invalid query option"
-)
-
-_READS = re.compile(r"(select|values|show|describe|explain|with)\b", re.IGNORECASE)
-_SESSION_ONLY = re.compile(r"(set|unset|use)\b", re.IGNORECASE)
-_REPEATABLE = re.compile(r"(refresh|invalidate\s+metadata|compute\s+(incremental\s+)?stats)\b", re.IGNORECASE)
-_LEADING = re.compile(r"(?:\s+|--[^\r\n]*|/\*.*?\*/|\()*", re.DOTALL)
+_PATTERNS = [(re.compile(rule.text, re.DOTALL), rule) for rule in RULES]
 
 
-def bare(sql: str) -> str:
-    """The statement from its first word on, without the blanks, comments and parentheses before it."""
-    return sql[_LEADING.match(sql).end() :]  # type: ignore[union-attr]  # it matches the empty string
+class Sorted(NamedTuple):
+    """:ivar now: what to do about it, or ""."""
+
+    verdict: Verdict
+    outcome: Outcome
+    now: str = ""
 
 
-def excerpt(sql: str, chars: int = 80) -> str:
-    """How a statement begins, on one line, to recognise it by in a log."""
-    text = " ".join(bare(sql)[: 4 * chars].split())
-    return text if len(text) <= chars else text[: chars - 3] + "..."
-
-
-def session_only(sql: str) -> bool:
-    """SET and USE: they change the session and nothing else, so a script may begin anew after them."""
-    return bool(_SESSION_ONLY.match(bare(sql)))
-
-
-def changes_nothing(sql: str) -> bool:
-    """True for statements that may run twice without harm: queries, SET, USE, REFRESH and the like."""
-    text = bare(sql)
-    if _READS.match(text):
-        # WITH may lead an INSERT; a name such as "inserted" in a query only makes the answer more careful.
-        return not re.search(r"\b(insert|upsert|update|delete|merge)\b", text, re.IGNORECASE)
-    return bool(_SESSION_ONLY.match(text) or _REPEATABLE.match(text))
-
-
-def outcome_of(message: str, sql: str, *, accepted: bool) -> Outcome:
-    """Sort the failure of a statement. What no rule knows is unknown, unless the statement only reads.
+def sort(message: str, sql: str, *, accepted: bool) -> Sorted:
+    """Sort the failure of a statement.
 
     :param accepted: it had a query id: the coordinator had taken it when it failed.
     """
-    if _DONE.search(message):
-        return "done"
-    if _NOT_ADMITTED.search(message):
-        return "not started"
-    if not accepted:
-        if _NOT_STARTED.search(message):
-            return "not started"
-        if _USER_ERROR.search(message):
-            return "user error"
-    return "not started" if changes_nothing(sql) else "unknown"
+    rule = next((rule for pattern, rule in _PATTERNS if pattern.search(message)), None)
+    verdict: Verdict = "unknown" if rule is None else rule.later if accepted else rule.instead
+    if verdict == "unknown" and changes_nothing(sql):
+        verdict = "session" if rule and rule.gone else "not started"  # it may run again
+    outcome: Outcome = "not started" if verdict in ("refused", "session", "wait") else verdict  # type: ignore[assignment]
+    return Sorted(verdict, outcome, rule.now if rule else "")
 
 
-def node_refuses(message: str) -> bool:
-    """True if the coordinator takes no new work: a statement answered so was not started."""
-    return bool(_NODE_REFUSES.search(message))
-
-
-def sort_open_failure(error: Exception, *, seconds: float, login: str) -> Exception:
-    """A failure to connect, log in or open a session, as :class:`NodeRefused` or, for a bad login, ConfigError.
-
-    :param seconds: the open timeout, for the text; ``login`` says who tried and how.
-    """
-    text = str(error) or type(error).__name__
-    # thrift_sasl: "Bad status: 3 (b'Error validating the login')"
-    if re.search(r"Bad status: \d|Error validating the login|SASL|delegate to", text, re.IGNORECASE):
-        return ConfigError(f"the login was refused ({login}): {text}")
-    why, cause = _why(error, text, seconds, login)
-    return NodeRefused(why, cause)
-
-
-def refusal(message: str) -> NodeRefused:
-    """What a coordinator answered in place of a session, or of the first statement."""
-    if "Server is being shut down" in message:
-        return NodeRefused(message, "shutdown")
-    return NodeRefused(message, "overload" if "exceeds coordinator limit" in message else "failure")
-
-
-def _why(error: Exception, text: str, seconds: float, login: str) -> tuple[str, Cause]:
-    from thrift.transport.TTransport import TTransportException
-
-    inner = getattr(error, "inner", None)
-    if isinstance(inner, ConnectionRefusedError):
-        return "connection refused: it is down, or still starting", "failure"
-    if isinstance(error, ssl.SSLError) or isinstance(inner, ssl.SSLError):
-        return f"TLS failed: {inner or error}", "failure"
-    if isinstance(error, TTransportException):
-        if error.type == TTransportException.NOT_OPEN and isinstance(inner, TimeoutError):
-            return f"no answer to the connection within {seconds:g} s", "failure"
-        if error.type == TTransportException.TIMED_OUT:
-            # Nobody can tell these two apart from here: the milder one.
-            return f"accepted the connection and stayed silent for {seconds:g} s: it is full, or stopped", "overload"
-        if error.type == TTransportException.NOT_OPEN and inner is not None:
-            return f"cannot be reached: {inner}", "failure"
-        if error.type == TTransportException.END_OF_FILE or isinstance(inner, ConnectionError):
-            return (
-                f"closed the connection before a session was open ({login}; does it speak another auth_mechanism?)",
-                "failure",
-            )
-        if error.type == TTransportException.SIZE_LIMIT:
-            return f"answered in another protocol ({login}; does it want PLAIN or LDAP?)", "failure"
-    return " ".join(text.split()), "failure"
-
-
-def is_transport_failure(error: BaseException) -> bool:
-    """The connection is no longer in step with the server, and must be thrown away.
-
-    After a lost reply impyla reads the next one as if it were it (thrift's sequence ids are never checked), which
-    shows as KeyError, TypeError or TApplicationException.
-    """
-    from thrift.Thrift import TException
-
-    return isinstance(error, (TException, OSError, KeyError, TypeError, AttributeError))
-
-
-def status_error(response: Any) -> str | None:
-    """The error text of a HiveServer2 answer, or None if it is a success."""
-    from impala._thrift_gen.TCLIService.ttypes import TStatusCode
-
-    status = response.status
-    if status.statusCode in (
-        TStatusCode.SUCCESS_STATUS,
-        TStatusCode.SUCCESS_WITH_INFO_STATUS,
-        TStatusCode.STILL_EXECUTING_STATUS,
-    ):
-        return None
-    return status.errorMessage or "an error without a text"
+def outcome_of(message: str, sql: str, *, accepted: bool) -> Outcome:
+    """Only the outcome of :func:`sort`."""
+    return sort(message, sql, accepted=accepted).outcome

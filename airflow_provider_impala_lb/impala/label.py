@@ -9,6 +9,8 @@ from collections.abc import Mapping
 MAX_CHARS = 200
 """Impala's pages cut statements at 250 characters (``--query_stmt_size``): the label must fit with room to spare."""
 
+_NONCE = re.compile(r"/\* (lb:[0-9a-f]{16}) ")
+
 
 def make_label(number: int, total: int, tags: Mapping[str, str]) -> str:
     """``/* lb:<16 hex digits> n/m dag=... task=... */``. The digits are new for every submission and stand first.
@@ -18,6 +20,12 @@ def make_label(number: int, total: int, tags: Mapping[str, str]) -> str:
     head = f"/* lb:{secrets.token_hex(8)} {number}/{total}"
     text = head + "".join(f" {key}={_clean(value)}" for key, value in tags.items() if value)
     return text[: MAX_CHARS - 3].rstrip("* ") + " */"
+
+
+def nonce_of(sql: str) -> str | None:
+    """The part of a statement's label that is its own: ``lb:<16 hex digits>``."""
+    found = _NONCE.match(sql)
+    return found[1] if found else None
 
 
 def _clean(value: str) -> str:

@@ -7,25 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-
 from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala.connection import Cursor, bind
-from airflow_provider_impala_lb.impala.label import make_label
-from airflow_provider_impala_lb.impala.errors import (
-    Cancelled,
-    NodeRefused,
-    changes_nothing,
-    excerpt,
-    outcome_of,
-    refusal,
-    session_only,
-)
+from airflow_provider_impala_lb.impala.connection import bind
+from airflow_provider_impala_lb.impala.errors import Cancelled
+from airflow_provider_impala_lb.impala.execution import Execution, Script, ScriptDone, StatementDone
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
-from airflow_provider_impala_lb.impala.session_data import SessionData
-from airflow_provider_impala_lb.impala.statement import StatementError
+from airflow_provider_impala_lb.impala.transport import NodeRefused
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
@@ -36,32 +25,6 @@ MOVE_SECONDS = 10.0
 """A sticky script moves no sooner than this after its upstream's end. Metadata reach the other coordinators within
 about 2 to 6 s (two statestore rounds at the catalog, one to the coordinator); earlier, rows are silently missing."""
 _RETRY_SECONDS = 2.0
-
-
-class StatementDone(msgspec.Struct):
-    """A statement that has ended well. ``rows``: modified by DML; ``seconds``: from sending to its end."""
-
-    number: int
-    line: int
-    query_id: str
-    rows: int | None
-    seconds: float
-
-
-class ScriptDone(msgspec.Struct):
-    """A script that has ended well, and where.
-
-    :param results: what the handler made of each statement; empty without a handler.
-    :param descriptions: the cursor's description of each statement; empty without a handler.
-    """
-
-    node: str
-    why: str
-    session: str
-    statements: list[StatementDone]
-    seconds: float
-    results: list[Any] = []
-    descriptions: list[Any] = []
 
 
 class _Moved(Exception):
@@ -90,6 +53,7 @@ class ScriptRun:
     :param wait: seconds to wait while all nodes are busy or full; default ``max_wait`` of the configuration.
     :param ticket: with ``asks_again``: the name of the place in the line, and when the caller comes back, see
         :meth:`Balancer.acquire`: then :meth:`run` raises :class:`MustWait` instead of waiting.
+    :param statement_timeout: seconds after which a statement is cancelled, and the script fails.
     :param handler: called with the cursor after each statement, as in common-sql.
     :param on_session: called once the session is open and before the first statement, and again after a move.
     :param on_statement: called when a statement has ended well.
@@ -113,17 +77,28 @@ class ScriptRun:
         database: str | None = None,
         query_options: Mapping[str, Any] | None = None,
         parameters: Any = None,
+        statement_timeout: float | None = None,
         handler: Callable[[Any], Any] | None = None,
         on_session: Callable[[Pick, Session], None] | None = None,
         on_statement: Callable[[StatementDone], None] | None = None,
         logger: Logger | None = None,
     ) -> None:
         self._balancer = balancer
-        self._statements = statements
-        # Bound before anything is sent: a parameter that is missing in statement 9 must not leave 8 behind.
-        self._texts = [bind(statement.sql, parameters, line=statement.line) for statement in statements]
+        self._log = logger or getLogger(__name__)
+        self._script = Script(
+            statements,
+            # Bound before anything is sent: a parameter that is missing in statement 9 must not leave 8 behind.
+            [bind(statement.sql, parameters, line=statement.line) for statement in statements],
+            tags=tags or {},
+            database=database,
+            options=query_options,
+            handler=handler,
+            on_session=on_session,
+            on_statement=on_statement,
+            statement_timeout=statement_timeout,
+            logger=self._log,
+        )
         self._owner = owner
-        self._tags = tags or {}
         self._session_key = session_key
         self._prefer = balancer.known(prefer) if prefer else None
         self._on_unavailable = on_unavailable
@@ -132,21 +107,15 @@ class ScriptRun:
         self._line: dict[str, Any] = {"wait": wait, "ticket": ticket, "asks_again": asks_again}
         self._moving: str | None = None
         self._so_far = "nothing was run"
-        self._database = database
-        self._options = query_options
-        self._handler = handler
-        self._on_session = on_session
-        self._on_statement = on_statement
-        self._log = logger or getLogger(__name__)
-        self._session: Session | None = None
+        self._execution: Execution | None = None
         self._cancelled: str | None = None
 
     def cancel(self, why: str) -> None:
         """Stop the run: what runs on the coordinator is cancelled within 4 s, and :meth:`run` raises. Never raises."""
         self._cancelled = why
-        session = self._session
-        if session is not None:
-            session.cancel(why)
+        execution = self._execution
+        if execution is not None:
+            execution.cancel(why)
 
     def run(self) -> ScriptDone:
         """Run the script to its end.
@@ -174,7 +143,7 @@ class ScriptRun:
                     node, why = prefer, pick.left_out.get(prefer, "it takes no new work")
             if moved:
                 self._so_far = (
-                    f"before that it was interrupted on {node}, where {moved.done} of its {len(self._statements)} "
+                    f"before that it was interrupted on {node}, where {moved.done} of its {len(self._script)} "
                     "statements were done and the next one was seen to end"
                 )
                 self._log.warning("%s: what ran there has ended, the script begins anew elsewhere", why)
@@ -217,114 +186,36 @@ class ScriptRun:
         return pick
 
     def _run_on(self, pick: Pick) -> ScriptDone:
-        start = time.monotonic()
-        # What the session key brings along comes after the connection's, and before what the script's author wants.
-        data = SessionData(pick.database, pick.options)
-        database, options = self._database or data.database, {**data.options, **(self._options or {})}
-        with self._balancer.open_session(pick.node, database=database, options=options) as session:
-            self._session = session
-            try:
-                self._check_cancelled()
-                if self._moving:
-                    raise _Moved(self._moving, 0, touched=False)
-                pick.note(session=session.id)
-                self._log.info(
-                    "Session %s on %s as %s%s",
-                    session.id,
-                    pick.node,
-                    session.user,
-                    f", {session.web}/sessions" if session.web else "",
-                )
-                if self._on_session:
-                    self._on_session(pick, session)
-                done = ScriptDone(pick.node, pick.why, session.id, [], 0.0)
-                for number in range(1, len(self._statements) + 1):
-                    self._run_statement(number, session, pick, done)
-                    data.note(self._texts[number - 1])
-                done.seconds = time.monotonic() - start
-                return done
-            finally:
-                self._session = None
-                if self._session_key:
-                    self._balancer.sessions.remember(self._session_key, pick.node, data.database, data.options)
-
-    def _run_statement(self, number: int, session: Session, pick: Pick, done: ScriptDone) -> None:
-        statement, total = self._statements[number - 1], len(self._statements)
-        sql = self._texts[number - 1]
-
-        def accepted(query_id: str) -> None:
-            pick.accepted()
-            pick.note(query=query_id)
-
+        done = ScriptDone(pick.node, pick.why, "", [], 0.0)
+        execution = Execution(self._balancer, self._script, pick, done)
+        self._execution = execution
         try:
-            ended = session.execute(f"{make_label(number, total, self._tags)} {sql}", on_start=accepted)
-            if self._handler:
-                cursor = Cursor(session, pick)
-                cursor.query_id = ended.query_id
-                done.results.append(session.fetch(self._handler, cursor))
-                done.descriptions.append(cursor.description)
-            warnings = ended.warnings or session.finish()[0]
-        except StatementError as error:
-            if outcome_of(str(error), sql, accepted=error.query_id is not None) == "done":
-                self._log.warning("[%d/%d] is done, with a warning: %s", number, total, error)
-                done.statements.append(StatementDone(number, statement.line, error.query_id or "", None, 0.0))
-                if self._handler:  # it has nothing to fetch, but its place among the results
-                    done.results.append(None)
-                    done.descriptions.append(None)
-                return
-            if error.refused and all(session_only(text) for text in self._texts[: number - 1]):
-                raise refusal(str(error)) from error
-            failure = self._failed(number, pick, str(error), error.query_id, sql, done)
-            if failure.outcome != "user error":
-                pick.failed()
-            raise failure from error
-        except Cancelled as error:
-            if self._moving and self._cancelled is None and session.wait_ended():
-                touched = any(not changes_nothing(text) for text in self._texts[:number])
-                raise _Moved(self._moving, number - 1, touched) from None
-            raise self._failed(number, pick, f"cancelled: {error}", session.query_id, sql, done) from error
-        self._log.info(
-            "[%d/%d] line %d on %s: query %s%s, %.2f s: %s",
-            number,
-            total,
-            statement.line,
-            pick.node,
-            ended.query_id,
-            "" if ended.rows is None else f", {ended.rows} rows",
-            ended.seconds,
-            excerpt(statement.sql),  # as written: the values of parameters stay out of the log
-        )
-        if warnings:
-            self._log.warning("[%d/%d] %s", number, total, warnings)
-        done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
-        if self._on_statement:
-            self._on_statement(done.statements[-1])
-
-    def _failed(
-        self, number: int, pick: Pick, reason: str, query_id: str | None, sql: str, done: ScriptDone
-    ) -> StatementFailed:
-        return StatementFailed(
-            reason,
-            number=number,
-            total=len(self._statements),
-            line=self._statements[number - 1].line,
-            node=pick.node,
-            query_id=query_id,
-            outcome=outcome_of(reason, sql, accepted=query_id is not None),
-            sql=excerpt(self._statements[number - 1].sql),
-            done=[
-                f"{entry.number} (line {entry.line}, query {entry.query_id}"
-                + (f", {entry.rows} rows)" if entry.rows is not None else ")")
-                for entry in done.statements
-            ],
-        )
+            self._check_cancelled()
+            if self._moving:
+                raise _Moved(self._moving, 0, touched=False)
+            execution.run()
+            return done
+        except (StatementFailed, Cancelled) as error:
+            session = execution.last
+            interrupted = isinstance(error, Cancelled) or isinstance(error.__cause__, Cancelled)
+            ended = session is None or (interrupted and session.wait_ended())
+            if self._moving and self._cancelled is None and interrupted and ended:
+                raise _Moved(self._moving, len(done.statements), execution.touched()) from None
+            if isinstance(error, Cancelled):
+                self._check_cancelled()
+            raise
+        finally:
+            self._execution = None
+            if self._session_key:
+                data = execution.data
+                self._balancer.sessions.remember(self._session_key, pick.node, data.database, data.options)
 
     def _told_to_move(self, why: str) -> None:
         """By the thread that renews the lease. The script's own thread then hears of it from its session."""
         self._moving = why
-        session = self._session
-        if session is not None:
-            session.cancel(f"to move: {why}")
+        execution = self._execution
+        if execution is not None:
+            execution.cancel(f"to move: {why}")
 
     def _told_of_overload(self, why: str) -> None:
         self._log.warning("The node is overloaded, and the script finishes there all the same (%s)", why)

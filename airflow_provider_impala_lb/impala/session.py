@@ -11,15 +11,14 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.config import Node, SessionConfig
-from airflow_provider_impala_lb.impala.errors import (
-    Cancelled,
-    NodeRefused,
-    is_transport_failure,
-    node_refuses,
-    refusal,
-    sort_open_failure,
-    status_error,
-)
+from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.impala.ending import end_elsewhere
+from airflow_provider_impala_lb.impala.errors import Cancelled
+from airflow_provider_impala_lb.impala.label import nonce_of
+from airflow_provider_impala_lb.impala.line import Line
+from airflow_provider_impala_lb.impala.lookup import look_up
+from airflow_provider_impala_lb.impala.pages import Pages
+from airflow_provider_impala_lb.impala.sql import changes_nothing
 from airflow_provider_impala_lb.impala.statement import (
     Ended,
     StatementError,
@@ -27,6 +26,14 @@ from airflow_provider_impala_lb.impala.statement import (
     print_id,
     progress_in,
     warnings_in,
+)
+from airflow_provider_impala_lb.impala.transport import (
+    NodeRefused,
+    describe,
+    is_transport_failure,
+    refusal,
+    sort_open_failure,
+    status_error,
 )
 from airflow_provider_impala_lb.impala.wire import Wire, user_of
 
@@ -46,17 +53,35 @@ class Session:
     :ivar cursor: impyla's cursor of the session, to fetch rows from.
     """
 
-    def __init__(self, node: Node, config: SessionConfig, password: str | None, wire: Wire, handle: Any, cursor: Any):
+    def __init__(
+        self,
+        node: Node,
+        config: SessionConfig,
+        password: str | None,
+        wire: Wire,
+        handle: Any,
+        configuration: Mapping[str, str] | None = None,
+        pages: Pages | None = None,
+    ):
+        from impala._thrift_gen.TCLIService.ttypes import TProtocolVersion
+        from impala.hiveserver2 import HiveServer2Cursor, HS2Session
+
         self.node = node
-        self.cursor = cursor
         self.id = print_id(handle.sessionId.guid)
         self.user = user_of(config)
-        self.web = node.web
+        address = (configuration or {}).get("http_addr")
+        self.web = node.web or (address if not address or "://" in address else f"http://{address}")
+        # A login is for the configured address only, not for whatever a server says of itself.
+        self.pages = pages or (Pages(self.web, None, None) if self.web else None)
         self.query_id: str | None = None
         self._config, self._password = config, password
-        self._wire, self._handle = wire, handle
+        self._handle = handle
+        self._line = Line(node, config, password, wire, self.pause)
+        wire.service.client = self._line
+        protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
+        self.cursor = HiveServer2Cursor(HS2Session(wire.service, handle, configuration or {}, protocol, retries=1))
         self._operation: Any = None  # the handle of the statement that is not closed yet
-        self._broken = False
+        self._lost = False
         self._cancelled: str | None = None
         self._closed = False
         self._ended: bool | None = None
@@ -64,16 +89,21 @@ class Session:
 
     @classmethod
     def open(
-        cls, node: Node, config: SessionConfig, *, password: str | None = None, database: str | None = None
+        cls,
+        node: Node,
+        config: SessionConfig,
+        *,
+        password: str | None = None,
+        database: str | None = None,
+        pages: Pages | None = None,
     ) -> Session:
         """Connect, log in and open a session, all within ``config.open_timeout`` seconds.
 
-        :param database: instead of the configuration's.
+        :param database: instead of the configuration's. :param pages: of the node, with a login.
         :raises NodeRefused: down, silent, full, shutting down: nothing was run, another node may be tried.
         :raises ConfigError: the login was refused.
         """
         from impala._thrift_gen.TCLIService.ttypes import TOpenSessionReq, TProtocolVersion
-        from impala.hiveserver2 import HiveServer2Cursor, HS2Session
 
         start = time.monotonic()
         login = f"user {user_of(config)!r}, auth_mechanism {config.auth_mechanism}"
@@ -90,7 +120,6 @@ class Session:
             problem = status_error(response)
             if problem:
                 raise refusal(f"refused a session: {problem}")
-            wire.limit(config.rpc_timeout)
         except BaseException as error:  # a task's time limit may come here too
             if wire:
                 wire.close()
@@ -100,51 +129,106 @@ class Session:
             if isinstance(sorted_out, NodeRefused):
                 raise sorted_out from error
             raise type(sorted_out)(f"{node.address}: {sorted_out}") from error
-        held = HS2Session(
-            wire.service, response.sessionHandle, response.configuration, response.serverProtocolVersion, retries=1
-        )
-        session = cls(node, config, password, wire, response.sessionHandle, HiveServer2Cursor(held))
-        address = (response.configuration or {}).get("http_addr")
-        if address and not session.web:
-            session.web = address if "://" in address else f"http://{address}"
-        return session
+        return cls(node, config, password, wire, response.sessionHandle, response.configuration, pages)
 
-    def execute(self, sql: str, *, on_start: Callable[[str], None] | None = None) -> Ended:
+    @property
+    def patience(self) -> float:
+        """Seconds to try for, where something is out of reach: ``session.reconnect_timeout``."""
+        return self._config.reconnect_timeout
+
+    def another(self) -> Session:
+        """A second session on the same node. Errors as :meth:`open`."""
+        return Session.open(self.node, self._config, password=self._password, pages=self.pages)
+
+    @property
+    def lost(self) -> bool:
+        """The session was closed to find out what became of a statement: the script needs a new one."""
+        return self._lost
+
+    def execute(
+        self,
+        sql: str,
+        *,
+        on_start: Callable[[str], None] | None = None,
+        options: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Ended:
         """Run one statement to its end. Rows of a query are left to be fetched from :attr:`cursor`.
 
         :param on_start: called with the query id once the coordinator has accepted the statement.
+        :param options: query options for this statement alone. :param timeout: seconds after which it is cancelled.
         :raises StatementError: it failed, or its outcome is not known; the text says what is known.
         :raises Cancelled: :meth:`cancel` was called meanwhile.
         """
         start = time.monotonic()
+        done = self.submit(sql, options=options)
+        if on_start:
+            on_start(self.query_id or "")
+        if done:
+            return Ended(self.query_id or "", None, time.monotonic() - start)
+        return self.wait(start=start, timeout=timeout)
+
+    def submit(self, sql: str, *, options: Mapping[str, str] | None = None) -> bool:
+        """Send a statement. A lost answer is looked into: what changes nothing is sent again, anything else is looked
+        up on the coordinator's web page. :attr:`query_id` is set once it is accepted.
+
+        :returns: True if it was found to be done already. Errors as :meth:`execute`.
+        """
         self.finish()
         self._check_cancelled()
-        if self._broken:
-            # impyla would open the socket anew and send it, or read the answer to an earlier call as the one to this.
-            raise StatementError("the connection had failed before, so it was not sent")
-        self._submit(sql)
-        self.query_id = print_id(self._operation.operationId.guid)
-        if on_start:
-            on_start(self.query_id)
-        self._wait(start)
-        cursor = self.cursor
-        if cursor.has_result_set:
-            return Ended(self.query_id, None, time.monotonic() - start)
+        if self._lost or self._closed:
+            raise StatementError("the session was closed before, so it was not sent")
+        self.query_id = None
+        until = time.monotonic() + self._config.reconnect_timeout
+        while True:
+            sent_at = time.monotonic()
+            try:
+                self._send(sql, options)
+                return False
+            except Exception as error:
+                self._check_cancelled()
+                if isinstance(error, ConfigError):
+                    raise StatementError(f"the connection failed while it was sent: {error}") from error
+                if not is_transport_failure(error):
+                    raise StatementError(str(error)) from error
+                failure = StatementError(f"the connection failed while it was sent: {describe(error)}")
+                failure.__cause__ = error
+            if changes_nothing(sql):
+                if time.monotonic() >= until:
+                    raise failure
+                continue
+            found = look_up(self, nonce_of(sql), sent_at, failure)
+            self.query_id = found.id
+            if not found.in_flight:
+                return True
+            self._adopt(found.guid, has_rows=found.kind != "DML")
+            return False
+
+    def wait(self, *, start: float | None = None, timeout: float | None = None) -> Ended:
+        """Wait for the end of the statement that was submitted. Parameters and errors as :meth:`execute`.
+
+        :param start: when it was sent, by the monotonic clock.
+        """
+        start = time.monotonic() if start is None else start
+        self._poll(start, timeout)
+        if self.cursor.has_result_set:
+            return Ended(self.query_id or "", None, time.monotonic() - start)
         # DDL and DML: closing is what tells the number of rows, and frees the query on the coordinator.
-        query_id, seconds = self.query_id, time.monotonic() - start
+        query_id, seconds = self.query_id or "", time.monotonic() - start
         warnings, rows = self.finish()
         return Ended(query_id, rows, seconds, warnings)
 
     def fetch(self, handler: Callable[[Any], Any], cursor: Any) -> Any:
         """What ``handler`` makes of the last statement's rows.
 
+        :raises RowsLost: some rows are lost, the query has to be run again to have them.
         :raises StatementError: the rows could not be fetched. What else the handler raises passes through.
         """
         from impala.error import Error
         from thrift.Thrift import TException
 
         try:
-            return self._call(handler, cursor)
+            return handler(cursor)
         except (Error, TException) as error:
             self._check_cancelled()
             raise StatementError(f"it ran, fetching its rows failed: {error}", query_id=self.query_id) from error
@@ -160,11 +244,9 @@ class Session:
         operation, cursor._last_operation_active = cursor._last_operation, False
         self._operation = None
         try:
-            text = self._call(operation.get_log)
-            answer = self._call(operation.close)
+            text = operation.get_log()
+            answer = operation.close()
         except Exception as error:
-            if is_transport_failure(error):
-                self._broken = True
             # It had finished: what failed is only the tidying up (impyla lets a lost close look like a lost statement).
             log.warning("Statement %s had finished, closing it failed: %s", self.query_id, error)
             return "", None
@@ -186,11 +268,27 @@ class Session:
             self._end_elsewhere()
         finally:
             self._end_tried.set()
+            self._line.interrupt()
 
     def wait_ended(self) -> bool:
         """After :meth:`cancel`, maybe still under way in another thread: was the statement seen to have ended?"""
         self._end_tried.wait(CANCEL_SECONDS + 1)
         return bool(self._ended)
+
+    def give_up(self) -> bool:
+        """Close the session so that a statement of it that is still on its way is refused, and the session lost.
+        Returns whether the coordinator has confirmed it."""
+        from impala._thrift_gen.TCLIService.ttypes import TCloseSessionReq
+
+        self._lost = True
+        try:
+            answer = self._line.CloseSession(TCloseSessionReq(sessionHandle=self._handle))
+        except Exception as error:
+            self._check_cancelled()
+            log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, describe(error))
+            return False
+        problem = status_error(answer)
+        return problem is None or "Invalid session id" in problem
 
     def close(self) -> None:
         """Close the session. What runs in it is cancelled first. Never raises."""
@@ -199,13 +297,13 @@ class Session:
         self._closed = True
         self.cursor._closed = True  # else its finalizer would talk to the server again, for as long as it likes
         try:
-            if self._cancelled is None:
-                if self._broken:
-                    self._end_elsewhere()
-                else:
+            if self._cancelled is None and not self._lost:
+                if self._line.up:
                     self._end_here()
+                else:
+                    self._end_elsewhere()
         finally:
-            self._wire.close()
+            self._line.hang_up()
 
     def __enter__(self) -> Session:
         return self
@@ -213,22 +311,29 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _submit(self, sql: str) -> None:
+    def _send(self, sql: str, options: Mapping[str, str] | None) -> None:
         def send() -> None:
             self.cursor._last_operation_string = sql
-            self.cursor._last_operation = self.cursor.session.execute(sql, None, run_async=True)
+            self.cursor._last_operation = self.cursor.session.execute(sql, dict(options or {}), run_async=True)
             self._operation = self.cursor._last_operation.handle
 
-        self.query_id = None
-        try:
-            self._call(self.cursor._execute_async, send)
-        except Exception as error:
-            self._check_cancelled()
-            if is_transport_failure(error):
-                raise StatementError(f"the connection failed while it was sent: {error}") from error
-            raise StatementError(str(error), refused=node_refuses(str(error))) from error
+        self.cursor._execute_async(send)
+        self.query_id = print_id(self._operation.operationId.guid)
 
-    def _wait(self, start: float) -> None:
+    def _adopt(self, guid: bytes, *, has_rows: bool) -> None:
+        """Go on with a statement whose handle never arrived. On Impala a handle's secret is its session's
+        (impala-hs2-server.cc: ``SecretArg::Operation`` is held against the session's secret)."""
+        from impala._thrift_gen.TCLIService.ttypes import THandleIdentifier, TOperationHandle, TOperationType
+        from impala.hiveserver2 import Operation
+
+        identifier = THandleIdentifier(guid, self._handle.sessionId.secret)
+        self._operation = TOperationHandle(identifier, TOperationType.EXECUTE_STATEMENT, has_rows)
+        cursor = self.cursor
+        cursor._last_operation = Operation(cursor.session, self._operation, retries=1)
+        cursor._last_operation_active = True
+        cursor._last_operation_finished = False
+
+    def _poll(self, start: float, timeout: float | None) -> None:
         """Poll until the statement has ended. Only FINISHED is success: Spark and Hive answer a cancelled statement
         with CANCELED, which impyla's own loop takes for success."""
         from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq, TOperationState
@@ -237,11 +342,11 @@ class Session:
         next_progress = SLOW_SECONDS
         while True:
             try:
-                response = self._call(self._wire.client.GetOperationStatus, request)
+                response = self._line.GetOperationStatus(request)
             except Exception as error:
                 self._check_cancelled()
                 raise StatementError(
-                    f"the connection failed while it ran: {error or type(error).__name__}", query_id=self.query_id
+                    f"the connection failed while it ran: {describe(error)}", query_id=self.query_id
                 ) from error
             problem = status_error(response)
             if problem:
@@ -252,10 +357,13 @@ class Session:
                 break
             self._check_cancelled()
             waited = time.monotonic() - start
+            if timeout is not None and waited >= timeout:
+                self._stop_late(timeout)
             if waited >= next_progress:
                 self._say_progress(waited)
                 next_progress = waited * 2
-            time.sleep(next_poll(waited))
+            pause = next_poll(waited)
+            time.sleep(pause if timeout is None else min(pause, max(0.001, timeout - waited)))
         self._check_cancelled()
         self.cursor._last_operation.update_has_result_set(response)
         self.cursor._last_operation_finished = True
@@ -263,10 +371,17 @@ class Session:
             self._discard()
             raise StatementError(response.errorMessage or f"it ended in {state}", query_id=self.query_id)
 
+    def _stop_late(self, timeout: float) -> None:
+        """Cancel the statement that takes too long. The session stays."""
+        with suppress(Exception):  # what the cancel says does not matter: the statement's state does
+            self.cursor._last_operation.cancel()
+        self._discard()
+        raise StatementError(f"statement_timeout: it was cancelled after {timeout:g} s", query_id=self.query_id)
+
     def _say_progress(self, waited: float) -> None:
         """One line about a slow statement, with Impala's own words for how much of the scan is done."""
         with suppress(Exception):  # a line is not worth a statement; a broken connection shows at the next poll
-            found = progress_in(self._call(self.cursor._last_operation.get_log))
+            found = progress_in(self.cursor._last_operation.get_log())
             page = f", {self.web}/query_plan?query_id={self.query_id}" if self.web else ""
             state = f": {found[-1]}" if found else ""
             log.info("Query %s has run on %s for %.0f s%s%s", self.query_id, self.node.address, waited, state, page)
@@ -275,82 +390,47 @@ class Session:
         """Close a statement that failed, so that the coordinator need not keep it. What that says does not matter."""
         operation, self.cursor._last_operation_active, self._operation = self.cursor._last_operation, False, None
         with suppress(Exception):
-            self._call(operation.close)
+            operation.close()
 
     def _check_cancelled(self) -> None:
         if self._cancelled is not None:
             raise Cancelled(self._cancelled)
 
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """One call of the protocol. Interrupted by anything (a signal's exception too), the connection is out of step
-        with the server, and must not be used again."""
-        from impala.error import Error
-
-        try:
-            return function(*arguments)
-        except Error:
-            raise  # a whole answer, and it says no
-        except BaseException:
-            self._broken = True
-            raise
+    def pause(self, seconds: float) -> None:
+        """Wait. :raises Cancelled: the script was told to stop."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._check_cancelled()
+            time.sleep(min(left, 0.1))
+        self._check_cancelled()
 
     def _end_here(self) -> None:
         from impala._thrift_gen.TCLIService.ttypes import TCancelOperationReq, TCloseSessionReq
 
-        self._wire.limit(CANCEL_SECONDS / 2)
+        self._line.limit(CANCEL_SECONDS / 2)
         try:
             if self._operation is not None and not self.cursor._last_operation_finished:
-                self._wire.client.CancelOperation(TCancelOperationReq(operationHandle=self._operation))
+                self._line.CancelOperation(TCancelOperationReq(operationHandle=self._operation))
             self.finish()
-            problem = status_error(self._wire.client.CloseSession(TCloseSessionReq(sessionHandle=self._handle)))
+            problem = status_error(self._line.CloseSession(TCloseSessionReq(sessionHandle=self._handle)))
         except Exception as error:
-            problem = str(error)
+            problem = describe(error)
         if problem:
             log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, problem)
 
     def _end_elsewhere(self) -> None:
-        """Cancel and close over a new connection: handles are good on any, with the same user (HiveServer2)."""
-        from impala._thrift_gen.TCLIService.ttypes import TCancelOperationReq, TCloseSessionReq
-
-        end = time.monotonic() + CANCEL_SECONDS
-        wire = None
-        try:
-            wire = Wire(self.node, self._config, self._password, CANCEL_SECONDS / 2)
-            if self._operation is not None:
-                wire.limit(end - time.monotonic())
-                wire.client.CancelOperation(TCancelOperationReq(operationHandle=self._operation))
-                log.info("Query %s on %s was cancelled", self.query_id, self.node.address)
-            wire.limit(end - time.monotonic())
-            problem = status_error(wire.client.CloseSession(TCloseSessionReq(sessionHandle=self._handle)))
-            if problem is None:
-                self._ended = self._operation is None or self._gone(wire, end)
-        except Exception as error:
-            problem = str(error) or type(error).__name__
-        finally:
-            if wire:
-                wire.close()
-        if problem:
+        ending = end_elsewhere(self.node, self._config, self._password, self._handle, self._operation, CANCEL_SECONDS)
+        self._ended = ending.seen
+        if ending.problem is None and self._operation is not None:
+            log.info("Query %s on %s was cancelled", self.query_id, self.node.address)
+        elif ending.problem:
             log.warning(
                 "Session %s on %s (query %s) could not be ended: %s. The coordinator ends it by itself",
                 self.id,
                 self.node.address,
                 self.query_id,
-                problem,
+                ending.problem,
             )
-
-    def _gone(self, wire: Wire, end: float) -> bool:
-        """Whether the coordinator does not know the statement any more: closing a session waits for its statements'
-        threads (ClientRequestState::Finalize), so then nothing of it is left to happen."""
-        from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq, TOperationState
-
-        over = (TOperationState.CANCELED_STATE, TOperationState.CLOSED_STATE, TOperationState.ERROR_STATE)
-        while (left := end - time.monotonic()) > 0:
-            wire.limit(left)
-            answer = wire.client.GetOperationStatus(TGetOperationStatusReq(operationHandle=self._operation))
-            if status_error(answer) or answer.operationState in over:
-                return True
-            time.sleep(0.05)
-        return False
 
 
 def _open_options(config: SessionConfig, database: str | None) -> Mapping[str, str]:

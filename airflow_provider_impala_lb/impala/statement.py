@@ -14,14 +14,12 @@ _PROGRESS = re.compile(r"Query [0-9a-f:]+:? *\d+% Complete \(\d+ out of \d+\)")
 class StatementError(Exception):
     """A statement failed; the text is the server's, or the transport's.
 
-    :ivar refused: the coordinator takes no new work, so the statement was not started.
     :ivar query_id: None if the statement has no handle: the failure came in place of one.
     """
 
-    def __init__(self, text: str, *, query_id: str | None = None, refused: bool = False) -> None:
+    def __init__(self, text: str, *, query_id: str | None = None) -> None:
         super().__init__(text)
         self.query_id = query_id
-        self.refused = refused
 
 
 class Ended(msgspec.Struct):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import getpass
 import logging
 import socket
+from contextlib import suppress
 from logging import getLogger
 from typing import Any
 
@@ -62,6 +63,17 @@ class Wire:
     def limit(self, seconds: float) -> None:
         """From now on no read or write waits longer than this."""
         self._socket.setTimeout(max(seconds, 0.01) * 1000)
+
+    def is_open(self) -> bool:
+        """False if the other side is known to have hung up: a look at the socket, nothing is sent."""
+        return bool(self._socket.isOpen())
+
+    def interrupt(self) -> None:
+        """For another thread: end the connection under whoever reads from it."""
+        handle = getattr(self._socket, "handle", None)
+        if handle is not None:
+            with suppress(OSError):  # it has ended
+                handle.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket; the session on it lives on until it is closed, or the server gives it up."""

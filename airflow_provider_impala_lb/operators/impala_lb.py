@@ -26,7 +26,8 @@ from airflow_provider_impala_lb.triggers.impala_lb import RESUME_SECONDS, NodeTr
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_impala_lb.impala.run import ScriptDone, ScriptRun
+    from airflow_provider_impala_lb.impala.execution import ScriptDone
+    from airflow_provider_impala_lb.impala.run import ScriptRun
 
 XCOM_HOST = "impala_host"
 """The node a task ran on, ``host:port``; there before its first statement."""

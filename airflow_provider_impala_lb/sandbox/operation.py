@@ -12,7 +12,7 @@ import duckdb  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.column_types import ColumnType
 from airflow_provider_impala_lb.sandbox.engine import as_runtime_error
-from airflow_provider_impala_lb.sandbox.ids import new_query_guid, new_secret, printed
+from airflow_provider_impala_lb.sandbox.ids import new_query_guid, printed
 from airflow_provider_impala_lb.sandbox.lexer import hint_warnings
 from airflow_provider_impala_lb.sandbox.refusal import Refused, StatementCancelled
 
@@ -69,7 +69,8 @@ class Operation:
     def __init__(
         self, coordinator: Coordinator, session: Session, sql: str, options: Mapping[str, str], address: str
     ) -> None:
-        self.guid, self.secret = new_query_guid(), new_secret()
+        # As in Impala: whoever has the session's secret may use the handles of its statements.
+        self.guid, self.secret = new_query_guid(), session.secret
         self.id = printed(self.guid)
         self.coordinator, self.session, self.sql = coordinator, session, sql
         self.options, self.address = options, address

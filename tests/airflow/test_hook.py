@@ -8,7 +8,7 @@ import pytest
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.get_provider_info import get_provider_info
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
-from airflow_provider_impala_lb.impala.errors import NodeRefused
+from airflow_provider_impala_lb.impala.transport import NodeRefused
 
 
 @pytest.fixture

@@ -188,8 +188,8 @@ def test_a_statement_that_is_done_with_a_warning_keeps_its_place_among_the_resul
 
     execute = Session.execute
 
-    def executed_but_not_broadcast(session, sql, *, on_start=None):
-        ended = execute(session, sql, on_start=on_start)
+    def executed_but_not_broadcast(session, sql, **options):
+        ended = execute(session, sql, **options)
         if "INVALIDATE" in sql:
             raise StatementError(
                 "The operation has been successfully executed but its effects", query_id=ended.query_id

@@ -1,0 +1,323 @@
+"""A script's statements, in order, on one node; where a session is lost, the next one goes on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from logging import Logger
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_provider_impala_lb.core.picker import Pick
+from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.connection import Cursor
+from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, sort
+from airflow_provider_impala_lb.impala.label import make_label
+from airflow_provider_impala_lb.impala.line import RowsLost
+from airflow_provider_impala_lb.impala.script import Statement
+from airflow_provider_impala_lb.impala.session import Session
+from airflow_provider_impala_lb.impala.session_data import SessionData
+from airflow_provider_impala_lb.impala.sql import changes_nothing, excerpt, reads_only, session_only
+from airflow_provider_impala_lb.impala.statement import Ended, StatementError
+from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.balancer import Balancer
+
+NEW_SESSIONS = 3
+"""So many times one statement may lose its session, and go on in a new one."""
+_WAIT_FIRST, _WAIT_LONGEST = 1.0, 30.0
+
+
+class StatementDone(msgspec.Struct):
+    """A statement that has ended well. ``rows``: modified by DML; ``seconds``: from sending to its end."""
+
+    number: int
+    line: int
+    query_id: str
+    rows: int | None
+    seconds: float
+
+
+class ScriptDone(msgspec.Struct):
+    """A script that has ended well, and where.
+
+    :param results: what the handler made of each statement; empty without a handler.
+    :param descriptions: the cursor's description of each statement; empty without a handler.
+    """
+
+    node: str
+    why: str
+    session: str
+    statements: list[StatementDone]
+    seconds: float
+    results: list[Any] = []
+    descriptions: list[Any] = []
+
+
+class Script:
+    """What is to be run, and whom to tell. Parameters as for :class:`~.run.ScriptRun`.
+
+    :param texts: the statements with their parameters in them.
+    """
+
+    def __init__(
+        self,
+        statements: Sequence[Statement],
+        texts: Sequence[str],
+        *,
+        tags: Mapping[str, str],
+        database: str | None,
+        options: Mapping[str, Any] | None,
+        handler: Callable[[Any], Any] | None,
+        on_session: Callable[[Pick, Session], None] | None,
+        on_statement: Callable[[StatementDone], None] | None,
+        statement_timeout: float | None,
+        logger: Logger,
+    ) -> None:
+        self.statements, self.texts, self.tags = statements, texts, tags
+        self.database, self.options = database, options
+        self.handler, self.on_session, self.on_statement = handler, on_session, on_statement
+        self.statement_timeout = statement_timeout
+        self.log = logger
+
+    def __len__(self) -> int:
+        return len(self.statements)
+
+
+class Execution:
+    """One run of ``script`` on the node of ``pick``.
+
+    :ivar session: the open one, or None; ``last``: also once it is closed.
+    :ivar done: what has been done; also of a run that fails.
+    :ivar data: what the sessions have set for themselves.
+    """
+
+    def __init__(self, balancer: Balancer, script: Script, pick: Pick, done: ScriptDone) -> None:
+        self._balancer, self._script, self._pick = balancer, script, pick
+        self._log = script.log
+        self.session: Session | None = None
+        self.last: Session | None = None
+        self.done = done
+        self.data = SessionData(pick.database, pick.options)
+        # What the session key brings along comes after the connection's, and before what the script's author wants.
+        self._database = script.database or self.data.database
+        self._options = {**self.data.options, **(script.options or {})}
+        self._cancelled: str | None = None
+
+    @property
+    def number(self) -> int:
+        """The statement that is next, from 1."""
+        return len(self.done.statements) + 1
+
+    def cancel(self, why: str) -> None:
+        """For another thread: end what runs; :meth:`run` then raises."""
+        self._cancelled = why
+        session = self.session
+        if session is not None:
+            session.cancel(why)
+
+    def run(self) -> None:
+        """Run what is left of the script.
+
+        :raises NodeRefused: the node takes no work, and nothing but SET and USE was done.
+        :raises StatementFailed: which statement, whether it ran, what is done.
+        :raises Cancelled: :meth:`cancel` was called before a statement was sent.
+        """
+        start, lost = time.monotonic(), 0
+        self._open()
+        try:
+            while self.number <= len(self._script):
+                number = self.number
+                try:
+                    self._statement(number)
+                except _SessionGone as gone:
+                    lost = lost + 1 if self.number == number else 0
+                    if lost >= NEW_SESSIONS:
+                        raise gone.failure from gone.__cause__
+                    self._log.warning("%s: going on in a new session on %s", gone.failure.reason, self._pick.node)
+                    self._reopen(gone.failure)
+        finally:
+            self.done.seconds += time.monotonic() - start
+            self._close()
+
+    def _open(self) -> None:
+        pick, script = self._pick, self._script
+        session = self._balancer.open_session(pick.node, database=self._database, options=self._options)
+        self.session = self.last = session
+        self.done.session = session.id
+        try:
+            if self._cancelled:
+                raise Cancelled(self._cancelled)
+            pick.note(session=session.id)
+            self._log.info(
+                "Session %s on %s as %s%s",
+                session.id,
+                pick.node,
+                session.user,
+                f", {session.web}/sessions" if session.web else "",
+            )
+            self._replay(session)
+            if script.on_session:
+                script.on_session(pick, session)
+        except BaseException:
+            self._close()
+            raise
+
+    def _reopen(self, failure: StatementFailed) -> None:
+        """A new session on the same node, which knows what the old one had been told by USE and SET."""
+        self._close()
+        try:
+            self._open()
+        except NodeRefused as error:
+            if self._nothing_done():
+                raise
+            raise self._failed(
+                f"{failure.reason}; and no new session can be opened: {error}", None, "", failure.outcome, failure.now
+            ) from error
+
+    def _replay(self, session: Session) -> None:
+        for number, text in enumerate(self._script.texts[: self.number - 1], 1):
+            if session_only(text):
+                try:
+                    session.execute(f"{self._label(number)} {text}")
+                except StatementError as error:
+                    raise NodeRefused(
+                        f"statement {number} of an earlier session could not be repeated: {error}"
+                    ) from error
+
+    def _close(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            session.close()
+
+    def _label(self, number: int) -> str:
+        return make_label(number, len(self._script), self._script.tags)
+
+    def _statement(self, number: int) -> None:
+        """:raises _SessionGone: it was not run, and a new session may run it."""
+        session, sql = self.session, self._script.texts[number - 1]
+        assert session is not None
+        pause, until = _WAIT_FIRST, time.monotonic() + session.patience
+        while True:
+            try:
+                self._once(session, number, sql)
+                return
+            except StatementError as error:
+                found = sort(str(error), sql, accepted=error.query_id is not None)
+                if found.outcome == "done":
+                    self._note_done(number, Ended(error.query_id or "", None, 0.0, str(error)), fetched=False)
+                    return
+                if found.verdict != "wait" or time.monotonic() + pause >= until:
+                    self._give_up(number, session, sql, error, found)
+                self._log.warning("[%d/%d] has to wait, and is tried again: %s", number, len(self._script), error)
+            except Cancelled as error:
+                raise self._failed(f"cancelled: {error}", session.query_id, sql) from error
+            try:
+                session.pause(pause)
+            except Cancelled as error:
+                raise self._failed(f"cancelled: {error}", None, sql, "not started") from error
+            pause = min(pause * 2, _WAIT_LONGEST)
+
+    def _once(self, session: Session, number: int, sql: str) -> None:
+        handler, tries = self._script.handler, 0
+        while True:
+            tries += 1
+            ended = session.execute(
+                f"{self._label(number)} {sql}", on_start=self._accepted, timeout=self._script.statement_timeout
+            )
+            try:
+                if handler:
+                    cursor = Cursor(session, self._pick)
+                    cursor.query_id = ended.query_id
+                    result = session.fetch(handler, cursor)
+                    self.done.results.append(result)
+                    self.done.descriptions.append(cursor.description)
+                ended.warnings = ended.warnings or session.finish()[0]
+            except RowsLost as lost:
+                if tries < NEW_SESSIONS and reads_only(sql):
+                    self._log.warning("[%d/%d] %s: the query is run again", number, len(self._script), lost)
+                    continue
+                raise StatementError(f"it ran, fetching its rows failed: {lost}", query_id=ended.query_id) from lost
+            self._note_done(number, ended)
+            return
+
+    def _accepted(self, query_id: str) -> None:
+        self._pick.accepted()
+        self._pick.note(query=query_id)
+
+    def _note_done(self, number: int, ended: Ended, *, fetched: bool = True) -> None:
+        script, statement = self._script, self._script.statements[number - 1]
+        if fetched:
+            self._log.info(
+                "[%d/%d] line %d on %s: query %s%s, %.2f s: %s",
+                number,
+                len(script),
+                statement.line,
+                self._pick.node,
+                ended.query_id,
+                "" if ended.rows is None else f", {ended.rows} rows",
+                ended.seconds,
+                excerpt(statement.sql),  # as written: the values of parameters stay out of the log
+            )
+        elif script.handler:  # it has nothing to fetch, but its place among the results
+            self.done.results.append(None)
+            self.done.descriptions.append(None)
+        if ended.warnings:
+            said = "%s" if fetched else "is done, with a warning: %s"
+            self._log.warning(f"[%d/%d] {said}", number, len(script), ended.warnings)
+        self.done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
+        self.data.note(script.texts[number - 1])
+        if script.on_statement:
+            script.on_statement(self.done.statements[-1])
+
+    def _give_up(self, number: int, session: Session, sql: str, error: StatementError, found: Sorted) -> None:
+        """Raise what follows from it."""
+        if found.verdict == "refused" and self._nothing_done():
+            raise refusal(str(error)) from error
+        failure = self._failed(str(error), error.query_id, sql, found.outcome, found.now)
+        if found.verdict == "session":
+            raise _SessionGone(failure) from error
+        if found.outcome != "user error":
+            self._pick.failed()
+        raise failure from error
+
+    def _nothing_done(self) -> bool:
+        return all(session_only(text) for text in self._script.texts[: self.number - 1])
+
+    def touched(self) -> bool:
+        """Whether what was done, or interrupted, may have changed something."""
+        return any(not changes_nothing(text) for text in self._script.texts[: self.number])
+
+    def _failed(
+        self, reason: str, query_id: str | None, sql: str, outcome: Any = None, now: str = ""
+    ) -> StatementFailed:
+        number, statement = self.number, self._script.statements[self.number - 1]
+        if outcome is None:
+            found = sort(reason, sql, accepted=query_id is not None)
+            outcome, now = found.outcome, found.now
+        return StatementFailed(
+            reason,
+            number=number,
+            total=len(self._script),
+            line=statement.line,
+            node=self._pick.node,
+            query_id=query_id,
+            outcome=outcome,
+            now=now,
+            sql=excerpt(statement.sql),
+            done=[
+                f"{entry.number} (line {entry.line}, query {entry.query_id}"
+                + (f", {entry.rows} rows)" if entry.rows is not None else ")")
+                for entry in self.done.statements
+            ],
+        )
+
+
+class _SessionGone(Exception):
+    """:ivar failure: what to say if no new session goes on."""
+
+    def __init__(self, failure: StatementFailed) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
