@@ -17,7 +17,6 @@ from airflow_provider_impala_lb.errors import StatementFailed
 
 from .conftest import (
     changed,
-    events_on,
     in_flight,
     patient,
     run,
