@@ -73,6 +73,25 @@ class StateUnavailable(ImpalaLBError):
     """The shared state cannot be reached, or its lock was not free within the deadline."""
 
 
+class Superseded(ImpalaLBError):
+    """A later try of the same work has taken over, and this one runs nothing more."""
+
+
+class StillRunning(ImpalaLBError):
+    """What an earlier try left running could not be seen to end. Nothing was run by this one; the text says what to do.
+
+    :param left: session id -> where it is, and why it could not be ended.
+    """
+
+    def __init__(self, owner: str, left: Mapping[str, str]) -> None:
+        self.left = dict(left)
+        super().__init__(
+            f"An earlier try of {owner} may still be running, so nothing was run: its INSERTs would run beside ours"
+            + "".join(f"\n  session {session} on {why}" for session, why in self.left.items())
+            + "\nEnd it there, or let the task be tried again later: the coordinator ends what has lost its client"
+        )
+
+
 class StatementFailed(ImpalaLBError):
     """Statement ``number`` of ``total`` failed. The statements before it are done, those after it were not sent.
 

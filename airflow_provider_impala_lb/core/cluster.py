@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.address import parse_address
 from airflow_provider_impala_lb.core.config import Config, Node
+from airflow_provider_impala_lb.core.holder import this_process
 from airflow_provider_impala_lb.core.hosts import clocks_differ, may_expire, note_host
+from airflow_provider_impala_lb.core.orphans import settled, take_over
 from airflow_provider_impala_lb.core.reap import reap
 from airflow_provider_impala_lb.core.reports import Reports
 from airflow_provider_impala_lb.core.sessions import Sessions
-from airflow_provider_impala_lb.core.state import State
+from airflow_provider_impala_lb.core.state import Orphan, State
 from airflow_provider_impala_lb.core.status import describe
 from airflow_provider_impala_lb.core.store import Store
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
@@ -120,6 +122,30 @@ class Cluster:
             return state.end_lease(lease_id) is not None
 
         return self.store.transact(change)
+
+    def take_over(self, owner: str) -> dict[str, Orphan]:
+        """End the leases of earlier tries of this work, so that a process that still has one runs nothing more.
+
+        Returns what they may have left running, by lease id, until :meth:`settled` says that it has ended. Leases of
+        this very process stay. Never raises for a store out of reach: then nothing is known, and the log says so.
+        """
+        me = this_process()
+
+        def change(state: State, now: float) -> dict[str, Orphan]:
+            self._check_cluster(state)
+            return take_over(state, now, owner, lambda lease: lease.holder is not None and lease.holder == me)
+
+        try:
+            return self.store.transact(change)
+        except StateUnavailable as error:
+            log.warning("Whether an earlier try of %s has left something running cannot be known now: %s", owner, error)
+            return {}
+
+    def settled(self, lease_ids: Iterable[str]) -> None:
+        """Say that nothing of these runs any more. Never raises: then the next try looks again."""
+        ids = list(lease_ids)
+        if ids:
+            self.tell("an earlier try", lambda state, now: settled(state, ids))
 
     def _check_cluster(self, state: State) -> None:
         cluster = state.head.cluster

@@ -12,9 +12,9 @@ from logging import getLogger
 import msgspec
 
 from airflow_provider_impala_lb.core.load import MOVE_WITHIN
-from airflow_provider_impala_lb.core.state import LEASE_SECONDS, RENEW_SECONDS, Lease, State
+from airflow_provider_impala_lb.core.state import HAND_OVER_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease, State
 from airflow_provider_impala_lb.core.store import Store
-from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable, Superseded
 
 log = getLogger(__name__)
 
@@ -27,8 +27,9 @@ class _Held(msgspec.Struct):
     """A lease of this process, and whom to tell what becomes of its node."""
 
     lease: Lease
-    on_move: Callable[[str], None] | None
-    on_overload: Callable[[str], None] | None
+    on_move: Callable[[str], None] | None = None
+    on_overload: Callable[[str], None] | None = None
+    on_lost: Callable[[], None] | None = None
 
 
 class Keeper:
@@ -50,6 +51,7 @@ class Keeper:
         self._note_host = note_host
         self._refresh, self._refresh_seconds = refresh, refresh_seconds or RENEW_SECONDS
         self._held: dict[str, _Held] = {}
+        self._lost: set[str] = set()
         self._mutex = threading.Lock()
         self._wake = threading.Event()
         self._note_at = float("inf")
@@ -61,12 +63,16 @@ class Keeper:
         lease: Lease,
         on_move: Callable[[str], None] | None = None,
         on_overload: Callable[[str], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
-        """Renew this lease from now on."""
+        """Renew this lease from now on.
+
+        :param on_lost: called once from another thread when a later try has taken the work over.
+        """
         with self._mutex:
             if self._pid != os.getpid():  # a fork: the parent renews its own, and its thread is not here
                 self._held, self._thread, self._pid = {}, None, os.getpid()
-            self._held[lease.id] = _Held(lease, on_move, on_overload)
+            self._held[lease.id] = _Held(lease, on_move, on_overload, on_lost)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="impala-lb-leases", daemon=True)
                 self._thread.start()
@@ -77,7 +83,10 @@ class Keeper:
 
     def note(self, lease_id: str, *, session: str | None = None, query: str | None = None) -> None:
         """Keep the ids of what runs under the lease. A session's is written at once, since whoever has to clean up
-        needs it; a query's after some seconds (`NOTE_SECONDS`), however many there were meanwhile."""
+        needs it; a query's after some seconds (`NOTE_SECONDS`), however many there were meanwhile.
+
+        :raises Superseded: with ``session``: a later try has taken the work over, and nothing may be run any more.
+        """
         with self._mutex:
             held = self._held.get(lease_id)
             if held is None:
@@ -91,6 +100,44 @@ class Keeper:
                 return
         with suppress(StateUnavailable, ConfigError):  # the next renewal tells
             self.renew()
+        if lease_id in self._lost:
+            raise Superseded(f"Another try of {held.lease.owner} has taken over: this one runs nothing more")
+
+    def hand_over(self, lease_id: str) -> Lease | None:
+        """Stop renewing a lease, and keep it in the state for another process to :meth:`adopt`, for a while.
+
+        :raises StateUnavailable: it was not noted; the lease is still renewed here.
+        """
+        held = self._held.get(lease_id)
+        if held is None:
+            return None
+        lease = msgspec.structs.replace(held.lease, holder=None)
+
+        def change(state: State, now: float) -> None:
+            self._note_host(state, now)
+            state.end_lease(lease.id)
+            lease.expires = now + HAND_OVER_SECONDS
+            state.lease(lease)
+
+        with self._mutex:
+            self._held.pop(lease_id, None)
+        try:
+            self._store.transact(change)
+        except BaseException:
+            self.add(held.lease, held.on_move, held.on_overload, held.on_lost)
+            raise
+        return lease
+
+    def adopt(self, lease: Lease, on_lost: Callable[[], None] | None = None) -> None:
+        """Renew a lease that another process has handed over; one that is gone is put back.
+
+        :raises Superseded: a later try has taken the work over.
+        """
+        self.add(lease, on_lost=on_lost)
+        with suppress(StateUnavailable, ConfigError):
+            self.renew()
+        if lease.id in self._lost:
+            raise Superseded(f"Another try of {lease.owner} has taken over: this one runs nothing more")
 
     def drop(self, lease_id: str) -> None:
         """End the lease, here and in the state. Never raises: what cannot be ended now ends by its expiry."""
@@ -110,12 +157,21 @@ class Keeper:
             mine = [held.lease for held in self._held.values()]
             self._note_at = float("inf")
 
+        lost: list[str] = []
+
         def change(state: State, now: float) -> list[Lease]:
             self._note_host(state, now)
             gone = []
+            lost.clear()
             for lease in mine:
                 there = state.end_lease(lease.id)
                 if there is None:
+                    left = state.orphans.get(lease.id)
+                    if left is not None and left.taken:
+                        lost.append(lease.id)
+                        continue
+                    if left is not None:
+                        state.orphans.drop(lease.id)
                     gone.append(lease)
                 else:
                     lease.move = there.move
@@ -124,12 +180,21 @@ class Keeper:
             return gone
 
         gone = self._store.transact(change) if mine else []
+        for lease_id in lost:
+            self._tell_lost(lease_id)
         # One that was released while it was being renewed would otherwise be back until its expiry.
-        late = [lease.id for lease in mine if lease.id not in self._held]
+        late = [lease.id for lease in mine if lease.id not in self._held and lease.id not in lost]
         if late:
             self._store.transact(lambda state, now: [state.end_lease(id) for id in late] and None)
         self._tell_to_move()
         return [lease for lease in gone if lease.id not in late]
+
+    def _tell_lost(self, lease_id: str) -> None:
+        self._lost.add(lease_id)
+        with self._mutex:
+            held = self._held.pop(lease_id, None)
+        if held is not None and held.on_lost:
+            held.on_lost()
 
     def _tell_to_move(self) -> None:
         for held in list(self._held.values()):

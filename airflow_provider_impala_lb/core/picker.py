@@ -92,6 +92,7 @@ class Picker(Cluster):
         asks_again: float | None = None,
         on_move: Callable[[str], None] | None = None,
         on_overload: Callable[[str], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
         while_waiting: Callable[[], None] | None = None,
     ) -> Pick:
         """A pick with a lease, renewed until it is released. Use it in a ``with`` block.
@@ -110,6 +111,7 @@ class Picker(Cluster):
         :param on_move: called from another thread with the reason when the node is overloaded and the work shall go
             elsewhere. None: the work cannot be moved.
         :param on_overload: called once from another thread when the node is overloaded and the work stays.
+        :param on_lost: called once from another thread when a later try of ``owner`` has taken over (`take_over`).
         :param while_waiting: called several times a second; what it raises ends the waiting.
         :raises NoNodeAvailable: every node is excluded, drained or full; the message says how many, and why each.
         :raises MustWait: with ``asks_again``: come back later.
@@ -121,7 +123,7 @@ class Picker(Cluster):
         request.ticket = self._ticket(ticket or lease.id, owner, asks_again)
         wait = self.config.max_wait if wait is None else wait
         placed = self._wait_for(request, wait, here=asks_again is None, meanwhile=while_waiting)
-        self.keeper.add(lease, on_move, on_overload)
+        self.keeper.add(lease, on_move, on_overload, on_lost)
         return Pick(placed, self, lease=lease.id, owner=owner, session_key=session_key)
 
     def hold(self, seconds: float, owner: str = "", session_key: str | None = None, wait: float | None = None) -> Pick:

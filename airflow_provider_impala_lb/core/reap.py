@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from airflow_provider_impala_lb.core.orphans import orphan
 from airflow_provider_impala_lb.core.state import Lease, State
 
 
@@ -24,6 +25,11 @@ def reap(
         ended += state.keep_leases(
             lambda lease: lease.expires > now or (may_expire is not None and not may_expire(lease.host))
         )
+    for lease in ended:
+        if lease.owner and lease.session:  # else nobody would come to settle it, or there is nothing to settle
+            orphan(state, now, lease)
+    if state.orphans.place.count and state.orphans.place.due <= now:
+        state.orphans.keep(lambda _, record: record.expires if record.expires > now else None)
     for node in state.nodes.values():
         if node.recent and node.recent[0][0] <= now:
             node.recent = [(end, count) for end, count in node.recent if end > now]

@@ -29,6 +29,10 @@ SESSION_SECONDS = 24 * 3600.0
 """A session key is forgotten this long after its last use."""
 AVOID_SECONDS = 3600.0
 """A task's failure is remembered this long, for its retry."""
+ORPHAN_SECONDS = 24 * 3600.0
+"""What a dead try may have left running is remembered this long, for its retry."""
+HAND_OVER_SECONDS = 300.0
+"""A lease that one process hands to another one waits this long for it: a deferred task's trigger, or its worker."""
 _BUCKET_SECONDS = 5.0
 """Unleased picks are counted in buckets of this width, so that a burst of them does not make the state grow."""
 
@@ -137,6 +141,23 @@ class Avoid(msgspec.Struct):
     expires: float
 
 
+class Orphan(msgspec.Struct, omit_defaults=True):
+    """What a lease that lapsed, or was taken over, leaves behind until ``expires``: see core/orphans.py.
+
+    :param at: when that was. :param taken: a later try of ``owner`` has taken over; the lease's process must stop.
+    :param settled: what ran has been seen to end.
+    """
+
+    owner: str
+    node: str
+    session: str
+    query: str
+    at: float
+    expires: float
+    taken: bool = False
+    settled: bool = False
+
+
 class Told(msgspec.Struct, omit_defaults=True):
     """What a node reported last, whole: free shares (0 to 1) by name, or why it could not be asked.
 
@@ -212,7 +233,7 @@ class State:
     :param read: gives the bytes of a kind of records (its number, its place) when they are needed.
     """
 
-    __slots__ = ("avoid", "head", "leases", "sessions", "told")
+    __slots__ = ("avoid", "head", "leases", "orphans", "sessions", "told")
 
     def __init__(self, head: Head | None = None, read: Callable[[int, Place], bytes] | None = None) -> None:
         self.head = head = head or Head()
@@ -224,6 +245,7 @@ class State:
         self.sessions: Records[SessionRecord] = Records(_sessions, 1, places[1], get)
         self.avoid: Records[Avoid] = Records(_avoid, 2, places[2], get)
         self.told: Records[Told] = Records(_told, 3, places[3], get)
+        self.orphans: Records[Orphan] = Records(_orphans, 4, places[4], get)
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -238,7 +260,7 @@ class State:
     @property
     def records(self) -> tuple[Records[Any], ...]:
         """Every kind, in the order of its number."""
-        return self.leases, self.sessions, self.avoid, self.told
+        return self.leases, self.sessions, self.avoid, self.told, self.orphans
 
     def close(self) -> None:
         """Records that were not asked for until now cannot be read any more, and count as none."""
@@ -287,7 +309,8 @@ _leases = msgspec.json.Decoder(Lease)
 _sessions = msgspec.json.Decoder(SessionRecord)
 _avoid = msgspec.json.Decoder(Avoid)
 _told = msgspec.json.Decoder(Told)
-_KINDS = 4
+_orphans = msgspec.json.Decoder(Orphan)
+_KINDS = 5
 _encoder = msgspec.json.Encoder()
 _head = msgspec.json.Decoder(Head)
 

@@ -239,7 +239,12 @@ class Execution:
                 if tries < NEW_SESSIONS and reads_only(sql):
                     self._log.warning("[%d/%d] %s: the query is run again", number, len(self._script), lost)
                     continue
-                raise StatementError(f"it ran, fetching its rows failed: {lost}", query_id=ended.query_id) from lost
+                if reads_only(sql):
+                    raise StatementError(f"fetching its rows failed: {lost}", query_id=ended.query_id) from lost
+                # DDL is done, and its row says no more than that: it is not worth doing it again.
+                ended.warnings = f"its {lost}"
+                self._note_done(number, ended, fetched=False)
+                return
             self._note_done(number, ended)
             return
 

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 log = getLogger(__name__)
 
-MARGIN_SECONDS = 1.0
+MARGIN_SECONDS = 0.25
 """By so much the coordinator's process, and its page, must be older than the moment of sending."""
-_CHANGE_OF_TIME = 3600.0
-_NIGHT = 4 * 3600
+_HOUR = 3600
+_LOOKS = (0.05, 0.1, 0.2, 0.4)
+"""Pauses between looks before the session is closed: a statement that has just arrived would be cancelled with it."""
 _PAUSE, _LONGEST = 0.1, 2.0
 
 
@@ -52,6 +53,11 @@ def look_up(session: Session, nonce: str | None, sent_at: float, failure: Statem
     if pages is None or nonce is None:
         raise StatementError(f"{failure}; the coordinator has no web page to look at (nodes: web)") from failure
     found = _ask(session, pages, failure).labelled(nonce)
+    for pause in _LOOKS:
+        if found is not None:
+            break
+        session.pause(pause)
+        found = _ask(session, pages, failure).labelled(nonce)
     if found is None:
         if not session.give_up():
             raise StatementError(f"{failure}; the session could not be closed, so it may still begin") from failure
@@ -88,15 +94,17 @@ def why_it_may_have_run(session: Session, pages: Pages, page: Queries, sent_at: 
         return f"the clock of {pages.url} cannot be read ({error})"
     if entry is None or entry.started is None or process_started is None:
         return f"{pages.url} does not tell the time"
-    sent_there = entry.started - (time.monotonic() - sent_at) - MARGIN_SECONDS
+    passed = time.monotonic() - sent_at + MARGIN_SECONDS
+    sent_there = entry.started - passed
     if process_started >= sent_there:
         return "the coordinator was started anew, and knows nothing of what it ran before"
     ended = [query for query in page.queries if not query.in_flight]
     if len(ended) < page.kept:
         return None
-    # Its times are local ones: in the night in which the clock is put forward, an hour more seems to have passed.
-    if entry.started % 86400 < _NIGHT:
-        sent_there -= _CHANGE_OF_TIME
+    # Its times are local ones: where a clock has just been put forward, an hour more seems to have passed. That
+    # happens at night, at a full hour.
+    if entry.started % (24 * _HOUR) < 5 * _HOUR and entry.started % _HOUR < passed:
+        sent_there -= _HOUR
     times = [query.ended for query in ended if query.ended is not None]
     if times and min(times) < sent_there:
         return None

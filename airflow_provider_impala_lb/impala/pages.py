@@ -67,7 +67,10 @@ class Pages:
 
     def started(self) -> float | None:
         """When its process began, in the same measure as :class:`Query`'s times."""
-        return _moment(self._get("/?json").get("process_start_time"))
+        text = str(self._get("/?json").get("process_start_time"))
+        started = _moment(text)
+        # Older versions leave the fraction out: then it may have been at the end of that second.
+        return started if started is None or "." in text else started + 1
 
     def status(self, query_id: str) -> str:
         """How a statement ended, by its profile: ``OK``, the error's text, or "" where the page does not tell."""

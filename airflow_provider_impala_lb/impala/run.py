@@ -14,6 +14,7 @@ from airflow_provider_impala_lb.impala.errors import Cancelled
 from airflow_provider_impala_lb.impala.execution import Execution, Script, ScriptDone, StatementDone
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
+from airflow_provider_impala_lb.impala.settle import settle
 from airflow_provider_impala_lb.impala.transport import NodeRefused
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class ScriptRun:
     :param restartable: it is safe to run the script again from statement 1. When its node is overloaded, the running
         statement is cancelled, seen to end, and the script begins anew on another node, unless it has run for more
         than 5 minutes. Else it finishes where it is.
+    :param settles: ``owner`` has one run at a time: first end what an earlier one has left running, and see it ended.
     :param wait: seconds to wait while all nodes are busy or full; default ``max_wait`` of the configuration.
     :param ticket: with ``asks_again``: the name of the place in the line, and when the caller comes back, see
         :meth:`Balancer.acquire`: then :meth:`run` raises :class:`MustWait` instead of waiting.
@@ -71,6 +73,7 @@ class ScriptRun:
         on_unavailable: OnUnavailable = "move",
         upstream_end: float | None = None,
         restartable: bool = False,
+        settles: bool = False,
         wait: float | None = None,
         ticket: str | None = None,
         asks_again: float | None = None,
@@ -104,6 +107,7 @@ class ScriptRun:
         self._on_unavailable = on_unavailable
         self._upstream_end = upstream_end
         self._restartable = restartable
+        self._settles = settles and bool(owner)
         self._line: dict[str, Any] = {"wait": wait, "ticket": ticket, "asks_again": asks_again}
         self._moving: str | None = None
         self._so_far = "nothing was run"
@@ -121,9 +125,15 @@ class ScriptRun:
         """Run the script to its end.
 
         :raises NoNodeAvailable: no node took it; the error says why for each, and what was run before a move, if any.
+        :raises StillRunning: what an earlier try left running could not be seen to end; nothing was run.
+        :raises Superseded: a later try has taken over; nothing was run.
         :raises StatementFailed: which statement, where, whether it ran, and what is done.
         :raises ConfigError: the login was refused.
         """
+        if self._settles:
+            orphans = self._balancer.take_over(self._owner)
+            if orphans:
+                settle(self._balancer, self._owner, orphans, self._sleep, self._log)
         left_out: dict[str, str] = {}
         prefer, wait_until = self._prefer, time.monotonic() + self._balancer.config.session.reconnect_timeout
         while True:
@@ -176,6 +186,7 @@ class ScriptRun:
                 exclude=left_out,
                 on_move=self._told_to_move if self._restartable else None,
                 on_overload=self._told_of_overload,
+                on_lost=self._told_of_successor,
                 while_waiting=self._check_cancelled,
                 **self._line,
             )
@@ -216,6 +227,9 @@ class ScriptRun:
         execution = self._execution
         if execution is not None:
             execution.cancel(f"to move: {why}")
+
+    def _told_of_successor(self) -> None:
+        self.cancel("another try of this task has taken over, and ended what ran here")
 
     def _told_of_overload(self, why: str) -> None:
         self._log.warning("The node is overloaded, and the script finishes there all the same (%s)", why)

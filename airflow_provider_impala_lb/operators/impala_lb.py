@@ -203,6 +203,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             upstream_end=upstream_end,
             query_options=self.query_options,
             restartable=self.restartable,
+            settles=True,
             wait=self.max_wait,
             **self._line(context),
             on_session=lambda pick, _: ti.xcom_push(key=XCOM_HOST, value=pick.host),

@@ -1,0 +1,58 @@
+"""What an earlier try of the same work may have left running, and how it learns that another has taken over.
+
+A lease that lapses (its process was killed, its host lost) leaves an orphan behind: node, session and query, for the
+next try to end. A try that begins takes over the leases that live, too: a process that was only stopped, and goes on
+later, finds its lease taken, and stops before it runs anything more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from airflow_provider_impala_lb.core.state import ORPHAN_SECONDS, Lease, Orphan, State
+
+_encode = msgspec.json.Encoder().encode
+
+
+def orphan(state: State, now: float, lease: Lease, *, taken: bool = False) -> Orphan:
+    """Note what a lease that has ended leaves behind."""
+    left = Orphan(
+        owner=lease.owner,
+        node=lease.node,
+        session=lease.session or "",
+        query=lease.query or "",
+        at=now,
+        expires=now + ORPHAN_SECONDS,
+        taken=taken,
+        settled=not lease.session,
+    )
+    state.orphans.put(lease.id, left, left.expires)
+    return left
+
+
+def take_over(state: State, now: float, owner: str, mine: Callable[[Lease], bool]) -> dict[str, Orphan]:
+    """End the leases of this owner but for ``mine``, for good. Returns what is to be settled, by lease id."""
+    name = _encode(owner)  # as it stands in a record: a look at the bytes costs next to nothing, decoding all would
+    found: dict[str, Orphan] = {}
+    if state.leases.place.count and name in state.leases.text:
+        for lease in [lease for lease in state.leases.values() if lease.owner == owner and not mine(lease)]:
+            state.end_lease(lease.id)
+            found[lease.id] = orphan(state, now, lease, taken=True)
+    if state.orphans.place.count and name in state.orphans.text:
+        for lease_id, left in list(state.orphans.items()):
+            if left.owner == owner and lease_id not in found:
+                left.taken = True
+                state.orphans.put(lease_id, left, left.expires)
+                found[lease_id] = left
+    return {lease_id: left for lease_id, left in found.items() if not left.settled}
+
+
+def settled(state: State, lease_ids: Iterable[str]) -> None:
+    """What these left running has ended. The records stay: a process that goes on later must still find them."""
+    for lease_id in lease_ids:
+        left = state.orphans.get(lease_id)
+        if left is not None:
+            left.settled = True
+            state.orphans.put(lease_id, left, left.expires)

@@ -1,0 +1,79 @@
+"""A worker as a process of its own: ``python -m tests.impala.worker JSON``. The last line of its output is its end.
+
+Keys of the JSON: ``config``, ``owner``, ``script``; ``stop_at``: the process stops itself (SIGSTOP) at this moment,
+``"open"`` before its first session is opened, or ``"sent"`` before its n-th statement is sent (``stop_number``);
+``options`` for the run.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.impala.run import ScriptRun
+from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.session import Session
+
+ROOT = Path(__file__).parents[2]
+
+
+def stop():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class Stopping(Balancer):
+    def open_session(self, *args, **options):
+        stop()
+        return super().open_session(*args, **options)
+
+
+def main(order):
+    kind = Stopping if order.get("stop_at") == "open" else Balancer
+    if order.get("stop_at") == "sent":
+        sent, send = [], Session._send
+
+        def stopping(session, *args):
+            sent.append(args)
+            if len(sent) == order["stop_number"]:
+                stop()
+            return send(session, *args)
+
+        Session._send = stopping
+    options = {"settles": True, **order.get("options", {})}
+    run = ScriptRun(kind.from_config(order["config"]), split(order["script"]), owner=order["owner"], **options)
+    try:
+        done = run.run()
+        end = {"node": done.node, "statements": len(done.statements)}
+    except Exception as error:
+        end = {"error": type(error).__name__, "text": str(error), "outcome": getattr(error, "outcome", None)}
+    print(json.dumps(end), flush=True)
+
+
+@contextmanager
+def worker(**order):
+    """The process; it is killed at the end, whatever it does."""
+    command = [sys.executable, "-m", "tests.impala.worker", json.dumps(order)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def is_stopped(process):
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def end_of(process, seconds=30):
+    out, _ = process.communicate(timeout=seconds)
+    return json.loads(out.strip().splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
