@@ -21,7 +21,7 @@ from airflow_provider_impala_lb.impala.shell_commands import Refused, Shell, lea
 #
 # - Strings and quoted names (``SingleQuoteStringLiteral``, ``QuotedIdentifier``): a backslash takes any
 #   character with it except a line end; a doubled quote is no escape. ``re`` keeps its place in memory for
-#   each repetition, so the number of escapes is bounded here: :func:`_quoted_end` goes on from there.
+#   each repetition, so the number of escapes is bounded here: :func:`quoted_end` goes on from there.
 # - ``--`` ends at CR or LF. Blanks (no tabs) and a ``+`` after ``--`` or ``/*`` begin a hint (``EolHintBegin``,
 #   ``CommentedHintBegin``), whose content is lexed like any other SQL: only its beginning is taken.
 # - ``/* */`` does not nest (``TraditionalComment``).
@@ -110,7 +110,7 @@ def _sql_end(text: str, position: int) -> tuple[int, int]:
             hint = position if found.lastindex else hint
         elif kind != "/":
             if position == special + 1:
-                position = _quoted_end(text, special)
+                position = quoted_end(text, special)
         elif position == special + 2:
             raise Refused(_ENDLESS_COMMENT, special)
         elif found.lastindex and special >= hint_end:  # no second look for an end from inside a hint
@@ -124,7 +124,7 @@ def _sql_end(text: str, position: int) -> tuple[int, int]:
     return len(text), hint
 
 
-def _quoted_end(text: str, start: int) -> int:
+def quoted_end(text: str, start: int) -> int:
     """Where the string or quoted name that begins at ``start`` ends: for those with many escapes, or broken."""
     quote, position = text[start], start + 1
     while part := _QUOTED_PART[quote].match(text, position):

@@ -4,7 +4,7 @@ Every DDL and INSERT appends records to one log, under a lock file; the line of 
 coordinator reads the whole log, but *shows* only what has reached it:
 
 * its own changes, at once (as Impala applies the catalog service's answer before it answers the client);
-* what it fetched with REFRESH or INVALIDATE METADATA;
+* what it fetched with REFRESH or INVALIDATE METADATA, which bring a table, but not the database around it;
 * everything else by rounds, as Impala's statestore sends it. Rounds take ``lag / 2`` seconds and start at the
   catalog's epoch, on the clock all processes share. The update that arrives with round k was gathered at round
   k - 1, so a change made at time t is seen elsewhere at::
@@ -180,18 +180,19 @@ class Catalog:
             return dict(self._shown)
 
     def refresh(self, key: str) -> CatalogObject | None:
-        """Fetch one table (and its database) as it is now; None if there is none."""
+        """Fetch one table as it is now. None if there is none: then there is nothing to fetch, and one that is still
+        shown here stays until a round takes it away (``CatalogOpExecutor.execResetMetadata`` answers with an error)."""
         with self._lock:
             self._follow()
-            self._show(key.split(".")[0])
-            self._show(key)
-            return self._shown.get(key)
+            if key in self.latest:
+                self._show(key)
+            return self.latest.get(key)
 
     def refresh_all(self) -> None:
         """Fetch everything as it is now."""
         with self._lock:
             self._follow()
-            for key in {*self.latest, *self._shown}:
+            for key in sorted({*self.latest, *self._shown}):  # a database before its tables
                 self._show(key)
 
     @contextmanager
@@ -226,6 +227,9 @@ class Catalog:
             return max(0.0, self.epoch + (gathered + 1) * self.round - time.time())
 
     def _show(self, key: str) -> None:
+        """As it is now; but nothing comes into a database that is not known here yet (``ImpaladCatalog.addTable``)."""
+        if key in self.latest and "." in key and key.split(".")[0] not in self._shown:
+            return
         self._shown_version[key] = self._version
         if key in self.latest:
             self._shown[key] = self.latest[key]

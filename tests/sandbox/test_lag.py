@@ -68,6 +68,36 @@ def test_refresh_and_invalidate_bring_the_current_state(pair: Sandbox, open_curs
     assert rows(there, f"select * from {table}_b") == [(1,)]
 
 
+def test_no_statement_brings_a_database_or_a_table_into_one_that_is_not_known(
+    pair: Sandbox, open_cursor: Open, table: str
+) -> None:
+    """The coordinator passes over the catalog service's answer (``ImpaladCatalog.addTable``)."""
+    here, there = (open_cursor(node) for node in pair.nodes)
+    rows(here, f"create database db_{table}")
+    rows(here, f"create table db_{table}.t stored as parquet as select 1 a")
+    with pytest.raises(HiveServer2Error, match=f"Database does not exist: db_{table}"):
+        there.execute(f"refresh db_{table}.t")
+    rows(there, f"invalidate metadata db_{table}.t")
+    with pytest.raises(HiveServer2Error, match="Could not resolve"):
+        there.execute(f"select * from db_{table}.t")
+    wait_for([(1,)], lambda: rows(there, f"select * from db_{table}.t"))
+
+
+@pytest.mark.parametrize("statement", ["refresh {}", "invalidate metadata {}"])
+def test_no_statement_brings_the_news_that_a_table_was_dropped(
+    pair: Sandbox, open_cursor: Open, table: str, statement: str
+) -> None:
+    """The catalog service answers with an error, which takes nothing away (``CatalogOpExecutor.execResetMetadata``)."""
+    here, there = (open_cursor(node) for node in pair.nodes)
+    rows(here, f"create table {table} stored as parquet as select 1 a")
+    rows(there, f"invalidate metadata {table}")
+    rows(here, f"drop table {table}")
+    with pytest.raises(OperationalError, match=f"TableNotFoundException: Table not found: default.{table}"):
+        rows(there, statement.format(table))
+    assert (table,) in rows(there, "show tables")
+    wait_for(False, lambda: (table,) in rows(there, "show tables"))
+
+
 @pytest.mark.parametrize("statement", ["create table {} stored as parquet as select 1 a", "insert into {} values (1)"])
 def test_sync_ddl_waits_for_everybody(pair: Sandbox, open_cursor: Open, table: str, statement: str) -> None:
     here, there = (open_cursor(node) for node in pair.nodes)

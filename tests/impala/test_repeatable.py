@@ -1,0 +1,122 @@
+"""Which statements may be sent again when nobody knows whether they ran."""
+
+import pytest
+
+from airflow_provider_impala_lb.impala.repeatable import is_idempotent, reads_own_target
+
+SAFE = [
+    "SELECT 1",
+    "(SELECT 1) UNION ALL (SELECT 2)",
+    "WITH x AS (SELECT 1) SELECT * FROM x",
+    "VALUES (1)",
+    "SHOW TABLES",
+    "DESCRIBE t",
+    "EXPLAIN INSERT INTO t SELECT 1",
+    "SET MEM_LIMIT=1g",
+    "UNSET ALL",
+    "USE d",
+    "REFRESH t",
+    "INVALIDATE METADATA t",
+    "COMPUTE INCREMENTAL STATS t",
+    "TRUNCATE TABLE t",
+    "TRUNCATE IF EXISTS t",
+    "INSERT OVERWRITE t SELECT * FROM u",
+    "INSERT OVERWRITE TABLE dwh.t SELECT rand(), uuid(), now() FROM u",
+    "INSERT /* +SHUFFLE */ OVERWRITE t SELECT * FROM u",
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM u",
+    "INSERT OVERWRITE t PARTITION (p=cast('1' AS INT), q='a,b') /* +SHUFFLE */ SELECT * FROM u",
+    "INSERT OVERWRITE t VALUES (1)",
+    "WITH x AS (SELECT * FROM u) INSERT OVERWRITE t SELECT * FROM x",
+    "INSERT OVERWRITE t SELECT 't' FROM u -- t",
+    "CREATE TABLE IF NOT EXISTS t (`as` INT) STORED AS PARQUET",
+    "CREATE EXTERNAL TABLE IF NOT EXISTS t LIKE u",
+    "CREATE VIEW IF NOT EXISTS v AS SELECT 1",
+    "CREATE DATABASE IF NOT EXISTS d",
+    "CREATE FUNCTION IF NOT EXISTS f LOCATION '/x' SYMBOL='y'",
+    "DROP TABLE IF EXISTS t",
+    "DROP VIEW IF EXISTS v",
+    "DROP DATABASE IF EXISTS d CASCADE",
+    "DROP AGGREGATE FUNCTION IF EXISTS f(int)",
+    "ALTER TABLE t ADD IF NOT EXISTS PARTITION (p=1) PARTITION (p=2)",
+    "ALTER TABLE dwh.t DROP IF EXISTS PARTITION (p<3) PURGE",
+    "ALTER TABLE k ADD IF NOT EXISTS RANGE PARTITION VALUE = 3",
+    "-- impala-lb: safe to repeat\nINSERT INTO t SELECT 1",
+    "/* lb:0123456789abcdef 1/2 dag=d */ /* impala-lb: safe to repeat */ UPSERT INTO k VALUES (1)",
+    "INSERT INTO t -- Impala-LB:  safe to repeat\r\nSELECT 1",
+    "INSERT INTO t SELECT 1 --impala-lb: safe to repeat",
+]
+
+UNSAFE = [
+    "INSERT INTO t SELECT 1",
+    "UPSERT INTO k SELECT 1",
+    "UPDATE k SET a = a + 1",
+    "DELETE FROM k",
+    "MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE",
+    "LOAD DATA INPATH '/x' OVERWRITE INTO TABLE t",
+    "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
+    # it reads what it writes
+    "INSERT OVERWRITE t SELECT a + 1 FROM t",
+    "INSERT OVERWRITE t SELECT * FROM u JOIN dwh.`T` x ON true",
+    "WITH x AS (SELECT * FROM t) INSERT OVERWRITE t SELECT * FROM x",
+    # another run may leave partitions of the first one
+    "INSERT OVERWRITE t PARTITION (p) SELECT a, p FROM u",
+    "INSERT OVERWRITE t PARTITION (p=1, q) SELECT a, q FROM u",
+    "INSERT OVERWRITE t PARTITION (q, p=1) SELECT a, q FROM u",
+    "INSERT OVERWRITE t PARTITION (p=f(1, 2), q) SELECT a, q FROM u",
+    "INSERT OVERWRITE t (a, p) SELECT a, p FROM u",
+    # the table may be there without its rows
+    "CREATE TABLE IF NOT EXISTS t AS SELECT 1",
+    "CREATE TABLE IF NOT EXISTS t STORED AS PARQUET AS SELECT 1",
+    "CREATE TABLE IF NOT EXISTS t PARTITIONED BY (p) AS WITH x AS (SELECT 1, 2 p) SELECT * FROM x",
+    "CREATE TABLE IF NOT EXISTS t AS (SELECT 1)",
+    "CREATE TABLE IF NOT EXISTS t AS VALUES (1)",
+    # the second fails, or does something else
+    "CREATE TABLE t (a INT)",
+    "CREATE VIEW v AS SELECT 1",
+    "DROP TABLE t",
+    "DROP STATS t",
+    "ALTER TABLE t ADD PARTITION (p=1)",
+    "ALTER TABLE t DROP PARTITION (p=1)",
+    "ALTER TABLE t ADD COLUMNS (a INT)",
+    "ALTER TABLE t ADD IF NOT EXISTS COLUMNS (a INT)",
+    "ALTER TABLE t RENAME TO u",
+    "ALTER VIEW v AS SELECT 1",
+    "COMMENT ON TABLE t IS 'x'",
+    "GRANT SELECT ON TABLE t TO ROLE r",
+    "KILL QUERY '1:2'",
+    ":shutdown()",
+    "FROBNICATE t",
+    # no such promise
+    "INSERT INTO t SELECT '-- impala-lb: safe to repeat'",
+    "INSERT INTO t SELECT 1 -- not impala-lb: safe to repeat",
+    "INSERT INTO t SELECT 1 -- impala-lb: safe to repeat? no",
+    "INSERT INTO t SELECT 'never ends -- impala-lb: safe to repeat",
+]
+
+
+@pytest.mark.parametrize("sql", SAFE)
+def test_safe_to_repeat(sql):
+    assert is_idempotent(sql, "dwh")
+
+
+@pytest.mark.parametrize("sql", UNSAFE)
+def test_not_safe_to_repeat(sql):
+    assert not is_idempotent(sql, "dwh")
+
+
+@pytest.mark.parametrize(
+    ("sql", "reads"),
+    [
+        ("INSERT OVERWRITE t SELECT * FROM u", False),
+        ("INSERT OVERWRITE TABLE dwh.t PARTITION (p=1) SELECT 't', `tt` FROM dwh.u /* t */", False),
+        ("INSERT OVERWRITE t SELECT * FROM T", True),
+        ("INSERT OVERWRITE t SELECT * FROM other.t", True),  # in doubt
+        ("INSERT OVERWRITE dwh.t SELECT * FROM t", True),
+        ("INSERT OVERWRITE t SELECT u.t FROM u", True),  # in doubt
+        ("WITH x AS (SELECT * FROM `t`) INSERT OVERWRITE t SELECT * FROM x", True),
+        ("SELECT 1", True),
+        ("INSERT OVERWRITE t SELECT 'never ends", True),
+    ],
+)
+def test_whether_the_query_mentions_the_target(sql, reads):
+    assert reads_own_target(sql, "dwh") is reads
