@@ -77,6 +77,10 @@ class Superseded(ImpalaLBError):
     """A later try of the same work has taken over, and this one runs nothing more."""
 
 
+class JournalMissing(ImpalaLBError):
+    """There is nothing that says which statements of a script have run. Nothing more of it was run."""
+
+
 class StillRunning(ImpalaLBError):
     """What an earlier try left running could not be seen to end. Nothing was run by this one; the text says what to do.
 
@@ -99,6 +103,7 @@ class StatementFailed(ImpalaLBError):
         ``"unknown"`` (look before running it again) or ``"user error"`` (no retry can mend it).
     :param sql: how the statement begins, to recognise it by.
     :param done: one line for each statement that is done, in order. :param now: what to do about it, if that is known.
+    :param retry: False: no retry can tell more, a person has to look.
     """
 
     def __init__(
@@ -114,10 +119,11 @@ class StatementFailed(ImpalaLBError):
         sql: str = "",
         done: Sequence[str] = (),
         now: str = "",
+        retry: bool = True,
     ) -> None:
         self.number, self.total, self.line = number, total, line
         self.node, self.query_id, self.outcome = node, query_id, outcome
-        self.reason, self.now = reason, now
+        self.reason, self.now, self.retry = reason, now, retry
         self.done = tuple(done)
         did_it_run = {
             "not started": "It changed nothing, and is safe to run again",

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from airflow_provider_impala_lb.impala.errors import sort
 from airflow_provider_impala_lb.impala.label import make_label
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.statement import StatementError
@@ -34,11 +35,6 @@ _NO_TABLE = re.compile(r"Table does not exist|Could not resolve (table reference
 _GONE = re.compile(r"TableNotFoundException|Table not found")
 # With SYNC_DDL on (CatalogServiceCatalog.waitForSyncDdlVersion): here it is done, and that is all that matters.
 _DONE = re.compile(r"operation has been successfully executed")
-# Nothing more can be sent here, also not the script.
-_SESSION_LOST = re.compile(
-    r"the connection (had )?failed|Invalid session id|[Ss]ession (is |has been )?(closed|expired)"
-)
-
 _State = Literal["known", "no table", "no database", "gone"]
 
 
@@ -182,7 +178,8 @@ class _Crossing:
         try:
             return self._told(name)
         except StatementError as error:
-            if error.refused or _SESSION_LOST.search(str(error)):
+            # Nothing more can be sent here, also not the script.
+            if sort(str(error), "REFRESH", accepted=error.query_id is not None).verdict in ("refused", "session"):
                 raise
             self._refused.append(f"{name}: {' '.join(str(error).split())}")
             return True

@@ -11,19 +11,23 @@ import msgspec
 
 from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
 from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, sort
-from airflow_provider_impala_lb.impala.label import make_label
+from airflow_provider_impala_lb.impala.label import make_label, nonce_of
 from airflow_provider_impala_lb.impala.line import RowsLost
+from airflow_provider_impala_lb.impala.repeatable import is_idempotent
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.session_data import SessionData
 from airflow_provider_impala_lb.impala.sql import changes_nothing, excerpt, reads_only, session_only
 from airflow_provider_impala_lb.impala.statement import Ended, StatementError
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
+from airflow_provider_impala_lb.impala.written import WrittenTables
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
+    from airflow_provider_impala_lb.impala.journal import Journal
 
 NEW_SESSIONS = 3
 """So many times one statement may lose its session, and go on in a new one."""
@@ -45,6 +49,8 @@ class ScriptDone(msgspec.Struct):
 
     :param results: what the handler made of each statement; empty without a handler.
     :param descriptions: the cursor's description of each statement; empty without a handler.
+    :param left: what its statements changed, for whoever goes on from there on another node.
+    :param resumed: so many statements an earlier try had done.
     """
 
     node: str
@@ -54,6 +60,8 @@ class ScriptDone(msgspec.Struct):
     seconds: float
     results: list[Any] = []
     descriptions: list[Any] = []
+    left: Upstream = msgspec.field(default_factory=Upstream)
+    resumed: int = 0
 
 
 class Script:
@@ -74,37 +82,66 @@ class Script:
         on_session: Callable[[Pick, Session], None] | None,
         on_statement: Callable[[StatementDone], None] | None,
         statement_timeout: float | None,
+        publish: float | None,
         logger: Logger,
     ) -> None:
         self.statements, self.texts, self.tags = statements, texts, tags
         self.database, self.options = database, options
         self.handler, self.on_session, self.on_statement = handler, on_session, on_statement
-        self.statement_timeout = statement_timeout
+        self.statement_timeout, self.publish = statement_timeout, publish
+        changes = [number for number, text in enumerate(texts, 1) if not changes_nothing(text)]
+        self.last_change = changes[-1] if changes else 0
         self.log = logger
 
     def __len__(self) -> int:
         return len(self.statements)
 
+    def first_to_run(self, done: int) -> int:
+        """So many statements need not run again, of ``done``: rows that are wanted have to be fetched in this try, and
+        those of the queries at the script's end are what its caller is waiting for."""
+        while self.handler and done and reads_only(self.texts[done - 1]):
+            done -= 1
+        return done
+
 
 class Execution:
-    """One run of ``script`` on the node of ``pick``.
+    """One run of ``script`` on the node of ``pick``, from the first statement that is not in ``done``.
 
+    :param elsewhere: what is left may go on on another node if this one takes no more.
+    :param prepare: called with the first session before its first statement.
     :ivar session: the open one, or None; ``last``: also once it is closed.
     :ivar done: what has been done; also of a run that fails.
     :ivar data: what the sessions have set for themselves.
     """
 
-    def __init__(self, balancer: Balancer, script: Script, pick: Pick, done: ScriptDone) -> None:
+    def __init__(
+        self,
+        balancer: Balancer,
+        script: Script,
+        pick: Pick,
+        done: ScriptDone,
+        *,
+        journal: Journal | None = None,
+        elsewhere: bool = False,
+        prepare: Callable[[Session], None] | None = None,
+    ) -> None:
         self._balancer, self._script, self._pick = balancer, script, pick
+        self._journal, self._elsewhere, self._prepare = journal, elsewhere, prepare
         self._log = script.log
         self.session: Session | None = None
         self.last: Session | None = None
         self.done = done
+        self._published = False
         self.data = SessionData(pick.database, pick.options)
         # What the session key brings along comes after the connection's, and before what the script's author wants.
         self._database = script.database or self.data.database
         self._options = {**self.data.options, **(script.options or {})}
         self._cancelled: str | None = None
+        config = balancer.config.session
+        sync = str({**config.query_options, **self._options}.get("SYNC_DDL", "")).lower() in ("1", "true")
+        self._written = WrittenTables(self._database or config.database, sync_ddl=sync)
+        for text in script.texts[: len(done.statements)]:
+            self._note_written(text)
 
     @property
     def number(self) -> int:
@@ -158,6 +195,9 @@ class Execution:
                 session.user,
                 f", {session.web}/sessions" if session.web else "",
             )
+            if self._prepare is not None:
+                self._prepare(session)
+                self._prepare = None
             self._replay(session)
             if script.on_session:
                 script.on_session(pick, session)
@@ -171,7 +211,7 @@ class Execution:
         try:
             self._open()
         except NodeRefused as error:
-            if self._nothing_done():
+            if self._elsewhere or self._nothing_done():
                 raise
             raise self._failed(
                 f"{failure.reason}; and no new session can be opened: {error}", None, "", failure.outcome, failure.now
@@ -224,8 +264,16 @@ class Execution:
         handler, tries = self._script.handler, 0
         while True:
             tries += 1
+            label = self._label(number)
+            if self._journal is not None:
+                self._journal.intend(number, nonce_of(label) or "", self._pick.node, session.id)
+            publish = self._script.publish if number == self._script.last_change else None
             ended = session.execute(
-                f"{self._label(number)} {sql}", on_start=self._accepted, timeout=self._script.statement_timeout
+                f"{label} {sql}",
+                on_start=self._accepted,
+                options={"SYNC_DDL": "1"} if publish is not None else None,
+                timeout=self._script.statement_timeout,
+                publish_timeout=publish,
             )
             try:
                 if handler:
@@ -273,13 +321,21 @@ class Execution:
             said = "%s" if fetched else "is done, with a warning: %s"
             self._log.warning(f"[%d/%d] {said}", number, len(script), ended.warnings)
         self.done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
-        self.data.note(script.texts[number - 1])
+        if self._journal is not None:
+            self._journal.done(number, ended.query_id, ended.rows)
+        text = script.texts[number - 1]
+        self.data.note(text)
+        broadcast = script.publish is not None and number == script.last_change and fetched
+        self._note_written(text, published=broadcast)
+        self._note_left()
         if script.on_statement:
             script.on_statement(self.done.statements[-1])
 
     def _give_up(self, number: int, session: Session, sql: str, error: StatementError, found: Sorted) -> None:
         """Raise what follows from it."""
-        if found.verdict == "refused" and self._nothing_done():
+        if self._journal is not None and found.outcome in ("not started", "user error"):
+            self._journal.not_run(number)
+        if found.verdict == "refused" and (self._elsewhere or self._nothing_done()):
             raise refusal(str(error)) from error
         failure = self._failed(str(error), error.query_id, sql, found.outcome, found.now)
         if found.verdict == "session":
@@ -291,9 +347,36 @@ class Execution:
     def _nothing_done(self) -> bool:
         return all(session_only(text) for text in self._script.texts[: self.number - 1])
 
-    def touched(self) -> bool:
-        """Whether what was done, or interrupted, may have changed something."""
-        return any(not changes_nothing(text) for text in self._script.texts[: self.number])
+    def safe_to_repeat(self) -> bool:
+        """Whether the next statement may be sent again although it was interrupted."""
+        if self.number > len(self._script):
+            return True
+        return is_idempotent(self._script.texts[self.number - 1], self._written.database)
+
+    def touched(self) -> Upstream:
+        """What was done, or interrupted, may have changed all this."""
+        if self.number <= len(self._script):
+            self._note_written(self._script.texts[self.number - 1])
+        self._note_left()
+        return self.done.left
+
+    def _note_written(self, text: str, *, published: bool = False) -> None:
+        self._written.note(text)
+        if published and not changes_nothing(text):
+            self._published = True
+        elif not changes_nothing(text):
+            self._published = False
+
+    def _note_left(self) -> None:
+        written = self._written
+        self.done.left = Upstream(
+            host=self._pick.node,
+            ended=time.time(),
+            published=self._published or written.published,
+            written=written.written,
+            dropped=written.dropped,
+            complete=written.complete,
+        )
 
     def _failed(
         self, reason: str, query_id: str | None, sql: str, outcome: Any = None, now: str = ""

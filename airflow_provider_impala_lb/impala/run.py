@@ -7,51 +7,58 @@ from collections.abc import Callable, Mapping, Sequence
 from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.core.picker import Pick
-from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
+from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StatementFailed
+from airflow_provider_impala_lb.impala.barrier import Upstream, cross
 from airflow_provider_impala_lb.impala.connection import bind
 from airflow_provider_impala_lb.impala.errors import Cancelled
 from airflow_provider_impala_lb.impala.execution import Execution, Script, ScriptDone, StatementDone
+from airflow_provider_impala_lb.impala.journal import Journal
+from airflow_provider_impala_lb.impala.resume import left_by, settle_intent
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.settle import settle
-from airflow_provider_impala_lb.impala.transport import NodeRefused
+from airflow_provider_impala_lb.impala.statement import StatementError
+from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
 
 OnUnavailable = Literal["move", "wait", "fail"]
 
-MOVE_SECONDS = 10.0
-"""A sticky script moves no sooner than this after its upstream's end. Metadata reach the other coordinators within
-about 2 to 6 s (two statestore rounds at the catalog, one to the coordinator); earlier, rows are silently missing."""
 _RETRY_SECONDS = 2.0
 
 
 class _Moved(Exception):
-    """The node is overloaded, what ran there was seen to end, and the script begins anew elsewhere.
+    """The node is overloaded, what ran there was seen to end, and the script begins anew elsewhere, or goes on there.
 
-    :ivar done: so many statements were done. :ivar touched: they, or the one that was interrupted, may have changed
-        something that other coordinators have yet to hear of.
+    :ivar done: so many statements were done. :ivar left: what they, or the one that was interrupted, may have changed.
     """
 
-    def __init__(self, why: str, done: int, touched: bool) -> None:
+    def __init__(self, why: str, done: int, left: Upstream | None = None) -> None:
         super().__init__(why)
-        self.done, self.touched = done, touched
+        self.done, self.left = done, left
 
 
 class ScriptRun:
     """One run of one script. :meth:`cancel` may be called from a signal handler or another thread.
 
-    :param owner: who runs it, for the lease.
+    :param owner: who runs it, for the lease and the journal.
     :param tags: for the label of each statement, e.g. ``{"dag": ..., "task": ...}``.
     :param prefer: the sticky host, ``host:port``. :param on_unavailable: what to do if it cannot take the script:
-        ``"move"`` to another node, no sooner than 10 s after ``upstream_end`` (``time.time()``; unknown: from now);
-        ``"wait"`` for it up to ``session.reconnect_timeout``; or ``"fail"``.
+        ``"move"`` to another node, once that knows what the upstream wrote; ``"wait"`` for it up to
+        ``session.reconnect_timeout``; or ``"fail"``.
+    :param upstream: what ran on ``prefer`` before, and changed; None: not known.
     :param restartable: it is safe to run the script again from statement 1. When its node is overloaded, the running
         statement is cancelled, seen to end, and the script begins anew on another node, unless it has run for more
         than 5 minutes. Else it finishes where it is.
     :param settles: ``owner`` has one run at a time: first end what an earlier one has left running, and see it ended.
+    :param journals: where it is written which statements have run; None: nowhere. :param resume: with it: go on where
+        an earlier run of ``owner`` stopped, and on another node where this one takes no more.
+    :param first: there was no earlier run; False: there was one, and its journal must be there. None: not known.
+    :param publish: run the script's last change with SYNC_DDL, so that every coordinator has seen it at its end: for
+        so many seconds, once its work is done. None: do not.
     :param wait: seconds to wait while all nodes are busy or full; default ``max_wait`` of the configuration.
     :param ticket: with ``asks_again``: the name of the place in the line, and when the caller comes back, see
         :meth:`Balancer.acquire`: then :meth:`run` raises :class:`MustWait` instead of waiting.
@@ -71,9 +78,13 @@ class ScriptRun:
         session_key: str | None = None,
         prefer: str | None = None,
         on_unavailable: OnUnavailable = "move",
-        upstream_end: float | None = None,
+        upstream: Upstream | None = None,
         restartable: bool = False,
         settles: bool = False,
+        journals: Journals | None = None,
+        resume: bool = False,
+        first: bool | None = None,
+        publish: float | None = None,
         wait: float | None = None,
         ticket: str | None = None,
         asks_again: float | None = None,
@@ -99,18 +110,36 @@ class ScriptRun:
             on_session=on_session,
             on_statement=on_statement,
             statement_timeout=statement_timeout,
+            publish=publish,
             logger=self._log,
         )
         self._owner = owner
         self._session_key = session_key
         self._prefer = balancer.known(prefer) if prefer else None
         self._on_unavailable = on_unavailable
-        self._upstream_end = upstream_end
-        self._restartable = restartable
+        self._before = [upstream or Upstream(host=self._prefer)] if self._prefer else []
+        """What whoever runs this script on another node must have heard of first."""
+        self._restartable, self._resume = restartable, resume
         self._settles = settles and bool(owner)
+        self._journal: Journal | None = None
+        if journals is not None and owner:
+            self._journal = Journal(
+                journals,
+                owner,
+                self._script.texts,
+                by=f"try {tags['try']}" if tags and tags.get("try") else "",
+                patience=balancer.config.session.reconnect_timeout,
+                pause=self._sleep,
+            )
+        elif resume:
+            raise ConfigError(
+                "resume: needs an owner, and a place that all hosts share for the journal: a lock_file or a store"
+            )
+        self._first = first
         self._line: dict[str, Any] = {"wait": wait, "ticket": ticket, "asks_again": asks_again}
         self._moving: str | None = None
         self._so_far = "nothing was run"
+        self._done = ScriptDone("", "", "", [], 0.0)
         self._execution: Execution | None = None
         self._cancelled: str | None = None
 
@@ -124,21 +153,19 @@ class ScriptRun:
     def run(self) -> ScriptDone:
         """Run the script to its end.
 
-        :raises NoNodeAvailable: no node took it; the error says why for each, and what was run before a move, if any.
+        :raises NoNodeAvailable: no node took it; the error says why for each, and what was run before, if any.
         :raises StillRunning: what an earlier try left running could not be seen to end; nothing was run.
-        :raises Superseded: a later try has taken over; nothing was run.
+        :raises Superseded: a later try has taken over; nothing more was run.
+        :raises JournalMissing, JournalDamaged: which statements have run is not known.
         :raises StatementFailed: which statement, where, whether it ran, and what is done.
         :raises ConfigError: the login was refused.
         """
-        if self._settles:
-            orphans = self._balancer.take_over(self._owner)
-            if orphans:
-                settle(self._balancer, self._owner, orphans, self._sleep, self._log)
+        prefer = self._begin() or self._prefer
+        on_unavailable = self._on_unavailable if prefer == self._prefer else "move"
         left_out: dict[str, str] = {}
-        prefer, wait_until = self._prefer, time.monotonic() + self._balancer.config.session.reconnect_timeout
+        wait_until = time.monotonic() + self._balancer.config.session.reconnect_timeout
         while True:
             self._check_cancelled()
-            moved: _Moved | None = None
             with self._acquire(prefer, left_out) as pick:
                 if prefer is None or pick.node == prefer:
                     node = pick.node
@@ -147,34 +174,60 @@ class ScriptRun:
                     except NodeRefused as error:
                         why = str(error)
                         pick.refused(error.cause, why)
+                        self._say_refused(node, why)
                     except _Moved as error:
-                        moved, why = error, str(error)
+                        self._note_moved(node, error)
+                        prefer, left_out[node] = None, str(error)
+                        continue
                 else:  # the balancer knows already that it takes no new work
                     node, why = prefer, pick.left_out.get(prefer, "it takes no new work")
-            if moved:
-                self._so_far = (
-                    f"before that it was interrupted on {node}, where {moved.done} of its {len(self._script)} "
-                    "statements were done and the next one was seen to end"
-                )
-                self._log.warning("%s: what ran there has ended, the script begins anew elsewhere", why)
-                if moved.touched:
-                    self._upstream_end = None  # what it did is as new as can be
-                    self._wait_to_move(node)
-                prefer, left_out[node] = None, why
-                continue
-            self._log.warning("%s cannot take the script, nothing of it was run there: %s", node, why)
+                    self._say_refused(node, why)
             if node == prefer:
-                if self._on_unavailable == "fail":
+                if on_unavailable == "fail":
                     raise NoNodeAvailable(
-                        "The host to stick to cannot take the script, and on_unavailable is 'fail'; nothing was run",
+                        f"The host to stick to cannot take the script, and on_unavailable is 'fail'; {self._so_far}",
                         {node: why},
                     )
-                if self._on_unavailable == "wait":
+                if on_unavailable == "wait":
                     self._wait_for(node, why, wait_until)
                     continue
-                self._wait_to_move(node)
                 prefer = None
             left_out[node] = why
+
+    def _begin(self) -> str | None:
+        """Settle what an earlier try left, and find where to go on. Returns the node that it had come to, if any."""
+        orphans = self._balancer.take_over(self._owner) if self._settles else {}
+        record = None
+        if self._journal is not None:
+            first = self._first if self._first is not None else True
+            record, said = self._journal.begin(resume=self._resume, first=first)
+            if said:
+                self._log.warning("%s: %s", self._owner, said)
+            if record.intent is not None:
+                record.done = settle_intent(
+                    self._balancer, self._journal, record, self._script, pause=self._sleep, log=self._log
+                )
+        if orphans:
+            settle(self._balancer, self._owner, orphans, self._sleep, self._log)
+        if record is None or not record.done:
+            return None
+        done = min(record.done, self._script.first_to_run(record.done))
+        self._log.info(
+            "Going on at statement %d of %d: the ones before are done (%s)", done + 1, len(self._script), record.node
+        )
+        self._done.resumed = done
+        queries = ["" for _ in range(done - len(record.queries))] + record.queries[:done]
+        self._done.statements = [
+            StatementDone(number, statement.line, query, None, 0.0)
+            for number, (statement, query) in enumerate(zip(self._script.statements, queries, strict=False), 1)
+        ]
+        if self._script.handler:
+            self._done.results, self._done.descriptions = [None] * done, [None] * done
+        self._so_far = f"{done} of {len(self._script)} statements were done before"
+        if not record.node or record.node not in self._balancer.config.order:
+            return None
+        self._before.append(left_by(self._balancer, self._script, done, record.node))
+        return record.node
 
     def _acquire(self, prefer: str | None, left_out: Mapping[str, str]) -> Pick:
         self._moving = None
@@ -184,7 +237,7 @@ class ScriptRun:
                 session_key=self._session_key,
                 prefer=prefer,
                 exclude=left_out,
-                on_move=self._told_to_move if self._restartable else None,
+                on_move=self._told_to_move if self._restartable or self._resume else None,
                 on_overload=self._told_of_overload,
                 on_lost=self._told_of_successor,
                 while_waiting=self._check_cancelled,
@@ -197,29 +250,85 @@ class ScriptRun:
         return pick
 
     def _run_on(self, pick: Pick) -> ScriptDone:
-        done = ScriptDone(pick.node, pick.why, "", [], 0.0)
-        execution = Execution(self._balancer, self._script, pick, done)
+        if not self._resume:  # it begins anew, or has done nothing but SET and USE
+            self._done = ScriptDone("", "", "", [], self._done.seconds)
+        done = self._done
+        done.node, done.why = pick.node, pick.why
+        execution = Execution(
+            self._balancer,
+            self._script,
+            pick,
+            done,
+            journal=self._journal,
+            elsewhere=self._resume,
+            prepare=self._cross,
+        )
         self._execution = execution
         try:
             self._check_cancelled()
             if self._moving:
-                raise _Moved(self._moving, 0, touched=False)
+                raise _Moved(self._moving, len(done.statements))
             execution.run()
+            if self._journal is not None:
+                self._journal.finish()
             return done
         except (StatementFailed, Cancelled) as error:
             session = execution.last
             interrupted = isinstance(error, Cancelled) or isinstance(error.__cause__, Cancelled)
             ended = session is None or (interrupted and session.wait_ended())
             if self._moving and self._cancelled is None and interrupted and ended:
+                self._check_safe_to_move(execution, error)
                 raise _Moved(self._moving, len(done.statements), execution.touched()) from None
             if isinstance(error, Cancelled):
                 self._check_cancelled()
             raise
         finally:
             self._execution = None
+            if self._resume and done.statements:
+                self._before = [each for each in self._before if each.host != pick.node] + [done.left]
+                self._so_far = f"{len(done.statements)} of {len(self._script)} statements are done"
             if self._session_key:
                 data = execution.data
                 self._balancer.sessions.remember(self._session_key, pick.node, data.database, data.options)
+
+    def _check_safe_to_move(self, execution: Execution, error: BaseException) -> None:
+        """A script that is only resumable moves if the statement that was interrupted may be sent again."""
+        if not self._restartable and not execution.safe_to_repeat():
+            raise error
+
+    def _cross(self, session: Session) -> None:
+        """Let the node hear of all that this script builds on, before it runs there."""
+        for upstream in self._before:
+            if upstream.host and upstream.host != session.node.address:
+                try:
+                    cross(
+                        session,
+                        upstream,
+                        check=self._check_cancelled,
+                        sleep=self._sleep,
+                        log=self._log,
+                        tags=self._script.tags,
+                    )
+                except StatementError as error:
+                    raise refusal(str(error)) from error
+
+    def _say_refused(self, node: str, why: str) -> None:
+        done = len(self._done.statements) if self._resume else 0
+        if done:
+            self._log.warning("%s takes no more of the script after %d statements of it: %s", node, done, why)
+        else:
+            self._log.warning("%s cannot take the script, nothing of it was run there: %s", node, why)
+
+    def _note_moved(self, node: str, moved: _Moved) -> None:
+        """What ran on ``node`` was interrupted, and has ended."""
+        self._so_far = (
+            f"before that it was interrupted on {node}, where {moved.done} of its {len(self._script)} "
+            "statements were done and the next one was seen to end"
+        )
+        goes_on = "goes on" if self._resume and not self._restartable else "begins anew"
+        self._log.warning("%s: what ran there has ended, the script %s elsewhere", moved, goes_on)
+        if moved.left is not None:
+            self._before.append(moved.left)
 
     def _told_to_move(self, why: str) -> None:
         """By the thread that renews the lease. The script's own thread then hears of it from its session."""
@@ -234,24 +343,11 @@ class ScriptRun:
     def _told_of_overload(self, why: str) -> None:
         self._log.warning("The node is overloaded, and the script finishes there all the same (%s)", why)
 
-    def _wait_to_move(self, node: str) -> None:
-        """Until the other coordinators have had time to learn what the upstream did on this one."""
-        end = self._upstream_end if self._upstream_end is not None else time.time()
-        wait = min(max(end + MOVE_SECONDS - time.time(), 0.0), MOVE_SECONDS)
-        self._log.warning(
-            "Moving away from %s, the host to stick to. Waiting %.1f s first, until %g s after the upstream's end: "
-            "before that, other coordinators may not see all that it wrote, and rows would silently be missing",
-            node,
-            wait,
-            MOVE_SECONDS,
-        )
-        self._sleep(wait)
-
     def _wait_for(self, node: str, why: str, wait_until: float) -> None:
         if time.monotonic() >= wait_until:
             raise NoNodeAvailable(
                 "The host to stick to did not take the script within "
-                f"{self._balancer.config.session.reconnect_timeout:g} s (session.reconnect_timeout); nothing was run",
+                f"{self._balancer.config.session.reconnect_timeout:g} s (session.reconnect_timeout); {self._so_far}",
                 {node: why},
             )
         self._sleep(_RETRY_SECONDS)

@@ -152,11 +152,14 @@ class Session:
         on_start: Callable[[str], None] | None = None,
         options: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        publish_timeout: float | None = None,
     ) -> Ended:
         """Run one statement to its end. Rows of a query are left to be fetched from :attr:`cursor`.
 
         :param on_start: called with the query id once the coordinator has accepted the statement.
         :param options: query options for this statement alone. :param timeout: seconds after which it is cancelled.
+        :param publish_timeout: of a statement with SYNC_DDL: seconds for the other coordinators to hear of it, once
+            all is scanned; then it is cancelled, too.
         :raises StatementError: it failed, or its outcome is not known; the text says what is known.
         :raises Cancelled: :meth:`cancel` was called meanwhile.
         """
@@ -166,7 +169,7 @@ class Session:
             on_start(self.query_id or "")
         if done:
             return Ended(self.query_id or "", None, time.monotonic() - start)
-        return self.wait(start=start, timeout=timeout)
+        return self.wait(start=start, timeout=timeout, publish_timeout=publish_timeout)
 
     def submit(self, sql: str, *, options: Mapping[str, str] | None = None) -> bool:
         """Send a statement. A lost answer is looked into: what changes nothing is sent again, anything else is looked
@@ -204,13 +207,15 @@ class Session:
             self._adopt(found.guid, has_rows=found.kind != "DML")
             return False
 
-    def wait(self, *, start: float | None = None, timeout: float | None = None) -> Ended:
+    def wait(
+        self, *, start: float | None = None, timeout: float | None = None, publish_timeout: float | None = None
+    ) -> Ended:
         """Wait for the end of the statement that was submitted. Parameters and errors as :meth:`execute`.
 
         :param start: when it was sent, by the monotonic clock.
         """
         start = time.monotonic() if start is None else start
-        self._poll(start, timeout)
+        self._poll(start, timeout, publish_timeout)
         if self.cursor.has_result_set:
             return Ended(self.query_id or "", None, time.monotonic() - start)
         # DDL and DML: closing is what tells the number of rows, and frees the query on the coordinator.
@@ -333,13 +338,13 @@ class Session:
         cursor._last_operation_active = True
         cursor._last_operation_finished = False
 
-    def _poll(self, start: float, timeout: float | None) -> None:
+    def _poll(self, start: float, timeout: float | None, publish_timeout: float | None) -> None:
         """Poll until the statement has ended. Only FINISHED is success: Spark and Hive answer a cancelled statement
         with CANCELED, which impyla's own loop takes for success."""
         from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq, TOperationState
 
         request = TGetOperationStatusReq(operationHandle=self._operation)
-        next_progress = SLOW_SECONDS
+        next_progress, scanned_at = SLOW_SECONDS, 0.0
         while True:
             try:
                 response = self._line.GetOperationStatus(request)
@@ -358,7 +363,14 @@ class Session:
             self._check_cancelled()
             waited = time.monotonic() - start
             if timeout is not None and waited >= timeout:
-                self._stop_late(timeout)
+                self._stop_late(f"statement_timeout: it was cancelled after {timeout:g} s")
+            if publish_timeout is not None and waited >= publish_timeout:
+                scanned_at = scanned_at or (waited if self._is_scanned() else 0.0)
+                if scanned_at and waited - scanned_at >= publish_timeout:
+                    self._stop_late(
+                        f"publish_timeout: it was cancelled, since {publish_timeout:g} s after its work was done the "
+                        "other coordinators had not all heard of it"
+                    )
             if waited >= next_progress:
                 self._say_progress(waited)
                 next_progress = waited * 2
@@ -371,12 +383,20 @@ class Session:
             self._discard()
             raise StatementError(response.errorMessage or f"it ended in {state}", query_id=self.query_id)
 
-    def _stop_late(self, timeout: float) -> None:
+    def _is_scanned(self) -> bool:
+        """Whether its progress is at its end; DDL has none."""
+        try:
+            found = progress_in(self.cursor._last_operation.get_log())
+        except Exception:  # a broken connection shows at the next poll
+            return False
+        return not found or " 100%" in found[-1]
+
+    def _stop_late(self, why: str) -> None:
         """Cancel the statement that takes too long. The session stays."""
         with suppress(Exception):  # what the cancel says does not matter: the statement's state does
             self.cursor._last_operation.cancel()
         self._discard()
-        raise StatementError(f"statement_timeout: it was cancelled after {timeout:g} s", query_id=self.query_id)
+        raise StatementError(why, query_id=self.query_id)
 
     def _say_progress(self, waited: float) -> None:
         """One line about a slow statement, with Impala's own words for how much of the scan is done."""

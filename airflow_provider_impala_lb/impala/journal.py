@@ -1,0 +1,278 @@
+"""Which statements of a script have run: written and synced around each, so that a later try goes on where this stopped.
+
+The *intent* is written before a statement is sent, its outcome after it. An intent without an outcome is a statement
+that may have run: it is looked up before anything else is done (takeover.py).
+
+Each try, and each process that takes a deferred script over, raises the *epoch*. Whoever writes under an older one is
+told that it was superseded, and stops: two processes that both believe they own a task never both submit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from airflow_provider_impala_lb.core.journals import Journals
+from airflow_provider_impala_lb.errors import ConfigError, JournalMissing, StateUnavailable, Superseded
+
+FORMAT = 1
+KEPT_SECONDS = 30 * 24 * 3600.0
+"""The journal of a script is kept this long after its last change, in case its task is cleared."""
+_QUERIES = 100
+_PAUSE = 0.5
+
+Result = TypeVar("Result")
+
+
+class Intent(msgspec.Struct, omit_defaults=True):
+    """A statement that is about to be sent, or was. ``at``: when, by the store's clock. ``query``: once it is known."""
+
+    number: int
+    nonce: str
+    node: str
+    session: str
+    at: float
+    query: str = ""
+
+
+class Record(msgspec.Struct, omit_defaults=True):
+    """What is known of a script's run.
+
+    :param script: a hash of its statements as they are sent. :param by: which try wrote last.
+    :param done: so many statements are done. :param queries: ids of the last 100 of them, ``rows``: modified, in all.
+    :param sealed: the session's secret, encrypted with a key that is not here (deferred scripts).
+    :param answer: what the author said of the intent: ``ran`` or ``not-run``.
+    """
+
+    format: int = 0
+    script: str = ""
+    total: int = 0
+    epoch: int = 0
+    by: str = ""
+    ended: bool = False
+    at: float = 0.0
+    done: int = 0
+    rows: int = 0
+    queries: list[str] = []
+    node: str = ""
+    session: str = ""
+    sealed: str = ""
+    intent: Intent | None = None
+    answer: str = ""
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Record)
+
+
+def decode(document: bytes, where: str) -> Record:
+    """:raises ConfigError: it was written by a newer version of this package."""
+    record = _decoder.decode(document)
+    if record.format > FORMAT:
+        raise ConfigError(f"{where}: a journal of format {record.format}; this version reads up to {FORMAT}")
+    return record
+
+
+def digest(texts: Sequence[str]) -> str:
+    """A hash of the statements of a script, as they are sent."""
+    found = hashlib.sha256()
+    for text in texts:
+        found.update(text.encode() + b"\0")
+    return found.hexdigest()[:32]
+
+
+class Journal:
+    """The journal of one run of a script, for one try.
+
+    :param key: whose it is, ``dag/run/task[map]``. :param by: this try, for people.
+    :param patience: seconds to try while the store is out of reach; ``pause`` waits, or raises.
+    """
+
+    def __init__(
+        self,
+        journals: Journals,
+        key: str,
+        texts: Sequence[str],
+        *,
+        by: str = "",
+        patience: float = 60.0,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.key, self.epoch = key, 0
+        self._journals, self._script, self._total, self._by = journals, digest(texts), len(texts), by
+        self._patience, self._pause = patience, pause
+
+    @property
+    def where(self) -> str:
+        """What to call it in a message."""
+        return f"{self._journals.where} of {self.key}"
+
+    def begin(self, *, resume: bool, first: bool) -> tuple[Record, str]:
+        """A new try begins. Returns the record to go on from, and what to say about it, or "".
+
+        :param resume: go on where an earlier try stopped. :param first: there was no earlier try.
+        :raises JournalMissing: there was one, and nothing says what it did.
+        """
+
+        def change(record: Record | None, now: float) -> tuple[tuple[Record, str], Record]:
+            said = ""
+            if record is None:
+                if resume and not first:
+                    raise JournalMissing(
+                        f"{self.where} is missing: it was never written (was resume switched on after the first try?), "
+                        "or it was lost. Which statements have run is not known, so nothing was run. If it may begin "
+                        f"anew: impala-lb journal '{self.key}' start-over"
+                    )
+                record = Record()
+            elif record.ended:
+                said = f"{record.by or 'An earlier run'} had come to its end: the script begins anew"
+                record = Record(epoch=record.epoch)
+            elif record.script != self._script and record.script:
+                if resume:
+                    said = (
+                        f"the script has changed since {record.by or 'the last try'}, which had done {record.done} of "
+                        f"its {record.total} statements: it begins anew"
+                    )
+                record = Record(epoch=record.epoch)
+            elif not resume:
+                record = Record(epoch=record.epoch)
+            record.script, record.total = self._script, self._total
+            return (self._raised(record), said), record
+
+        return self._change(change)
+
+    def take(self, epoch: int) -> tuple[Record, bool]:
+        """Go on with a script that another process has let go of. Returns its record, and whether it was handed to us
+        as it is: nobody else has taken it since.
+
+        :param epoch: of the process that let go. :raises JournalMissing: it is gone.
+        """
+
+        def change(record: Record | None, now: float) -> tuple[tuple[Record, bool], Record]:
+            if record is None:
+                raise JournalMissing(f"{self.where} is gone, so which statements have run is not known")
+            if record.ended or record.script != self._script:
+                raise Superseded(f"{self.where}: another try has taken over, and ended it or begun anew")
+            clean = record.epoch == epoch
+            return (self._raised(record), clean), record
+
+        return self._change(change)
+
+    def intend(self, number: int, nonce: str, node: str, session: str) -> None:
+        """Statement ``number`` is about to be sent. It must not be before this returns."""
+
+        def change(record: Record, now: float) -> None:
+            record.intent, record.answer = Intent(number, nonce, node, session, now), ""
+            record.node, record.session = node, session
+
+        self._own(change)
+
+    def accepted(self, query: str) -> None:
+        """The coordinator has given the statement this id."""
+
+        def change(record: Record, now: float) -> None:
+            if record.intent is not None:
+                record.intent.query = query
+
+        self._own(change)
+
+    def seal(self, sealed: str) -> None:
+        """Keep the encrypted secret of the session in use."""
+
+        def change(record: Record, now: float) -> None:
+            record.sealed = sealed
+
+        self._own(change)
+
+    def done(self, number: int, query: str, rows: int | None) -> None:
+        """Statement ``number`` has ended well."""
+
+        def change(record: Record, now: float) -> None:
+            if record.done < number:
+                record.rows += rows or 0
+                record.queries = [*record.queries, query][-_QUERIES:]
+            record.done, record.intent, record.answer = number, None, ""
+
+        self._own(change)
+
+    def not_run(self, number: int) -> None:
+        """Statement ``number`` is known not to have run."""
+
+        def change(record: Record, now: float) -> None:
+            if record.intent is not None and record.intent.number == number:
+                record.intent, record.answer = None, ""
+
+        self._own(change)
+
+    def finish(self) -> None:
+        """The whole script has ended well."""
+
+        def change(record: Record, now: float) -> None:
+            record.ended, record.intent, record.sealed = True, None, ""
+
+        self._own(change)
+
+    def _raised(self, record: Record) -> Record:
+        record.epoch += 1
+        record.by, self.epoch = self._by, record.epoch
+        return msgspec.structs.replace(record)
+
+    def _own(self, change: Callable[[Record, float], None]) -> None:
+        """:raises Superseded: somebody else has taken the script over."""
+
+        def checked(record: Record | None, now: float) -> tuple[None, Record]:
+            if record is None:
+                raise JournalMissing(f"{self.where} is gone, so which statements have run is not known")
+            if record.epoch != self.epoch:
+                raise Superseded(f"Another try of {self.key} has taken over ({record.by}): this one runs nothing more")
+            change(record, now)
+            return None, record
+
+        self._change(checked)
+
+    def _change(self, change: Callable[[Record | None, float], tuple[Result, Record]]) -> Result:
+        """:raises StateUnavailable: the journal is out of reach, and stays so."""
+
+        def encoded(document: bytes | None, now: float) -> tuple[Result, bytes]:
+            result, record = change(None if document is None else decode(document, self.where), now)
+            record.format, record.at = FORMAT, now
+            return result, _encoder.encode(record)
+
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._journals.change(self.key, encoded)
+            except StateUnavailable:
+                # What it may have noted all the same it notes once more: each change can be made twice.
+                if time.monotonic() + _PAUSE >= until:
+                    raise
+            self._pause(_PAUSE)
+
+
+def answer(journals: Journals, key: str, said: str) -> str:
+    """What the author says of a statement whose outcome is not known: ``ran``, ``not-run``; or ``start-over``.
+
+    Returns what was noted. :raises JournalMissing: there is no such journal. :raises ConfigError: nothing was asked.
+    """
+
+    def change(document: bytes | None, now: float) -> tuple[str, bytes]:
+        if said == "start-over":
+            epoch = decode(document, journals.where).epoch if document is not None else 0
+            record = Record(format=FORMAT, epoch=epoch + 1, by="impala-lb journal", at=now)
+            return f"{key}: its next try begins at statement 1", _encoder.encode(record)
+        if document is None:
+            raise JournalMissing(f"{journals.where}: has no journal of {key}")
+        record = decode(document, journals.where)
+        if record.intent is None:
+            raise ConfigError(f"{key}: no statement of it is in doubt ({record.done} of {record.total} are done)")
+        record.answer, record.at = said, now
+        word = "is taken as done" if said == "ran" else "will be run"
+        return f"{key}: statement {record.intent.number} of {record.total} {word} by the next try", _encoder.encode(
+            record
+        )
+
+    return journals.change(key, change)

@@ -1,0 +1,105 @@
+"""Where a script goes on: what its journal says, and what became of the statement that it leaves in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from logging import Logger
+from typing import TYPE_CHECKING
+
+from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.barrier import Upstream
+from airflow_provider_impala_lb.impala.execution import Script
+from airflow_provider_impala_lb.impala.journal import Intent, Journal, Record
+from airflow_provider_impala_lb.impala.repeatable import is_idempotent
+from airflow_provider_impala_lb.impala.sql import excerpt
+from airflow_provider_impala_lb.impala.takeover import Doubt, ran
+from airflow_provider_impala_lb.impala.written import WrittenTables
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.balancer import Balancer
+
+
+def settle_intent(
+    balancer: Balancer,
+    journal: Journal,
+    record: Record,
+    script: Script,
+    *,
+    pause: Callable[[float], None],
+    log: Logger,
+) -> int:
+    """Find out whether the statement that was about to be sent has run. Returns how many are done then.
+
+    :raises StatementFailed: nobody knows, and it must not run twice: a question to the author.
+    """
+    intent = record.intent
+    assert intent is not None
+    number, sql = intent.number, script.texts[intent.number - 1]
+    try:
+        has_run = ran(balancer, intent, sql, record.at - intent.at, pause=pause, log=log)
+    except Doubt as doubt:
+        # After the look, even so: it has waited for what it saw running.
+        if record.answer:
+            has_run = record.answer == "ran"
+            log.warning("Statement %d: its author says that it %s", number, "ran" if has_run else "did not run")
+        elif is_idempotent(sql, database_at(balancer, script, number)):
+            log.warning("Statement %d may have run, and is safe to repeat: it is run (again): %s", number, doubt)
+            has_run = False
+        else:
+            raise _question(journal, intent, script, doubt, record) from doubt
+    log.info(
+        "Statement %d, which an earlier try was about to send, %s", number, "has run" if has_run else "has not run"
+    )
+    if has_run:
+        journal.done(number, intent.query, None)
+        return number
+    journal.not_run(number)
+    return number - 1
+
+
+def _question(journal: Journal, intent: Intent, script: Script, doubt: Doubt, record: Record) -> StatementFailed:
+    statement = script.statements[intent.number - 1]
+    if doubt.may_clear_up:
+        now = "The next try looks again"
+    else:
+        now = (
+            f"Look whether it ran, then say so: impala-lb journal '{journal.key}' ran (or: not-run, or: start-over), "
+            "and clear the task. A statement that may run twice can say so itself, by the comment "
+            "-- impala-lb: safe to repeat"
+        )
+    return StatementFailed(
+        f"an earlier try ({record.by or 'unknown'}) was about to send it, and whether it ran is not known: {doubt}",
+        number=intent.number,
+        total=len(script),
+        line=statement.line,
+        node=intent.node,
+        query_id=intent.query or None,
+        outcome="unknown",
+        sql=excerpt(statement.sql),
+        now=now,
+        retry=doubt.may_clear_up,
+    )
+
+
+def database_at(balancer: Balancer, script: Script, number: int) -> str:
+    """The database in use before this statement."""
+    return _written(balancer, script, number - 1).database
+
+
+def left_by(balancer: Balancer, script: Script, done: int, node: str) -> Upstream:
+    """What the statements that are done have changed, for another node to hear of. When they ended is not known."""
+    written = _written(balancer, script, done)
+    return Upstream(
+        host=node,
+        published=written.published,
+        written=written.written,
+        dropped=written.dropped,
+        complete=written.complete,
+    )
+
+
+def _written(balancer: Balancer, script: Script, done: int) -> WrittenTables:
+    written = WrittenTables(script.database or balancer.config.session.database)
+    for text in script.texts[:done]:
+        written.note(text)
+    return written
