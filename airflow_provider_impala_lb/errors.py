@@ -96,6 +96,11 @@ class StillRunning(ImpalaLBError):
         )
 
 
+class JournalDamaged(ImpalaLBError):
+    """A script's journal is there and cannot be read, or is known to be an older copy. Which statements ran is unknown:
+    never to be treated as if there were none."""
+
+
 class StatementFailed(ImpalaLBError):
     """Statement ``number`` of ``total`` failed. The statements before it are done, those after it were not sent.
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_impala_lb.balancer import Balancer
+from airflow_provider_impala_lb.balancer import Balancer, open_journals
+from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.errors import ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.connection import config_of, web_password_of
 from airflow_provider_impala_lb.impala.script import Statement, split
@@ -51,6 +52,11 @@ class ImpalaLBHook(DbApiHook):
         """:raises ConfigError: names the connection, the key, the value, and what is allowed."""
         connection = self.connection
         return Balancer(config_of(connection), password=connection.password, web_password=web_password_of(connection))
+
+    @property
+    def journals(self) -> Journals | None:
+        """Where the journals of resumable scripts are; None: the cluster shares neither a lock file nor a Redis."""
+        return open_journals(self.balancer.config)
 
     def get_conn(self) -> BalancedConnection:
         """A DB-API connection to a picked node; ``close()`` ends its lease.

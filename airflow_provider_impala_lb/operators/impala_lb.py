@@ -19,8 +19,16 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
-from airflow_provider_impala_lb.errors import ConfigError, MustWait, ScriptError, StatementFailed
+from airflow_provider_impala_lb.errors import (
+    ConfigError,
+    JournalDamaged,
+    JournalMissing,
+    MustWait,
+    ScriptError,
+    StatementFailed,
+)
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
+from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.triggers.impala_lb import RESUME_SECONDS, NodeTrigger
 
 if TYPE_CHECKING:
@@ -32,10 +40,14 @@ if TYPE_CHECKING:
 XCOM_HOST = "impala_host"
 """The node a task ran on, ``host:port``; there before its first statement."""
 XCOM_RUN = "impala_run"
-"""How a script ended: ``host``, ``why`` (this node), ``session``, ``ended`` (seconds since the epoch: a sticky task
-that has to move waits from it), ``seconds``, ``statements`` and ``rows`` (counts), ``query_ids`` (the last 100)."""
+"""How a script ended: ``host``, ``why`` (this node), ``session``, ``seconds``, ``statements``, ``resumed`` (those that an
+earlier try had done) and ``rows`` (counts), ``query_ids`` (the last 100). And for a sticky task that has to move, what
+the other coordinators may not have heard of: ``ended`` (seconds since the epoch), ``published``, ``written`` and
+``dropped`` (names of tables), ``complete`` (nothing else was changed)."""
 
 
+PUBLISH_SECONDS = 300.0
+"""How long ``publish=True`` waits for the other coordinators."""
 RESCHEDULE_SECONDS = 30.0
 """How often a task that waits by rescheduling asks whether it is its turn."""
 
@@ -52,14 +64,22 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     :param stick_to: run where that task ran: an upstream ImpalaLBOperator (which also sets the dependency), a task id,
         an XComArg, or a ``host:port``. It must be a node of the connection. An upstream that has left no host (it was
         skipped, say) means an ordinary pick, and the log says so.
-    :param on_unavailable: if the host to stick to cannot take the script: ``"move"`` to another one, no sooner than
-        10 s after the upstream's end, since the other coordinators' metadata lag behind; ``"wait"`` for it, up to
-        ``session.reconnect_timeout`` (default 600 s); or ``"fail"``.
+    :param on_unavailable: if the host to stick to cannot take the script: ``"move"`` to another one, on which the
+        tables that the upstream wrote are refreshed first, since its metadata lag behind (where that cannot be done, it
+        waits until 10 s after the upstream's end); ``"wait"`` for it, up to ``session.reconnect_timeout`` (default
+        600 s); or ``"fail"``.
     :param session_key: tasks with the same key run on one node without any XCom (templated).
     :param query_options: set for the session when it is opened, over the connection's (templated).
     :param restartable: it is safe to run the script again from its first statement: when its node is overloaded, what
         runs is cancelled, seen to end, and the script begins anew on another node, unless it has run for more than 5
         minutes. Default False: it finishes there.
+    :param resume: keep a journal of which statements have run: the next try goes on at the first that has not, on the
+        same node if it is up, with USE and SET replayed. A statement whose outcome cannot be found out stops it with a
+        question, unless it is safe to repeat. A script that has changed begins anew. Within a try it goes on on another
+        node where this one takes no more. Default False: a retry begins at statement 1.
+    :param publish: run the script's last change with SYNC_DDL: at its end every coordinator has heard of it. True
+        waits for that 300 s at most once the work is done, a number so many seconds. Default False.
+    :param statement_timeout: seconds (or a timedelta) after which a statement is cancelled, and the task fails.
     :param max_wait: seconds to wait while all nodes are busy or full; default the connection's ``max_wait`` (300).
     :param deferrable: wait for a node in the triggerer, without a worker slot; default: Airflow's
         ``default_deferrable``.
@@ -99,13 +119,20 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         query_options: Mapping[str, Any] | None = None,
         variables: Mapping[str, str] | None = None,
         restartable: bool = False,
+        resume: bool = False,
+        publish: bool | float = False,
+        statement_timeout: float | timedelta | None = None,
         max_wait: float | None = None,
         deferrable: bool | None = None,
         reschedule: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(sql=sql, conn_id=conn_id, **kwargs)
-        self.restartable = restartable
+        self.restartable, self.resume = restartable, resume
+        self.publish = publish
+        if isinstance(statement_timeout, timedelta):
+            statement_timeout = statement_timeout.total_seconds()
+        self.statement_timeout = statement_timeout
         self.max_wait = max_wait
         # Not given to the base class: it may get a deferrable of its own, which knows no session (airflow#65618).
         self.deferrable = (
@@ -157,10 +184,10 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     def _run(self, context: Context) -> Any:
         try:
             return self._execute(context)
-        except (ConfigError, ScriptError) as error:
+        except (ConfigError, ScriptError, JournalMissing, JournalDamaged) as error:
             raise AirflowFailException(str(error)) from error
         except StatementFailed as error:
-            if error.outcome == "user error":
+            if error.outcome == "user error" or not error.retry:
                 raise AirflowFailException(str(error)) from error
             raise
         except MustWait as waiting:
@@ -190,7 +217,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         hook, ti = self._hook, context["ti"]
         split_statements = self.split_statements is not False
         script = statements(self.sql, split_statements=split_statements, variables=self.variables)
-        host, upstream_end = self._host_to_stick_to(context)
+        host, upstream = self._host_to_stick_to(context)
         wants_rows = self._should_run_output_processing() or self.requires_result_fetch
         self._script_run = hook.script_run(
             script,
@@ -200,10 +227,15 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             session_key=self.session_key,
             prefer=host,
             on_unavailable=self.on_unavailable,
-            upstream_end=upstream_end,
+            upstream=upstream,
             query_options=self.query_options,
             restartable=self.restartable,
             settles=True,
+            journals=hook.journals if self.resume else None,
+            resume=self.resume,
+            first=ti.try_number <= 1,
+            publish=(PUBLISH_SECONDS if self.publish is True else self.publish) or None,
+            statement_timeout=self.statement_timeout,
             wait=self.max_wait,
             **self._line(context),
             on_session=lambda pick, _: ti.xcom_push(key=XCOM_HOST, value=pick.host),
@@ -237,8 +269,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         if run is not None:
             run.cancel("the task was killed")
 
-    def _host_to_stick_to(self, context: Context) -> tuple[str | None, float | None]:
-        """The host to stick to and its task's end (seconds since the epoch), each None if not known."""
+    def _host_to_stick_to(self, context: Context) -> tuple[str | None, Upstream | None]:
+        """The host to stick to, and what its task changed there; each None if not known."""
         if self.stick_to is None:
             if self._stick_to_task:
                 self._say_no_host(self._stick_to_task)
@@ -259,7 +291,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             self._say_no_host(self._stick_to_task or str(self.stick_to))
             return None, None
         run = self._pull(context, self._stick_to_task, XCOM_RUN) if self._stick_to_task else None
-        return host, run["ended"] if isinstance(run, dict) else None
+        return host, Upstream.of(run) if isinstance(run, dict) and run.get("host") == host else None
 
     @staticmethod
     def _pull(context: Context, task_id: str, key: str) -> Any:
@@ -293,10 +325,12 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
 def _summary(done: ScriptDone) -> dict[str, Any]:
     return {
+        **done.left.as_dict(),
         "host": done.node,
         "why": done.why,
         "session": done.session,
         "ended": time.time(),
+        "resumed": done.resumed,
         "seconds": round(done.seconds, 3),
         "statements": len(done.statements),
         "rows": sum(statement.rows or 0 for statement in done.statements),

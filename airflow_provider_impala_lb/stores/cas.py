@@ -18,6 +18,7 @@ from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores import attributes, data_file
 from airflow_provider_impala_lb.stores.attributes import OutcomeUnknown, Stale, Version
+from airflow_provider_impala_lb.stores.data_file import sync_directory
 
 INLINE_BYTES = 1600
 """A state compressed to more than this goes into a data file."""
@@ -31,15 +32,15 @@ _READ_TRIES = 10
 _RECORD = re.compile(rb"1(?:z([0-9a-f]{16})(.*)|f([0-9a-f]{16}) ([0-9]{1,10}) ([0-9a-f]{8}))", re.DOTALL)
 
 
-def make(path: str) -> None:
+def make(path: str, mode: int = 0o660) -> None:
     """Make the lock file, with an empty state in it, whole or not at all.
 
     :raises FileExistsError: another one has made it. :raises ConfigError: no such attributes here.
     """
     temporary = data_file.path_of(path, secrets.token_hex(8))
-    descriptor = os.open(temporary, data_file.WRITE_NEW, 0o660)
+    descriptor = os.open(temporary, data_file.WRITE_NEW, mode)
     try:
-        os.fchmod(descriptor, 0o660)
+        os.fchmod(descriptor, mode)
         with attributes.needed(path, descriptor):
             attributes.begin(descriptor, _inline(zlib.compress(b"")))
         os.link(temporary, path)
@@ -50,10 +51,15 @@ def make(path: str) -> None:
 
 
 class Versions:
-    """The versions of the lock file ``path``. A body is opaque: bytes in, bytes out; that of a new file is empty."""
+    """The versions of the lock file ``path``. A body is opaque: bytes in, bytes out; that of a new file is empty.
 
-    def __init__(self, path: str) -> None:
+    :param journal: for what must not be lost. Each commit is synced; a file without any version is not begun anew, but
+        lost; and nothing is cleaned up (journal_file.py does).
+    """
+
+    def __init__(self, path: str, *, journal: bool = False) -> None:
         self._path = path
+        self._journal = journal
         self._clean_next: float | None = None
 
     def update(self, descriptor: int, change: Callable[[bytes | None], tuple[bytes, Result]], until: float) -> Result:
@@ -88,13 +94,15 @@ class Versions:
                 time.sleep(_PAUSE * attempt)
                 with suppress(Stale):
                     found = attributes.newest(descriptor)
-                    body = self._body(found) if found else b""
+                    body = self._body(found) if found else None if self._journal else b""
                 if body is not None:
                     break
         return body
 
     def _newest(self, descriptor: int) -> Version:
         found = attributes.newest(descriptor)
+        if found is None and self._journal:
+            return Version(0, b"", [])  # it was made with one
         if found is None:
             # An empty file that an admin made, or all is lost. Go on only with a list that shows version 0: it cannot
             # be so old that it shows none although there are some.
@@ -130,9 +138,16 @@ class Versions:
                     raise
                 # others' attributes, such as access lists, take room in that block too
                 token = self._commit_in_file(descriptor, base, packed)
+        if self._journal:
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                raise OutcomeUnknown(error) from error
         before = _RECORD.fullmatch(base.record)
         if before and before[3]:
             data_file.remove(self._path, before[3].decode())
+        if self._journal:
+            return
         if self._clean_next is None or (token and time.monotonic() >= self._clean_next):
             self._clean_next = time.monotonic() + CLEAN_EVERY
             with suppress(OSError):
@@ -142,7 +157,9 @@ class Versions:
         """:returns: the data file's token."""
         token = secrets.token_hex(8)
         try:
-            data_file.write(self._path, token, packed)
+            data_file.write(self._path, token, packed, 0o600 if self._journal else 0o660)
+            if self._journal:
+                sync_directory(os.path.dirname(self._path))
             record = b"1f%s %d %08x" % (token.encode(), len(packed), zlib.crc32(packed))
             attributes.commit(descriptor, base, record)
         except OutcomeUnknown:

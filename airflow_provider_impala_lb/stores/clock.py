@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from airflow_provider_impala_lb.errors import StateUnavailable
+from airflow_provider_impala_lb.stores import filesystem
+
 MEASURE_EVERY = 60.0
 PROBE = ".impala-lb-clock."
 
@@ -60,3 +63,21 @@ def server_time(directory: str) -> float:
         os.close(descriptor)
         with suppress(OSError):
             os.unlink(path)
+
+
+def clock_of(where: str, directory: str) -> tuple[HostClock | ServerClock, bool]:
+    """The clock for files in this directory, and whether a read under a lock sees there what was written under it.
+
+    :param where: what is to lie there, for the error. :raises StateUnavailable: it is not there.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise StateUnavailable(f"{where}: its directory is not there; is the share mounted?") from None
+    except OSError as error:
+        raise StateUnavailable(f"{where}: {error.strerror}") from error
+    try:
+        magic = filesystem.kind(descriptor)
+    finally:
+        os.close(descriptor)
+    return ServerClock(directory) if magic == filesystem.NFS else HostClock(), filesystem.is_coherent(magic)

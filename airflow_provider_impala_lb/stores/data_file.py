@@ -25,12 +25,21 @@ def path_of(lock_file: str, token: str) -> str:
     return os.path.join(directory, f".{name}.{token}")
 
 
-def write(lock_file: str, token: str, content: bytes) -> None:
-    with os.fdopen(os.open(path_of(lock_file, token), WRITE_NEW, 0o660), "wb") as file:
-        os.fchmod(file.fileno(), 0o660)  # whatever the umask
+def write(lock_file: str, token: str, content: bytes, mode: int = 0o660) -> None:
+    with os.fdopen(os.open(path_of(lock_file, token), WRITE_NEW, mode), "wb") as file:
+        os.fchmod(file.fileno(), mode)  # whatever the umask
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def sync_directory(path: str) -> None:
+    """Make durable what was made and removed in it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read(lock_file: str, token: str, length: int, crc: int) -> bytes | None:

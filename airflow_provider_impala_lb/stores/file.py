@@ -22,7 +22,7 @@ from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores import attributes, cas, filesystem
 from airflow_provider_impala_lb.stores.cas import Versions
-from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock
+from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock, clock_of
 from airflow_provider_impala_lb.stores.lock import Lock, make_empty, require_regular, unusable
 from airflow_provider_impala_lb.stores.record import decoded
 from airflow_provider_impala_lb.stores.slots import MAGIC, Slots
@@ -129,19 +129,7 @@ class FileStore:
     def _now(self) -> float:
         """The clock, chosen by the file system at first use. Outside the lock."""
         if self._clock is None:
-            directory = os.path.dirname(self.where)
-            try:
-                descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                raise StateUnavailable(f"{self.where}: its directory is not there; is the share mounted?") from None
-            except OSError as error:
-                raise StateUnavailable(f"{self.where}: {error.strerror}") from error
-            try:
-                magic = filesystem.kind(descriptor)
-            finally:
-                os.close(descriptor)
-            self._coherent = filesystem.is_coherent(magic)
-            self._clock = ServerClock(directory) if magic == filesystem.NFS else HostClock()
+            self._clock, self._coherent = clock_of(self.where, os.path.dirname(self.where))
         return self._clock.now()
 
     def _make(self, path: str) -> None:

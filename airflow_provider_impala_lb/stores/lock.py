@@ -83,15 +83,24 @@ class Lock:
 
     :param deadline: seconds to wait for the lock, in all.
     :param make: makes the file, whole at once; raises FileExistsError if another process was faster.
+    :param shared: not against each other, only against who wants it alone.
     """
 
     FIRST_PAUSE = 0.0005
     LONGEST_PAUSE = 0.02
 
-    def __init__(self, path: str, deadline: float = 5.0, make: Callable[[str], None] = make_empty) -> None:
+    def __init__(
+        self,
+        path: str,
+        deadline: float = 5.0,
+        make: Callable[[str], None] = make_empty,
+        *,
+        shared: bool = False,
+    ) -> None:
         self.path = path
         self.deadline = deadline
         self._make = make
+        self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
 
     def acquire(self) -> int:
         """Open the file, wait for the lock, and return the descriptor, for :meth:`release`.
@@ -135,7 +144,7 @@ class Lock:
         """Wait for the lock. False: the file was deleted meanwhile, and has to be opened anew."""
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, self._kind | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 waited = time.monotonic() - start

@@ -19,14 +19,13 @@ fsync: after a power loss the state may go back some seconds, which the next pic
 
 from __future__ import annotations
 
-import errno
 import os
-import zlib
 from contextlib import suppress
 
 from airflow_provider_impala_lb.core.records import Place
 from airflow_provider_impala_lb.core.state import State, encode_head
 from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.stores import slot
 from airflow_provider_impala_lb.stores.record import decoded
 
 MAGIC = b"impala-lb state, slots 1\n"
@@ -37,8 +36,6 @@ HEAD_BYTES = 4 << 20
 RECORDS_START = 16 << 20
 RECORDS_BYTES = 16 << 20
 """Room for about 60,000 leases."""
-_FIRST_READ = 8192
-_RECORD_HEAD = 35  # "%016d %08d %08x\n": version, length, crc32 of the body seeded with the version
 
 
 class Slots:
@@ -64,23 +61,22 @@ class Slots:
             if records.rewritten:
                 text = records.text
                 place.slot, place.generation = 1 - place.slot, place.generation + 1
-                _write(descriptor, text, _start(kind, place), RECORDS_BYTES)
+                slot.write(descriptor, text, _start(kind, place), RECORDS_BYTES)
                 place.length = len(text)
             elif added := records.added:
-                _write(descriptor, added, _start(kind, place) + place.length, RECORDS_BYTES - place.length)
+                slot.write(descriptor, added, _start(kind, place) + place.length, RECORDS_BYTES - place.length)
                 place.length += len(added)
         body = encode_head(state)
-        record = b"%016d %08d %08x\n" % (version, len(body), zlib.crc32(body, version & 0xFFFFFFFF)) + body
         if version == 1:
-            _write(descriptor, MAGIC, 0, len(MAGIC))
+            slot.write(descriptor, MAGIC, 0, len(MAGIC))
         start = HEAD_START + version % 2 * HEAD_BYTES
         try:
-            _write(descriptor, record, start, HEAD_BYTES)
+            slot.write(descriptor, slot.pack(version, body), start, HEAD_BYTES)
         except OSError:
             # A cut record fails its checksum, so version n, in the other slot, is still the newest; unless what was cut
             # off is by chance what stood there before.
             with suppress(OSError):
-                os.pwrite(descriptor, bytes(_RECORD_HEAD), start)
+                os.pwrite(descriptor, bytes(slot.HEAD_BYTES), start)
             raise
 
     def read(self, descriptor: int) -> tuple[State, bool]:
@@ -111,35 +107,13 @@ class Slots:
                 f"{self._what}: holds something else (it begins with {magic[:24]!r}); nothing was "
                 "changed. Name another file, or remove it if it is an old one of yours"
             )
-        firsts = [os.pread(descriptor, _FIRST_READ, HEAD_START + slot * HEAD_BYTES) for slot in (0, 1)]
-        versions = [_version(first) for first in firsts]
-        newer = int(versions[1] > versions[0])
-        for slot in (newer, 1 - newer):  # the other one only if the newer is torn
-            if versions[slot] and (body := _body(descriptor, slot, versions[slot], firsts[slot])) is not None:
-                return versions[slot], body
+        starts = [HEAD_START + place * HEAD_BYTES for place in (0, 1)]
+        firsts = [slot.first(descriptor, start) for start in starts]
+        newer = int(firsts[1].version > firsts[0].version)
+        for place in (newer, 1 - newer):  # the other one only if the newer is torn
+            if (body := slot.body(descriptor, starts[place], firsts[place])) is not None:
+                return firsts[place].version, body
         return 0, None if os.fstat(descriptor).st_size > HEAD_START else b""
-
-
-def _version(record: bytes) -> int:
-    """The version that a slot's beginning names; 0 if none."""
-    try:
-        return int(record[:16])
-    except ValueError:
-        return 0
-
-
-def _body(descriptor: int, slot: int, version: int, record: bytes) -> bytes | None:
-    """The JSON in a slot, of which ``record`` is the beginning; None if it is torn or damaged."""
-    try:
-        length, crc = int(record[17:25]), int(record[26:34], 16)
-    except ValueError:
-        return None
-    missing = _RECORD_HEAD + length - len(record)
-    if missing > 0:
-        record += os.pread(descriptor, missing, HEAD_START + slot * HEAD_BYTES + len(record))
-    body = record[_RECORD_HEAD : _RECORD_HEAD + length]
-    whole = len(body) == length and zlib.crc32(body, version & 0xFFFFFFFF) == crc
-    return body if whole else None
 
 
 def _start(kind: int, place: Place) -> int:
@@ -148,10 +122,3 @@ def _start(kind: int, place: Place) -> int:
 
 def _records(descriptor: int, kind: int, place: Place) -> bytes:
     return os.pread(descriptor, place.length, _start(kind, place))
-
-
-def _write(descriptor: int, data: bytes, start: int, room: int) -> None:
-    if len(data) > room:
-        raise OSError(errno.EFBIG, f"the state has outgrown its place of {room >> 10} KiB")
-    if os.pwrite(descriptor, data, start) != len(data):
-        raise OSError(errno.ENOSPC, "the state was written only in part; is the file system full?")

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala import run as run_module
+from airflow_provider_impala_lb.impala import barrier
+from airflow_provider_impala_lb.impala.barrier import Upstream
 
 from .conftest import changed, left_out, patient, run, statements_on
 
@@ -105,19 +106,29 @@ def test_when_all_are_bad_the_error_says_why_for_each(four):
 
 
 def test_stick_move_waits_since_the_upstreams_end_and_says_so(four, log, monkeypatch):
-    monkeypatch.setattr(run_module, "MOVE_SECONDS", 2.0)
+    monkeypatch.setattr(barrier, "MOVE_SECONDS", 2.0)
     four.nodes[1].kill()
     start = time.monotonic()
-    done = run(patient(four), "SELECT 1", prefer=four.nodes[1].address, upstream_end=time.time() - 1)
+    done = run(
+        patient(four),
+        "SELECT 1",
+        prefer=four.nodes[1].address,
+        upstream=Upstream(host=four.nodes[1].address, ended=time.time() - 1),
+    )
     assert done.node != four.nodes[1].address
-    assert 0.9 < time.monotonic() - start < 1.9
-    assert any("Moving away from" in record.getMessage() for record in log.records)
+    assert 0.9 < time.monotonic() - start < 2.5
+    assert any("until 2 s after the end" in record.getMessage() for record in log.records)
 
 
 def test_stick_move_does_not_wait_for_an_upstream_that_ended_long_ago(four):
     four.nodes[1].kill()
     start = time.monotonic()
-    run(patient(four), "SELECT 1", prefer=four.nodes[1].address, upstream_end=time.time() - 60)
+    run(
+        patient(four),
+        "SELECT 1",
+        prefer=four.nodes[1].address,
+        upstream=Upstream(host=four.nodes[1].address, ended=time.time() - 60),
+    )
     assert time.monotonic() - start < 1
 
 
@@ -187,7 +198,7 @@ def test_a_silent_node_is_busy_and_one_that_shuts_down_is_draining(four):
 
 
 def test_a_host_to_stick_to_that_is_drained_is_not_used(four, log, monkeypatch):
-    monkeypatch.setattr(run_module, "MOVE_SECONDS", 0.0)
+    monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.0)
     balancer = patient(four)
     balancer.drain(four.nodes[1].address)
     done = run(balancer, "SELECT 1", prefer=four.nodes[1].address)

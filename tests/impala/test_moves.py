@@ -11,7 +11,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.impala import run as run_module
+from airflow_provider_impala_lb.impala import barrier
 from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.script import split
 from airflow_provider_impala_lb.sandbox import Sandbox
@@ -56,7 +56,7 @@ def work(config, worker, over, done, moves):
 
 @pytest.mark.timeout(240)
 def test_a_moved_script_has_ended_before_it_begins_anew(monkeypatch):
-    monkeypatch.setattr(run_module, "MOVE_SECONDS", 0.1)
+    monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.1)
     rng = random.Random(SEED)
     with Sandbox(nodes=3, lag=0) as cluster:
         config = {**cluster.config, "load": LOAD, "max_leases_per_node": 5}

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala import run as run_module
+from airflow_provider_impala_lb.impala import barrier
 from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.script import split
 from tests.impala.conftest import LOG, changed, run, statements_on, wait_for
@@ -125,7 +125,7 @@ def by_address(cluster, address):
 
 
 def test_a_restartable_script_moves_at_h_and_what_it_ran_has_ended(loaded, lb, log, monkeypatch):
-    monkeypatch.setattr(run_module, "MOVE_SECONDS", 0.5)
+    monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.5)
     run(lb, "DROP TABLE IF EXISTS moved; CREATE TABLE moved (x INT)")
     thread, outcome, opened = start(
         lb, f"SET MEM_LIMIT=1g; INSERT OVERWRITE moved VALUES (7); {SLOW}; SELECT 1", restartable=True
@@ -156,7 +156,7 @@ def test_a_restartable_script_moves_at_h_and_what_it_ran_has_ended(loaded, lb, l
 
 
 def test_one_that_finds_no_other_node_says_how_far_it_had_come(loaded, lb, monkeypatch):
-    monkeypatch.setattr(run_module, "MOVE_SECONDS", 0.1)
+    monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.1)
     run(lb, "DROP TABLE IF EXISTS moved; CREATE TABLE moved (x INT)")
     first, second, third = loaded.nodes
     lb.drain(third.address)

@@ -1,0 +1,54 @@
+"""One of two places in a file that take turns: version, length, checksum, body. Half a write fails the checksum."""
+
+from __future__ import annotations
+
+import errno
+import os
+import zlib
+from typing import NamedTuple
+
+HEAD_BYTES = 35
+"""``%016d %08d %08x\\n``: version, length, crc32 of the body seeded with the version."""
+_FIRST_READ = 8192
+
+
+class First(NamedTuple):
+    """How a slot begins, and the version it says it holds; 0 if none."""
+
+    version: int
+    bytes: bytes
+
+
+def first(descriptor: int, start: int) -> First:
+    found = os.pread(descriptor, _FIRST_READ, start)
+    try:
+        return First(int(found[:16]), found)
+    except ValueError:
+        return First(0, found)
+
+
+def body(descriptor: int, start: int, first: First) -> bytes | None:
+    """The body of the slot that begins so; None if it was never written, is torn or damaged."""
+    version, record = first
+    try:
+        length, crc = int(record[17:25]), int(record[26:34], 16)
+    except ValueError:
+        return None
+    missing = HEAD_BYTES + length - len(record)
+    if missing > 0:
+        record += os.pread(descriptor, missing, start + len(record))
+    found = record[HEAD_BYTES : HEAD_BYTES + length]
+    whole = version > 0 and len(found) == length and zlib.crc32(found, version & 0xFFFFFFFF) == crc
+    return found if whole else None
+
+
+def pack(version: int, body: bytes) -> bytes:
+    return b"%016d %08d %08x\n" % (version, len(body), zlib.crc32(body, version & 0xFFFFFFFF)) + body
+
+
+def write(descriptor: int, data: bytes, start: int, room: int) -> None:
+    """:raises OSError: EFBIG or ENOSPC; part of it may have been written."""
+    if len(data) > room:
+        raise OSError(errno.EFBIG, f"the state has outgrown its place of {room >> 10} KiB")
+    if os.pwrite(descriptor, data, start) != len(data):
+        raise OSError(errno.ENOSPC, "the state was written only in part; is the file system full?")
