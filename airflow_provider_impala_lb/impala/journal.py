@@ -1,4 +1,4 @@
-"""Which statements of a script have run: written and synced around each, so that a later try goes on where this stopped.
+"""Which statements of a script have run: written and synced around each, so that a later try goes on from there.
 
 The *intent* is written before a statement is sent, its outcome after it. An intent without an outcome is a statement
 that may have run: it is looked up before anything else is done (takeover.py).

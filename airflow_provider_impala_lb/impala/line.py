@@ -102,6 +102,7 @@ class Line:
                 if not isinstance(error, Exception) or not is_transport_failure(error) or (sent and not repeatable):
                     raise
                 now = time.monotonic()
+                self._pause(0.0)  # raises if the script was told to stop, which also ends the connection
                 if first is None:
                     first, broken_at, pause = error, now, _FIRST_PAUSE
                     log.warning(

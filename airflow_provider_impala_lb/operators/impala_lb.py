@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 XCOM_HOST = "impala_host"
 """The node a task ran on, ``host:port``; there before its first statement."""
 XCOM_RUN = "impala_run"
-"""How a script ended: ``host``, ``why`` (this node), ``session``, ``seconds``, ``statements``, ``resumed`` (those that an
-earlier try had done) and ``rows`` (counts), ``query_ids`` (the last 100). And for a sticky task that has to move, what
-the other coordinators may not have heard of: ``ended`` (seconds since the epoch), ``published``, ``written`` and
+"""How a script ended: ``host``, ``why`` (this node), ``session``, ``seconds``, ``statements``, ``resumed`` (those that
+an earlier try had done) and ``rows`` (counts), ``query_ids`` (the last 100). And for a sticky task that has to move,
+what the other coordinators may not have heard of: ``ended`` (seconds since the epoch), ``published``, ``written`` and
 ``dropped`` (names of tables), ``complete`` (nothing else was changed)."""
 
 

@@ -1,7 +1,8 @@
 """A worker as a process of its own: ``python -m tests.impala.worker JSON``. The last line of its output is its end.
 
 Keys of the JSON: ``config``, ``owner``, ``script``; ``stop_at``: the process stops itself (SIGSTOP) at this moment,
-``"open"`` before its first session is opened, or ``"sent"`` before its n-th statement is sent (``stop_number``);
+``"open"`` before its first session is opened, ``"intent"`` before the intent of statement ``stop_number`` is written,
+or ``"sent"`` after that, before the statement is sent; ``resume`` and ``first``: as for a run;
 ``options`` for the run.
 """
 
@@ -13,7 +14,8 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.balancer import Balancer, open_journals
+from airflow_provider_impala_lb.impala.journal import Journal
 from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.script import split
 from airflow_provider_impala_lb.impala.session import Session
@@ -43,8 +45,20 @@ def main(order):
             return send(session, *args)
 
         Session._send = stopping
+    if order.get("stop_at") == "intent":
+        intend = Journal.intend
+
+        def stopping_before(journal, number, *args):
+            if number == order["stop_number"]:
+                stop()
+            intend(journal, number, *args)
+
+        Journal.intend = stopping_before
     options = {"settles": True, **order.get("options", {})}
-    run = ScriptRun(kind.from_config(order["config"]), split(order["script"]), owner=order["owner"], **options)
+    balancer = kind.from_config(order["config"])
+    if order.get("resume"):
+        options |= {"resume": True, "first": order["first"], "journals": open_journals(balancer.config)}
+    run = ScriptRun(balancer, split(order["script"]), owner=order["owner"], **options)
     try:
         done = run.run()
         end = {"node": done.node, "statements": len(done.statements)}
