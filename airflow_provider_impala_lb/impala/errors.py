@@ -57,6 +57,15 @@ _USER_ERROR = re.compile(
     r"|does not have privileges|is not authorized|exceeds the maximum statement length"
     r"|Invalid query option"
 )
+# Spark accepts a statement before it reads it. These are sure all the same: a statement is parsed as a whole before any
+# of it is run, and an error of the analyzer, which comes next, names the place in the text.
+_SPARK_SAYS = (
+    r"\Aorg\.apache\.hive\.service\.cli\.HiveSQLException: Error running query: \[[\w.]+\] org\.apache\.spark\.sql\."
+)
+_SPARK_PARSER = re.compile(_SPARK_SAYS + r"catalyst\.parser\.ParseException:")
+_SPARK_ANALYZER = re.compile(
+    _SPARK_SAYS + r"AnalysisException: (?:(?!Caused by:).)*; line \d+ pos \d+;?$", re.DOTALL | re.M
+)
 
 _READS = re.compile(r"(select|values|show|describe|explain|with)\b", re.IGNORECASE)
 _SESSION_ONLY = re.compile(r"(set|unset|use)\b", re.IGNORECASE)
@@ -96,7 +105,9 @@ def outcome_of(message: str, sql: str, *, accepted: bool) -> Outcome:
     """
     if _DONE.search(message):
         return "done"
-    if _NOT_ADMITTED.search(message):
+    if _SPARK_PARSER.match(message):
+        return "user error"
+    if _NOT_ADMITTED.search(message) or _SPARK_ANALYZER.match(message):
         return "not started"
     if not accepted:
         if _NOT_STARTED.search(message):
