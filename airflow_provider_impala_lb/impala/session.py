@@ -20,6 +20,7 @@ from airflow_provider_impala_lb.impala.errors import (
     sort_open_failure,
     status_error,
 )
+from airflow_provider_impala_lb.impala.rows import read_no_columns_as_no_rows
 from airflow_provider_impala_lb.impala.statement import (
     Ended,
     StatementError,
@@ -218,6 +219,7 @@ class Session:
             self.cursor._last_operation_string = sql
             self.cursor._last_operation = self.cursor.session.execute(sql, None, run_async=True)
             self._operation = self.cursor._last_operation.handle
+            read_no_columns_as_no_rows(self.cursor._last_operation)
 
         self.query_id = None
         try:
