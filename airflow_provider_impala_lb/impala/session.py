@@ -28,6 +28,7 @@ from airflow_provider_impala_lb.impala.statement import (
     print_id,
     progress_in,
     warnings_in,
+    without_stack,
 )
 from airflow_provider_impala_lb.impala.wire import Wire, user_of
 
@@ -263,7 +264,8 @@ class Session:
         self.cursor._last_operation_finished = True
         if state != "FINISHED_STATE":
             self._discard()
-            raise StatementError(response.errorMessage or f"it ended in {state}", query_id=self.query_id)
+            message = without_stack(response.errorMessage or f"it ended in {state}")
+            raise StatementError(message, query_id=self.query_id)
 
     def _say_progress(self, waited: float) -> None:
         """One line about a slow statement, with Impala's own words for how much of the scan is done."""
