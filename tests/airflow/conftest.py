@@ -27,9 +27,13 @@ os.environ.update(
 )
 
 
+def migrate():
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def airflow_home():
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+    migrate()
     yield HOME
     shutil.rmtree(HOME, ignore_errors=True)
 
@@ -56,10 +60,9 @@ class Run:
     folder = FOLDER
 
     def __init__(self, dag_id):
-        for folder in ("examples", "tests"):
-            path = str(FOLDER / folder)
-            if path not in sys.path:
-                sys.path.append(path)
+        for folder in map(str, FOLDER.iterdir()):
+            if folder not in sys.path:
+                sys.path.append(folder)
         self.dag = importlib.import_module(dag_id).dag
         self.run = self.dag.test()
 
