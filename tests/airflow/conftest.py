@@ -1,5 +1,6 @@
 """One Airflow home, one practice cluster and one Airflow process for all these tests: each start costs seconds."""
 
+import atexit
 import importlib
 import os
 import pathlib
@@ -14,6 +15,7 @@ from airflow_provider_impala_lb.demo import example_dags, unpack_flights, xcoms
 from airflow_provider_impala_lb.sandbox import Sandbox
 
 HOME = pathlib.Path(tempfile.mkdtemp(prefix="impala-lb-airflow-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 FOLDER = HOME / "dags"  # Airflow 3 runs a DAG only from its folder
 FOLDER.mkdir()
 (FOLDER / "examples").symlink_to(example_dags())
@@ -34,8 +36,7 @@ def migrate():
 @pytest.fixture(scope="session", autouse=True)
 def airflow_home():
     migrate()
-    yield HOME
-    shutil.rmtree(HOME, ignore_errors=True)
+    return HOME
 
 
 @pytest.fixture(scope="session")

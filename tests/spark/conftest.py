@@ -1,14 +1,13 @@
 import json
 import logging
 import os
-import shutil
 
 import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.script import split
-from tests.airflow.conftest import FOLDER, HOME, Run, migrate
+from tests.airflow.conftest import FOLDER, Run, migrate
 from tests.spark.servers import Servers, require_spark
 
 LOG = logging.getLogger("test.run")
@@ -72,8 +71,6 @@ def cached_everywhere(balancer, servers):
 @pytest.fixture(scope="session")
 def airflow_home(all_servers):
     migrate()
-    yield
-    shutil.rmtree(HOME, ignore_errors=True)
 
 
 @pytest.fixture

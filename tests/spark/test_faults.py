@@ -76,6 +76,7 @@ def rows_in_table(balancer, servers):
 def test_a_cancelled_script_ends_on_the_server_and_raises(start, balancer, servers):
     running = start(f"{TABLE}; {INSERT}; SELECT 1")
     running.run.cancel("not wanted any more")
+    assert running.sessions[0].wait_ended()  # seen to have ended, and not left to the server that loses its client
     error = running.failure(10)
     assert "cancelled: not wanted any more" in error.reason
     assert (error.number, error.total, error.outcome) == (2, 3, "unknown")
