@@ -10,12 +10,10 @@ STACK = """
 \tat org.apache.spark.sql.hive.thriftserver.HiveThriftServerErrors$.runningQueryError(HiveThriftServerErrors.scala:43)
 \tat java.base/java.util.concurrent.FutureTask.run(FutureTask.java:264)
 """
-PARSER = f"""{SAYS}[PARSE_SYNTAX_ERROR] org.apache.spark.sql.catalyst.parser.ParseException: 
-[PARSE_SYNTAX_ERROR] Syntax error at or near 'SELEC'.(line 1, pos 30)
-
-== SQL ==
-SELEC 1
-^^^"""
+PARSER = (
+    f"{SAYS}[PARSE_SYNTAX_ERROR] org.apache.spark.sql.catalyst.parser.ParseException: \n"
+    "[PARSE_SYNTAX_ERROR] Syntax error at or near 'SELEC'.(line 1, pos 30)\n\n== SQL ==\nSELEC 1\n^^^"
+)
 ANALYZER = (
     f"{SAYS}[UNRESOLVED_COLUMN.WITHOUT_SUGGESTION] org.apache.spark.sql.AnalysisException: "
     "[UNRESOLVED_COLUMN.WITHOUT_SUGGESTION] A column or function parameter with name `nope` cannot be resolved. "
@@ -29,7 +27,7 @@ NO_PLACE = (
     f"{SAYS}[COLUMN_ALREADY_EXISTS] org.apache.spark.sql.AnalysisException: The column `a` already exists."
     "\nCaused by: java.lang.RuntimeException: something else; line 1 pos 7"
 )
-FROM_A_TASK = f"{SAYS}org.apache.spark.SparkException: Job aborted due to stage failure: {PARSER.removeprefix(SAYS)}"  # a user's words
+FROM_A_TASK = f"{SAYS}org.apache.spark.SparkException: Job aborted: {PARSER.removeprefix(SAYS)}"  # a user's own words
 
 
 @pytest.mark.parametrize(
