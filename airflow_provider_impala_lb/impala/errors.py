@@ -45,9 +45,22 @@ _LATER = "All coordinators would say so for now: let it be tried again in a whil
 _LIMIT = "It is a limit of the user, the pool or the script: a retry alone meets it again"
 _METADATA = "If the object is new, its metadata have not arrived on this coordinator yet; a retry tells"
 
+_SPARK_SAYS = (
+    r"\Aorg\.apache\.hive\.service\.cli\.HiveSQLException: Error running query: \[[\w.]+\] org\.apache\.spark\.sql\."
+)
+
 RULES = (
     # First: it quotes the statement, which may hold any text.
     Rule(r"\A(Query \S+ failed:\s*)?ParseException", "user error", "unknown", "the frontend"),
+    # Spark accepts a statement before it reads it. These are sure all the same: a statement is parsed as a whole before
+    # any of it is run, and an error of the analyzer, which comes next, names the place in the text.
+    Rule(_SPARK_SAYS + r"catalyst\.parser\.ParseException:", "user error", "user error", "Spark, ParseDriver.scala"),
+    Rule(
+        r"(?m)" + _SPARK_SAYS + r"AnalysisException: (?:(?!Caused by:).)*; line \d+ pos \d+;?$",
+        "not started",
+        "not started",
+        "Spark, CheckAnalysis.scala",
+    ),
     Rule(
         r"operation has been successfully executed",
         "done",

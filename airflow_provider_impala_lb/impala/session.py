@@ -18,6 +18,7 @@ from airflow_provider_impala_lb.impala.label import nonce_of
 from airflow_provider_impala_lb.impala.line import Line
 from airflow_provider_impala_lb.impala.lookup import look_up
 from airflow_provider_impala_lb.impala.pages import Pages
+from airflow_provider_impala_lb.impala.rows import read_no_columns_as_no_rows
 from airflow_provider_impala_lb.impala.sql import changes_nothing
 from airflow_provider_impala_lb.impala.statement import (
     Ended,
@@ -26,6 +27,7 @@ from airflow_provider_impala_lb.impala.statement import (
     print_id,
     progress_in,
     warnings_in,
+    without_stack,
 )
 from airflow_provider_impala_lb.impala.transport import (
     NodeRefused,
@@ -321,6 +323,7 @@ class Session:
             self.cursor._last_operation_string = sql
             self.cursor._last_operation = self.cursor.session.execute(sql, dict(options or {}), run_async=True)
             self._operation = self.cursor._last_operation.handle
+            read_no_columns_as_no_rows(self.cursor._last_operation)
 
         self.cursor._execute_async(send)
         self.query_id = print_id(self._operation.operationId.guid)
@@ -381,7 +384,8 @@ class Session:
         self.cursor._last_operation_finished = True
         if state != "FINISHED_STATE":
             self._discard()
-            raise StatementError(response.errorMessage or f"it ended in {state}", query_id=self.query_id)
+            said = without_stack(response.errorMessage or f"it ended in {state}")
+            raise StatementError(said, query_id=self.query_id)
 
     def _is_scanned(self) -> bool:
         """Whether its progress is at its end; DDL has none."""

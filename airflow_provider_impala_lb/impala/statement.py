@@ -8,6 +8,7 @@ import struct
 import msgspec
 
 FIRST_POLL, LONGEST_POLL, POLL_SHARE = 0.002, 1.0, 1 / 32
+_STACK = re.compile(r"^\t(?:at |\.\.\. \d+ more).*(?:\n|\Z)|^Driver stacktrace:\n", re.MULTILINE)
 _PROGRESS = re.compile(r"Query [0-9a-f:]+:? *\d+% Complete \(\d+ out of \d+\)")
 
 
@@ -52,3 +53,15 @@ def progress_in(log: str | None) -> list[str]:
 def warnings_in(log: str | None) -> str:
     """A statement's log without its progress."""
     return _PROGRESS.sub("", log or "").strip()
+
+
+def without_stack(message: str) -> str:
+    """An error's text without Java's stack traces, and each cause only once: Spark sends a hundred lines, where Impala
+    sends the one that is read. A text without a stack is left as it is."""
+    if "\n\tat " not in message:
+        return message
+    text, *causes = re.split(r"^Caused by: ", _STACK.sub("", message), flags=re.MULTILINE)
+    for cause in causes:
+        if cause.strip() not in text:
+            text = f"{text.rstrip()}\nCaused by: {cause}"
+    return text.strip()

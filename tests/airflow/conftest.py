@@ -1,5 +1,6 @@
 """One Airflow home, one practice cluster and one Airflow process for all these tests: each start costs seconds."""
 
+import atexit
 import importlib
 import os
 import pathlib
@@ -14,6 +15,7 @@ from airflow_provider_impala_lb.demo import example_dags, unpack_flights, xcoms
 from airflow_provider_impala_lb.sandbox import Sandbox
 
 HOME = pathlib.Path(tempfile.mkdtemp(prefix="impala-lb-airflow-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 FOLDER = HOME / "dags"  # Airflow 3 runs a DAG only from its folder
 FOLDER.mkdir()
 (FOLDER / "examples").symlink_to(example_dags())
@@ -27,11 +29,14 @@ os.environ.update(
 )
 
 
+def migrate():
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def airflow_home():
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
-    yield HOME
-    shutil.rmtree(HOME, ignore_errors=True)
+    migrate()
+    return HOME
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +61,9 @@ class Run:
     folder = FOLDER
 
     def __init__(self, dag_id):
-        for folder in ("examples", "tests"):
-            path = str(FOLDER / folder)
-            if path not in sys.path:
-                sys.path.append(path)
+        for folder in map(str, FOLDER.iterdir()):
+            if folder not in sys.path:
+                sys.path.append(folder)
         self.dag = importlib.import_module(dag_id).dag
         self.run = self.dag.test()
 
