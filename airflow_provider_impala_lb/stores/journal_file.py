@@ -138,7 +138,8 @@ class FileJournals:
             if not self._coherent:
                 raise ConfigError(
                     f"{self.where}/{name}: was made on another file system, for hosts that see at once what was "
-                    f"written under a lock; this one ({filesystem.name(filesystem.kind(descriptor))}) is not known to show it"
+                    f"written under a lock; this one ({filesystem.name(filesystem.kind(descriptor))}) is not known to "
+                    "show it"
                 )
             return False
         if self._coherent and not attributes.is_used(descriptor):
