@@ -16,7 +16,7 @@ from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.core.picker import Pick, Picker
 from airflow_provider_impala_lb.core.report import Counters, Reading, Sample
 from airflow_provider_impala_lb.core.store import Store
-from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.stores.file import FileStore
 from airflow_provider_impala_lb.stores.journal_file import FileJournals
 from airflow_provider_impala_lb.stores.memory import MemoryStore
@@ -103,6 +103,23 @@ class Balancer(Picker):
             settings = msgspec.structs.replace(settings, query_options={**settings.query_options, **options})
         pages = Pages(node.web, self.config.load, self.web_password) if node.web else None
         return Session.open(node, settings, password=self.password, database=database, pages=pages)
+
+    def attach_session(self, address: str, guid: bytes, secret: bytes) -> Session:
+        """Go on with a session on this node that another process has opened. Errors as :meth:`open_session`."""
+        from airflow_provider_impala_lb.impala.pages import Pages
+        from airflow_provider_impala_lb.impala.session import Session
+
+        node = self.config.node(self.known(address))
+        assert node is not None
+        pages = Pages(node.web, self.config.load, self.web_password) if node.web else None
+        return Session.attach(node, self.config.session, guid, secret, password=self.password, pages=pages)
+
+    def end_session(self, address: str, guid: bytes, secret: bytes) -> None:
+        """Close such a session, so that nothing more can be sent in it. Never raises for a node out of reach."""
+        try:
+            self.attach_session(address, guid, secret).close()
+        except ImpalaLBError as error:
+            log.info("A session on %s need not be closed any more: %s", address, error)
 
     def report(self, node: str, sample: Sample) -> None:
         """Note what somebody else found out about a node's load, as if it had been asked. It counts for three times

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.core.health import note_failure, note_success
 from airflow_provider_impala_lb.core.placement import Placed
-from airflow_provider_impala_lb.core.state import AVOID_SECONDS, Avoid, Cause, State
+from airflow_provider_impala_lb.core.state import AVOID_SECONDS, Avoid, Cause, Lease, State
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.core.picker import Picker
@@ -83,6 +83,15 @@ class Pick:
                 state.avoid.put(owner, Avoid(node=self.node, expires=now + AVOID_SECONDS), now + AVOID_SECONDS)
 
             self._picker.tell(self.node, change)
+
+    def hand_over(self) -> Lease | None:
+        """Keep the lease in the state for another process, which goes on with it (`Picker.adopt`).
+
+        :raises StateUnavailable: it was not noted, and this process has it still.
+        """
+        if self._picker and self.lease:
+            return self._picker.keeper.hand_over(self.lease)
+        return None
 
     def release(self) -> None:
         """End the lease; a second call does nothing. In a forked child it does nothing: the lease is the parent's."""

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from logging import getLogger
 
+import msgspec
+
 from airflow_provider_impala_lb.core import line
 from airflow_provider_impala_lb.core.admission import LeftOut
 from airflow_provider_impala_lb.core.cluster import Cluster
@@ -125,6 +127,18 @@ class Picker(Cluster):
         placed = self._wait_for(request, wait, here=asks_again is None, meanwhile=while_waiting)
         self.keeper.add(lease, on_move, on_overload, on_lost)
         return Pick(placed, self, lease=lease.id, owner=owner, session_key=session_key)
+
+    def adopt(self, lease: Lease, on_lost: Callable[[], None] | None = None) -> Pick:
+        """Go on with a lease that another process has handed over.
+
+        :raises Superseded: a later try of its owner has taken over.
+        :raises ConfigError: its node is not of this configuration any more.
+        """
+        node = self.known(lease.node)
+        mine = msgspec.structs.replace(lease, holder=this_process(), host=self.host)
+        self.keeper.adopt(mine, on_lost)
+        placed = Placed(node=node, reason="it was begun there", left_out={})
+        return Pick(placed, self, lease=lease.id, owner=lease.owner)
 
     def hold(self, seconds: float, owner: str = "", session_key: str | None = None, wait: float | None = None) -> Pick:
         """A pick with a lease that nobody renews: it ends after ``seconds``, or by :meth:`release`. For programs that

@@ -14,6 +14,7 @@ from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
 from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, sort
+from airflow_provider_impala_lb.impala.handover import LetGo, seal
 from airflow_provider_impala_lb.impala.label import make_label, nonce_of
 from airflow_provider_impala_lb.impala.line import RowsLost
 from airflow_provider_impala_lb.impala.repeatable import is_idempotent
@@ -109,6 +110,9 @@ class Execution:
 
     :param elsewhere: what is left may go on on another node if this one takes no more.
     :param prepare: called with the first session before its first statement.
+    :param let_go: asked often; True: somebody else is to go on, and :meth:`run` raises :class:`LetGo`.
+    :param key: seals the session's secret for the journal; "": it is not kept there.
+    :param keep_last: the rows of the last statement are somebody else's to fetch: :class:`LetGo`, once it has ended.
     :ivar session: the open one, or None; ``last``: also once it is closed.
     :ivar done: what has been done; also of a run that fails.
     :ivar data: what the sessions have set for themselves.
@@ -124,9 +128,16 @@ class Execution:
         journal: Journal | None = None,
         elsewhere: bool = False,
         prepare: Callable[[Session], None] | None = None,
+        let_go: Callable[[], bool] | None = None,
+        key: str = "",
+        keep_last: bool = False,
     ) -> None:
         self._balancer, self._script, self._pick = balancer, script, pick
         self._journal, self._elsewhere, self._prepare = journal, elsewhere, prepare
+        self._let_go, self._key, self._keep_last = let_go, key, keep_last
+        self._under_way = False
+        self._submitted = 0.0
+        self._inherited = False
         self._log = script.log
         self.session: Session | None = None
         self.last: Session | None = None
@@ -137,6 +148,7 @@ class Execution:
         self._database = script.database or self.data.database
         self._options = {**self.data.options, **(script.options or {})}
         self._cancelled: str | None = None
+        self._move: str | None = None
         config = balancer.config.session
         sync = str({**config.query_options, **self._options}.get("SYNC_DDL", "")).lower() in ("1", "true")
         self._written = WrittenTables(self._database or config.database, sync_ddl=sync)
@@ -155,20 +167,53 @@ class Execution:
         if session is not None:
             session.cancel(why)
 
+    def go_on_in(
+        self, session: Session, *, query: str = "", has_rows: bool = False, sent: float = 0.0, inherited: bool = False
+    ) -> None:
+        """Before :meth:`run`: go on in this session, with this statement under way.
+
+        :param sent: when that was sent, by the monotonic clock.
+        :param inherited: another process may still believe that the session is its own: nothing is sent in it.
+        """
+        self.session = self.last = session
+        self.done.session = session.id
+        if query:
+            session.adopt(query, has_rows=has_rows)
+            self._under_way, self._submitted = True, sent
+        self._inherited, self._prepare = inherited, None
+
+    @property
+    def submitted(self) -> float | None:
+        """When the statement under way was sent, by the monotonic clock; None if there is none."""
+        return self._submitted if self._under_way else None
+
     def run(self) -> None:
         """Run what is left of the script.
 
+        :raises LetGo: the session stays open, with what runs in it: see :attr:`session`.
         :raises NodeRefused: the node takes no work, and nothing but SET and USE was done.
         :raises StatementFailed: which statement, whether it ran, what is done.
         :raises Cancelled: :meth:`cancel` was called before a statement was sent.
         """
-        start, lost = time.monotonic(), 0
-        self._open()
+        start, lost, keep = time.monotonic(), 0, False
+        if self.session is None:
+            self._open()
         try:
             while self.number <= len(self._script):
                 number = self.number
                 try:
+                    if not self._under_way:
+                        if self._move:
+                            raise Cancelled(self._move)
+                        if self._let_go is not None and self._let_go():
+                            raise LetGo
+                        if self._inherited:
+                            self.close()
+                            self._open()
                     self._statement(number)
+                except LetGo:
+                    keep = True
+                    raise
                 except _SessionGone as gone:
                     lost = lost + 1 if self.number == number else 0
                     if lost >= NEW_SESSIONS:
@@ -177,13 +222,15 @@ class Execution:
                     self._reopen(gone.failure)
         finally:
             self.done.seconds += time.monotonic() - start
-            self._close()
+            if not keep:
+                self.close()
 
     def _open(self) -> None:
         pick, script = self._pick, self._script
         session = self._balancer.open_session(pick.node, database=self._database, options=self._options)
         self.session = self.last = session
         self.done.session = session.id
+        self._under_way = self._inherited = False
         try:
             if self._cancelled:
                 raise Cancelled(self._cancelled)
@@ -199,15 +246,17 @@ class Execution:
                 self._prepare(session)
                 self._prepare = None
             self._replay(session)
+            if self._journal is not None and self._key:
+                self._journal.seal(seal(session.handle[1], self._key))
             if script.on_session:
                 script.on_session(pick, session)
         except BaseException:
-            self._close()
+            self.close()
             raise
 
     def _reopen(self, failure: StatementFailed) -> None:
         """A new session on the same node, which knows what the old one had been told by USE and SET."""
-        self._close()
+        self.close()
         try:
             self._open()
         except NodeRefused as error:
@@ -227,7 +276,8 @@ class Execution:
                         f"statement {number} of an earlier session could not be repeated: {error}"
                     ) from error
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the session, and what runs in it."""
         session, self.session = self.session, None
         if session is not None:
             session.close()
@@ -264,17 +314,10 @@ class Execution:
         handler, tries = self._script.handler, 0
         while True:
             tries += 1
-            label = self._label(number)
-            if self._journal is not None:
-                self._journal.intend(number, nonce_of(label) or "", self._pick.node, session.id)
-            publish = self._script.publish if number == self._script.last_change else None
-            ended = session.execute(
-                f"{label} {sql}",
-                on_start=self._accepted,
-                options={"SYNC_DDL": "1"} if publish is not None else None,
-                timeout=self._script.statement_timeout,
-                publish_timeout=publish,
-            )
+            ended = self._to_its_end(session, number, sql)
+            if self._keep_last and number == len(self._script) and session.has_rows:
+                raise LetGo
+            self._under_way = False
             try:
                 if handler:
                     cursor = Cursor(session, self._pick)
@@ -296,9 +339,37 @@ class Execution:
             self._note_done(number, ended)
             return
 
+    def _to_its_end(self, session: Session, number: int, sql: str) -> Ended:
+        """Send the statement and wait for its end; or wait for that of the one that is under way."""
+        publish = self._script.publish if number == self._script.last_change else None
+        limits: dict[str, Any] = {
+            "timeout": self._script.statement_timeout,
+            "publish_timeout": publish,
+            "let_go": self._let_go,
+        }
+        if self._under_way and session.query_id:
+            self._under_way = False
+            try:
+                return session.wait(start=self._submitted, **limits)
+            except (LetGo, Cancelled):
+                self._under_way = True
+                raise
+        label = self._label(number)
+        if self._journal is not None:
+            self._journal.intend(number, nonce_of(label) or "", self._pick.node, session.id)
+        options = {"SYNC_DDL": "1"} if publish is not None else None
+        try:
+            return session.execute(f"{label} {sql}", on_start=self._accepted, options=options, **limits)
+        except StatementError:
+            self._under_way = False
+            raise
+
     def _accepted(self, query_id: str) -> None:
         self._pick.accepted()
         self._pick.note(query=query_id)
+        self._under_way, self._submitted = True, time.monotonic()
+        if self._journal is not None and self._key:  # whoever goes on may have to find it without its label
+            self._journal.accepted(query_id)
 
     def _note_done(self, number: int, ended: Ended, *, fetched: bool = True) -> None:
         script, statement = self._script, self._script.statements[number - 1]
@@ -353,9 +424,24 @@ class Execution:
             return True
         return is_idempotent(self._script.texts[self.number - 1], self._written.database)
 
+    def move(self, why: str, *, anew: bool) -> None:
+        """From another thread: stop here, to go elsewhere; :meth:`run` raises :class:`Cancelled`.
+
+        :param anew: the script begins anew there. Else a statement that must not run twice comes to its end first.
+        """
+        self._move = f"to move: {why}"
+        session = self.session
+        if session is not None and (anew or self.safe_to_repeat()):
+            session.cancel(self._move)
+
+    @property
+    def between(self) -> bool:
+        """Whether no statement is under way."""
+        return not self._under_way
+
     def touched(self) -> Upstream:
         """What was done, or interrupted, may have changed all this."""
-        if self.number <= len(self._script):
+        if self._under_way and self.number <= len(self._script):
             self._note_written(self._script.texts[self.number - 1])
         self._note_left()
         return self.done.left

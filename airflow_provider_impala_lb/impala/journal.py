@@ -208,6 +208,14 @@ class Journal:
 
         self._own(change)
 
+    def restart(self) -> None:
+        """What was done is to be done again."""
+
+        def change(record: Record, now: float) -> None:
+            record.done, record.rows, record.queries, record.intent, record.answer = 0, 0, [], None, ""
+
+        self._own(change)
+
     def finish(self) -> None:
         """The whole script has ended well."""
 

@@ -7,7 +7,6 @@ first (Impala then refuses it: "Session has been closed, ignoring query"), and t
 
 from __future__ import annotations
 
-import struct
 import time
 from logging import getLogger
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,11 +34,6 @@ class Found(NamedTuple):
     id: str
     kind: str
     in_flight: bool
-
-    @property
-    def guid(self) -> bytes:
-        high, low = self.id.split(":")
-        return struct.pack("<QQ", int(high, 16), int(low, 16))
 
 
 def look_up(session: Session, nonce: str | None, sent_at: float, failure: StatementError) -> Found:

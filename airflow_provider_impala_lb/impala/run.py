@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.core.picker import Pick
-from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StatementFailed
+from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StatementFailed, StateUnavailable
 from airflow_provider_impala_lb.impala.barrier import Upstream, cross
 from airflow_provider_impala_lb.impala.connection import bind
 from airflow_provider_impala_lb.impala.errors import Cancelled
 from airflow_provider_impala_lb.impala.execution import Execution, Script, ScriptDone, StatementDone
-from airflow_provider_impala_lb.impala.journal import Journal
+from airflow_provider_impala_lb.impala.handover import Deferred, Handover, LetGo, new_key, unseal
+from airflow_provider_impala_lb.impala.journal import Journal, Record
 from airflow_provider_impala_lb.impala.resume import left_by, settle_intent
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.settle import settle
-from airflow_provider_impala_lb.impala.statement import StatementError
+from airflow_provider_impala_lb.impala.sql import changes_nothing, excerpt, session_only
+from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
 
 if TYPE_CHECKING:
@@ -66,6 +68,10 @@ class ScriptRun:
     :param handler: called with the cursor after each statement, as in common-sql.
     :param on_session: called once the session is open and before the first statement, and again after a move.
     :param on_statement: called when a statement has ended well.
+    :param texts: what is sent for each statement; None: with ``parameters`` bound.
+    :param let_go_after: with ``journals``: after so many seconds :meth:`run` raises :class:`~.handover.Deferred`, and
+        another process goes on by :meth:`go_on`. :param keep_last: it does so at the end, to fetch the last rows.
+    :param finishes: the journal says at once that the script has ended; else when :meth:`finish` is called.
     """
 
     def __init__(
@@ -95,6 +101,10 @@ class ScriptRun:
         handler: Callable[[Any], Any] | None = None,
         on_session: Callable[[Pick, Session], None] | None = None,
         on_statement: Callable[[StatementDone], None] | None = None,
+        texts: Sequence[str] | None = None,
+        let_go_after: float | None = None,
+        keep_last: bool = False,
+        finishes: bool = True,
         logger: Logger | None = None,
     ) -> None:
         self._balancer = balancer
@@ -102,7 +112,7 @@ class ScriptRun:
         self._script = Script(
             statements,
             # Bound before anything is sent: a parameter that is missing in statement 9 must not leave 8 behind.
-            [bind(statement.sql, parameters, line=statement.line) for statement in statements],
+            texts or [bind(statement.sql, parameters, line=statement.line) for statement in statements],
             tags=tags or {},
             database=database,
             options=query_options,
@@ -136,6 +146,8 @@ class ScriptRun:
                 "resume: needs an owner, and a place that all hosts share for the journal: a lock_file or a store"
             )
         self._first = first
+        self._let_go_after, self._keep_last, self._finishes = let_go_after, keep_last, finishes
+        self._started, self._leave, self._key = time.monotonic(), False, ""
         self._line: dict[str, Any] = {"wait": wait, "ticket": ticket, "asks_again": asks_again}
         self._moving: str | None = None
         self._so_far = "nothing was run"
@@ -150,8 +162,14 @@ class ScriptRun:
         if execution is not None:
             execution.cancel(why)
 
+    def leave(self) -> None:
+        """From another thread: let go of the script as soon as may be, for another process to :meth:`go_on`."""
+        self._leave = True
+
     def run(self) -> ScriptDone:
         """Run the script to its end.
+
+        :raises Deferred: with ``let_go_after``, or after :meth:`leave`: it goes on on its coordinator.
 
         :raises NoNodeAvailable: no node took it; the error says why for each, and what was run before, if any.
         :raises StillRunning: what an earlier try left running could not be seen to end; nothing was run.
@@ -160,9 +178,37 @@ class ScriptRun:
         :raises StatementFailed: which statement, where, whether it ran, and what is done.
         :raises ConfigError: the login was refused.
         """
+        if self._let_go_after is not None:
+            self._key = new_key()
         prefer = self._begin() or self._prefer
+        return self._run_somewhere(prefer, {})
+
+    def go_on(self, handover: Handover) -> ScriptDone:
+        """Run what is left of a script that another process has let go of. Errors as :meth:`run`."""
+        assert self._journal is not None
+        self._key = handover.key
+        record, clean = self._journal.take(handover.epoch)
+        self._done.seconds = handover.seconds
+        try:
+            with self._balancer.adopt(handover.lease, on_lost=self._told_of_successor) as pick:
+                try:
+                    begin = self._take_over(handover, record, clean)
+                    self._note_done_before(record.done, record)
+                    return self._run_on(pick, begin)
+                except NodeRefused as error:
+                    if not self._resume and not self._done_nothing():
+                        raise self._cannot_go_on(pick.node, str(error)) from error
+                    self._say_refused(pick.node, str(error))
+                    left_out = {pick.node: str(error)}
+                except _Moved as error:
+                    self._note_moved(pick.node, error)
+                    left_out = {pick.node: str(error)}
+        except ConfigError as error:
+            raise ConfigError(f"{error}; {self._so_far}") from error
+        return self._run_somewhere(None, left_out)
+
+    def _run_somewhere(self, prefer: str | None, left_out: dict[str, str]) -> ScriptDone:
         on_unavailable = self._on_unavailable if prefer == self._prefer else "move"
-        left_out: dict[str, str] = {}
         wait_until = time.monotonic() + self._balancer.config.session.reconnect_timeout
         while True:
             self._check_cancelled()
@@ -175,6 +221,8 @@ class ScriptRun:
                         why = str(error)
                         pick.refused(error.cause, why)
                         self._say_refused(node, why)
+                        if self._begins_anew:
+                            self._begin_anew()
                     except _Moved as error:
                         self._note_moved(node, error)
                         prefer, left_out[node] = None, str(error)
@@ -211,23 +259,128 @@ class ScriptRun:
             settle(self._balancer, self._owner, orphans, self._sleep, self._log)
         if record is None or not record.done:
             return None
-        done = min(record.done, self._script.first_to_run(record.done))
+        done = self._script.first_to_run(record.done)
+        self._note_done_before(done, record)
+        self._done.resumed = done
         self._log.info(
             "Going on at statement %d of %d: the ones before are done (%s)", done + 1, len(self._script), record.node
         )
-        self._done.resumed = done
-        queries = ["" for _ in range(done - len(record.queries))] + record.queries[:done]
-        self._done.statements = [
-            StatementDone(number, statement.line, query, None, 0.0)
-            for number, (statement, query) in enumerate(zip(self._script.statements, queries, strict=False), 1)
-        ]
-        if self._script.handler:
-            self._done.results, self._done.descriptions = [None] * done, [None] * done
-        self._so_far = f"{done} of {len(self._script)} statements were done before"
         if not record.node or record.node not in self._balancer.config.order:
             return None
         self._before.append(left_by(self._balancer, self._script, done, record.node))
         return record.node
+
+    def _note_done_before(self, done: int, record: Record) -> None:
+        """Another process has done so many statements."""
+        if not done:
+            return
+        queries = [*[""] * (record.done - len(record.queries)), *record.queries]
+        self._done.statements = [
+            StatementDone(number, statement.line, query, None, 0.0)
+            for number, (statement, query) in enumerate(zip(self._script.statements[:done], queries, strict=False), 1)
+        ]
+        self._done.statements[-1].rows = record.rows or None  # of all of them: the journal keeps no more
+        if self._script.handler:
+            self._done.results, self._done.descriptions = [None] * done, [None] * done
+        self._so_far = f"{done} of {len(self._script)} statements were done before"
+
+    def _take_over(self, handover: Handover, record: Record, clean: bool) -> Callable[[Execution], None] | None:
+        """How to go on in the session that was left; None: in a new one, and nothing is under way.
+
+        :raises NodeRefused: nothing can be found out at its node. :raises StatementFailed: a statement is in doubt.
+        """
+        assert self._journal is not None
+        guid, secret = bytes.fromhex(handover.guid), bytes.fromhex(handover.secret)
+        intent = record.intent
+        same = record.session == print_id(guid)
+        if not same:
+            opened = unseal(record.sealed, self._key) if record.sealed and record.session else None
+            guid, secret = (guid_of(record.session), opened) if opened else (b"", b"")
+        query = intent.query if intent else ""
+        if not clean:
+            self._log.warning("%s: another process had gone on with it, and is gone or stopped", self._owner)
+        if guid and (clean or query):
+            try:
+                session = self._balancer.attach_session(record.node or handover.node, guid, secret)
+            except NodeRefused as error:
+                if clean and not query:
+                    raise
+                self._log.warning("Its session cannot be used any more: %s", error)
+            else:
+                rows = handover.has_rows if same and query == handover.query else None
+                sent = time.monotonic() - max(0.0, time.time() - handover.submitted)
+                return lambda execution: execution.go_on_in(
+                    session,
+                    query=query,
+                    has_rows=self._has_rows(intent.number) if rows is None and intent else bool(rows),
+                    sent=sent,
+                    inherited=not clean,
+                )
+        if intent is not None:
+            record.done = settle_intent(
+                self._balancer, self._journal, record, self._script, pause=self._sleep, log=self._log
+            )
+        if guid:
+            self._balancer.end_session(record.node or handover.node, guid, secret)
+        return None
+
+    def _has_rows(self, number: int) -> bool:
+        return changes_nothing(self._script.texts[number - 1])
+
+    def _done_nothing(self) -> bool:
+        return all(session_only(text) for text in self._script.texts[: len(self._done.statements)])
+
+    def _cannot_go_on(self, node: str, why: str) -> StatementFailed:
+        number = len(self._done.statements) + 1
+        statement = self._script.statements[number - 1]
+        return StatementFailed(
+            f"its session is gone, and no new one can be had: {why}",
+            number=number,
+            total=len(self._script),
+            line=statement.line,
+            node=node,
+            query_id=None,
+            outcome="not started",
+            sql=excerpt(statement.sql),
+        )
+
+    def _let_go(self) -> bool:
+        if self._journal is None or not self._key:
+            return False
+        late = self._let_go_after is not None and time.monotonic() - self._started >= self._let_go_after
+        return self._leave or late
+
+    def _handed_over(self, pick: Pick, execution: Execution) -> Deferred | None:
+        """Leave the session to whoever goes on. None: it would not be there any more."""
+        session = execution.session
+        if session is None:  # between two nodes
+            return None
+        if self._let_go_after is not None and not session.outlives_connections():
+            self._log.warning(
+                "%s ends a session with its connection, so nobody else could go on with the script: it runs here",
+                pick.node,
+            )
+            self._let_go_after = None
+            return None
+        lease = pick.hand_over()
+        assert lease is not None and self._journal is not None
+        guid, secret = session.handle
+        under_way = execution.submitted
+        handover = Handover(
+            node=pick.node,
+            why=self._done.why,
+            guid=guid.hex(),
+            secret=secret.hex(),
+            epoch=self._journal.epoch,
+            lease=lease,
+            key=self._key,
+            query=(session.query_id or "") if under_way is not None else "",
+            has_rows=session.has_rows,
+            submitted=time.time() - (time.monotonic() - under_way) if under_way is not None else 0.0,
+            seconds=self._done.seconds,
+        )
+        session.detach()
+        return Deferred(handover, finished=session.has_ended)
 
     def _acquire(self, prefer: str | None, left_out: Mapping[str, str]) -> Pick:
         self._moving = None
@@ -249,9 +402,8 @@ class ScriptRun:
         self._log.info("Picked %s (%s)", pick.node, pick.why)
         return pick
 
-    def _run_on(self, pick: Pick) -> ScriptDone:
-        if not self._resume:  # it begins anew, or has done nothing but SET and USE
-            self._done = ScriptDone("", "", "", [], self._done.seconds)
+    def _run_on(self, pick: Pick, begin: Callable[[Execution], None] | None = None) -> ScriptDone:
+        """:param begin: puts it where it goes on."""
         done = self._done
         done.node, done.why = pick.node, pick.why
         execution = Execution(
@@ -260,41 +412,76 @@ class ScriptRun:
             pick,
             done,
             journal=self._journal,
-            elsewhere=self._resume,
+            elsewhere=self._resume or self._restartable,
             prepare=self._cross,
+            let_go=self._let_go if self._key else None,
+            key=self._key,
+            keep_last=self._keep_last,
         )
+        if begin is not None:
+            begin(execution)
         self._execution = execution
         try:
             self._check_cancelled()
             if self._moving:
                 raise _Moved(self._moving, len(done.statements))
-            execution.run()
-            if self._journal is not None:
-                self._journal.finish()
+            self._run_or_hand_over(pick, execution)
+            if self._finishes:
+                self.finish()
             return done
         except (StatementFailed, Cancelled) as error:
             session = execution.last
             interrupted = isinstance(error, Cancelled) or isinstance(error.__cause__, Cancelled)
-            ended = session is None or (interrupted and session.wait_ended())
+            ended = session is None or execution.between or (interrupted and session.wait_ended())
             if self._moving and self._cancelled is None and interrupted and ended:
-                self._check_safe_to_move(execution, error)
                 raise _Moved(self._moving, len(done.statements), execution.touched()) from None
             if isinstance(error, Cancelled):
                 self._check_cancelled()
             raise
         finally:
             self._execution = None
-            if self._resume and done.statements:
+            if (self._resume or self._restartable) and done.statements:
                 self._before = [each for each in self._before if each.host != pick.node] + [done.left]
-                self._so_far = f"{len(done.statements)} of {len(self._script)} statements are done"
+                if self._resume:
+                    self._so_far = f"{len(done.statements)} of {len(self._script)} statements are done"
             if self._session_key:
                 data = execution.data
                 self._balancer.sessions.remember(self._session_key, pick.node, data.database, data.options)
 
-    def _check_safe_to_move(self, execution: Execution, error: BaseException) -> None:
-        """A script that is only resumable moves if the statement that was interrupted may be sent again."""
-        if not self._restartable and not execution.safe_to_repeat():
-            raise error
+    @property
+    def _begins_anew(self) -> bool:
+        """Where it leaves a node it begins anew on the next one, rather than go on there."""
+        return not self._resume
+
+    def _begin_anew(self) -> None:
+        self._done = ScriptDone("", "", "", [], self._done.seconds)
+        if self._journal is not None:
+            self._journal.restart()
+
+    def _run_or_hand_over(self, pick: Pick, execution: Execution) -> None:
+        until = time.monotonic() + self._balancer.config.session.reconnect_timeout
+        while True:
+            try:
+                execution.run()
+                return
+            except LetGo:
+                try:
+                    deferred = self._handed_over(pick, execution)
+                except StateUnavailable as error:
+                    # Nobody could find the lease: let it go on here.
+                    if time.monotonic() >= until:
+                        execution.close()
+                        raise
+                    self._log.warning("The script cannot be handed over now: %s", error)
+                    self._sleep(1.0)
+                    continue
+                if deferred is not None:
+                    raise deferred from None
+
+    def finish(self) -> None:
+        """Note in the journal that the script has come to its end, and what it gave has been taken."""
+        if self._journal is not None:
+            self._journal.finish()
 
     def _cross(self, session: Session) -> None:
         """Let the node hear of all that this script builds on, before it runs there."""
@@ -325,17 +512,19 @@ class ScriptRun:
             f"before that it was interrupted on {node}, where {moved.done} of its {len(self._script)} "
             "statements were done and the next one was seen to end"
         )
-        goes_on = "goes on" if self._resume and not self._restartable else "begins anew"
+        goes_on = "begins anew" if self._begins_anew else "goes on"
         self._log.warning("%s: what ran there has ended, the script %s elsewhere", moved, goes_on)
         if moved.left is not None:
-            self._before.append(moved.left)
+            self._before = [each for each in self._before if each.host != node] + [moved.left]
+        if self._begins_anew:
+            self._begin_anew()
 
     def _told_to_move(self, why: str) -> None:
         """By the thread that renews the lease. The script's own thread then hears of it from its session."""
         self._moving = why
         execution = self._execution
         if execution is not None:
-            execution.cancel(f"to move: {why}")
+            execution.move(why, anew=self._begins_anew)
 
     def _told_of_successor(self) -> None:
         self.cancel("another try of this task has taken over, and ended what ran here")

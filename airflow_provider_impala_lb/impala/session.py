@@ -14,6 +14,7 @@ from airflow_provider_impala_lb.core.config import Node, SessionConfig
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.ending import end_elsewhere
 from airflow_provider_impala_lb.impala.errors import Cancelled
+from airflow_provider_impala_lb.impala.handover import LetGo
 from airflow_provider_impala_lb.impala.label import nonce_of
 from airflow_provider_impala_lb.impala.line import Line
 from airflow_provider_impala_lb.impala.lookup import look_up
@@ -23,6 +24,7 @@ from airflow_provider_impala_lb.impala.sql import changes_nothing
 from airflow_provider_impala_lb.impala.statement import (
     Ended,
     StatementError,
+    guid_of,
     next_poll,
     print_id,
     progress_in,
@@ -43,6 +45,7 @@ log = getLogger(__name__)
 
 CANCEL_SECONDS = 4.0
 """To cancel and close from a second connection, in all: Airflow kills a task 5 s after it asked it to end."""
+_HANGUP_SECONDS = 0.2
 SLOW_SECONDS = 2.0
 """A statement that runs longer gets a line in the log with its id and web page, then progress lines."""
 
@@ -133,6 +136,90 @@ class Session:
             raise type(sorted_out)(f"{node.address}: {sorted_out}") from error
         return cls(node, config, password, wire, response.sessionHandle, response.configuration, pages)
 
+    @classmethod
+    def attach(
+        cls,
+        node: Node,
+        config: SessionConfig,
+        guid: bytes,
+        secret: bytes,
+        *,
+        password: str | None = None,
+        pages: Pages | None = None,
+    ) -> Session:
+        """Go on with a session that another process has opened, over a connection of one's own.
+
+        :raises NodeRefused: the node cannot be reached, or does not know the session. :raises ConfigError: a bad login.
+        """
+        from impala._thrift_gen.TCLIService.ttypes import (
+            TGetInfoReq,
+            TGetInfoType,
+            THandleIdentifier,
+            TSessionHandle,
+        )
+
+        handle = TSessionHandle(THandleIdentifier(guid, secret))
+        login = f"user {user_of(config)!r}, auth_mechanism {config.auth_mechanism}"
+        wire = None
+        try:
+            wire = Wire(node, config, password, config.open_timeout)
+            wire.limit(config.open_timeout)
+            # From now on the session has a connection again: its time does not run out.
+            problem = status_error(wire.client.GetInfo(TGetInfoReq(handle, TGetInfoType.CLI_SERVER_NAME)))
+            if problem and "being shut down" not in problem:  # a draining one still knows its sessions
+                raise refusal(problem)
+        except BaseException as error:
+            if wire:
+                wire.close()
+            if isinstance(error, NodeRefused) or not isinstance(error, Exception):
+                raise
+            raise sort_open_failure(error, seconds=config.open_timeout, login=login) from error
+        return cls(node, config, password, wire, handle, None, pages)
+
+    @property
+    def handle(self) -> tuple[bytes, bytes]:
+        """Its guid and its secret, for :meth:`attach`."""
+        identifier = self._handle.sessionId
+        return identifier.guid, identifier.secret
+
+    def adopt(self, query_id: str, *, has_rows: bool) -> None:
+        """Go on with a statement that was sent over another connection: :meth:`wait` for it."""
+        self.query_id = query_id
+        self._adopt(guid_of(query_id), has_rows=has_rows)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the statement under way may have rows to fetch."""
+        return self._operation is not None and bool(self.cursor.has_result_set)
+
+    def outlives_connections(self) -> bool:
+        """Whether a session of this server is there after its connection has gone. On Impala since 3.3 (IMPALA-1653);
+        Spark and Hive end it. Tried with one that is opened for it."""
+        from airflow_provider_impala_lb.errors import ImpalaLBError
+
+        try:
+            other = self.another()
+            guid, secret = other.handle
+            other.detach()
+            time.sleep(_HANGUP_SECONDS)  # the server has to notice
+            with Session.attach(self.node, self._config, guid, secret, password=self._password) as again:
+                again.execute("SELECT 1")  # Spark answers GetInfo for a session that is gone
+        except (ImpalaLBError, StatementError) as error:
+            log.info("%s does not keep a session without a connection: %s", self.node.address, error)
+            return False
+        return True
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the statement under way was seen to end."""
+        return self._operation is not None and bool(self.cursor._last_operation_finished)
+
+    def detach(self) -> None:
+        """Leave the session, and what runs in it, to somebody else who has its handle."""
+        self._closed = True
+        self.cursor._closed = True
+        self._line.hang_up()
+
     @property
     def patience(self) -> float:
         """Seconds to try for, where something is out of reach: ``session.reconnect_timeout``."""
@@ -155,6 +242,7 @@ class Session:
         options: Mapping[str, str] | None = None,
         timeout: float | None = None,
         publish_timeout: float | None = None,
+        let_go: Callable[[], bool] | None = None,
     ) -> Ended:
         """Run one statement to its end. Rows of a query are left to be fetched from :attr:`cursor`.
 
@@ -162,6 +250,8 @@ class Session:
         :param options: query options for this statement alone. :param timeout: seconds after which it is cancelled.
         :param publish_timeout: of a statement with SYNC_DDL: seconds for the other coordinators to hear of it, once
             all is scanned; then it is cancelled, too.
+        :param let_go: asked after each poll; True: somebody else is to wait for the statement.
+        :raises LetGo: that has come about; the statement goes on.
         :raises StatementError: it failed, or its outcome is not known; the text says what is known.
         :raises Cancelled: :meth:`cancel` was called meanwhile.
         """
@@ -171,7 +261,7 @@ class Session:
             on_start(self.query_id or "")
         if done:
             return Ended(self.query_id or "", None, time.monotonic() - start)
-        return self.wait(start=start, timeout=timeout, publish_timeout=publish_timeout)
+        return self.wait(start=start, timeout=timeout, publish_timeout=publish_timeout, let_go=let_go)
 
     def submit(self, sql: str, *, options: Mapping[str, str] | None = None) -> bool:
         """Send a statement. A lost answer is looked into: what changes nothing is sent again, anything else is looked
@@ -206,18 +296,23 @@ class Session:
             self.query_id = found.id
             if not found.in_flight:
                 return True
-            self._adopt(found.guid, has_rows=found.kind != "DML")
+            self._adopt(guid_of(found.id), has_rows=found.kind != "DML")
             return False
 
     def wait(
-        self, *, start: float | None = None, timeout: float | None = None, publish_timeout: float | None = None
+        self,
+        *,
+        start: float | None = None,
+        timeout: float | None = None,
+        publish_timeout: float | None = None,
+        let_go: Callable[[], bool] | None = None,
     ) -> Ended:
         """Wait for the end of the statement that was submitted. Parameters and errors as :meth:`execute`.
 
         :param start: when it was sent, by the monotonic clock.
         """
         start = time.monotonic() if start is None else start
-        self._poll(start, timeout, publish_timeout)
+        self._poll(start, timeout, publish_timeout, let_go or _never)
         if self.cursor.has_result_set:
             return Ended(self.query_id or "", None, time.monotonic() - start)
         # DDL and DML: closing is what tells the number of rows, and frees the query on the coordinator.
@@ -341,7 +436,9 @@ class Session:
         cursor._last_operation_active = True
         cursor._last_operation_finished = False
 
-    def _poll(self, start: float, timeout: float | None, publish_timeout: float | None) -> None:
+    def _poll(
+        self, start: float, timeout: float | None, publish_timeout: float | None, let_go: Callable[[], bool]
+    ) -> None:
         """Poll until the statement has ended. Only FINISHED is success: Spark and Hive answer a cancelled statement
         with CANCELED, which impyla's own loop takes for success."""
         from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq, TOperationState
@@ -364,6 +461,8 @@ class Session:
             if state not in ("INITIALIZED_STATE", "PENDING_STATE", "RUNNING_STATE"):
                 break
             self._check_cancelled()
+            if let_go():
+                raise LetGo
             waited = time.monotonic() - start
             if timeout is not None and waited >= timeout:
                 self._stop_late(f"statement_timeout: it was cancelled after {timeout:g} s")
@@ -455,6 +554,10 @@ class Session:
                 self.query_id,
                 ending.problem,
             )
+
+
+def _never() -> bool:
+    return False
 
 
 def _open_options(config: SessionConfig, database: str | None) -> Mapping[str, str]:

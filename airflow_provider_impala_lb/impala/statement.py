@@ -37,6 +37,12 @@ def print_id(guid: bytes) -> str:
     return "{:016x}:{:016x}".format(*struct.unpack("<QQ", guid))
 
 
+def guid_of(printed: str) -> bytes:
+    """The inverse of :func:`print_id`."""
+    first, second = printed.split(":")
+    return struct.pack("<QQ", int(first, 16), int(second, 16))
+
+
 def next_poll(waited: float) -> float:
     """Pause before the next poll, in seconds: 1/32 of the time already waited, from 2 ms to 1 s.
 
