@@ -129,6 +129,7 @@ class StatementFailed(ImpalaLBError):
         self.number, self.total, self.line = number, total, line
         self.node, self.query_id, self.outcome = node, query_id, outcome
         self.reason, self.now, self.retry = reason, now, retry
+        self.sql = sql
         self.done = tuple(done)
         did_it_run = {
             "not started": "It changed nothing, and is safe to run again",
@@ -145,3 +146,8 @@ class StatementFailed(ImpalaLBError):
             + (f" {now}." if now else "")
             + "".join(f"\n  done: {entry}" for entry in self.done)
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """What it was made of, as JSON-ready values: ``StatementFailed(**error.as_dict())`` says the same."""
+        keys = ("reason", "number", "total", "line", "node", "query_id", "outcome", "sql", "now", "retry")
+        return {**{key: getattr(self, key) for key in keys}, "done": list(self.done)}

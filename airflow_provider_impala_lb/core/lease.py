@@ -139,6 +139,11 @@ class Keeper:
         if lease.id in self._lost:
             raise Superseded(f"Another try of {lease.owner} has taken over: this one runs nothing more")
 
+    def forget(self, lease_id: str) -> None:
+        """Stop renewing the lease; it stays in the state."""
+        with self._mutex:
+            self._held.pop(lease_id, None)
+
     def drop(self, lease_id: str) -> None:
         """End the lease, here and in the state. Never raises: what cannot be ended now ends by its expiry."""
         with self._mutex:

@@ -93,6 +93,11 @@ class Pick:
             return self._picker.keeper.hand_over(self.lease)
         return None
 
+    def forget(self) -> None:
+        """Stop renewing the lease, and leave it in the state: another process has taken the work over."""
+        if self._picker and self.lease:
+            self._picker.keeper.forget(self.lease)
+
     def release(self) -> None:
         """End the lease; a second call does nothing. In a forked child it does nothing: the lease is the parent's."""
         if self._picker and self.lease and self._picker.keeper.holds(self.lease):

@@ -12,13 +12,14 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_impala_lb.balancer import Balancer, open_journals
 from airflow_provider_impala_lb.core.journals import Journals
-from airflow_provider_impala_lb.errors import ImpalaLBError, ScriptError, StatementFailed
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.connection import config_of, web_password_of
 from airflow_provider_impala_lb.impala.script import Statement, split
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.connection import Connection as BalancedConnection
     from airflow_provider_impala_lb.impala.execution import ScriptDone
+    from airflow_provider_impala_lb.impala.journal import Journal
     from airflow_provider_impala_lb.impala.run import ScriptRun
 
 T = TypeVar("T")
@@ -120,6 +121,22 @@ class ImpalaLBHook(DbApiHook):
         if isinstance(options.get("parameters"), Iterable) and not isinstance(options["parameters"], (Mapping, str)):
             options["parameters"] = list(options["parameters"])
         return ScriptRun(self.balancer, script, owner=owner(tags), tags=tags, logger=self.log, **options)
+
+    def journal(self, owner: str, script: list[Statement], *, parameters: Any = None) -> Journal:
+        """The journal of a script. :raises ConfigError: there is no place for it."""
+        from airflow_provider_impala_lb.impala.journal import Journal
+
+        journals = self.journals
+        if journals is None:
+            raise ConfigError("the connection shares neither a lock_file nor a store: there is no journal")
+        return Journal(journals, owner, _texts(script, parameters))
+
+    @staticmethod
+    def pack(script: list[Statement], parameters: Any) -> str:
+        """A script for a trigger's arguments, with its parameters bound."""
+        from airflow_provider_impala_lb.impala.handover import pack_script
+
+        return pack_script(script, _texts(script, parameters))
 
     def results(self, done: ScriptDone, sql: Any, split_statements: bool | None, return_last: bool) -> Any:
         """What common-sql's ``run`` would return for these results; sets ``host``, ``query_ids``, ``descriptions``."""
@@ -241,6 +258,14 @@ def statements(sql: str | Iterable[str], *, split_statements: bool = True, varia
     if not found:
         raise ScriptError("holds no statement", line=1)
     return found
+
+
+def _texts(script: list[Statement], parameters: Any) -> list[str]:
+    from airflow_provider_impala_lb.impala.connection import bind
+
+    if isinstance(parameters, Iterable) and not isinstance(parameters, (Mapping, str)):
+        parameters = list(parameters)
+    return [bind(statement.sql, parameters, line=statement.line) for statement in script]
 
 
 def owner(tags: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_impala_lb.core.picker import Pick
-from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.errors import StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
 from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, sort
@@ -213,6 +213,12 @@ class Execution:
                     self._statement(number)
                 except LetGo:
                     keep = True
+                    raise
+                except Superseded:
+                    # The session, and what runs in it, are somebody else's now: to close it would end that.
+                    keep = True
+                    if self.session is not None:
+                        self.session.detach()
                     raise
                 except _SessionGone as gone:
                     lost = lost + 1 if self.number == number else 0

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.core.picker import Pick
-from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StatementFailed, StateUnavailable
+from airflow_provider_impala_lb.errors import (
+    ConfigError,
+    NoNodeAvailable,
+    StatementFailed,
+    StateUnavailable,
+    Superseded,
+)
 from airflow_provider_impala_lb.impala.barrier import Upstream, cross
 from airflow_provider_impala_lb.impala.connection import bind
 from airflow_provider_impala_lb.impala.errors import Cancelled
@@ -148,6 +154,7 @@ class ScriptRun:
         self._first = first
         self._let_go_after, self._keep_last, self._finishes = let_go_after, keep_last, finishes
         self._started, self._leave, self._key = time.monotonic(), False, ""
+        self._superseded = False
         self._line: dict[str, Any] = {"wait": wait, "ticket": ticket, "asks_again": asks_again}
         self._moving: str | None = None
         self._so_far = "nothing was run"
@@ -161,6 +168,11 @@ class ScriptRun:
         execution = self._execution
         if execution is not None:
             execution.cancel(why)
+
+    @property
+    def epoch(self) -> int:
+        """In the journal, of this process; 0 without one."""
+        return self._journal.epoch if self._journal is not None else 0
 
     def leave(self) -> None:
         """From another thread: let go of the script as soon as may be, for another process to :meth:`go_on`."""
@@ -345,6 +357,8 @@ class ScriptRun:
         )
 
     def _let_go(self) -> bool:
+        if self._superseded:
+            raise Superseded(f"Another try of {self._owner} has taken over: this one runs nothing more")
         if self._journal is None or not self._key:
             return False
         late = self._let_go_after is not None and time.monotonic() - self._started >= self._let_go_after
@@ -414,7 +428,7 @@ class ScriptRun:
             journal=self._journal,
             elsewhere=self._resume or self._restartable,
             prepare=self._cross,
-            let_go=self._let_go if self._key else None,
+            let_go=self._let_go,
             key=self._key,
             keep_last=self._keep_last,
         )
@@ -429,6 +443,9 @@ class ScriptRun:
             if self._finishes:
                 self.finish()
             return done
+        except Superseded:
+            pick.forget()
+            raise
         except (StatementFailed, Cancelled) as error:
             session = execution.last
             interrupted = isinstance(error, Cancelled) or isinstance(error.__cause__, Cancelled)
@@ -527,7 +544,8 @@ class ScriptRun:
             execution.move(why, anew=self._begins_anew)
 
     def _told_of_successor(self) -> None:
-        self.cancel("another try of this task has taken over, and ended what ran here")
+        """The script's own thread hears of it at its next poll. What runs is the successor's to wait for, or to end."""
+        self._superseded = True
 
     def _told_of_overload(self, why: str) -> None:
         self._log.warning("The node is overloaded, and the script finishes there all the same (%s)", why)

@@ -19,8 +19,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
+from airflow_provider_impala_lb import errors
 from airflow_provider_impala_lb.errors import (
     ConfigError,
+    ImpalaLBError,
     JournalDamaged,
     JournalMissing,
     MustWait,
@@ -29,13 +31,16 @@ from airflow_provider_impala_lb.errors import (
 )
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
 from airflow_provider_impala_lb.impala.barrier import Upstream
+from airflow_provider_impala_lb.impala.handover import LARGEST_SCRIPT, Deferred, Handover
 from airflow_provider_impala_lb.triggers.impala_lb import RESUME_SECONDS, NodeTrigger
+from airflow_provider_impala_lb.triggers.script import ScriptTrigger, summary
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_impala_lb.impala.execution import ScriptDone
     from airflow_provider_impala_lb.impala.run import ScriptRun
+    from airflow_provider_impala_lb.impala.script import Statement
 
 XCOM_HOST = "impala_host"
 """The node a task ran on, ``host:port``; there before its first statement."""
@@ -48,6 +53,8 @@ what the other coordinators may not have heard of: ``ended`` (seconds since the 
 
 PUBLISH_SECONDS = 300.0
 """How long ``publish=True`` waits for the other coordinators."""
+LET_GO_SECONDS = 2.0
+"""A script that takes longer goes on in the triggerer, with ``deferrable``: a deferral itself costs seconds."""
 RESCHEDULE_SECONDS = 30.0
 """How often a task that waits by rescheduling asks whether it is its turn."""
 
@@ -81,8 +88,11 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         waits for that 300 s at most once the work is done, a number so many seconds. Default False.
     :param statement_timeout: seconds (or a timedelta) after which a statement is cancelled, and the task fails.
     :param max_wait: seconds to wait while all nodes are busy or full; default the connection's ``max_wait`` (300).
-    :param deferrable: wait for a node in the triggerer, without a worker slot; default: Airflow's
-        ``default_deferrable``.
+    :param deferrable: run without a worker slot: the worker waits for 2 s, then the triggerer goes on with the running
+        statement and those after it, and renews the lease; a node is waited for there, too. The rows of the last
+        statement, if they are wanted, are fetched by a worker. Needs a lock_file or a store, and a server that keeps
+        sessions without a connection (Impala 3.3 and later); else the task keeps its worker, and says so. Default:
+        Airflow's ``default_deferrable``.
     :param reschedule: wait for a node by giving the slot back and coming back every 30 s. With neither it sleeps.
     :param variables: values of ``${var:name}`` in the script, as impala-shell's ``--var`` (templated).
     :raises AirflowFailException: what no retry can mend: a bad configuration or login, an unsplittable script,
@@ -158,6 +168,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                 "or host:port (a mapped task has run on many hosts: take one of its XComs)"
             )
         self._script_run: ScriptRun | None = None
+        self._packed = ""
 
     @classmethod
     def get_serialized_fields(cls) -> frozenset[str]:
@@ -178,12 +189,22 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         return self._run(context)
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """It is this task's turn: go on as if it had just begun. Its place in the line is still its own."""
-        return self._run(context)
+        """Back from a trigger: it is this task's turn for a node, and it goes on as if it had just begun (its place in
+        the line is still its own); or its script has come to its end, or to rows that are to be fetched here."""
+        return self._run(context, event if isinstance(event, dict) else {})
 
-    def _run(self, context: Context) -> Any:
+    def _run(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
+        event = event or {}
         try:
-            return self._execute(context)
+            if "failed" in event:
+                raise StatementFailed(**event["failed"])
+            if "error" in event:
+                raise _error(**event["error"])
+            if "done" in event:
+                return self._end(context, event)
+            return self._execute(context, event.get("go_on"))
+        except Deferred as deferred:
+            self._defer_script(context, deferred.handover)
         except (ConfigError, ScriptError, JournalMissing, JournalDamaged) as error:
             raise AirflowFailException(str(error)) from error
         except StatementFailed as error:
@@ -213,17 +234,87 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             method_name="execute_complete",
         )
 
-    def _execute(self, context: Context) -> Any:
+    def _defer_script(self, context: Context, handover: Handover) -> NoReturn:
+        """The script goes on without a worker slot."""
+        options: dict[str, Any] = {
+            "session_key": self.session_key,
+            "restartable": self.restartable,
+            "resume": self.resume,
+            "publish": self._publish_seconds,
+            "statement_timeout": self.statement_timeout,
+            "database": self._hook.schema,
+            "query_options": dict(self.query_options) if self.query_options else None,
+            "keep_last": self._wants_rows,
+        }
+        host, upstream = self._host_to_stick_to(context)
+        if host is not None:
+            options |= {"prefer": host, "upstream": upstream.as_dict() if upstream else None}
+        tags = _tags(context)
+        limit = self.execution_timeout
+        self.log.info("The script goes on on %s without this worker", handover.node)
+        self.defer(
+            trigger=ScriptTrigger(
+                conn_id=str(self.conn_id),
+                owner=owner(tags),
+                tags=tags,
+                script=self._packed,
+                handover=handover.packed(),
+                options=options,
+                until=None if limit is None else time.time() - handover.seconds + limit.total_seconds(),
+            ),
+            method_name="execute_complete",
+        )
+
+    def _end(self, context: Context, event: Mapping[str, Any]) -> None:
+        """The trigger has run the script to its end, and nobody wants its rows."""
+        run, tags = event["done"], _tags(context)
+        context["ti"].xcom_push(key=XCOM_HOST, value=run["host"])
+        context["ti"].xcom_push(key=XCOM_RUN, value=run)
+        self.log.info("%d statements on %s in %.2f s", run["statements"], run["host"], run["seconds"])
+        journal = self._hook.journal(owner(tags), self._script(), parameters=self.parameters)
+        journal.take(event["epoch"])
+        journal.finish()
+
+    @property
+    def _publish_seconds(self) -> float | None:
+        return PUBLISH_SECONDS if self.publish is True else float(self.publish) or None
+
+    @property
+    def _wants_rows(self) -> bool:
+        return bool((self._should_run_output_processing() or self.requires_result_fetch) and self.handler)
+
+    def _script(self) -> list[Statement]:
+        return statements(self.sql, split_statements=self.split_statements is not False, variables=self.variables)
+
+    def _may_let_go(self, script: list[Statement]) -> bool:
+        """Whether a trigger can go on with the script. Says why not."""
+        if not self.deferrable:
+            return False
+        if self._hook.journals is None:
+            why = "the connection shares neither a lock_file nor a store, by which a trigger could know where it stands"
+        elif self._wants_rows and not return_single_query_results(
+            self.sql, self.return_last, self.split_statements is not False
+        ):
+            why = "the results of all its statements are wanted, which a trigger does not fetch"
+        else:
+            self._packed = self._hook.pack(script, self.parameters)
+            if len(self._packed) <= LARGEST_SCRIPT:
+                return True
+            why = f"the script is too large for Airflow's database ({len(self._packed)} bytes, packed)"
+        self.log.warning("deferrable: this task keeps its worker to the end: %s", why)
+        return False
+
+    def _execute(self, context: Context, handover: Mapping[str, Any] | None = None) -> Any:
         hook, ti = self._hook, context["ti"]
         split_statements = self.split_statements is not False
-        script = statements(self.sql, split_statements=split_statements, variables=self.variables)
+        script = self._script()
         host, upstream = self._host_to_stick_to(context)
-        wants_rows = self._should_run_output_processing() or self.requires_result_fetch
+        may_let_go = self._may_let_go(script)
         self._script_run = hook.script_run(
             script,
             tags=_tags(context),
             parameters=self.parameters,
-            handler=self.handler if wants_rows else None,
+            handler=self.handler if self._wants_rows else None,
             session_key=self.session_key,
             prefer=host,
             on_unavailable=self.on_unavailable,
@@ -231,29 +322,39 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             query_options=self.query_options,
             restartable=self.restartable,
             settles=True,
-            journals=hook.journals if self.resume else None,
+            journals=hook.journals if self.resume or may_let_go else None,
+            let_go_after=LET_GO_SECONDS if may_let_go and handover is None else None,
+            finishes=False,
             resume=self.resume,
             first=ti.try_number <= 1,
-            publish=(PUBLISH_SECONDS if self.publish is True else self.publish) or None,
+            publish=self._publish_seconds,
             statement_timeout=self.statement_timeout,
             wait=self.max_wait,
             **self._line(context),
             on_session=lambda pick, _: ti.xcom_push(key=XCOM_HOST, value=pick.host),
         )
         try:
-            done = self._script_run.run()
+            run = self._script_run
+            done = run.run() if handover is None else run.go_on(Handover.of(handover))
         finally:
             self._script_run = None
         if host is not None and done.node == hook.balancer.known(host):
             done.why = f"sticks to {self._stick_to_task}" if self._stick_to_task else "sticks to the host it was given"
-        ti.xcom_push(key=XCOM_RUN, value=_summary(done))
-        output = hook.results(done, self.sql, split_statements, self.return_last)
+        ti.xcom_push(key=XCOM_RUN, value=summary(done))
+        result = self._result(done, split_statements)
+        # Last: whoever finds the journal ended takes this task for one that was cleared to run anew.
+        run.finish()
+        return result
+
+    def _result(self, done: ScriptDone, split_statements: bool) -> Any:
+        """What ``SQLExecuteQueryOperator`` would return."""
+        output = self._hook.results(done, self.sql, split_statements, self.return_last)
         self.log.info("%d statements on %s in %.2f s", len(done.statements), done.node, done.seconds)
         if not self._should_run_output_processing():
             return None
         if return_single_query_results(self.sql, self.return_last, split_statements):
-            return self._process_output([output], hook.descriptions)[-1]
-        return self._process_output(output, hook.descriptions)
+            return self._process_output([output], self._hook.descriptions)[-1]
+        return self._process_output(output, self._hook.descriptions)
 
     def _line(self, context: Context) -> dict[str, Any]:
         """How to stand in the line: here, or under a name to come back to."""
@@ -323,19 +424,12 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         self.log.warning("%s has left no host (skipped, or it never picked one): an ordinary pick instead", upstream)
 
 
-def _summary(done: ScriptDone) -> dict[str, Any]:
-    return {
-        **done.left.as_dict(),
-        "host": done.node,
-        "why": done.why,
-        "session": done.session,
-        "ended": time.time(),
-        "resumed": done.resumed,
-        "seconds": round(done.seconds, 3),
-        "statements": len(done.statements),
-        "rows": sum(statement.rows or 0 for statement in done.statements),
-        "query_ids": [statement.query_id for statement in done.statements[-100:]],
-    }
+def _error(kind: str, text: str) -> ImpalaLBError:
+    """An error of this package by its name, from the trigger, without the parts that only code would look at."""
+    known = getattr(errors, kind, ImpalaLBError)
+    found: ImpalaLBError = known.__new__(known)
+    found.args = (text,)
+    return found
 
 
 def _ticket(tags: Mapping[str, str]) -> str:

@@ -36,7 +36,7 @@ def config(servers, tmp_path):
         "lock_file": str(tmp_path / "node_in_use.tmp"),
         "policy": "round_robin",
         # Spark answers a question for a statement's state within 5 s, as HiveServer2 may: less would be no limit.
-        "session": {"user": "etl", "open_timeout": 3, "rpc_timeout": 8},
+        "session": {"user": "etl", "open_timeout": 3, "rpc_timeout": 8, "reconnect_timeout": 10},
     }
 
 

@@ -148,7 +148,7 @@ def test_silent_in_the_middle_of_a_statement(start, balancer, servers):
     running = start(f"{TABLE}; {INSERT}; SELECT 1")
     running.node.pause()
     try:
-        error = running.failure(30)  # rpc_timeout, and what is left to do over a second connection
+        error = running.failure(60)  # reconnect_timeout, and what is left to do over a second connection
     finally:
         running.node.go_on()
     assert (error.number, error.outcome) == (2, "unknown")

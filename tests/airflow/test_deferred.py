@@ -1,0 +1,223 @@
+"""A script that goes on without its worker: in a trigger, in another one when that is gone, and never in two."""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from datetime import datetime, timedelta
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
+
+from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.balancer import open_journals
+from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.journal import decode
+from airflow_provider_impala_lb.operators import impala_lb as module
+from airflow_provider_impala_lb.operators.impala_lb import XCOM_HOST, XCOM_RUN, ImpalaLBOperator
+from airflow_provider_impala_lb.triggers.script import ScriptTrigger
+
+OWNER = "d/r/t"
+
+
+@pytest.fixture
+def lab(cluster, tmp_path, monkeypatch):
+    """A connection with a state of its own, and a table of its own; workers let go at once."""
+    config = {**cluster.config, "lock_file": str(tmp_path / "lock"), "name": "deferred"}
+    config["session"] = {**config["session"], "open_timeout": 3, "rpc_timeout": 3, "reconnect_timeout": 30}
+    nodes = config.pop("nodes")
+    fields = {"conn_type": "impala_lb", "extra": {**config, "nodes": nodes}}
+    monkeypatch.setenv("AIRFLOW_CONN_DEFERRED", json.dumps(fields))
+    monkeypatch.setattr(module, "LET_GO_SECONDS", 0.1)
+    balancer = Balancer.from_config({**config, "nodes": nodes})
+    table = f"deferred_{time.time_ns()}"
+    with balancer.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET SYNC_DDL=1")  # these coordinators lag behind each other
+        cursor.execute(f"CREATE TABLE {table} (n INT)")
+    return Lab(cluster, balancer, table)
+
+
+class Lab:
+    def __init__(self, cluster, balancer, table):
+        self.cluster, self.balancer, self.table = cluster, balancer, table
+
+    def insert(self, n, sleep=600):
+        return f"INSERT INTO {self.table} SELECT {n} WHERE sleep({sleep})"
+
+    def ran(self):
+        """What was executed on the table, in order: the number, and how it ended."""
+        entries = [entry for node in self.cluster.nodes for entry in node.journal()]
+        return [
+            (entry["sql"].partition(" SELECT ")[2].split()[0], entry["state"])
+            for entry in sorted(entries, key=lambda entry: entry["t"])
+            if f"INTO {self.table} SELECT" in entry.get("sql", "")
+        ]
+
+    def record(self):
+        document = open_journals(self.balancer.config).read(OWNER)
+        return None if document is None else decode(document, "")
+
+
+def operator(sql, **options):
+    options = {"conn_id": "deferred", "deferrable": True, "handler": None, **options}
+    with DAG("d", start_date=datetime(2026, 1, 1), schedule=None):
+        return ImpalaLBOperator(task_id="t", sql=sql, **options)
+
+
+def deferred(task, ti):
+    with pytest.raises(TaskDeferred) as raised:
+        task.execute({"ti": ti})
+    path, keys = raised.value.trigger.serialize()
+    assert path == "airflow_provider_impala_lb.triggers.script.ScriptTrigger"
+    return json.loads(json.dumps(keys)), raised.value.method_name
+
+
+async def event_of(trigger):
+    return (await anext(aiter(trigger.run()))).payload
+
+
+def event(keys, seconds=30.0):
+    return asyncio.run(asyncio.wait_for(event_of(ScriptTrigger(**keys)), seconds))
+
+
+def test_the_trigger_runs_the_rest_and_the_task_tells_what_ran(lab, ti):
+    task, ours = operator(f"{lab.insert(1)}; SET MEM_LIMIT=1g; {lab.insert(2, 10)}"), ti()
+    keys, method = deferred(task, ours)
+    assert ours.pushed[XCOM_HOST]
+    assert lab.balancer.status()["leases"][0]["owner"] == OWNER
+    found = event(keys)
+    assert found["done"]["statements"] == 3
+    getattr(task, method)({"ti": ours}, found)
+    run = ours.pushed[XCOM_RUN]
+    assert run["host"] == ours.pushed[XCOM_HOST]
+    assert (run["statements"], run["rows"]) == (3, 2)
+    assert run["written"] == [f"default.{lab.table}"]
+    assert len(run["query_ids"]) == 3
+    assert lab.ran() == [("1", "FINISHED"), ("2", "FINISHED")]
+    assert lab.balancer.status()["leases"] == []
+    assert lab.record().ended
+
+
+def test_rows_that_are_wanted_are_fetched_by_a_worker(lab, ti):
+    task, ours = operator(f"{lab.insert(7)}; SELECT n FROM {lab.table}", handler=lambda cursor: cursor.fetchall()), ti()
+    keys, method = deferred(task, ours)
+    found = event(keys)
+    assert "go_on" in found
+    result = getattr(task, method)({"ti": ours}, json.loads(json.dumps(found)))
+    assert [list(row) for row in result] == [[7]]
+    assert lab.ran() == [("7", "FINISHED")]
+    assert lab.balancer.status()["leases"] == []
+    assert ours.pushed[XCOM_RUN]["statements"] == 2
+
+
+def test_a_failure_in_the_trigger_is_the_tasks_failure(lab, ti):
+    task, ours = operator(f"{lab.insert(1)}; SELEC"), ti()
+    keys, method = deferred(task, ours)
+    with pytest.raises(AirflowFailException, match="Statement 2 of 2"):
+        getattr(task, method)({"ti": ours}, json.loads(json.dumps(event(keys))))
+    assert lab.balancer.status()["leases"] == []
+
+
+def test_a_restarted_triggerer_attaches_to_the_running_statement(lab, ti):
+    """Stopped in order: the trigger is cancelled, and runs again elsewhere with the same arguments."""
+    task, ours = operator(f"{lab.insert(1)}; {lab.insert(2, 2000)}; {lab.insert(3, 10)}"), ti()
+    keys, _ = deferred(task, ours)
+
+    async def interrupted():
+        first = asyncio.create_task(event_of(ScriptTrigger(**keys)))
+        while lab.record().done < 1:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
+        first.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+
+    asyncio.run(interrupted())
+    found = event(keys)
+    assert found["done"]["statements"] == 3
+    assert lab.ran() == [("1", "FINISHED"), ("2", "FINISHED"), ("3", "FINISHED")]
+
+
+def test_two_triggerers_that_both_believe_they_own_the_task(lab, ti):
+    task, ours = operator("; ".join(lab.insert(n, 300) for n in range(1, 6))), ti()
+    keys, _ = deferred(task, ours)
+
+    async def both():
+        first = asyncio.create_task(event_of(ScriptTrigger(**keys)))
+        while lab.record().done < 1:
+            await asyncio.sleep(0.02)
+        second = asyncio.create_task(event_of(ScriptTrigger(**keys)))
+        done, pending = await asyncio.wait([first, second], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {second}, "the one that was superseded says nothing"
+        first.cancel()
+        return second.result()
+
+    assert asyncio.run(both())["done"]["statements"] == 5
+    assert lab.ran() == [(str(n), "FINISHED") for n in range(1, 6)]
+
+
+def test_cancel_on_kill(lab, ti):
+    task, ours = operator(lab.insert(1, 60000)), ti()
+    keys, method = deferred(task, ours)
+    trigger = ScriptTrigger(**keys)
+
+    async def killed():
+        run = asyncio.create_task(event_of(trigger))
+        await asyncio.sleep(1)
+        await trigger.on_kill()
+        return await asyncio.wait_for(run, 10)
+
+    found = asyncio.run(killed())
+    assert found["failed"]["outcome"] == "unknown"
+    assert "the task was killed" in found["failed"]["reason"]
+    assert lab.ran() == [("1", "CANCELLED")]
+    assert lab.balancer.status()["leases"] == []
+
+
+def test_execution_timeout_holds_in_the_trigger(lab, ti):
+    task, ours = operator(lab.insert(1, 60000), execution_timeout=timedelta(seconds=2)), ti()
+    keys, method = deferred(task, ours)
+    with pytest.raises(StatementFailed, match="execution_timeout"):
+        getattr(task, method)({"ti": ours}, event(keys))
+    assert lab.ran() == [("1", "CANCELLED")]
+
+
+def test_a_retry_settles_what_the_trigger_left(lab, ti):
+    task, ours = operator(lab.insert(1, 60000)), ti()
+    deferred(task, ours)  # and no trigger ever comes
+    assert lab.balancer.status()["leases"]
+    again = operator(lab.insert(2, 1), deferrable=False)
+    again.execute({"ti": ti()})
+    assert lab.ran() == [("1", "CANCELLED"), ("2", "FINISHED")]
+
+
+def test_results_of_all_statements_keep_the_worker(lab, ti, caplog):
+    task = operator(["SELECT 1", "SELECT sleep(500)"], handler=lambda cursor: cursor.fetchall(), return_last=False)
+    assert len(task.execute({"ti": ti()})) == 2
+
+
+def test_two_hundred_scripts_in_one_triggerer(lab, ti):
+    """They keep neither its loop from turning nor each other from ending."""
+    owners = 200
+    keys = []
+    for number in range(owners):
+        task, ours = operator(lab.insert(number, 8000)), ti()
+        ours.task_id = f"t{number}"
+        keys.append(deferred(task, ours)[0])
+
+    async def all_of_them():
+        longest, start = 0.0, time.monotonic()
+        tasks = [asyncio.create_task(event_of(ScriptTrigger(**each))) for each in keys]
+        while not all(task.done() for task in tasks):
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - before)
+            assert before - start < 120
+        return [task.result() for task in tasks], longest, threading.active_count()
+
+    results, longest, _ = asyncio.run(all_of_them())
+    assert all("done" in result for result in results)
+    assert sorted(int(n) for n, state in lab.ran() if state == "FINISHED") == list(range(owners))
+    print(f"the loop was late by {longest:.3f} s at most")
+    assert longest < 2
