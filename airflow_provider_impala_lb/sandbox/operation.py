@@ -195,8 +195,8 @@ class Operation:
         if needed > limit:
             raise Refused(
                 "CatalogException: Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 1 "
-                f"attempts and elapsed time of {limit * 1000:.0f} msec. The operation has been successfully executed but its "
-                "effects may have not been broadcast to all the coordinators."
+                f"attempts and elapsed time of {limit * 1000:.0f} msec. The operation has been successfully executed "
+                "but its effects may have not been broadcast to all the coordinators."
             )
 
     def _sleep(self, seconds: float) -> None:
