@@ -88,13 +88,19 @@ class Coordinator:
             self.counters["connections"] += 1
 
     def disconnected(self, connection: Connection) -> None:
-        """A session outlives its connections: the clock of ``disconnected_session_timeout`` starts with the last."""
+        """A session outlives its connections: the clock of ``disconnected_session_timeout`` starts with the last.
+        Unless that is 0 or less: then the session ends with the last (``ImpalaServer::ConnectionEnd``)."""
+        ended: list[Session] = []
         with self._lock:
             self.connections.pop(connection.id, None)
             for session in self.sessions.values():
                 session.connections.discard(connection.id)
                 if not session.connections and session.disconnected is None:
                     session.disconnected = time.time()
+                    ended.append(session)
+        if self.flags.disconnected_session_timeout <= 0:
+            for session in ended:
+                self.remove_session(session, "Session closed")
 
     # -- sessions
 
@@ -300,7 +306,7 @@ class Coordinator:
         if session.calls:
             return
         gone = self.flags.disconnected_session_timeout
-        if session.disconnected is not None and now - session.disconnected >= gone:
+        if session.disconnected is not None and 0 < gone <= now - session.disconnected:
             self.remove_session(session, "Session closed because it has no active connections")
         elif not session.expired and session.idle_too_long(now):
             with self._lock:

@@ -112,7 +112,7 @@ class Operation:
         try:
             outcome = self.plan.run(self)
             if self.plan.changes_catalog and self.options.get("SYNC_DDL") == "1":
-                self.wait(self.coordinator.catalog.seconds_until_everywhere())
+                self._wait_until_everywhere()
             if outcome.cursor is not None:
                 self._buffer.rows = list(outcome.cursor.fetchmany(_FIRST_FETCH))
             else:
@@ -188,6 +188,17 @@ class Operation:
         """:raises StatementCancelled: somebody cancelled it meanwhile."""
         if self.cancelled.wait(seconds):
             raise StatementCancelled()
+
+    def _wait_until_everywhere(self) -> None:
+        """:raises Refused: not in time (``CatalogServiceCatalog.waitForSyncDdlVersion``); the change is done."""
+        needed, limit = self.coordinator.catalog.seconds_until_everywhere(), self.coordinator.flags.sync_ddl_limit
+        self.wait(min(needed, limit))
+        if needed > limit:
+            raise Refused(
+                "CatalogException: Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 1 "
+                f"attempts and elapsed time of {limit * 1000:.0f} msec. The operation has been successfully executed "
+                "but its effects may have not been broadcast to all the coordinators."
+            )
 
     def _sleep(self, seconds: float) -> None:
         self._slept = (time.time(), seconds)

@@ -358,6 +358,21 @@ def test_a_lost_connection_is_raised_at_once():
             cross(session, Upstream("a:1", time.time(), False, ["default.t"], [], True))
 
 
+def test_a_refresh_with_sync_ddl_that_is_not_broadcast_in_time_is_good_enough_here():
+    with Sandbox(nodes=2, lag=20, flags={"max_wait_time_for_sync_ddl_s": 0.1}) as cluster:
+        balancer = Balancer.from_config(cluster.config)
+        here, there = (
+            balancer.open_session(node.address, options={"SYNC_DDL": value})
+            for node, value in zip(cluster.nodes, "01", strict=True)
+        )
+        with here, there:
+            upstream, sleeps = run_on(here, "CREATE TABLE t AS SELECT 1 a", "default"), Sleeps()
+            cross(there, upstream, sleep=sleeps)
+            assert rows(there, "SELECT a FROM t") == [(1,)]
+            assert "ERROR" in [entry.get("state") for entry in cluster.nodes[1].journal()]
+            assert sleeps.seconds == []
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

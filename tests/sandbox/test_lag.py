@@ -110,6 +110,39 @@ def test_sync_ddl_waits_for_everybody(pair: Sandbox, open_cursor: Open, table: s
     assert rows(there, f"select * from {table}") == [(1,)]
 
 
+@pytest.mark.parametrize(
+    "statement", ["create table {}_new stored as parquet as select 2 a", "insert into {} values (2)", "drop table {}"]
+)
+def test_sync_ddl_gives_up_although_the_change_is_done(open_cursor: Open, table: str, statement: str) -> None:
+    with Sandbox(nodes=2, lag=20.0, flags={"max_wait_time_for_sync_ddl_s": 0.2}) as cluster:
+        here, there = (open_cursor(node) for node in cluster.nodes)
+        rows(here, f"create table {table} (a int) stored as parquet")
+        rows(there, f"invalidate metadata {table}")
+        rows(here, "set sync_ddl=1")
+        said = (
+            "Couldn't retrieve the catalog topic update for the SYNC_DDL operation .* The operation has been "
+            "successfully executed but its effects may have not been broadcast to all the coordinators."
+        )
+        with pytest.raises(OperationalError, match=said):
+            rows(here, statement.format(table))
+        tables = [name for (name,) in rows(here, "show tables")]
+        assert tables == ([] if "drop" in statement else [table, f"{table}_new"] if "new" in statement else [table])
+        if "insert" in statement:
+            assert rows(here, f"select a from {table}") == [(2,)]
+        assert [name for (name,) in rows(there, "show tables")] == [table]
+        ends = {entry["sql"]: entry["state"] for entry in cluster.nodes[0].journal() if "sql" in entry}
+        assert ends[statement.format(table)] == "ERROR"
+
+
+def test_sync_ddl_within_its_time_and_without_a_limit(open_cursor: Open, table: str) -> None:
+    for limit in (30, 0):
+        with Sandbox(nodes=2, lag=1.0, flags={"max_wait_time_for_sync_ddl_s": limit}) as cluster:
+            here, there = (open_cursor(node) for node in cluster.nodes)
+            rows(here, "set sync_ddl=1")
+            rows(here, f"create table {table} stored as parquet as select 1 a")
+            assert rows(there, f"select a from {table}") == [(1,)]
+
+
 def test_version_moves_by_rounds_not_by_own_ddl(pair: Sandbox, open_cursor: Open, table: str) -> None:
     here = open_cursor(pair.nodes[0])
 

@@ -92,6 +92,38 @@ def test_session_is_reaped_after_its_time(open_cursor: Open) -> None:
         assert [entry.get("event") or entry["state"] for entry in node.journal()] == ["open", "CANCELLED", "close"]
 
 
+def sleepers(node: SandboxNode) -> list[str]:
+    return [query["stmt"] for query in page(node, "/queries")["in_flight_queries"]]
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_sessions_of_impala_3_2_end_with_their_connection(open_cursor: Open, timeout: float) -> None:
+    with Sandbox(nodes=1, flags={"disconnected_session_timeout": timeout}) as cluster:
+        [node] = cluster.nodes
+        cursor, other = open_cursor(node), open_cursor(node)
+        cursor.execute_async("select sleep(60000)")
+        second = reach(node)
+        adopted = adopt(second, cursor)
+        rows(adopted, "select 1")  # the session has two connections now
+        cursor.session.client._iprot.trans.close()
+        assert rows(adopted, "select 2") == [(2,)]
+        assert any("sleep" in text for text in sleepers(node))
+        second.close()
+        deadline = time.monotonic() + 5
+        while len(page(node, "/sessions")["sessions"]) > 1 or sleepers(node):
+            assert time.monotonic() < deadline, "the session is still there"
+            time.sleep(0.02)
+        third = reach(node)
+        with pytest.raises(HiveServer2Error, match="Invalid session id"):
+            adopt(third, cursor).execute("select 1")
+        third.close()
+        assert rows(other, "select 3") == [(3,)]  # others are left alone
+        events = [(entry["event"], entry["session"]) for entry in node.journal() if "event" in entry]
+        assert [event for event, _ in events] == ["open", "open", "close"]
+        assert events[2][1] == events[0][1]
+        cursor._closed = True
+
+
 def test_wrong_secrets(plain: Sandbox, open_cursor: Open) -> None:
     cursor = open_cursor(plain.nodes[0])
     other = adopt(reach(plain.nodes[0]), cursor, secret=b"x" * 16)
