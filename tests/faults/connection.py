@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tests.faults.messages import Messages
 
 if TYPE_CHECKING:
-    from tests.faults.relay import Call, Fault, Relay
+    from tests.faults.relay import Fault, Relay
 
 SECONDS = 10.0
 

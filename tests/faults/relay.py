@@ -65,7 +65,8 @@ class Relay:
     """A TCP proxy for HiveServer2 without SASL. A context manager; no thread is left at its end.
 
     :param faults: rules, each used up after ``times``; or a callable that is asked for each call.
-    :ivar port: where it listens. :ivar calls: all it has seen. :ivar fired: the faults that happened, and at which call.
+    :ivar port: where it listens. :ivar calls: all that it has seen.
+    :ivar fired: the faults that happened, each with the call it happened to.
     :ivar upstreams: ``host:port`` of its own ends of the connections to the server.
     """
 
