@@ -44,7 +44,7 @@ HOWS = {
     "reset": ("reset", 0.0),
     "blackhole": ("blackhole", 0.0),
     "delay": ("delay", 0.2),  # shorter than rpc_timeout
-    "late": ("delay", 2.0),  # longer: the client has given the call up when it arrives
+    "late": ("delay", 1.1),  # longer: it arrives when the client has given the call up, and goes on with its session
 }
 KINDS = list(itertools.product(RPCS, WHERES, HOWS))
 
@@ -69,7 +69,7 @@ def script(name: str) -> list[Step]:
             changes=True,
             modified=100,
         ),
-        Step(f"INSERT INTO {name} SELECT 100 WHERE sleep(150)", changes=True, modified=1),
+        Step(f"INSERT INTO {name} SELECT 100 WHERE sleep(300)", changes=True, modified=1),
         Step(f"SELECT n FROM {name} ORDER BY n", rows=numbers),
         Step(f"INSERT OVERWRITE {name} SELECT n + 1 FROM {name}", changes=True, modified=101),
         Step(f"SELECT min(n), max(n), count(*) FROM {name}", rows=[(1, 101, 101)]),

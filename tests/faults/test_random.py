@@ -51,7 +51,7 @@ RPCS = {
 }
 WHERES = {"before": 3, "request_half": 1, "after": 4, "within": 2}
 HOWS = {"cut": 5, "reset": 4, "blackhole": 3, "delay": 2, "late": 3}
-TROUBLES = {"none": 88, "pause": 8, "kill": 4}
+TROUBLES = {"none": 86, "pause": 8, "kill": 6}
 
 
 def choose(rng: random.Random, weights: dict[str, int]) -> str:
@@ -105,14 +105,14 @@ class Plan:
         self.elsewhere = rng.random() < 0.5
         self.faults = [self._fault(rng) for _ in range(rng.choices([0, 1, 2, 3], [3, 8, 5, 4])[0])]
         self.trouble = choose(rng, TROUBLES)
-        self.trouble_at = rng.randint(1, 6 * len(self.steps))
-        # Some coordinators die with the statement in their hands, or just after it.
+        # 0: with the first fault: a coordinator dies with a statement in its hands that nobody has heard of again.
+        self.trouble_at = rng.choice([0, rng.randint(1, 6 * len(self.steps))])
         self.trouble_after = rng.choice([0.0, 0.0, 0.005, 0.02, 0.1])
         self.trouble_seconds = rng.uniform(0.05, 1.5)
 
     def _fault(self, rng: random.Random) -> Fault:
         rpc, where, how = choose(rng, RPCS), choose(rng, WHERES), choose(rng, HOWS)
-        seconds = {"delay": rng.uniform(0.02, 0.3), "late": rng.uniform(0.6, 1.5)}.get(how, 0.0)
+        seconds = {"delay": rng.uniform(0.02, 0.3), "late": rng.uniform(0.52, 0.9)}.get(how, 0.0)
         return Fault(
             rpc,
             nth=1 if rpc.endswith("Session") else rng.randint(1, len(self.steps)),
@@ -126,7 +126,8 @@ class Plan:
     def __str__(self) -> str:
         told = [f"{f.rpc} {f.nth} {f.where} {f.how} {f.seconds:.2f} x{f.times} down {f.down:.2f}" for f in self.faults]
         if self.trouble != "none":
-            told.append(f"{self.trouble} at call {self.trouble_at} + {self.trouble_after} s")
+            at = f"call {self.trouble_at}" if self.trouble_at else "the first fault"
+            told.append(f"{self.trouble} at {at} + {self.trouble_after} s")
         return f"{'; '.join(told)}; {[step.sql for step in self.steps]}"
 
 
@@ -143,17 +144,20 @@ class Stage:
         self.relay = Relay(node.host, node.port, faults=self._decide)
 
     def _decide(self, call: Call) -> Fault | None:
-        if next(self._seen) == self._plan.trouble_at and self._plan.trouble != "none":
+        found = None
+        for place, fault in enumerate(self._plan.faults):
+            if fault.rpc == call.rpc and call.nth >= fault.nth and self._used[place] < fault.times:
+                self._used[place] += 1
+                found = fault
+                break
+        here = found is not None if self._plan.trouble_at == 0 else next(self._seen) == self._plan.trouble_at
+        if here and self._plan.trouble != "none" and not self.troubled:
             self.troubled = True
             self._thread = threading.Thread(target=self._trouble)
             self._thread.start()
             if not self._plan.trouble_after:
-                time.sleep(0.01)
-        for place, fault in enumerate(self._plan.faults):
-            if fault.rpc == call.rpc and call.nth >= fault.nth and self._used[place] < fault.times:
-                self._used[place] += 1
-                return fault
-        return None
+                time.sleep(0.01)  # it happens before this call goes on
+        return found
 
     def _trouble(self) -> None:
         time.sleep(self._plan.trouble_after)
