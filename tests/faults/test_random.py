@@ -51,7 +51,7 @@ RPCS = {
 }
 WHERES = {"before": 3, "request_half": 1, "after": 4, "within": 2}
 HOWS = {"cut": 5, "reset": 4, "blackhole": 3, "delay": 2, "late": 3}
-TROUBLES = {"none": 86, "pause": 8, "kill": 6}
+TROUBLES = {"none": 84, "pause": 8, "kill": 8}
 
 
 def choose(rng: random.Random, weights: dict[str, int]) -> str:
@@ -107,7 +107,7 @@ class Plan:
         self.trouble = choose(rng, TROUBLES)
         # 0: with the first fault: a coordinator dies with a statement in its hands that nobody has heard of again.
         self.trouble_at = rng.choice([0, rng.randint(1, 6 * len(self.steps))])
-        self.trouble_after = rng.choice([0.0, 0.0, 0.005, 0.02, 0.1])
+        self.trouble_after = rng.choice([0.0, 0.005, 0.02, 0.05, 0.1])
         self.trouble_seconds = rng.uniform(0.05, 1.5)
 
     def _fault(self, rng: random.Random) -> Fault:
