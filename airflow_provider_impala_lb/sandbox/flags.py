@@ -18,6 +18,8 @@ class Flags:
     :param max_hs2_sessions_per_user: -1: no limit.
     :param shutdown_grace_period_s: how long a coordinator that shuts down waits at least.
     :param shutdown_deadline_s: how long it waits at most.
+    :param stress_metadata_loading_pause_injection_ms: milliseconds that each statement is planned longer, as the first
+        one is that needs a large table.
     """
 
     fe_service_threads: int = 64
@@ -28,6 +30,7 @@ class Flags:
     max_hs2_sessions_per_user: int = -1
     shutdown_grace_period_s: float = 120
     shutdown_deadline_s: float = 3600
+    stress_metadata_loading_pause_injection_ms: float = 0
 
     @classmethod
     def of(cls, values: Mapping[str, float]) -> Flags:
