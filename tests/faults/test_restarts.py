@@ -79,7 +79,8 @@ def test_what_ran_before_the_restart_is_not_said_to_be_not_started(cluster, rpc,
                 thread.join(60)
             wait_until_over(node, relay)
     assert relay.fired
-    assert faults_of(ran, Evidence(cluster.nodes)) == [], ran
+    found = faults_of(ran, Evidence(cluster.nodes))
+    assert not found, f"{found}: {ran}"
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
@@ -107,4 +108,5 @@ def test_a_node_that_is_stopped_meanwhile_is_waited_for(cluster, where, how):
             node.resume()
             wait_until_over(node, relay)
     assert timers
-    assert faults_of(ran, Evidence(cluster.nodes)) == [], ran
+    found = faults_of(ran, Evidence(cluster.nodes))
+    assert not found, f"{found}: {ran}"
