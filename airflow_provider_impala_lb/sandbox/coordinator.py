@@ -196,9 +196,11 @@ class Coordinator:
     def refused(self, operation: Operation, error: Exception) -> None:
         """Analysis failed: the client gets no handle, but the web pages and the journal have it."""
         operation.refuse(error)
-        with self._lock:
-            self.counters["queries"] += 1
-            self._keep(operation)
+        self.unregister(operation)
+
+    def load_metadata(self, operation: Operation) -> None:
+        """The pause that every statement makes before it is planned, if there is to be one; a cancel ends it."""
+        operation.wait(self.flags.stress_metadata_loading_pause_injection_ms / 1000)
 
     def _keep(self, operation: Operation) -> None:
         self.closed_queries[operation.guid] = operation

@@ -22,6 +22,8 @@ class Flags:
         longer than this to reach every coordinator ends in an error, although it is done.
     :param shutdown_grace_period_s: how long a coordinator that shuts down waits at least.
     :param shutdown_deadline_s: how long it waits at most.
+    :param stress_metadata_loading_pause_injection_ms: milliseconds that each statement is planned longer, as the first
+        one is that needs a large table.
     """
 
     fe_service_threads: int = 64
@@ -33,6 +35,7 @@ class Flags:
     max_wait_time_for_sync_ddl_s: float = 0
     shutdown_grace_period_s: float = 120
     shutdown_deadline_s: float = 3600
+    stress_metadata_loading_pause_injection_ms: float = 0
 
     @property
     def sync_ddl_limit(self) -> float:

@@ -18,7 +18,7 @@ from airflow_provider_impala_lb.sandbox.lexer import statement
 from airflow_provider_impala_lb.sandbox.operation import Operation, Plan
 from airflow_provider_impala_lb.sandbox.planner import plan
 from airflow_provider_impala_lb.sandbox.profile import exec_nodes, profile_text
-from airflow_provider_impala_lb.sandbox.refusal import Refused
+from airflow_provider_impala_lb.sandbox.refusal import Refused, StatementCancelled
 from airflow_provider_impala_lb.sandbox.session import Session
 from airflow_provider_impala_lb.sandbox.statement import Statement
 
@@ -117,25 +117,30 @@ class Handler(service.Iface):  # type: ignore[misc]
             overlay = dict(options.checked(*each) for each in (request.confOverlay or {}).items())
             operation = self._operation(session, request.statement, overlay)
             limit = int(operation.options["MAX_STATEMENT_LENGTH_BYTES"])
+            # Before it is planned, "so that queries that take a long time to plan show up" on the pages
+            # (ImpalaServer::ExecuteInternal).
+            self._coordinator.register(operation)
             try:
+                self._coordinator.load_metadata(operation)
                 if len(request.statement.encode()) > limit:
                     size = len(request.statement.encode())
                     raise Refused(
                         f"Statement length of {size} bytes exceeds the maximum statement length ({limit} bytes)"
                     )
                 text = statement(request.statement)
-                made = plan(Statement(self._coordinator, session, operation, text))
+                handle = self._start(operation, plan(Statement(self._coordinator, session, operation, text)))
             except Exception as error:
                 self._coordinator.refused(operation, error)
+                if isinstance(error, StatementCancelled):
+                    raise Refused(operation.error or "Cancelled") from None
                 raise
-            return t.TExecuteStatementResp(_ok(), self._start(operation, made))
+            return t.TExecuteStatementResp(_ok(), handle)
 
     def _operation(self, session: Session, sql: str, overlay: dict[str, str]) -> Operation:
         effective = session.effective_options(overlay)
         return Operation(self._coordinator, session, sql, effective, self._connection.address)
 
     def _start(self, operation: Operation, made: Plan) -> Any:
-        self._coordinator.register(operation)
         operation.start(made)
         operation.done.wait(_SOON)
         identifier = t.THandleIdentifier(operation.guid, operation.secret)
@@ -262,7 +267,9 @@ class Handler(service.Iface):  # type: ignore[misc]
         self._coordinator.check_not_shutting_down()
         with self._session(request) as session:
             operation = self._operation(session, work.__name__, {})
-            handle = self._start(operation, work(self._coordinator.catalog.view(), request))
+            made = work(self._coordinator.catalog.view(), request)
+            self._coordinator.register(operation)
+            handle = self._start(operation, made)
             return response(_ok(), handle)
 
     # -- handles

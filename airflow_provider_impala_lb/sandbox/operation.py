@@ -98,8 +98,12 @@ class Operation:
     # -- life
 
     def start(self, plan: Plan) -> None:
+        """:raises StatementCancelled: it was cancelled while it was planned; nothing of it runs."""
         self.plan = plan
-        self.state = "RUNNING"
+        with self._lock:
+            if not self.cancelled.is_set():
+                self.state = "RUNNING"
+        self.check_cancelled()
         if plan.immediate:
             self._run()
         else:
