@@ -71,13 +71,9 @@ def clock_of(where: str, directory: str) -> tuple[HostClock | ServerClock, bool]
     :param where: what is to lie there, for the error. :raises StateUnavailable: it is not there.
     """
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        magic = filesystem.kind_of(directory)
     except FileNotFoundError:
         raise StateUnavailable(f"{where}: its directory is not there; is the share mounted?") from None
     except OSError as error:
         raise StateUnavailable(f"{where}: {error.strerror}") from error
-    try:
-        magic = filesystem.kind(descriptor)
-    finally:
-        os.close(descriptor)
     return ServerClock(directory) if magic == filesystem.NFS else HostClock(), filesystem.is_coherent(magic)
