@@ -32,11 +32,9 @@ def opened(request, tmp_path):
     if request.param == "gluster":
         hosts = request.getfixturevalue("gluster")
         return lambda host=0: FileJournals(str(hosts[host] / "node_in_use.tmp"))
-    if request.param == "redis":
-        url = request.getfixturevalue("redis").url
-    else:
-        url = request.getfixturevalue("redis_cluster")
-    return lambda host=0: RedisJournals(parse_store(url), "wh")
+    redis = request.getfixturevalue("redis" if request.param == "redis" else "redis_cluster")
+    url = parse_store(getattr(redis, "url", redis))
+    return lambda host=0: RedisJournals(url, "wh")
 
 
 def bump(document, now):
@@ -174,9 +172,8 @@ def test_a_sweep_that_finds_a_newer_document_asks_again(opened):
     asked = []
 
     def wanted(key, document, now):
-        if not asked:
-            if not isinstance(journals, MemoryJournals):  # there the sweep is one step
-                opened(1).change(KEY, put(b"new"))
+        if not asked and not isinstance(journals, MemoryJournals):  # there the sweep is one step
+            opened(1).change(KEY, put(b"new"))
         asked.append(document)
         return document == b"new" or isinstance(journals, MemoryJournals)
 
