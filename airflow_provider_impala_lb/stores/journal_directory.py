@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
-from airflow_provider_impala_lb.stores.clock import PROBE
+from airflow_provider_impala_lb.stores.clock import PROBE, file_system_of
 from airflow_provider_impala_lb.stores.data_file import WRITE_NEW, sync_directory
 from airflow_provider_impala_lb.stores.lock import Lock, make_empty
 
@@ -51,11 +51,12 @@ class JournalDirectory:
         """Whether it is there.
 
         :raises ConfigError: in its place is something else, or a directory that others may write, or have made.
-        :raises StateUnavailable: it cannot be opened.
+        :raises StateUnavailable: it cannot be opened, or the one that it is to be in is not there.
         """
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
+            file_system_of(self.path, self.parent)
             return False
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):

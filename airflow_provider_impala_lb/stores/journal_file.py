@@ -24,7 +24,7 @@ from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged, StateUnavailable
 from airflow_provider_impala_lb.stores import attributes, cas, data_file, filesystem, journal_slots
 from airflow_provider_impala_lb.stores.cas import Versions
-from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock, clock_of
+from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock, clock_of, file_system_of
 from airflow_provider_impala_lb.stores.data_file import sync_directory
 from airflow_provider_impala_lb.stores.envelope import damaged, name_of, seal, unseal
 from airflow_provider_impala_lb.stores.journal_directory import JournalDirectory
@@ -105,10 +105,7 @@ class FileJournals:
         return Swept(removed, bad)
 
     def durability(self) -> str | None:
-        try:
-            kind = filesystem.name(filesystem.kind_of(self._directory.parent))
-        except OSError as error:
-            raise StateUnavailable(f"{self.where}: {error.strerror}") from error
+        kind = filesystem.name(file_system_of(self.where, self._directory.parent))
         if kind in ("tmpfs", "ramfs"):
             return f"{self.where} lies on {kind}: a restart of the host forgets which statements ran"
         return None

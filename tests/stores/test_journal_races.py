@@ -135,8 +135,9 @@ def test_what_comes_again_beside_a_sweep_is_not_swept_away(crew, hosts):  # noqa
     sweepers = [crew.start(sweep_on, WORKERS + host, hosts[host]) for host in (0, 1)]
     workers = [crew.start(come_and_go, worker, hosts[worker % 2], 60) for worker in range(4)]
     for pid in workers:
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        status = os.waitpid(pid, 0)[1]
         crew.pids.discard(pid)
+        assert os.waitstatus_to_exitcode(status) == 0
     for pid in sweepers:
         crew.kill(pid)
     assert all(crew.acks[WORKERS + host] > 1 for host in (0, 1))
