@@ -19,6 +19,7 @@ from airflow_provider_impala_lb.core.store import Store
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.stores.file import FileStore
 from airflow_provider_impala_lb.stores.journal_file import FileJournals
+from airflow_provider_impala_lb.stores.journal_redis import RedisJournals
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from airflow_provider_impala_lb.stores.mirror import open_mirror
 from airflow_provider_impala_lb.stores.redis import RedisStore
@@ -157,5 +158,5 @@ def open_journals(config: Config) -> Journals | None:
     A Redis password that is not in its URL comes from the environment's ``IMPALA_LB_STORE_PASSWORD``.
     """
     if config.store:
-        raise NotImplementedError
+        return RedisJournals(config.store, config.name, password=os.environ.get("IMPALA_LB_STORE_PASSWORD"))
     return FileJournals(config.lock_file) if config.lock_file else None

@@ -58,6 +58,8 @@ class Versions:
     """
 
     def __init__(self, path: str, *, journal: bool = False) -> None:
+        self.data_file: str | None = None
+        """The token of the one that the last commit named."""
         self._path = path
         self._journal = journal
         self._clean_next: float | None = None
@@ -143,6 +145,7 @@ class Versions:
                 os.fsync(descriptor)
             except OSError as error:
                 raise OutcomeUnknown(error) from error
+        self.data_file = token
         before = _RECORD.fullmatch(base.record)
         if before and before[3]:
             data_file.remove(self._path, before[3].decode())

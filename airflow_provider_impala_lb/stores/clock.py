@@ -68,16 +68,20 @@ def server_time(directory: str) -> float:
 def clock_of(where: str, directory: str) -> tuple[HostClock | ServerClock, bool]:
     """The clock for files in this directory, and whether a read under a lock sees there what was written under it.
 
-    :param where: what is to lie there, for the error. :raises StateUnavailable: it is not there.
+    Parameters and errors as `file_system_of`.
+    """
+    magic = file_system_of(where, directory)
+    return ServerClock(directory) if magic == filesystem.NFS else HostClock(), filesystem.is_coherent(magic)
+
+
+def file_system_of(where: str, directory: str) -> int:
+    """On what kind of file system it is.
+
+    :param where: what is to lie there, for the error. :raises StateUnavailable: the directory is not there.
     """
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return filesystem.kind_of(directory)
     except FileNotFoundError:
         raise StateUnavailable(f"{where}: its directory is not there; is the share mounted?") from None
     except OSError as error:
         raise StateUnavailable(f"{where}: {error.strerror}") from error
-    try:
-        magic = filesystem.kind(descriptor)
-    finally:
-        os.close(descriptor)
-    return ServerClock(directory) if magic == filesystem.NFS else HostClock(), filesystem.is_coherent(magic)

@@ -1,4 +1,10 @@
-"""A journal's document as it is kept: with a checksum, and with its key, since it is found by a hash of that."""
+"""A journal's document as it is kept: with a checksum, and with its key, since it is found by a hash of that.
+
+::
+
+    impala-lb journal 1 <hash of what follows the line> <length of the key>
+    <key><document>
+"""
 
 from __future__ import annotations
 
@@ -8,8 +14,8 @@ import re
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged
 
 MAX_BYTES = 512 << 10
-_FAMILY = b"impala-lb journal "
 _HEAD = re.compile(rb"impala-lb journal 1 ([0-9a-f]{32}) ([0-9]{1,8})\n")
+_NEWER = re.compile(rb"impala-lb journal ([2-9]|[1-9][0-9]+) ")
 
 
 def name_of(key: str) -> str:
@@ -17,11 +23,11 @@ def name_of(key: str) -> str:
     return _digest(_encode(key))
 
 
-def seal(where: str, key: str, document: bytes) -> bytes:
+def seal(at: str, key: str, document: bytes) -> bytes:
     """Never empty. :raises ConfigError: it is larger than `MAX_BYTES`."""
     if len(document) > MAX_BYTES:
         raise ConfigError(
-            f"{where}: the journal of {key!r} would have {len(document) >> 10} KiB, more than the "
+            f"{at}: the journal of {key!r} would have {len(document) >> 10} KiB, more than the "
             f"{MAX_BYTES >> 10} KiB there is room for"
         )
     name = _encode(key)
@@ -29,29 +35,29 @@ def seal(where: str, key: str, document: bytes) -> bytes:
     return b"impala-lb journal 1 %s %d\n" % (_digest(body).encode(), len(name)) + body
 
 
-def unseal(where: str, name: str, envelope: bytes) -> tuple[str, bytes]:
-    """The key and the document that were found under this name.
+def unseal(at: str, name: str, envelope: bytes) -> tuple[str, bytes]:
+    """The key and the document that were found under this name, at this place.
 
     :raises JournalDamaged: the checksum is wrong, or it belongs elsewhere.
     :raises ConfigError: it was written by a newer version.
     """
     head = _HEAD.match(envelope)
     if head is None:
-        if envelope.startswith(_FAMILY) and not envelope.startswith(_FAMILY + b"1 "):
-            raise ConfigError(f"{where}: journal {name} was written by a newer version of this package; upgrade this")
-        raise damaged(where, name, "it does not begin as a journal does")
+        if _NEWER.match(envelope):
+            raise ConfigError(f"{at}: was written by a newer version of this package; upgrade this")
+        raise damaged(at, "it does not begin as a journal does")
     body = envelope[head.end() :]
     if _digest(body) != head[1].decode():
-        raise damaged(where, name, "its checksum is wrong")
+        raise damaged(at, "its checksum is wrong")
     length = int(head[2])
     if _digest(body[:length]) != name:
-        raise damaged(where, name, f"it belongs to another key, {body[:length]!r}")
+        raise damaged(at, f"it belongs to another key, {body[:length]!r}")
     return body[:length].decode("utf-8", "surrogatepass"), body[length:]
 
 
-def damaged(where: str, name: str, why: str) -> JournalDamaged:
+def damaged(at: str, why: str) -> JournalDamaged:
     return JournalDamaged(
-        f"{where}/{name}: this journal cannot be trusted: {why}. So it is unknown which statements ran: "
+        f"{at}: this journal cannot be trusted: {why}. So it is unknown which statements ran: "
         "look what they left, then remove it"
     )
 

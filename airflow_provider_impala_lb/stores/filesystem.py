@@ -8,6 +8,7 @@ GlusterFS over FUSE is not: with default options the same protocol loses half of
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 NFS = 0x6969
@@ -44,6 +45,15 @@ def kind(descriptor: int) -> int:
     if libc.fstatfs(ctypes.c_int(descriptor), ctypes.byref(buffer)) != 0:
         return 0
     return buffer[0] & 0xFFFFFFFF
+
+
+def kind_of(directory: str) -> int:
+    """:raises OSError: it cannot be opened."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return kind(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def name(magic: int) -> str:

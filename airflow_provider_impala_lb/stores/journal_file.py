@@ -4,47 +4,51 @@ How a change is exact is the same as for the state: in place under flock where t
 (journal_slots.py), elsewhere versions in the file's attributes (cas.py). Each file says which it is, and is made whole:
 one that holds nothing is damaged, not new.
 
-A file is not unlinked when its document is removed, it is emptied: who waits for its lock would then hold the lock of a
-file that is no longer there, and over NFS cannot even see that (a file that is open somewhere is renamed by its client,
-and keeps its link). `sweep` unlinks what is empty. Whoever has a file open holds the directory's lock, shared; the
-sweep takes it alone, for a tenth of a second at a time, so what it unlinks nobody has open.
+A file is not unlinked when its document is removed, it is emptied: who waits for its lock would then get the lock of a
+file that is no longer there, and over NFS could not even see that (a file that is open somewhere is renamed by its
+client, and keeps its link). `sweep` unlinks what is empty. Whoever has a file open holds the directory's lock, shared;
+the sweep takes it alone, for a tenth of a second at a time, so what it unlinks nobody has open.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from logging import getLogger
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
 from airflow_provider_impala_lb.core.journals import Change, Swept
 from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged, StateUnavailable
 from airflow_provider_impala_lb.stores import attributes, cas, data_file, filesystem, journal_slots
 from airflow_provider_impala_lb.stores.cas import Versions
-from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock, clock_of
+from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock, clock_of, file_system_of
 from airflow_provider_impala_lb.stores.data_file import sync_directory
 from airflow_provider_impala_lb.stores.envelope import damaged, name_of, seal, unseal
+from airflow_provider_impala_lb.stores.journal_directory import JournalDirectory
 from airflow_provider_impala_lb.stores.lock import Lock
 
-log = getLogger(__name__)
+Answer = TypeVar("Answer")
 
-UNKNOWN = "outcome unknown: it may have been noted all the same"
-_NAME = re.compile(r"[0-9a-f]{32}")
+_ALONE_SECONDS = 0.1
+_ALONE_WAIT = 1.0
+
+
+class _Absent(Exception):
+    """There is no such file."""
 
 
 class FileJournals:
     """The journals beside ``lock_file``, in ``<lock_file>.journal/``, for this user alone.
 
-    :param deadline: seconds to wait for locks.
+    :param deadline: seconds to wait for locks, in all.
     """
 
     def __init__(self, lock_file: str, deadline: float = 5.0) -> None:
         self.where = f"{lock_file}.journal"
-        self._parent = os.path.dirname(lock_file)
+        self._directory = JournalDirectory(self.where)
         self._deadline = deadline
         self._clock: HostClock | ServerClock | None = None
         self._host_clock = HostClock()
@@ -54,137 +58,228 @@ class FileJournals:
         name = name_of(key)
 
         def changed(envelope: bytes, now: float) -> tuple[Result, bytes]:
-            result, document = fn(self._document(name, envelope), now)
+            result, document = fn(self._opened(name, envelope)[1] if envelope else None, now)
             return result, b"" if document is None else seal(self.where, key, document)
 
-        self._make_directory()
-        return self._update(name, changed)
+        now = self._now()
+        self._directory.make()
+        return self._update(name, now, changed, self._make)
 
     def read(self, key: str) -> bytes | None:
-        found = self._peek(name_of(key))
-        return found[1] if found else None
+        envelope = self._look(name_of(key)) if self._directory.exists() else None
+        return self._opened(name_of(key), envelope)[1] if envelope else None
 
     def keys(self) -> list[str]:
         found = []
-        for name in self._names():
+        for name in self._directory.names() if self._directory.exists() else []:
             with suppress(JournalDamaged):
-                if peeked := self._peek(name):
-                    found.append(peeked[0])
+                if envelope := self._look(name):
+                    found.append(self._opened(name, envelope)[0])
         return found
 
     def sweep(self, wanted: Callable[[str, bytes, float], bool]) -> Swept:
-        raise NotImplementedError
+        removed, bad, empty = 0, [], []
+
+        def swept(envelope: bytes, now: float) -> tuple[bool, bytes]:
+            if not envelope:
+                return False, b""
+            key, document = self._opened(name, envelope)
+            drop = not wanted(key, document, now)
+            return drop, b"" if drop else envelope
+
+        for name in self._directory.names() if self._directory.exists() else []:
+            now = self._now()
+            try:
+                envelope = self._look(name)
+                if envelope and swept(envelope, now)[0]:
+                    removed += self._update(name, now, swept, _none)
+                    envelope = self._look(name)
+            except _Absent:
+                continue
+            except (JournalDamaged, ConfigError) as error:
+                bad.append(str(error))
+                continue
+            if envelope == b"":
+                empty.append(name)
+        self._tidy(empty)
+        return Swept(removed, bad)
 
     def durability(self) -> str | None:
+        kind = filesystem.name(file_system_of(self.where, self._directory.parent))
+        if kind in ("tmpfs", "ramfs"):
+            return f"{self.where} lies on {kind}: a restart of the host forgets which statements ran"
         return None
 
-    def _document(self, name: str, envelope: bytes) -> bytes | None:
-        return unseal(self.where, name, envelope)[1] if envelope else None
+    def _opened(self, name: str, envelope: bytes) -> tuple[str, bytes]:
+        return unseal(self._directory.path_of(name), name, envelope)
 
-    def _peek(self, name: str) -> tuple[str, bytes] | None:
-        """Key and document, None if there is none."""
-        if not os.path.lexists(os.path.join(self.where, name)):
-            return None
-        envelope = self._update(name, lambda envelope, now: (envelope, envelope))
-        return unseal(self.where, name, envelope) if envelope else None
-
-    def _names(self) -> list[str]:
+    def _look(self, name: str) -> bytes | None:
+        """A recent envelope, b"" if the document was removed, None if there is no such file."""
+        self._now()
         try:
-            return [name for name in os.listdir(self.where) if _NAME.fullmatch(name)]
-        except FileNotFoundError:
-            return []
+            return self._locked(name, _none, lambda descriptor, until: self._load(name, descriptor))
+        except _Absent:
+            return None
 
-    def _update(self, name: str, change: Callable[[bytes, float], tuple[Result, bytes]]) -> Result:
-        """Replace an envelope, b"" for none, durably."""
-        path = os.path.join(self.where, name)
-        until = time.monotonic() + self._deadline
-        now = self._now()
-        began = False  # to do what may be noted although an error follows
+    def _load(self, name: str, descriptor: int) -> bytes:
+        if not self._is_cas(name, descriptor):
+            return journal_slots.load(descriptor)[1]
+        envelope = Versions(self._directory.path_of(name), journal=True).read(descriptor)
+        if envelope is None:
+            raise damaged(self._directory.path_of(name), "its newest version is gone or unreadable")
+        return envelope
 
-        def in_versions(envelope: bytes | None) -> tuple[bytes, Result]:
-            if envelope is None:
-                raise damaged(self.where, name, "its newest version is gone or unreadable")
-            result, new = change(envelope, self._host_clock.now())
-            return new, result
+    def _update(
+        self,
+        name: str,
+        now: float,
+        change: Callable[[bytes, float], tuple[Answer, bytes]],
+        make: Callable[[str], None],
+    ) -> Answer:
+        """Replace an envelope, b"" for no document, durably.
 
-        with self._directory_lock() as _:
-            lock = Lock(path, max(0.0, until - time.monotonic()), self._make_file)
-            descriptor = lock.acquire()
+        :param make: makes the file, if it is not there.
+        """
+        return self._locked(name, make, lambda descriptor, until: self._exchange(name, descriptor, until, now, change))
+
+    def _exchange(
+        self,
+        name: str,
+        descriptor: int,
+        until: float,
+        now: float,
+        change: Callable[[bytes, float], tuple[Answer, bytes]],
+    ) -> Answer:
+        if self._is_cas(name, descriptor):
+            return self._exchange_version(name, descriptor, until, change)
+        version, old = journal_slots.load(descriptor)
+        answer, new = change(old, now)
+        if new != old:
+            journal_slots.prepare(descriptor, version + 1, new)
             try:
-                if self._is_cas(name, descriptor):
-                    return Versions(path, journal=True).update(descriptor, in_versions, until)
-                version, old = journal_slots.load(descriptor)
-                result, new = change(old, now)
-                if new == old:
-                    return result
-                journal_slots.prepare(descriptor, version + 1, new)
-                began = True
-                journal_slots.promise(descriptor, version + 1, new)
                 if not old:
                     sync_directory(self.where)  # who made the file may have been killed before it did
-                return result
-            except journal_slots.Unreadable as error:
-                raise damaged(self.where, name, str(error)) from None
-            except journal_slots.Newer:
-                raise ConfigError(f"{path}: was written by a newer version of this package; upgrade this") from None
+                journal_slots.promise(descriptor, version + 1, new)
             except OSError as error:
-                why = error.strerror or str(error)
-                raise StateUnavailable(f"{path}: {why}{'; ' + UNKNOWN if began else ''}") from error
-            finally:
-                lock.release_quietly(descriptor)
+                raise attributes.OutcomeUnknown(error) from error
+        return answer
+
+    def _exchange_version(
+        self, name: str, descriptor: int, until: float, change: Callable[[bytes, float], tuple[Answer, bytes]]
+    ) -> Answer:
+        # Also if nothing changes: only a commit proves that what was read is the newest (attributes.py).
+        def changed(envelope: bytes | None) -> tuple[bytes, Answer]:
+            if envelope is None:
+                raise damaged(self._directory.path_of(name), "its newest version is gone or unreadable")
+            answer, new = change(envelope, self._host_clock.now())
+            return new, answer
+
+        return Versions(self._directory.path_of(name), journal=True).update(descriptor, changed, until)
+
+    def _locked(self, name: str, make: Callable[[str], None], work: Callable[[int, float], Answer]) -> Answer:
+        until = time.monotonic() + self._deadline
+        with self._directory.lock(self._deadline, shared=True):
+            return self._locked_in(name, make, work, until)
+
+    def _locked_in(
+        self, name: str, make: Callable[[str], None], work: Callable[[int, float], Answer], until: float
+    ) -> Answer:
+        path = self._directory.path_of(name)
+        lock = Lock(path, max(0.0, until - time.monotonic()), make)
+        descriptor = lock.acquire()
+        try:
+            return work(descriptor, until)
+        except journal_slots.Unreadable as error:
+            raise damaged(self._directory.path_of(name), str(error)) from None
+        except journal_slots.Newer:
+            raise ConfigError(f"{path}: was written by a newer version of this package; upgrade this") from None
+        except OSError as error:
+            raise StateUnavailable(f"{path}: {error.strerror or error}") from error
+        finally:
+            lock.release_quietly(descriptor)  # what was to be durable is: no error here can mean otherwise
 
     def _is_cas(self, name: str, descriptor: int) -> bool:
-        if os.fstat(descriptor).st_size:
-            if not self._coherent:
-                raise ConfigError(
-                    f"{self.where}/{name}: was made on another file system, for hosts that see at once what was "
-                    f"written under a lock; this one ({filesystem.name(filesystem.kind(descriptor))}) is not known to "
-                    "show it"
-                )
-            return False
-        if self._coherent and not attributes.is_used(descriptor):
-            raise damaged(self.where, name, "it is empty")
-        return True
+        if not os.fstat(descriptor).st_size:
+            if self._coherent and not attributes.is_used(descriptor):
+                raise damaged(self._directory.path_of(name), "it is empty")
+            return True
+        if not self._coherent:
+            kind = filesystem.name(filesystem.kind(descriptor))
+            raise ConfigError(
+                f"{self._directory.path_of(name)}: was made on another file system, for hosts that see at once what "
+                f"was written under a lock; this one ({kind}) is not known to show it"
+            )
+        return False
 
     def _now(self) -> float:
         if self._clock is None:
-            self._clock, self._coherent = clock_of(self.where, self._parent)
+            self._clock, self._coherent = clock_of(self.where, self._directory.parent)
         return self._clock.now()
 
-    @contextmanager
-    def _directory_lock(self) -> Iterator[int]:
-        lock = Lock(os.path.join(self.where, "lock"), self._deadline, shared=True)
-        descriptor = lock.acquire()
-        try:
-            yield descriptor
-        finally:
-            lock.release_quietly(descriptor)
-
-    def _make_directory(self) -> None:
-        try:
-            os.mkdir(self.where, 0o700)
-            sync_directory(self._parent)
-        except FileExistsError:
-            pass
-        except FileNotFoundError:
-            raise StateUnavailable(f"{self.where}: its directory is not there; is the share mounted?") from None
-        except OSError as error:
-            raise StateUnavailable(f"{self.where}: cannot be made: {error.strerror}") from error
-
-    def _make_file(self, path: str) -> None:
-        if not self._coherent:
+    def _make(self, path: str) -> None:
+        """Make the file, whole, with an empty body. :raises FileExistsError: another process was faster."""
+        if self._coherent:
+            _make_slots(path)
+        else:
             cas.make(path, 0o600)
-            sync_directory(self.where)
-            return
-        temporary = data_file.path_of(path, secrets.token_hex(8))
-        descriptor = os.open(temporary, data_file.WRITE_NEW, 0o600)
-        try:
-            os.fchmod(descriptor, 0o600)
-            journal_slots.begin(descriptor)
-            os.fsync(descriptor)
-            os.link(temporary, path)
-        finally:
-            os.close(descriptor)
-            with suppress(OSError):
-                os.unlink(temporary)
         sync_directory(self.where)
+
+    def _tidy(self, empty: list[str]) -> None:
+        """Unlink the files of these names that are empty, and what killed writers have left. As far as possible."""
+        left = sorted(self._directory.left())
+        with suppress(StateUnavailable):  # others were there all the time: the next sweep is soon enough
+            while empty or left:
+                with self._directory.lock(_ALONE_WAIT, shared=False):
+                    until = time.monotonic() + _ALONE_SECONDS
+                    while (empty or left) and time.monotonic() < until:
+                        with suppress(_Absent, JournalDamaged, ConfigError, OSError):
+                            self._unlink(empty.pop()) if empty else self._clean(left.pop())
+                    with suppress(OSError):
+                        sync_directory(self.where)
+
+    def _unlink(self, name: str) -> None:
+        """Under the directory's lock, alone."""
+
+        def emptied(envelope: bytes, now: float) -> tuple[bool, bytes]:
+            return not envelope, envelope
+
+        until = time.monotonic() + _ALONE_WAIT
+        if self._locked_in(name, _none, lambda found, _: self._exchange(name, found, until, 0.0, emptied), until):
+            os.unlink(self._directory.path_of(name))
+
+    def _clean(self, name: str) -> None:
+        """As `_unlink`."""
+        path = self._directory.path_of(name)
+        versions = Versions(path, journal=True)
+        until = time.monotonic() + _ALONE_WAIT
+
+        def renew(descriptor: int, _: float) -> None:
+            def same(envelope: bytes | None) -> tuple[bytes, None]:
+                if envelope is None:
+                    raise damaged(self._directory.path_of(name), "its newest version is gone or unreadable")
+                return envelope, None
+
+            if self._is_cas(name, descriptor):
+                versions.update(descriptor, same, until)
+
+        with suppress(_Absent):
+            self._locked_in(name, _none, renew, until)
+        data_file.clean(path, versions.data_file)
+
+
+def _none(path: str) -> None:
+    raise _Absent
+
+
+def _make_slots(path: str) -> None:
+    temporary = data_file.path_of(path, secrets.token_hex(8))
+    descriptor = os.open(temporary, data_file.WRITE_NEW, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+        journal_slots.begin(descriptor)
+        os.fsync(descriptor)
+        os.link(temporary, path)
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            os.unlink(temporary)

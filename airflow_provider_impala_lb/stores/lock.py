@@ -69,11 +69,11 @@ def not_regular(path: str) -> ConfigError:
     return ConfigError(f"{path}: is not a regular file, so it cannot hold the shared state")
 
 
-def make_empty(path: str) -> None:
+def make_empty(path: str, mode: int = 0o660) -> None:
     """:raises FileExistsError: made by another process meanwhile."""
-    descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o660)
+    descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, mode)
     try:
-        os.fchmod(descriptor, 0o660)  # whatever the umask: the workers of a host share a group, not a user
+        os.fchmod(descriptor, mode)  # whatever the umask: the workers of a host share a group, not a user
     finally:
         os.close(descriptor)
 

@@ -120,7 +120,7 @@ class RedisMirror:
         self._away_until = time.monotonic() + AWAY_SECONDS
         if not self._said:
             self._said = True
-            correct = redis_client.to_correct(error)
+            correct = redis_client.to_correct(error, "EVAL, HGET, HSET, EXPIRE")
             log.warning(
                 "mirror %s: session records are not copied for now, %g s until the next try: %s",
                 self.where,

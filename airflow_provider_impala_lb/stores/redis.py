@@ -15,35 +15,25 @@ ours into one slot of a Redis Cluster (redis.io, "Redis cluster specification", 
 
 from __future__ import annotations
 
-import os
 import random
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from logging import getLogger
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_impala_lb.core.state import State, encode
 from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.core.store_url import StoreUrl
-from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+from airflow_provider_impala_lb.errors import StateUnavailable
 from airflow_provider_impala_lb.stores import redis_client
 from airflow_provider_impala_lb.stores.record import decoded
-
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.cluster import RedisCluster
+from airflow_provider_impala_lb.stores.redis_caller import APPLIED_MS, DEADLINE, RedisCaller
 
 log = getLogger(__name__)
 
-Answer = TypeVar("Answer")
-
-DEADLINE = 5.0
 _TURN_MS = 100
 """A turn lasts this long at most. It is needed for two round trips; one that was killed holds the others up so long."""
-_APPLIED_MS = 60_000
-"""A commit's id is known this long: far longer than it is sent again, or can be on its way."""
 
 # KEYS: state, turn. ARGV: my turn's id ("" to look without one), how long it may last in ms.
 _READ = """
@@ -68,7 +58,7 @@ return 1
 _LEAVE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 
-class RedisStore:
+class RedisStore(RedisCaller):
     """The state of the cluster ``name`` in a Redis server, one behind sentinels, or a Redis Cluster.
 
     :param password: if the URL has none.
@@ -78,18 +68,11 @@ class RedisStore:
     one_clock = True  # the server's
     FIRST_PAUSE = 0.0005
     LONGEST_PAUSE = 0.004
-    PAUSE_AFTER_FAILURE = 0.1
 
     def __init__(self, url: StoreUrl, name: str, *, password: str | None = None, deadline: float = DEADLINE) -> None:
-        redis_client.require_driver()
         self._keys = [f"{{{name}}}:state", f"{{{name}}}:turn"]
+        super().__init__(url, password, deadline, where=f"{url} {self._keys[0]}")
         self._applied = f"{{{name}}}:applied:"
-        self.where = f"{url} {self._keys[0]}"
-        self._url = url
-        self._password = password
-        self._deadline = deadline
-        self._client: tuple[int, Redis | RedisCluster] | None = None
-        self._inherited: tuple[int, Redis | RedisCluster] | None = None
         self._warned = False
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
@@ -139,7 +122,7 @@ class RedisStore:
         return bool(
             self._try(
                 start,
-                lambda client: client.eval(_COMMIT, 3, *keys, turn, commit, mine, record, str(_APPLIED_MS)),
+                lambda client: client.eval(_COMMIT, 3, *keys, turn, commit, mine, record, str(APPLIED_MS)),
                 changes=True,
             )
         )
@@ -147,34 +130,3 @@ class RedisStore:
     def _leave(self, turn: str) -> None:
         with suppress(*redis_client.failures()):  # it also ends by itself
             self._connected().eval(_LEAVE, 1, self._keys[1], turn)
-
-    def _try(self, start: float, call: Callable[[Any], Answer], changes: bool = False) -> Answer:
-        """What ``call`` answers, tried until there is no time left for one more.
-
-        :param changes: whether it makes a difference if it was executed and its answer lost.
-        """
-        unknown = False
-        while True:
-            try:
-                return call(self._connected())
-            except redis_client.failures() as error:
-                self._client = None  # a new one looks the name, the master and the slots up again
-                correct = redis_client.to_correct(error)
-                if correct:
-                    raise ConfigError(f"store {self.where}: {correct}") from error
-                unknown = unknown or (changes and not redis_client.is_refusal(error))
-                waited = time.monotonic() - start
-                if waited + redis_client.TIMEOUT > self._deadline:
-                    outcome = "; outcome unknown: it may have been noted all the same" if unknown else ""
-                    raise StateUnavailable(f"{self.where}: tried for {waited:.1f} s: {error}{outcome}") from error
-            time.sleep(random.uniform(0.5, 1.0) * self.PAUSE_AFTER_FAILURE)
-
-    def _connected(self) -> Redis | RedisCluster:
-        """This process's client. A child makes its own: in the parent's, a lock that another thread held at the fork
-        would never be free, and a socket would serve both. The parent's is kept, unused: to collect it is to close it,
-        which waits for the same lock (redis-py, ConnectionPool._checkpid: 5 s)."""
-        known = self._client
-        if known is None or known[0] != os.getpid():
-            self._inherited = known or self._inherited
-            known = self._client = os.getpid(), redis_client.connect(self._url, self._password)
-        return known[1]

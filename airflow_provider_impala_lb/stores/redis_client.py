@@ -74,8 +74,11 @@ def connect(url: StoreUrl, password: str | None, timeout: float = TIMEOUT) -> Re
     return Redis(host=host, port=port, db=url.db, **options, **tls)
 
 
-def to_correct(error: BaseException) -> str | None:
-    """What somebody has to change before this can work, or None if it may get well by itself."""
+def to_correct(error: BaseException, commands: str = "EVAL") -> str | None:
+    """What somebody has to change before this can work, or None if it may get well by itself.
+
+    :param commands: what is needed.
+    """
     from redis.exceptions import AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError
 
     causes = [error]
@@ -88,7 +91,7 @@ def to_correct(error: BaseException) -> str | None:
             "IMPALA_LB_STORE_PASSWORD"
         )
     if isinstance(error, NoPermissionError) or "executing the script can't run this command" in text:
-        return f"the user may not do what is needed: EVAL, TIME, GET, SET, DEL, EXISTS, HGET, HMGET, HSET ({text})"
+        return f"the user may not do what is needed: {commands} ({text})"
     if "WRONGTYPE" in text:
         return "its keys hold something else; give this cluster another name, or another database"
     if "DB index is out of range" in text or "Cluster mode is not enabled" in text:

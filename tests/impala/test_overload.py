@@ -166,7 +166,13 @@ def test_one_that_finds_no_other_node_says_how_far_it_had_come(loaded, lb, monke
     wait_for(lambda: opened and lb.status()["leases"], 10)
     wait_for(lambda: any("VALUES (7)" in sql for sql in statements_on(first)), 10)
     time.sleep(0.5)
-    monkeypatch.setattr(ScriptRun, "_wait_to_move", lambda self, node: lb.drain(second.address))
+    note = ScriptRun._note_moved
+
+    def and_drain(script_run, node, moved):
+        note(script_run, node, moved)
+        lb.drain(second.address)
+
+    monkeypatch.setattr(ScriptRun, "_note_moved", and_drain)
     first.set_load(memory=0.97)
     thread.join(20)
     assert isinstance(outcome[0], NoNodeAvailable)
