@@ -153,7 +153,7 @@ def test_two_triggerers_that_both_believe_they_own_the_task(lab, ti):
         while lab.record().done < 1:
             await asyncio.sleep(0.02)
         second = asyncio.create_task(event_of(ScriptTrigger(**keys)))
-        done, pending = await asyncio.wait([first, second], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([first, second], timeout=30, return_when=asyncio.FIRST_COMPLETED)
         assert done == {second}, "the one that was superseded says nothing"
         first.cancel()
         return second.result()
