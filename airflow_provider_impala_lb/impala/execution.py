@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_impala_lb.core.picker import Pick
-from airflow_provider_impala_lb.errors import StatementFailed, Superseded
+from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
 from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, sort
 from airflow_provider_impala_lb.impala.handover import LetGo, seal
 from airflow_provider_impala_lb.impala.label import make_label, nonce_of
 from airflow_provider_impala_lb.impala.line import RowsLost
+from airflow_provider_impala_lb.impala.output import OutputDone, check, write
 from airflow_provider_impala_lb.impala.repeatable import is_idempotent
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
@@ -52,6 +53,7 @@ class ScriptDone(msgspec.Struct):
     :param descriptions: the cursor's description of each statement; empty without a handler.
     :param left: what its statements changed, for whoever goes on from there on another node.
     :param resumed: so many statements an earlier try had done.
+    :param output: the file that was written, if one was asked for, and by this try.
     """
 
     node: str
@@ -63,12 +65,14 @@ class ScriptDone(msgspec.Struct):
     descriptions: list[Any] = []
     left: Upstream = msgspec.field(default_factory=Upstream)
     resumed: int = 0
+    output: OutputDone | None = None
 
 
 class Script:
     """What is to be run, and whom to tell. Parameters as for :class:`~.run.ScriptRun`.
 
     :param texts: the statements with their parameters in them.
+    :raises ConfigError: ``output`` cannot be written, or the script gives no rows for it.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Script:
         on_statement: Callable[[StatementDone], None] | None,
         statement_timeout: float | None,
         publish: float | None,
+        output: str | None,
         logger: Logger,
     ) -> None:
         self.statements, self.texts, self.tags = statements, texts, tags
@@ -93,6 +98,13 @@ class Script:
         changes = [number for number, text in enumerate(texts, 1) if not changes_nothing(text)]
         self.last_change = changes[-1] if changes else 0
         self.log = logger
+        self.output, self.output_number = output, 0
+        if output is not None:
+            check(output)
+            queries = [number for number, text in enumerate(texts, 1) if reads_only(text)]
+            if not queries:
+                raise ConfigError(f"output {output}: the script has no query whose rows could go there")
+            self.output_number = queries[-1]
 
     def __len__(self) -> int:
         return len(self.statements)
@@ -100,6 +112,7 @@ class Script:
     def first_to_run(self, done: int) -> int:
         """So many statements need not run again, of ``done``: rows that are wanted have to be fetched in this try, and
         those of the queries at the script's end are what its caller is waiting for."""
+        # (What goes to a file is there once its query is done.)
         while self.handler and done and reads_only(self.texts[done - 1]):
             done -= 1
         return done
@@ -325,9 +338,11 @@ class Execution:
                 raise LetGo
             self._under_way = False
             try:
-                if handler:
-                    cursor = Cursor(session, self._pick)
-                    cursor.query_id = ended.query_id
+                cursor = Cursor(session, self._pick)
+                cursor.query_id = ended.query_id
+                if number == self._script.output_number:
+                    self.done.output = session.fetch(self._write, cursor)
+                elif handler:
                     result = session.fetch(handler, cursor)
                     self.done.results.append(result)
                     self.done.descriptions.append(cursor.description)
@@ -344,6 +359,12 @@ class Execution:
                 return
             self._note_done(number, ended)
             return
+
+    def _write(self, cursor: Any) -> OutputDone:
+        assert self._script.output is not None
+        written = write(cursor, self._script.output)
+        self._log.info("%d rows are in %s (%d bytes)", written.rows, written.path, written.bytes)
+        return written
 
     def _to_its_end(self, session: Session, number: int, sql: str) -> Ended:
         """Send the statement and wait for its end; or wait for that of the one that is under way."""

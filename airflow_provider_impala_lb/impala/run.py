@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from logging import Logger, getLogger
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 OnUnavailable = Literal["move", "wait", "fail"]
 
 _RETRY_SECONDS = 2.0
+_SWEEP_SHARE = 0.01
+"""Of the scripts that end; each removes the journals that are older than a month."""
 
 
 class _Moved(Exception):
@@ -72,6 +75,8 @@ class ScriptRun:
         :meth:`Balancer.acquire`: then :meth:`run` raises :class:`MustWait` instead of waiting.
     :param statement_timeout: seconds after which a statement is cancelled, and the script fails.
     :param handler: called with the cursor after each statement, as in common-sql.
+    :param output: a file (.csv, .csv.gz, .parquet) for the rows of the script's last query, instead of ``handler``;
+        streamed, and there under its name only once it is whole.
     :param on_session: called once the session is open and before the first statement, and again after a move.
     :param on_statement: called when a statement has ended well.
     :param texts: what is sent for each statement; None: with ``parameters`` bound.
@@ -105,6 +110,7 @@ class ScriptRun:
         parameters: Any = None,
         statement_timeout: float | None = None,
         handler: Callable[[Any], Any] | None = None,
+        output: str | None = None,
         on_session: Callable[[Pick, Session], None] | None = None,
         on_statement: Callable[[StatementDone], None] | None = None,
         texts: Sequence[str] | None = None,
@@ -127,6 +133,7 @@ class ScriptRun:
             on_statement=on_statement,
             statement_timeout=statement_timeout,
             publish=publish,
+            output=output,
             logger=self._log,
         )
         self._owner = owner
@@ -499,6 +506,8 @@ class ScriptRun:
         """Note in the journal that the script has come to its end, and what it gave has been taken."""
         if self._journal is not None:
             self._journal.finish()
+            if random.random() < _SWEEP_SHARE:
+                self._journal.sweep(self._log)
 
     def _cross(self, session: Session) -> None:
         """Let the node hear of all that this script builds on, before it runs there."""
