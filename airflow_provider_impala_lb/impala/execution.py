@@ -180,9 +180,7 @@ class Execution:
         if session is not None:
             session.cancel(why)
 
-    def go_on_in(
-        self, session: Session, *, query: str = "", has_rows: bool = False, sent: float = 0.0, inherited: bool = False
-    ) -> None:
+    def go_on_in(self, session: Session, *, query: str = "", sent: float = 0.0, inherited: bool = False) -> None:
         """Before :meth:`run`: go on in this session, with this statement under way.
 
         :param sent: when that was sent, by the monotonic clock.
@@ -191,7 +189,7 @@ class Execution:
         self.session = self.last = session
         self.done.session = session.id
         if query:
-            session.adopt(query, has_rows=has_rows)
+            session.adopt(query)
             self._under_way, self._submitted = True, sent
         self._inherited, self._prepare = inherited, None
 

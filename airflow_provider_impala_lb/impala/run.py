@@ -27,7 +27,7 @@ from airflow_provider_impala_lb.impala.resume import left_by, settle_intent
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.settle import settle
-from airflow_provider_impala_lb.impala.sql import changes_nothing, excerpt, session_only
+from airflow_provider_impala_lb.impala.sql import excerpt, session_only
 from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
 
@@ -326,12 +326,10 @@ class ScriptRun:
                     raise
                 self._log.warning("Its session cannot be used any more: %s", error)
             else:
-                rows = handover.has_rows if same and query == handover.query else None
                 sent = time.monotonic() - max(0.0, time.time() - handover.submitted)
                 return lambda execution: execution.go_on_in(
                     session,
                     query=query,
-                    has_rows=self._has_rows(intent.number) if rows is None and intent else bool(rows),
                     sent=sent,
                     inherited=not clean,
                 )
@@ -342,9 +340,6 @@ class ScriptRun:
         if guid:
             self._balancer.end_session(record.node or handover.node, guid, secret)
         return None
-
-    def _has_rows(self, number: int) -> bool:
-        return changes_nothing(self._script.texts[number - 1])
 
     def _done_nothing(self) -> bool:
         return all(session_only(text) for text in self._script.texts[: len(self._done.statements)])
@@ -396,7 +391,6 @@ class ScriptRun:
             lease=lease,
             key=self._key,
             query=(session.query_id or "") if under_way is not None else "",
-            has_rows=session.has_rows,
             submitted=time.time() - (time.monotonic() - under_way) if under_way is not None else 0.0,
             seconds=self._done.seconds,
         )

@@ -173,7 +173,8 @@ def lab():
 @pytest.fixture(scope="module")
 def results(request, lab):
     """What :func:`run_at_each_point` found, for the tests that were selected."""
-    selected = {item.callspec.params["kind"] for item in request.session.items if "results" in item.fixturenames}
+    here = [item for item in request.session.items if item.path == request.path and "results" in item.fixturenames]
+    selected = {item.callspec.params["kind"] for item in here}
     return run_at_each_point(lab, [kind for kind in KINDS if kind in selected])
 
 
