@@ -112,6 +112,10 @@ class Journal:
         """What to call it in a message."""
         return f"{self._journals.where} of {self.key}"
 
+    def durability(self) -> str | None:
+        """What the place of the journal may lose, as a sentence; None if nothing."""
+        return self._journals.durability()
+
     def begin(self, *, resume: bool, first: bool) -> tuple[Record, str]:
         """A new try begins. Returns the record to go on from, and what to say about it, or "".
 

@@ -267,6 +267,9 @@ class ScriptRun:
         record = None
         if self._journal is not None:
             first = self._first if self._first is not None else True
+            may_lose = self._journal.durability()
+            if may_lose:
+                self._log.warning("%s", may_lose)
             record, said = self._journal.begin(resume=self._resume, first=first)
             if said:
                 self._log.warning("%s: %s", self._owner, said)
