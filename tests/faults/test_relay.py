@@ -299,7 +299,7 @@ def test_many_connections_at_once_and_a_clean_stop(node, talk):
         assert len(failed) == len(relay.fired) == 1  # the others' connections are not touched
         idle = talk(relay)
         relay.down()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     with pytest.raises((TTransportException, EOFError)):
         idle.execute("SELECT 1")
     with pytest.raises(ConnectionRefusedError):
