@@ -213,11 +213,15 @@ class ScriptRun:
                 try:
                     begin = self._take_over(handover, record, clean)
                     self._note_done_before(record.done, record)
+                    if record.done:
+                        self._before.append(left_by(self._balancer, self._script, record.done, handover.node))
                     return self._run_on(pick, begin)
                 except NodeRefused as error:
-                    if not self._resume and not self._done_nothing():
+                    if not (self._resume or self._restartable or self._done_nothing()):
                         raise self._cannot_go_on(pick.node, str(error)) from error
                     self._say_refused(pick.node, str(error))
+                    if self._begins_anew:
+                        self._begin_anew()
                     left_out = {pick.node: str(error)}
                 except _Moved as error:
                     self._note_moved(pick.node, error)
@@ -461,10 +465,10 @@ class ScriptRun:
             raise
         finally:
             self._execution = None
-            if (self._resume or self._restartable) and done.statements:
+            if done.left.host == pick.node:  # something was run here
                 self._before = [each for each in self._before if each.host != pick.node] + [done.left]
-                if self._resume:
-                    self._so_far = f"{len(done.statements)} of {len(self._script)} statements are done"
+            if self._resume and done.statements:
+                self._so_far = f"{len(done.statements)} of {len(self._script)} statements are done"
             if self._session_key:
                 data = execution.data
                 self._balancer.sessions.remember(self._session_key, pick.node, data.database, data.options)
