@@ -72,7 +72,7 @@ def operator(sql, **options):
 
 def deferred(task, ti):
     with pytest.raises(TaskDeferred) as raised:
-        task.execute({"ti": ti})
+        task._run({"ti": ti})  # what execute does; Airflow 2.11 allows that one in the main thread only
     path, keys = raised.value.trigger.serialize()
     assert path == "airflow_provider_impala_lb.triggers.script.ScriptTrigger"
     return json.loads(json.dumps(keys)), raised.value.method_name
