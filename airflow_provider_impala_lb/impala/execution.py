@@ -151,6 +151,7 @@ class Execution:
         self._under_way = False
         self._submitted = 0.0
         self._inherited = False
+        self._shared = False  # another process may go on in the session
         self._log = script.log
         self.session: Session | None = None
         self.last: Session | None = None
@@ -191,7 +192,7 @@ class Execution:
         if query:
             session.adopt(query)
             self._under_way, self._submitted = True, sent
-        self._inherited, self._prepare = inherited, None
+        self._inherited, self._prepare, self._shared = inherited, None, True
 
     @property
     def submitted(self) -> float | None:
@@ -226,9 +227,10 @@ class Execution:
                     keep = True
                     raise
                 except Superseded:
-                    # The session, and what runs in it, are somebody else's now: to close it would end that.
-                    keep = True
-                    if self.session is not None:
+                    # The session, and what runs in it, are somebody else's now: to close it would end that. Unless it
+                    # was opened after they had taken over: nothing was sent in it, and nobody else knows it.
+                    keep = self._shared
+                    if keep and self.session is not None:
                         self.session.detach()
                     raise
                 except _SessionGone as gone:
@@ -247,7 +249,7 @@ class Execution:
         session = self._balancer.open_session(pick.node, database=self._database, options=self._options)
         self.session = self.last = session
         self.done.session = session.id
-        self._under_way = self._inherited = False
+        self._under_way = self._inherited = self._shared = False
         try:
             if self._cancelled:
                 raise Cancelled(self._cancelled)
@@ -382,6 +384,7 @@ class Execution:
         label = self._label(number)
         if self._journal is not None:
             self._journal.intend(number, nonce_of(label) or "", self._pick.node, session.id)
+        self._shared = True
         options = {"SYNC_DDL": "1"} if publish is not None else None
         try:
             return session.execute(f"{label} {sql}", on_start=self._accepted, options=options, **limits)

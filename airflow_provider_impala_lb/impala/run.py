@@ -385,7 +385,11 @@ class ScriptRun:
             )
             self._let_go_after = None
             return None
-        lease = pick.hand_over()
+        try:
+            lease = pick.hand_over()
+        except Superseded:
+            session.detach()
+            raise
         assert lease is not None and self._journal is not None
         guid, secret = session.handle
         under_way = execution.submitted
