@@ -27,6 +27,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/split.py
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/pick.py
+	$(BIN)/python benchmarks/wait.py
 	$(BIN)/python benchmarks/policies.py
 
 $(VENV)/ready: pyproject.toml $(CONSTRAINTS)
