@@ -25,6 +25,7 @@ from airflow_provider_impala_lb.impala.session_data import SessionData
 from airflow_provider_impala_lb.impala.sql import changes_nothing, excerpt, reads_only, session_only
 from airflow_provider_impala_lb.impala.statement import Ended, StatementError
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
+from airflow_provider_impala_lb.impala.waiting import Limits
 from airflow_provider_impala_lb.impala.written import WrittenTables
 
 if TYPE_CHECKING:
@@ -369,15 +370,11 @@ class Execution:
     def _to_its_end(self, session: Session, number: int, sql: str) -> Ended:
         """Send the statement and wait for its end; or wait for that of the one that is under way."""
         publish = self._script.publish if number == self._script.last_change else None
-        limits: dict[str, Any] = {
-            "timeout": self._script.statement_timeout,
-            "publish_timeout": publish,
-            "let_go": self._let_go,
-        }
+        limits = Limits(self._script.statement_timeout, publish, self._let_go)
         if self._under_way and session.query_id:
             self._under_way = False
             try:
-                return session.wait(start=self._submitted, **limits)
+                return session.wait(start=self._submitted, limits=limits)
             except (LetGo, Cancelled):
                 self._under_way = True
                 raise
@@ -387,7 +384,7 @@ class Execution:
         self._shared = True
         options = {"SYNC_DDL": "1"} if publish is not None else None
         try:
-            return session.execute(f"{label} {sql}", on_start=self._accepted, options=options, **limits)
+            return session.execute(f"{label} {sql}", on_start=self._accepted, options=options, limits=limits)
         except StatementError:
             self._under_way = False
             raise

@@ -92,9 +92,7 @@ def tally(cluster, prefix):
             assert upstream.host == node.address
             script = f"SELECT * FROM {pair[0]}"
             try:
-                done = run(
-                    changed(cluster, **config), script, prefer=node.address, upstream=upstream, handler=rows_of
-                )
+                done = run(changed(cluster, **config), script, prefer=node.address, upstream=upstream, handler=rows_of)
             except StatementFailed as error:
                 return "error", error.reason
             assert done.node != node.address

@@ -50,7 +50,7 @@ POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "not sent": (Session, "_send", "before", _statement(2)),
     "sent": (Session, "_send", "after", _statement(2)),
     "running": (Execution, "_accepted", "after", _at(2)),
-    "ended": (Session, "_poll", "after", _polled(2)),
+    "ended": (Session, "ended", "after", _polled(2)),
     "not written": (Execution, "_note_done", "before", _statement(2)),
     "between": (Execution, "_statement", "before", _statement(4)),
     "last done": (Execution, "close", "before", _always),
