@@ -1,4 +1,4 @@
-"""A journal's file after a loss of power, after damage, and in hostile hands: the newest promised document, or an error."""
+"""A journal's file after a loss of power, and after damage: the newest promised document, or an error."""
 
 import errno
 import os
