@@ -9,10 +9,9 @@ Redis answers a commit before anything else has it: replicas hear of it later, t
 or there is none. Who went by an older document would run statements again. So:
 
 * **Replicas.** ``WAIT`` tells how many have received a commit (redis.io, "WAIT"). All that are online must, and at
-  least one if this server had one at the document's previous commit; else the outcome is unknown. So whichever of them
-  takes over has it, and a primary that is cut off from its replicas confirms nothing of what it began with them: to
-  guess that they are gone for good would be to write what those who elect another one never see. One that has taken
-  over may be alone.
+  least one if the document's previous commit had one; else the outcome is unknown. So whichever of them takes over has
+  it, and a primary that is cut off from its replicas confirms nothing of what it began with them: to guess that they
+  are gone for good would be to write what those who elect another one never see. Who has taken over may be alone.
 * **Who has it now** is compared with who had it then: redis_server.py. A document that may be an older one is damaged.
 * **Gone altogether** (FLUSHALL, eviction, a restart without any file) is absent: who knows that there was one must take
   that for an unknown outcome.
@@ -186,7 +185,8 @@ class RedisJournals(RedisCaller):
         then = RedisServer.parse(said) if said else here
         if envelope and (why := here.may_be_behind(then, had)):
             raise damaged(self._at(name), why)
-        least = 1 if online or (had and then.run == here.run) else 0
+        # Alone is only who has taken over: one that was started again has a replica that may take over yet.
+        least = 1 if online or (had and not here.took_over_from(then)) else 0
         return _Found(int(seconds) + int(micros) / 1e6, commit or b"", envelope or b"", int(online), least)
 
     def _commit(self, start: float, name: str, found: _Found, envelope: bytes) -> bool:
