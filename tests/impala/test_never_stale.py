@@ -9,6 +9,7 @@ import collections
 import json
 import os
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -64,6 +65,17 @@ def lagging():
         yield cluster
 
 
+def only(cluster, node):
+    """A balancer that has no other choice."""
+    (entry,) = [each for each in cluster.config["nodes"] if each["port"] == node.port]
+    return changed(cluster, nodes=[entry], lock_file=str(cluster.directory / f"{node.name}.tmp"))
+
+
+def sent(done):
+    """What a script left, as it travels through XCom."""
+    return Upstream.of(json.loads(json.dumps(done.left.as_dict())))
+
+
 def prepared(cluster, prefix, rng):
     """(table, kind, number) for each run, and the tables as all coordinators know them."""
     pairs = [(f"{prefix}{number}", rng.choice(KINDS), rng.randrange(1, 1000)) for number in range(RUNS)]
@@ -81,20 +93,16 @@ def tally(cluster, prefix):
         # Each round has a state of its own: no coordinator is left out for what it did in an earlier one.
         config = {"lock_file": str(cluster.directory / f"{prefix}{number}.tmp"), "session": {"open_timeout": 2}}
 
-        def write(pair, config=config, node=node):
+        def write(pair, node=node):
             table, kind, n = pair
             script = WRITE[kind].format(t=table, n=n)
-            done = run(changed(cluster, **config), script, prefer=node.address, on_unavailable="fail")
-            return json.dumps(done.left.as_dict())
+            return sent(run(only(cluster, node), script))
 
-        def read(pair, left, config=config, node=node):
-            upstream = Upstream.of(json.loads(left))
+        def read(pair, upstream, config=config, node=node):
             assert upstream.host == node.address
             script = f"SELECT * FROM {pair[0]}"
             try:
-                done = run(
-                    changed(cluster, **config), script, prefer=node.address, upstream=upstream, handler=rows_of
-                )
+                done = run(changed(cluster, **config), script, prefer=node.address, upstream=upstream, handler=rows_of)
             except StatementFailed as error:
                 return "error", error.reason
             assert done.node != node.address
@@ -124,6 +132,25 @@ def test_what_moves_never_reads_stale(lagging):
     found, bad = tally(lagging, "with_barrier")
     assert bad == []
     assert found["right"] == RUNS
+
+
+@pytest.mark.parametrize("between", ["SELECT 1", "CREATE TABLE {t}_own AS SELECT 1 a"])
+def test_what_was_written_two_scripts_before_is_known_too(lagging, between):
+    """Three scripts that stick to one coordinator, in a row; the one between says nothing of the first one's table."""
+    table = f"chain{time.time_ns()}"
+    run(changed(lagging), f"SET SYNC_DDL=1; CREATE TABLE {table} AS SELECT 0 a")
+    node = lagging.nodes[0]
+    balancer = changed(lagging, lock_file=str(lagging.directory / f"{table}.tmp"))
+    first = run(only(lagging, node), f"INSERT INTO {table} VALUES (1)")
+    second = run(balancer, between.format(t=table), prefer=node.address, upstream=sent(first), on_unavailable="fail")
+    node.kill()
+    try:
+        third = run(balancer, f"SELECT a FROM {table}", prefer=node.address, upstream=sent(second), handler=rows_of)
+    finally:
+        node.start()
+    assert sorted(third.results[0]) == [(0,), (1,)]
+    # And on it goes: a third coordinator may be next.
+    assert f"default.{table}" in third.left.written
 
 
 @pytest.mark.timeout(1200)
