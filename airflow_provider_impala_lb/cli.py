@@ -16,6 +16,8 @@ import msgspec
 from airflow_provider_impala_lb import __version__
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 
+ANSWERS = ("ran", "not-run", "start-over")
+
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
     from airflow_provider_impala_lb.impala.script import Statement
@@ -64,8 +66,23 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("file", metavar="FILE", help="the script; - for standard input")
     run.add_argument("--var", metavar="NAME=VALUE", action="append", default=[], help="a value for ${var:NAME}")
     run.add_argument("--session-key", metavar="K", help="scripts with the same key run on one node")
+    run.add_argument("--output", metavar="FILE", help="the last query's rows: .csv, .csv.gz or .parquet")
+    run.add_argument(
+        "--resume", metavar="NAME", help="keep a journal of this name, and go on where an earlier run of it stopped"
+    )
     run.add_argument("--json", action="store_true", help="the outcome as one JSON object")
     run.set_defaults(command=_run)
+
+    journal = commands.add_parser("journal", help="how far resumable scripts are, and their authors' answers")
+    journal.add_argument("key", metavar="KEY", nargs="?", help="dag/run/task[map], or the NAME of run --resume")
+    journal.add_argument(
+        "answer",
+        nargs="?",
+        choices=ANSWERS,
+        help="of a statement whose outcome nobody knows: it ran, or not; or let the script begin at statement 1",
+    )
+    journal.add_argument("--json", action="store_true")
+    journal.set_defaults(command=_journal)
 
     status = commands.add_parser("status", help="nodes, leases, sessions")
     status.add_argument("--json", action="store_true")
@@ -223,6 +240,7 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from airflow_provider_impala_lb.balancer import open_journals
     from airflow_provider_impala_lb.impala.execution import StatementDone
     from airflow_provider_impala_lb.impala.run import ScriptRun
 
@@ -242,7 +260,11 @@ def _run(options: argparse.Namespace) -> int:
     run = ScriptRun(
         balancer,
         script,
-        owner=f"impala-lb run {options.file}",
+        owner=options.resume or f"impala-lb run {options.file}",
+        settles=bool(options.resume),
+        resume=bool(options.resume),
+        journals=open_journals(balancer.config) if options.resume else None,
+        output=options.output,
         tags={"file": Path(options.file).name},
         session_key=options.session_key,
         on_session=None if options.json else lambda pick, session: print(f"{pick.node}  session {session.id}"),
@@ -259,10 +281,39 @@ def _run(options: argparse.Namespace) -> int:
         print("impala-lb: interrupted; what ran was cancelled", file=sys.stderr)
         return 130
     if options.json:
-        keys = ("node", "why", "session", "statements", "seconds")
+        keys = ("node", "why", "session", "statements", "seconds", "resumed", "output")
         print(json.dumps({key: value for key, value in msgspec.to_builtins(done).items() if key in keys}))
     else:
         print(f"{len(done.statements)} statements on {done.node} in {done.seconds:.2f} s")
+    return 0
+
+
+def _journal(options: argparse.Namespace) -> int:
+    from airflow_provider_impala_lb.balancer import open_journals
+    from airflow_provider_impala_lb.impala.journal import answer, decode
+    from airflow_provider_impala_lb.tables import show_journals
+
+    balancer = _balancer(options)
+    journals = open_journals(balancer.config)
+    if journals is None:
+        raise ConfigError(f"{balancer.config.name}: has neither a lock_file nor a store, so no journal is kept")
+    if options.answer:
+        print(answer(journals, options.key, options.answer))
+        return 0
+    found = {}
+    for key in [options.key] if options.key else sorted(journals.keys()):
+        document = journals.read(key)
+        if document is not None:
+            found[key] = decode(document, journals.where)
+    if options.key and not found:
+        print(f"impala-lb: {journals.where}: has no journal of {options.key}", file=sys.stderr)
+        return 1
+    if options.json:
+        hidden = ("format", "script", "sealed")
+        told = {key: msgspec.to_builtins(record) for key, record in found.items()}
+        print(json.dumps([{"key": key, **{k: v for k, v in t.items() if k not in hidden}} for key, t in told.items()]))
+    else:
+        show_journals(found)
     return 0
 
 

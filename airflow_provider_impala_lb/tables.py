@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 
@@ -35,6 +36,21 @@ def show_readings(told: Mapping[str, Any]) -> None:
         free = [f"{shares[name]:.2f}" if name in shares else None for name in names]
         rows.append([node, *free, sample.get("queries"), "; ".join(remarks)])
     show("free shares", ("node", *names, "queries", ""), rows)
+
+
+def show_journals(found: Mapping[str, Any]) -> None:
+    """How far scripts are, by their keys; records as of impala/journal.py."""
+    rows = []
+    for key, record in found.items():
+        state = "ended" if record.ended else "under way, or stopped"
+        doubt = record.intent
+        if doubt is not None:
+            state = f"statement {doubt.number} was about to be sent to {doubt.node}, query {doubt.query or 'unknown'}"
+        if record.answer:
+            state += f"; its author: {record.answer}"
+        when = datetime.fromtimestamp(record.at).strftime("%Y-%m-%d %H:%M:%S")
+        rows.append([key, f"{record.done} of {record.total}", state, record.by, when])
+    show("journals", ("script", "done", "state", "last try", "written"), rows)
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

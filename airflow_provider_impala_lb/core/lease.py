@@ -107,6 +107,7 @@ class Keeper:
         """Stop renewing a lease, and keep it in the state for another process to :meth:`adopt`, for a while.
 
         :raises StateUnavailable: it was not noted; the lease is still renewed here.
+        :raises Superseded: a later try has taken the work over.
         """
         held = self._held.get(lease_id)
         if held is None:
@@ -115,7 +116,10 @@ class Keeper:
 
         def change(state: State, now: float) -> None:
             self._note_host(state, now)
-            state.end_lease(lease.id)
+            if state.end_lease(lease.id) is None:
+                left = state.orphans.get(lease.id)
+                if left is not None and left.taken:
+                    raise Superseded(f"Another try of {lease.owner} has taken over: there is nothing to hand over")
             lease.expires = now + HAND_OVER_SECONDS
             state.lease(lease)
 
@@ -123,6 +127,8 @@ class Keeper:
             self._held.pop(lease_id, None)
         try:
             self._store.transact(change)
+        except Superseded:
+            raise
         except BaseException:
             self.add(held.lease, held.on_move, held.on_overload, held.on_lost)
             raise

@@ -88,6 +88,7 @@ class Pick:
         """Keep the lease in the state for another process, which goes on with it (`Picker.adopt`).
 
         :raises StateUnavailable: it was not noted, and this process has it still.
+        :raises Superseded: a later try has taken the work over.
         """
         if self._picker and self.lease:
             return self._picker.keeper.hand_over(self.lease)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_impala_lb.core.picker import Pick
-from airflow_provider_impala_lb.errors import StatementFailed, Superseded
+from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
 from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, sort
 from airflow_provider_impala_lb.impala.handover import LetGo, seal
 from airflow_provider_impala_lb.impala.label import make_label, nonce_of
 from airflow_provider_impala_lb.impala.line import RowsLost
+from airflow_provider_impala_lb.impala.output import OutputDone, check, write
 from airflow_provider_impala_lb.impala.repeatable import is_idempotent
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
@@ -52,6 +53,7 @@ class ScriptDone(msgspec.Struct):
     :param descriptions: the cursor's description of each statement; empty without a handler.
     :param left: what its statements changed, for whoever goes on from there on another node.
     :param resumed: so many statements an earlier try had done.
+    :param output: the file that was written, if one was asked for, and by this try.
     """
 
     node: str
@@ -63,12 +65,14 @@ class ScriptDone(msgspec.Struct):
     descriptions: list[Any] = []
     left: Upstream = msgspec.field(default_factory=Upstream)
     resumed: int = 0
+    output: OutputDone | None = None
 
 
 class Script:
     """What is to be run, and whom to tell. Parameters as for :class:`~.run.ScriptRun`.
 
     :param texts: the statements with their parameters in them.
+    :raises ConfigError: ``output`` cannot be written, or the script gives no rows for it.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Script:
         on_statement: Callable[[StatementDone], None] | None,
         statement_timeout: float | None,
         publish: float | None,
+        output: str | None,
         logger: Logger,
     ) -> None:
         self.statements, self.texts, self.tags = statements, texts, tags
@@ -93,6 +98,13 @@ class Script:
         changes = [number for number, text in enumerate(texts, 1) if not changes_nothing(text)]
         self.last_change = changes[-1] if changes else 0
         self.log = logger
+        self.output, self.output_number = output, 0
+        if output is not None:
+            check(output)
+            queries = [number for number, text in enumerate(texts, 1) if reads_only(text)]
+            if not queries:
+                raise ConfigError(f"output {output}: the script has no query whose rows could go there")
+            self.output_number = queries[-1]
 
     def __len__(self) -> int:
         return len(self.statements)
@@ -100,6 +112,7 @@ class Script:
     def first_to_run(self, done: int) -> int:
         """So many statements need not run again, of ``done``: rows that are wanted have to be fetched in this try, and
         those of the queries at the script's end are what its caller is waiting for."""
+        # (What goes to a file is there once its query is done.)
         while self.handler and done and reads_only(self.texts[done - 1]):
             done -= 1
         return done
@@ -138,6 +151,7 @@ class Execution:
         self._under_way = False
         self._submitted = 0.0
         self._inherited = False
+        self._shared = False  # another process may go on in the session
         self._log = script.log
         self.session: Session | None = None
         self.last: Session | None = None
@@ -167,9 +181,7 @@ class Execution:
         if session is not None:
             session.cancel(why)
 
-    def go_on_in(
-        self, session: Session, *, query: str = "", has_rows: bool = False, sent: float = 0.0, inherited: bool = False
-    ) -> None:
+    def go_on_in(self, session: Session, *, query: str = "", sent: float = 0.0, inherited: bool = False) -> None:
         """Before :meth:`run`: go on in this session, with this statement under way.
 
         :param sent: when that was sent, by the monotonic clock.
@@ -178,9 +190,9 @@ class Execution:
         self.session = self.last = session
         self.done.session = session.id
         if query:
-            session.adopt(query, has_rows=has_rows)
+            session.adopt(query)
             self._under_way, self._submitted = True, sent
-        self._inherited, self._prepare = inherited, None
+        self._inherited, self._prepare, self._shared = inherited, None, True
 
     @property
     def submitted(self) -> float | None:
@@ -215,9 +227,10 @@ class Execution:
                     keep = True
                     raise
                 except Superseded:
-                    # The session, and what runs in it, are somebody else's now: to close it would end that.
-                    keep = True
-                    if self.session is not None:
+                    # The session, and what runs in it, are somebody else's now: to close it would end that. Unless it
+                    # was opened after they had taken over: nothing was sent in it, and nobody else knows it.
+                    keep = self._shared
+                    if keep and self.session is not None:
                         self.session.detach()
                     raise
                 except _SessionGone as gone:
@@ -236,7 +249,7 @@ class Execution:
         session = self._balancer.open_session(pick.node, database=self._database, options=self._options)
         self.session = self.last = session
         self.done.session = session.id
-        self._under_way = self._inherited = False
+        self._under_way = self._inherited = self._shared = False
         try:
             if self._cancelled:
                 raise Cancelled(self._cancelled)
@@ -325,9 +338,11 @@ class Execution:
                 raise LetGo
             self._under_way = False
             try:
-                if handler:
-                    cursor = Cursor(session, self._pick)
-                    cursor.query_id = ended.query_id
+                cursor = Cursor(session, self._pick)
+                cursor.query_id = ended.query_id
+                if number == self._script.output_number:
+                    self.done.output = session.fetch(self._write, cursor)
+                elif handler:
                     result = session.fetch(handler, cursor)
                     self.done.results.append(result)
                     self.done.descriptions.append(cursor.description)
@@ -344,6 +359,12 @@ class Execution:
                 return
             self._note_done(number, ended)
             return
+
+    def _write(self, cursor: Any) -> OutputDone:
+        assert self._script.output is not None
+        written = write(cursor, self._script.output)
+        self._log.info("%d rows are in %s (%d bytes)", written.rows, written.path, written.bytes)
+        return written
 
     def _to_its_end(self, session: Session, number: int, sql: str) -> Ended:
         """Send the statement and wait for its end; or wait for that of the one that is under way."""
@@ -363,6 +384,7 @@ class Execution:
         label = self._label(number)
         if self._journal is not None:
             self._journal.intend(number, nonce_of(label) or "", self._pick.node, session.id)
+        self._shared = True
         options = {"SYNC_DDL": "1"} if publish is not None else None
         try:
             return session.execute(f"{label} {sql}", on_start=self._accepted, options=options, **limits)

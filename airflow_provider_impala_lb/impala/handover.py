@@ -25,7 +25,7 @@ class Handover(msgspec.Struct):
     """What the next process needs.
 
     :param guid: of the session, as hex; ``secret``: its secret. :param epoch: in the journal, of who lets go.
-    :param query: id of the statement that is under way, or ""; ``has_rows``: it may have some to fetch.
+    :param query: id of the statement that is under way, or "".
     :param submitted: when it was sent, ``time.time()``. :param key: seals the secrets of later sessions.
     :param seconds: the script's time so far.
     """
@@ -38,7 +38,6 @@ class Handover(msgspec.Struct):
     lease: Lease
     key: str
     query: str = ""
-    has_rows: bool = False
     submitted: float = 0.0
     seconds: float = 0.0
 

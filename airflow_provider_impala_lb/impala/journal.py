@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from logging import Logger
 from typing import TypeVar
 
 import msgspec
@@ -110,6 +111,10 @@ class Journal:
     def where(self) -> str:
         """What to call it in a message."""
         return f"{self._journals.where} of {self.key}"
+
+    def durability(self) -> str | None:
+        """What the place of the journal may lose, as a sentence; None if nothing."""
+        return self._journals.durability()
 
     def begin(self, *, resume: bool, first: bool) -> tuple[Record, str]:
         """A new try begins. Returns the record to go on from, and what to say about it, or "".
@@ -223,6 +228,20 @@ class Journal:
             record.ended, record.intent, record.sealed = True, None, ""
 
         self._own(change)
+
+    def sweep(self, log: Logger) -> None:
+        """Remove the journals that nobody has written in for a month. Never raises."""
+
+        def wanted(_: str, document: bytes, now: float) -> bool:
+            return now - decode(document, self._journals.where).at < KEPT_SECONDS
+
+        try:
+            swept = self._journals.sweep(wanted)
+        except Exception as error:  # tidying up is not worth a script
+            log.warning("Old journals could not be removed: %s", error)
+            return
+        for line in swept.damaged:
+            log.warning("A journal cannot be read, and is left as it is: %s", line)
 
     def _raised(self, record: Record) -> Record:
         record.epoch += 1

@@ -32,7 +32,6 @@ class Found(NamedTuple):
     """:ivar in_flight: it is registered: running, or ended and not closed. Else it is done, and closed."""
 
     id: str
-    kind: str
     in_flight: bool
 
 
@@ -65,11 +64,11 @@ def look_up(session: Session, nonce: str | None, sent_at: float, failure: Statem
             raise StatementError(f"{failure}; it never reached the coordinator")
     log.info("The statement was found on %s as query %s, %s", session.node.address, found.id, found.state)
     if found.in_flight and not session.lost:
-        return Found(found.id, found.kind, True)
+        return Found(found.id, True)
     status = _status(session, pages, found, failure)
     if status != "OK":
         raise StatementError(status or f"{failure}; query {found.id} has ended, how is not known", query_id=found.id)
-    return Found(found.id, found.kind, False)
+    return Found(found.id, False)
 
 
 def why_it_may_have_run(session: Session, pages: Pages, page: Queries, sent_at: float) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from logging import Logger, getLogger
@@ -26,7 +27,7 @@ from airflow_provider_impala_lb.impala.resume import left_by, settle_intent
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.settle import settle
-from airflow_provider_impala_lb.impala.sql import changes_nothing, excerpt, session_only
+from airflow_provider_impala_lb.impala.sql import excerpt, session_only
 from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 OnUnavailable = Literal["move", "wait", "fail"]
 
 _RETRY_SECONDS = 2.0
+_SWEEP_SHARE = 0.01
+"""Of the scripts that end; each removes the journals that are older than a month."""
 
 
 class _Moved(Exception):
@@ -72,6 +75,8 @@ class ScriptRun:
         :meth:`Balancer.acquire`: then :meth:`run` raises :class:`MustWait` instead of waiting.
     :param statement_timeout: seconds after which a statement is cancelled, and the script fails.
     :param handler: called with the cursor after each statement, as in common-sql.
+    :param output: a file (.csv, .csv.gz, .parquet) for the rows of the script's last query, instead of ``handler``;
+        streamed, and there under its name only once it is whole.
     :param on_session: called once the session is open and before the first statement, and again after a move.
     :param on_statement: called when a statement has ended well.
     :param texts: what is sent for each statement; None: with ``parameters`` bound.
@@ -105,6 +110,7 @@ class ScriptRun:
         parameters: Any = None,
         statement_timeout: float | None = None,
         handler: Callable[[Any], Any] | None = None,
+        output: str | None = None,
         on_session: Callable[[Pick, Session], None] | None = None,
         on_statement: Callable[[StatementDone], None] | None = None,
         texts: Sequence[str] | None = None,
@@ -127,6 +133,7 @@ class ScriptRun:
             on_statement=on_statement,
             statement_timeout=statement_timeout,
             publish=publish,
+            output=output,
             logger=self._log,
         )
         self._owner = owner
@@ -206,11 +213,15 @@ class ScriptRun:
                 try:
                     begin = self._take_over(handover, record, clean)
                     self._note_done_before(record.done, record)
+                    if record.done:
+                        self._before.append(left_by(self._balancer, self._script, record.done, handover.node))
                     return self._run_on(pick, begin)
                 except NodeRefused as error:
-                    if not self._resume and not self._done_nothing():
+                    if not (self._resume or self._restartable or self._done_nothing()):
                         raise self._cannot_go_on(pick.node, str(error)) from error
                     self._say_refused(pick.node, str(error))
+                    if self._begins_anew:
+                        self._begin_anew()
                     left_out = {pick.node: str(error)}
                 except _Moved as error:
                     self._note_moved(pick.node, error)
@@ -260,6 +271,9 @@ class ScriptRun:
         record = None
         if self._journal is not None:
             first = self._first if self._first is not None else True
+            may_lose = self._journal.durability()
+            if may_lose:
+                self._log.warning("%s", may_lose)
             record, said = self._journal.begin(resume=self._resume, first=first)
             if said:
                 self._log.warning("%s: %s", self._owner, said)
@@ -319,12 +333,10 @@ class ScriptRun:
                     raise
                 self._log.warning("Its session cannot be used any more: %s", error)
             else:
-                rows = handover.has_rows if same and query == handover.query else None
                 sent = time.monotonic() - max(0.0, time.time() - handover.submitted)
                 return lambda execution: execution.go_on_in(
                     session,
                     query=query,
-                    has_rows=self._has_rows(intent.number) if rows is None and intent else bool(rows),
                     sent=sent,
                     inherited=not clean,
                 )
@@ -335,9 +347,6 @@ class ScriptRun:
         if guid:
             self._balancer.end_session(record.node or handover.node, guid, secret)
         return None
-
-    def _has_rows(self, number: int) -> bool:
-        return changes_nothing(self._script.texts[number - 1])
 
     def _done_nothing(self) -> bool:
         return all(session_only(text) for text in self._script.texts[: len(self._done.statements)])
@@ -376,7 +385,11 @@ class ScriptRun:
             )
             self._let_go_after = None
             return None
-        lease = pick.hand_over()
+        try:
+            lease = pick.hand_over()
+        except Superseded:
+            session.detach()
+            raise
         assert lease is not None and self._journal is not None
         guid, secret = session.handle
         under_way = execution.submitted
@@ -389,7 +402,6 @@ class ScriptRun:
             lease=lease,
             key=self._key,
             query=(session.query_id or "") if under_way is not None else "",
-            has_rows=session.has_rows,
             submitted=time.time() - (time.monotonic() - under_way) if under_way is not None else 0.0,
             seconds=self._done.seconds,
         )
@@ -461,10 +473,10 @@ class ScriptRun:
             raise
         finally:
             self._execution = None
-            if (self._resume or self._restartable) and done.statements:
+            if done.left.host == pick.node:  # something was run here
                 self._before = [each for each in self._before if each.host != pick.node] + [done.left]
-                if self._resume:
-                    self._so_far = f"{len(done.statements)} of {len(self._script)} statements are done"
+            if self._resume and done.statements:
+                self._so_far = f"{len(done.statements)} of {len(self._script)} statements are done"
             if self._session_key:
                 data = execution.data
                 self._balancer.sessions.remember(self._session_key, pick.node, data.database, data.options)
@@ -503,6 +515,8 @@ class ScriptRun:
         """Note in the journal that the script has come to its end, and what it gave has been taken."""
         if self._journal is not None:
             self._journal.finish()
+            if random.random() < _SWEEP_SHARE:
+                self._journal.sweep(self._log)
 
     def _cross(self, session: Session) -> None:
         """Let the node hear of all that this script builds on, before it runs there."""

@@ -86,7 +86,7 @@ class Session:
         protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
         self.cursor = HiveServer2Cursor(HS2Session(wire.service, handle, configuration or {}, protocol, retries=1))
         self._operation: Any = None  # the handle of the statement that is not closed yet
-        self._lost = False
+        self._lost = self._adopted = False
         self._cancelled: str | None = None
         self._closed = False
         self._ended: bool | None = None
@@ -182,10 +182,10 @@ class Session:
         identifier = self._handle.sessionId
         return identifier.guid, identifier.secret
 
-    def adopt(self, query_id: str, *, has_rows: bool) -> None:
+    def adopt(self, query_id: str) -> None:
         """Go on with a statement that was sent over another connection: :meth:`wait` for it."""
         self.query_id = query_id
-        self._adopt(guid_of(query_id), has_rows=has_rows)
+        self._adopt(query_id)
 
     @property
     def has_rows(self) -> bool:
@@ -296,7 +296,7 @@ class Session:
             self.query_id = found.id
             if not found.in_flight:
                 return True
-            self._adopt(guid_of(found.id), has_rows=found.kind != "DML")
+            self._adopt(found.id)
             return False
 
     def wait(
@@ -416,6 +416,7 @@ class Session:
     def _send(self, sql: str, options: Mapping[str, str] | None) -> None:
         def send() -> None:
             self.cursor._last_operation_string = sql
+            self._adopted = False
             self.cursor._last_operation = self.cursor.session.execute(sql, dict(options or {}), run_async=True)
             self._operation = self.cursor._last_operation.handle
             read_no_columns_as_no_rows(self.cursor._last_operation)
@@ -423,14 +424,15 @@ class Session:
         self.cursor._execute_async(send)
         self.query_id = print_id(self._operation.operationId.guid)
 
-    def _adopt(self, guid: bytes, *, has_rows: bool) -> None:
+    def _adopt(self, query_id: str) -> None:
         """Go on with a statement whose handle never arrived. On Impala a handle's secret is its session's
         (impala-hs2-server.cc: ``SecretArg::Operation`` is held against the session's secret)."""
         from impala._thrift_gen.TCLIService.ttypes import THandleIdentifier, TOperationHandle, TOperationType
         from impala.hiveserver2 import Operation
 
-        identifier = THandleIdentifier(guid, self._handle.sessionId.secret)
-        self._operation = TOperationHandle(identifier, TOperationType.EXECUTE_STATEMENT, has_rows)
+        identifier = THandleIdentifier(guid_of(query_id), self._handle.sessionId.secret)
+        self._operation = TOperationHandle(identifier, TOperationType.EXECUTE_STATEMENT, True)
+        self._adopted = True
         cursor = self.cursor
         cursor._last_operation = Operation(cursor.session, self._operation, retries=1)
         cursor._last_operation_active = True
@@ -479,12 +481,26 @@ class Session:
             pause = next_poll(waited)
             time.sleep(pause if timeout is None else min(pause, max(0.001, timeout - waited)))
         self._check_cancelled()
-        self.cursor._last_operation.update_has_result_set(response)
+        operation = self.cursor._last_operation
+        operation.update_has_result_set(response)
         self.cursor._last_operation_finished = True
         if state != "FINISHED_STATE":
             self._discard()
             said = without_stack(response.errorMessage or f"it ended in {state}")
             raise StatementError(said, query_id=self.query_id)
+        if self._adopted:
+            self._find_rows(operation)
+
+    def _find_rows(self, operation: Any) -> None:
+        """A statement without a handle of its own does not say whether it has rows, but what columns they have."""
+        from impala.error import Error
+
+        self._adopted = False
+        try:
+            columns = operation.get_result_schema()
+        except (Error, TypeError):  # impyla reads the columns of a statement that has none, too
+            columns = None
+        self._operation.hasResultSet = bool(columns)
 
     def _is_scanned(self) -> bool:
         """Whether its progress is at its end; DDL has none."""

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from msgspec import to_builtins
 
 from airflow_provider_impala_lb import errors
 from airflow_provider_impala_lb.errors import (
@@ -32,6 +33,7 @@ from airflow_provider_impala_lb.errors import (
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.handover import LARGEST_SCRIPT, Deferred, Handover
+from airflow_provider_impala_lb.impala.sql import reads_only
 from airflow_provider_impala_lb.triggers.impala_lb import RESUME_SECONDS, NodeTrigger
 from airflow_provider_impala_lb.triggers.script import ScriptTrigger, summary
 
@@ -87,6 +89,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     :param publish: run the script's last change with SYNC_DDL: at its end every coordinator has heard of it. True
         waits for that 300 s at most once the work is done, a number so many seconds. Default False.
     :param statement_timeout: seconds (or a timedelta) after which a statement is cancelled, and the task fails.
+    :param output: a file (``.csv``, ``.csv.gz`` or ``.parquet``) on the worker for the rows of the script's last query,
+        streamed, whatever their number (templated). ``return_value`` is then its ``path``, ``rows`` and ``bytes``.
     :param max_wait: seconds to wait while all nodes are busy or full; default the connection's ``max_wait`` (300).
     :param deferrable: run without a worker slot: the worker waits for 2 s, then the triggerer goes on with the running
         statement and those after it, and renews the lease; a node is waited for there, too. The rows of the last
@@ -105,6 +109,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         "session_key",
         "query_options",
         "variables",
+        "output_file",
     )
     template_fields_renderers = {  # noqa: RUF012  the base class declares it
         **SQLExecuteQueryOperator.template_fields_renderers,
@@ -132,6 +137,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         resume: bool = False,
         publish: bool | float = False,
         statement_timeout: float | timedelta | None = None,
+        output: str | None = None,
         max_wait: float | None = None,
         deferrable: bool | None = None,
         reschedule: bool = False,
@@ -143,6 +149,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         if isinstance(statement_timeout, timedelta):
             statement_timeout = statement_timeout.total_seconds()
         self.statement_timeout = statement_timeout
+        self.output_file = output  # BaseOperator.output is the task's XCom
         self.max_wait = max_wait
         # Not given to the base class: it may get a deferrable of its own, which knows no session (airflow#65618).
         self.deferrable = (
@@ -281,6 +288,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     @property
     def _wants_rows(self) -> bool:
+        if self.output_file is not None:
+            return True
         return bool((self._should_run_output_processing() or self.requires_result_fetch) and self.handler)
 
     def _script(self) -> list[Statement]:
@@ -292,8 +301,12 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             return False
         if self._hook.journals is None:
             why = "the connection shares neither a lock_file nor a store, by which a trigger could know where it stands"
-        elif self._wants_rows and not return_single_query_results(
-            self.sql, self.return_last, self.split_statements is not False
+        elif self.output_file is not None and not reads_only(script[-1].sql):
+            why = "the query for its output is not its last statement"
+        elif (
+            self.output_file is None
+            and self._wants_rows
+            and not return_single_query_results(self.sql, self.return_last, self.split_statements is not False)
         ):
             why = "the results of all its statements are wanted, which a trigger does not fetch"
         else:
@@ -314,7 +327,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             script,
             tags=_tags(context),
             parameters=self.parameters,
-            handler=self.handler if self._wants_rows else None,
+            handler=self.handler if self._wants_rows and self.output_file is None else None,
+            output=self.output_file,
             session_key=self.session_key,
             prefer=host,
             on_unavailable=self.on_unavailable,
@@ -348,6 +362,9 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def _result(self, done: ScriptDone, split_statements: bool) -> Any:
         """What ``SQLExecuteQueryOperator`` would return."""
+        if self.output_file is not None:
+            self._hook.results(done, self.sql, split_statements, self.return_last)
+            return to_builtins(done.output) if done.output else None
         output = self._hook.results(done, self.sql, split_statements, self.return_last)
         self.log.info("%d statements on %s in %.2f s", len(done.statements), done.node, done.seconds)
         if not self._should_run_output_processing():

@@ -159,7 +159,8 @@ def _says_all(ran: Ran, done: ScriptDone) -> list[str]:
     if [statement.number for statement in done.statements] != numbers or ran.told != numbers:
         found.append(f"it says {[s.number for s in done.statements]} are done, and told of {ran.told}")
     for number, (step, rows) in enumerate(zip(ran.steps, done.results, strict=True), 1):
-        if rows != step.rows:
+        # The row of DDL says no more than that it is done: a lost one is not worth doing it again.
+        if rows != step.rows and not (rows is None and step.changes):
             found.append(f"statement {number} gave {rows}, and not {step.rows}")
     for statement, step in zip(done.statements, ran.steps, strict=True):
         if statement.rows not in (step.modified, None):

@@ -18,6 +18,8 @@ Where = Literal["before", "request_half", "after", "within"]
 How = Literal["cut", "reset", "blackhole", "delay"]
 NEAR = 10.0
 """Seconds for what happens on this machine at once, unless it is broken."""
+_ports: set[int] = set()
+"""Of all relays of this process that are not stopped."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ class Relay:
             assert not thread.is_alive(), f"{thread.name} does not end"
         for end in (self.stop_signal, self._poke, self._poked, *self._mute):
             end.close()
+        _ports.discard(self.port)
         assert not self.failures, self.failures
 
     # -- for the connections' threads
@@ -243,8 +246,9 @@ def _by_rules(faults: list[Fault]) -> Decide:
 
 
 def _listen(host: str, port: int) -> tuple[socket.socket, int]:
-    """:param port: 0: a free one below the range the kernel takes for clients, so that it stays free while down."""
-    for candidate in [port] if port else random.sample(range(20000, 32000), 200):
+    """:param port: 0: a free one, which stays free while the relay is down: below the range that the kernel takes for
+    clients, that of the sandbox (whose nodes may be down too), and not another relay's."""
+    for candidate in [port] if port else random.sample(sorted(set(range(12000, 20000)) - _ports), 200):
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -255,6 +259,7 @@ def _listen(host: str, port: int) -> tuple[socket.socket, int]:
             if port:
                 raise
             continue
+        _ports.add(candidate)
         return listener, candidate
     raise OSError("no free port")
 

@@ -140,6 +140,7 @@ class Stage:
         self._used: collections.Counter[int] = collections.Counter()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
         self.troubled = False
         self.relay = Relay(node.host, node.port, faults=self._decide)
 
@@ -160,6 +161,12 @@ class Stage:
         return found
 
     def _trouble(self) -> None:
+        try:
+            self._be_troubled()
+        except BaseException as error:
+            self._failure = error
+
+    def _be_troubled(self) -> None:
         time.sleep(self._plan.trouble_after)
         if self._plan.trouble == "pause":
             self._node.pause()
@@ -175,7 +182,9 @@ class Stage:
         """The node is well again, and nothing of the run can be at work there any more."""
         self._over.set()
         if self._thread:
-            self._thread.join(60)
+            self._thread.join(90)
+        if self._failure:
+            raise self._failure
         wait_until_over(self._node, self.relay)
 
 

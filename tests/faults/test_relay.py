@@ -26,12 +26,15 @@ _number = itertools.count()
 class Talk:
     """HiveServer2 by its generated client, without any layer that would try again."""
 
-    def __init__(self, port, timeout=1.0):
+    def __init__(self, port, timeout=10.0):
         self.socket = TSocket("127.0.0.1", port)
-        self.socket.setTimeout(timeout * 1000)
+        self.limit(timeout)
         self.socket.open()
         self.client = Client(TBinaryProtocol(TBufferedTransport(self.socket)))
         self.open()
+
+    def limit(self, seconds):
+        self.socket.setTimeout(seconds * 1000)
 
     def open(self):
         self.session = self.client.OpenSession(t.TOpenSessionReq(username="ann", configuration={})).sessionHandle
@@ -59,7 +62,7 @@ def relayed(node):
 def talk():
     with contextlib.ExitStack() as stack:
 
-        def make(relay, timeout=1.0):
+        def make(relay, timeout=10.0):
             made = Talk(relay.port, timeout)
             stack.callback(made.close)
             return made
@@ -108,6 +111,7 @@ def test_a_fault_ends_the_call_and_only_after_it_has_the_statement_run(node, rel
     relay = relayed(Fault("ExecuteStatement", 2, where, how))
     client, sql = talk(relay), marked()
     client.execute("SELECT 1")
+    client.limit(1.0 if how == "blackhole" else 10.0)
     start = time.monotonic()
     with pytest.raises((TTransportException, EOFError)) as caught:
         client.execute(sql)
@@ -144,8 +148,9 @@ def test_a_reset_behind_a_request_does_not_take_it_away(node, relayed, talk):
 @pytest.mark.parametrize("how", ["cut", "reset", "blackhole"])
 def test_after_does_not_wait_for_the_reply(node, relayed, talk, how):
     relay = relayed(Fault("FetchResults", 1, "after", how))
-    client = talk(relay, 0.3)
-    client.execute("SELECT sleep(700)")
+    client = talk(relay)
+    client.execute("SELECT sleep(2000)")
+    client.limit(0.3)
     with pytest.raises((TTransportException, EOFError)):
         client.fetch()
     assert executing(node) == 1
@@ -166,8 +171,9 @@ def test_a_delay_loses_nothing(node, relayed, talk, where):
 
 @pytest.mark.parametrize("where", ["before", "request_half"])
 def test_a_request_that_is_late_arrives_though_the_client_has_hung_up(node, relayed, talk, where):
-    relay = relayed(Fault("ExecuteStatement", 1, where, "delay", 0.6))
-    client, sql = talk(relay, 0.2), marked()
+    relay = relayed(Fault("ExecuteStatement", 1, where, "delay", 1.5))
+    client, sql = talk(relay), marked()
+    client.limit(0.2)
     with pytest.raises(TTransportException):
         client.execute(sql)
     client.close()
@@ -178,7 +184,8 @@ def test_a_request_that_is_late_arrives_though_the_client_has_hung_up(node, rela
 
 def test_a_blackhole_holds_its_connection_only_until_the_relay_stops(node, relayed, talk):
     relay = relayed(Fault("ExecuteStatement", 1, "before", "blackhole"))
-    client = talk(relay, 0.2)
+    client = talk(relay)
+    client.limit(0.2)
     with pytest.raises(TTransportException):
         client.execute("SELECT 1")
     client.close()
@@ -275,7 +282,7 @@ def test_many_connections_at_once_and_a_clean_stop(node, talk):
         failed = []
 
         def work():
-            client = Talk(relay.port, 2.0)
+            client = Talk(relay.port, 5.0)
             try:
                 for _ in range(5):
                     client.execute("SELECT 1")
@@ -292,7 +299,7 @@ def test_many_connections_at_once_and_a_clean_stop(node, talk):
         assert len(failed) == len(relay.fired) == 1  # the others' connections are not touched
         idle = talk(relay)
         relay.down()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     with pytest.raises((TTransportException, EOFError)):
         idle.execute("SELECT 1")
     with pytest.raises(ConnectionRefusedError):

@@ -1,0 +1,73 @@
+"""All cases of a module run side by side, some at once; each test then asks for what its own has found."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.sandbox import Sandbox
+
+from .lab import Lab
+from .process import forks
+
+AT_ONCE = 4
+
+
+@pytest.fixture(scope="session")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # For the process that the workers are forked from; connections come from the environment, without a database.
+    os.environ.setdefault("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
+    os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    with forks():
+        yield
+
+
+def add_numbers(cluster: Sandbox) -> None:
+    with Balancer.from_config(cluster.config).connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE ten (n INT)")
+        cursor.execute(f"INSERT INTO ten VALUES {', '.join(f'({n})' for n in range(10))}")
+        cursor.execute("CREATE TABLE thousand AS SELECT a.n + 10 * b.n + 100 * c.n AS n FROM ten a, ten b, ten c")
+
+
+@pytest.fixture(scope="module")
+def cluster(workers: None) -> Iterator[Sandbox]:
+    """Coordinators that nobody does anything to."""
+    with Sandbox(nodes=3, lag=0, flags={"fe_service_threads": 128}) as cluster:
+        add_numbers(cluster)
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def found(
+    request: pytest.FixtureRequest, cluster: Sandbox, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[object, Future[list[str]]]]:
+    """What the module's ``check(case, lab)`` has found of each case that is to be tested."""
+    check: Callable[..., list[str]] = request.module.check
+    wanted = [
+        item.callspec.params["case"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.module is request.module and hasattr(item, "callspec")
+    ]
+
+    def run(number: int, case: object, directory: Path) -> list[str]:
+        lab = Lab(cluster, f"case{number}", directory)
+        try:
+            faults = check(case, lab)
+            return [*faults, lab.story()] if faults else []
+        except BaseException:
+            return [traceback.format_exc(), lab.story()]
+        finally:
+            lab.close()
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {
+            case: pool.submit(run, number, case, tmp_path_factory.mktemp("case"))
+            for number, case in enumerate(wanted)
+        }
+        pool.shutdown(cancel_futures=True)
