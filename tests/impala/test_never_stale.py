@@ -6,7 +6,6 @@ up to 3 s behind. The same rounds without the barrier show that they would find 
 """
 
 import collections
-import json
 import os
 import random
 import time
@@ -15,10 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from airflow_provider_impala_lb.errors import StatementFailed
-from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.sandbox import Sandbox
 
-from .conftest import changed, rows_of, run
+from .conftest import changed, only, rows_of, run, sent
 
 RUNS = int(os.environ.get("STALE_RUNS", "100"))
 SEED = int(os.environ.get("STALE_SEED", "4692"))
@@ -63,17 +61,6 @@ def expected(kind, n):
 def lagging():
     with Sandbox(nodes=3, lag=LAG) as cluster:
         yield cluster
-
-
-def only(cluster, node):
-    """A balancer that has no other choice."""
-    (entry,) = [each for each in cluster.config["nodes"] if each["port"] == node.port]
-    return changed(cluster, nodes=[entry], lock_file=str(cluster.directory / f"{node.name}.tmp"))
-
-
-def sent(done):
-    """What a script left, as it travels through XCom."""
-    return Upstream.of(json.loads(json.dumps(done.left.as_dict())))
 
 
 def prepared(cluster, prefix, rng):
