@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from logging import Logger, getLogger
 from typing import Any, Literal
 
@@ -75,6 +75,27 @@ class Upstream(msgspec.Struct):
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__struct_fields__}
+
+    def after(self, before: Iterable[Upstream]) -> Upstream:
+        """With what was left by those that ran before, in this order: whoever goes on from here builds on that too."""
+        actions: dict[str, str] = {}
+        every = [*before, self]
+        for each in every:
+            for name in each.dropped:
+                for gone in [known for known in actions if known == name or known.startswith(f"{name}.")]:
+                    del actions[gone]
+            for kind, names in (("dropped", each.dropped), ("written", each.written)):
+                for name in names:
+                    actions.pop(name, None)
+                    actions[name] = kind
+        return Upstream(
+            host=self.host,
+            ended=self.ended,
+            published=all(each.published for each in every),
+            written=[name for name, kind in actions.items() if kind == "written"],
+            dropped=[name for name, kind in actions.items() if kind == "dropped"],
+            complete=all(each.complete for each in every),
+        )
 
 
 def _names(value: Any) -> tuple[list[str], bool]:

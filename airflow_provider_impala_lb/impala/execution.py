@@ -169,7 +169,7 @@ class Execution:
         sync = str({**config.query_options, **self._options}.get("SYNC_DDL", "")).lower() in ("1", "true")
         self._written = WrittenTables(self._database or config.database, sync_ddl=sync)
         for text in script.texts[: len(done.statements)]:
-            self._note_written(text)
+            self._note_written(text, broadcast=False)  # as far as is known here
 
     @property
     def number(self) -> int:
@@ -439,8 +439,8 @@ class Execution:
             self._journal.done(number, ended.query_id, ended.rows)
         text = script.texts[number - 1]
         self.data.note(text)
-        broadcast = script.publish is not None and number == script.last_change and fetched
-        self._note_written(text, published=broadcast)
+        published = script.publish is not None and number == script.last_change and fetched
+        self._note_written(text, published=published, broadcast=fetched)
         self._note_left()
         if script.on_statement:
             script.on_statement(self.done.statements[-1])
@@ -487,12 +487,13 @@ class Execution:
     def touched(self) -> Upstream:
         """What was done, or interrupted, may have changed all this."""
         if self._under_way and self.number <= len(self._script):
-            self._note_written(self._script.texts[self.number - 1])
+            self._note_written(self._script.texts[self.number - 1], broadcast=False)
         self._note_left()
         return self.done.left
 
-    def _note_written(self, text: str, *, published: bool = False) -> None:
-        self._written.note(text)
+    def _note_written(self, text: str, *, published: bool = False, broadcast: bool = True) -> None:
+        """:param broadcast: if it was sent with SYNC_DDL, all coordinators have heard of it."""
+        self._written.note(text, broadcast=broadcast)
         if published and not changes_nothing(text):
             self._published = True
         elif not changes_nothing(text):

@@ -103,5 +103,5 @@ def left_by(balancer: Balancer, script: Script, done: int, node: str) -> Upstrea
 def _written(balancer: Balancer, script: Script, done: int) -> WrittenTables:
     written = WrittenTables(script.database or balancer.config.session.database)
     for text in script.texts[:done]:
-        written.note(text)
+        written.note(text, broadcast=False)  # as far as is known here
     return written

@@ -29,6 +29,7 @@ from airflow_provider_impala_lb.impala.statement import (
 )
 from airflow_provider_impala_lb.impala.transport import (
     describe,
+    is_refused,
     is_transport_failure,
     status_error,
 )
@@ -227,9 +228,10 @@ class Session:
                 if not is_transport_failure(error):
                     raise StatementError(str(error)) from error
                 failure = StatementError(f"the connection failed while it was sent: {describe(error)}")
-                failure.__cause__ = error
+                failure.__cause__ = cause = error
             if changes_nothing(sql):
-                if time.monotonic() >= until:
+                # Where nobody listens the line has tried for as long as it is of use: the session is gone.
+                if time.monotonic() >= until or is_refused(cause):
                     raise failure
                 continue
             found = look_up(self, nonce_of(sql), sent_at, failure)

@@ -94,6 +94,7 @@ class Operation:
         self._outcome = Outcome()
         self._buffer = _Buffer()
         self._slept: tuple[float, float] | None = None
+        self._worked = False
 
     # -- life
 
@@ -195,6 +196,7 @@ class Operation:
 
     def _wait_until_everywhere(self) -> None:
         """:raises Refused: not in time (``CatalogServiceCatalog.waitForSyncDdlVersion``); the change is done."""
+        self._worked = True
         needed, limit = self.coordinator.catalog.seconds_until_everywhere(), self.coordinator.flags.sync_ddl_limit
         self.wait(min(needed, limit))
         if needed > limit:
@@ -245,14 +247,14 @@ class Operation:
     def progress(self) -> tuple[int, int]:
         """Steps done, and all: one for each file it reads, at least three; ``sleep()`` is done by its time."""
         total = max(3, self.plan.files if self.plan else 0)
-        if not self.running:
+        if not self.running or self._worked:
             return total, total
         slept = self._slept
         part = (time.time() - slept[0]) / max(slept[1], 0.001) if slept else 1 / total
         return min(total - 1, int(part * total)), total
 
     def progress_line(self) -> str:
-        """Impala's words: with a colon while it runs, without when it is done."""
+        """Impala's words: with a colon while something is left to do, else without (progress-updater.cc)."""
         done, total = self.progress
-        colon = ":" if self.running else ""
+        colon = ":" if done < total else ""
         return f"Query {self.id}{colon} {100 * done // total}% Complete ({done} out of {total})"

@@ -10,6 +10,7 @@ import urllib.request
 import pytest
 
 from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.script import split
 from airflow_provider_impala_lb.sandbox import Sandbox
@@ -47,6 +48,17 @@ def events_on(node):
 
 def run(balancer, script, **options):
     return ScriptRun(balancer, split(script), logger=LOG, **options).run()
+
+
+def only(cluster, node):
+    """A balancer that has no other choice."""
+    (entry,) = [each for each in cluster.config["nodes"] if each["port"] == node.port]
+    return changed(cluster, nodes=[entry], lock_file=str(cluster.directory / f"{node.name}.tmp"))
+
+
+def sent(done):
+    """What a script left, as it travels through XCom."""
+    return Upstream.of(json.loads(json.dumps(done.left.as_dict())))
 
 
 def rows_of(cursor):

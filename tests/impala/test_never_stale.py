@@ -6,18 +6,17 @@ up to 3 s behind. The same rounds without the barrier show that they would find 
 """
 
 import collections
-import json
 import os
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from airflow_provider_impala_lb.errors import StatementFailed
-from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.sandbox import Sandbox
 
-from .conftest import changed, rows_of, run
+from .conftest import changed, only, rows_of, run, sent
 
 RUNS = int(os.environ.get("STALE_RUNS", "100"))
 SEED = int(os.environ.get("STALE_SEED", "4692"))
@@ -81,14 +80,12 @@ def tally(cluster, prefix):
         # Each round has a state of its own: no coordinator is left out for what it did in an earlier one.
         config = {"lock_file": str(cluster.directory / f"{prefix}{number}.tmp"), "session": {"open_timeout": 2}}
 
-        def write(pair, config=config, node=node):
+        def write(pair, node=node):
             table, kind, n = pair
             script = WRITE[kind].format(t=table, n=n)
-            done = run(changed(cluster, **config), script, prefer=node.address, on_unavailable="fail")
-            return json.dumps(done.left.as_dict())
+            return sent(run(only(cluster, node), script))
 
-        def read(pair, left, config=config, node=node):
-            upstream = Upstream.of(json.loads(left))
+        def read(pair, upstream, config=config, node=node):
             assert upstream.host == node.address
             script = f"SELECT * FROM {pair[0]}"
             try:
@@ -122,6 +119,25 @@ def test_what_moves_never_reads_stale(lagging):
     found, bad = tally(lagging, "with_barrier")
     assert bad == []
     assert found["right"] == RUNS
+
+
+@pytest.mark.parametrize("between", ["SELECT 1", "CREATE TABLE {t}_own AS SELECT 1 a"])
+def test_what_was_written_two_scripts_before_is_known_too(lagging, between):
+    """Three scripts that stick to one coordinator, in a row; the one between says nothing of the first one's table."""
+    table = f"chain{time.time_ns()}"
+    run(changed(lagging), f"SET SYNC_DDL=1; CREATE TABLE {table} AS SELECT 0 a")
+    node = lagging.nodes[0]
+    balancer = changed(lagging, lock_file=str(lagging.directory / f"{table}.tmp"))
+    first = run(only(lagging, node), f"INSERT INTO {table} VALUES (1)")
+    second = run(balancer, between.format(t=table), prefer=node.address, upstream=sent(first), on_unavailable="fail")
+    node.kill()
+    try:
+        third = run(balancer, f"SELECT a FROM {table}", prefer=node.address, upstream=sent(second), handler=rows_of)
+    finally:
+        node.start()
+    assert sorted(third.results[0]) == [(0,), (1,)]
+    # And on it goes: a third coordinator may be next.
+    assert f"default.{table}" in third.left.written
 
 
 @pytest.mark.timeout(1200)
