@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
-from airflow_provider_impala_lb.balancer import Balancer
+from airflow_provider_impala_lb.balancer import Balancer, open_journals
 from airflow_provider_impala_lb.core.check import Check
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.impala.doctor import check_nodes
@@ -34,7 +34,22 @@ def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, li
         yield Check("other host", "failed", f"{config.name} has no lock file to try from two sides")
     if config.lock_file or config.store:
         yield from _check_state(balancer)
+        yield from _check_journals(balancer)
     yield from check_nodes(balancer)
+
+
+def _check_journals(balancer: Balancer) -> Iterator[Check]:
+    """Where resumable and deferred scripts note what has run."""
+    journals = open_journals(balancer.config)
+    if journals is None:
+        return
+    try:
+        may_lose = journals.durability()
+        journals.keys()
+    except ImpalaLBError as error:
+        yield Check("journals", "failed", str(error))
+        return
+    yield Check("journals", "warning" if may_lose else "ok", may_lose or journals.where)
 
 
 def _check_state(balancer: Balancer) -> Iterator[Check]:

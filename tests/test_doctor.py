@@ -29,7 +29,7 @@ def test_a_healthy_cluster(cluster):
     done = lb("doctor", config=cluster.config_file)
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
-    assert len(lines) == 13
+    assert len(lines) == 14
     assert all(line.startswith("ok ") for line in lines), done.stdout
     assert "locking, two processes" in done.stdout
     assert "none stale, no update lost" in done.stdout

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from airflow_provider_impala_lb.core.picker import Pick
-from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, Superseded
+from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
 from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, handle_gone, sort
@@ -434,9 +435,14 @@ class Execution:
         if ended.warnings:
             said = "%s" if fetched else "is done, with a warning: %s"
             self._log.warning(f"[%d/%d] {said}", number, len(script), ended.warnings)
-        self.done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
         if self._journal is not None:
-            self._journal.done(number, ended.query_id, ended.rows)
+            try:
+                self._journal.done(number, ended.query_id, ended.rows)
+            except StateUnavailable as error:
+                raise self._failed(
+                    f"it is done, but that could not be written down: {error}", ended.query_id, "", "done"
+                ) from error
+        self.done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
         text = script.texts[number - 1]
         self.data.note(text)
         published = script.publish is not None and number == script.last_change and fetched
@@ -450,7 +456,8 @@ class Execution:
         if self._journal is not None and error.query_id is not None:
             self._journal.check_mine()  # else it may have failed by what our successor does with it
         if self._journal is not None and found.outcome in ("not started", "user error"):
-            self._journal.not_run(number)
+            with suppress(StateUnavailable):  # then the next try looks it up
+                self._journal.not_run(number)
         if found.verdict == "refused" and (self._elsewhere or self._nothing_done()):
             raise refusal(str(error)) from error
         failure = self._failed(str(error), error.query_id, sql, found.outcome, found.now)

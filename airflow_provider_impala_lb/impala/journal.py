@@ -227,7 +227,7 @@ class Journal:
             if record.intent is not None and record.intent.number == number:
                 record.intent, record.answer = None, ""
 
-        self._own(change)
+        self._own(change, patience=0.0)
 
     def restart(self) -> None:
         """What was done is to be done again."""
@@ -282,7 +282,7 @@ class Journal:
         record.by, self.epoch = self._by, record.epoch
         return msgspec.structs.replace(record)
 
-    def _own(self, change: Callable[[Record, float], None]) -> None:
+    def _own(self, change: Callable[[Record, float], None], patience: float | None = None) -> None:
         """:raises Superseded: somebody else has taken the script over."""
 
         def checked(record: Record | None, now: float) -> tuple[None, Record]:
@@ -293,9 +293,11 @@ class Journal:
             change(record, now)
             return None, record
 
-        self._change(checked)
+        self._change(checked, patience)
 
-    def _change(self, change: Callable[[Record | None, float], tuple[Result, Record]]) -> Result:
+    def _change(
+        self, change: Callable[[Record | None, float], tuple[Result, Record]], patience: float | None = None
+    ) -> Result:
         """:raises StateUnavailable: the journal is out of reach, and stays so."""
 
         def encoded(document: bytes | None, now: float) -> tuple[Result, bytes]:
@@ -303,7 +305,7 @@ class Journal:
             record.format, record.at = FORMAT, now
             return result, _encoder.encode(record)
 
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + (self._patience if patience is None else patience)
         while True:
             try:
                 return self._journals.change(self.key, encoded)

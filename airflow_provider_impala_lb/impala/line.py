@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_impala_lb.core.config import Node, SessionConfig
-from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.impala.transport import (
     describe,
     is_refused,
@@ -44,7 +44,7 @@ _ENDING = frozenset(("CancelOperation", "CloseOperation", "CloseImpalaOperation"
 _NOT_KNOWN = ("Invalid or unknown query handle", "Invalid query handle", "Invalid session id", "Session is closed")
 
 
-class RowsLost(Exception):
+class RowsLost(ImpalaLBError):
     """Rows were handed out whose answer never arrived: the query has to be run again to have them."""
 
 

@@ -12,6 +12,7 @@ from logging import getLogger
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_impala_lb.impala.label import make_label, nonce_of
+from airflow_provider_impala_lb.impala.line import REFUSED_SECONDS
 from airflow_provider_impala_lb.impala.pages import Pages, ProbeFailed, Queries, Query
 from airflow_provider_impala_lb.impala.statement import StatementError
 
@@ -105,13 +106,17 @@ def why_it_may_have_run(session: Session, pages: Pages, page: Queries, sent_at: 
 
 
 def _ask(session: Session, pages: Pages, failure: StatementError) -> Queries:
-    """The page, tried until ``session.reconnect_timeout``: the web server is as far away as the coordinator."""
-    until, pause = time.monotonic() + session.patience, _PAUSE
+    """The page, tried until ``session.reconnect_timeout``: the web server is as far away as the coordinator. Where
+    nobody listens to that either, its process is gone, and the page of the next one knows nothing of ours."""
+    until, pause, refused_since = time.monotonic() + session.patience, _PAUSE, 0.0
     while True:
         try:
             return pages.queries()
         except ProbeFailed as error:
-            if time.monotonic() + pause >= until:
+            now = time.monotonic()
+            refused_since = (refused_since or now) if session.nobody_listens() else 0.0
+            gone = bool(refused_since) and now - refused_since >= REFUSED_SECONDS
+            if now + pause >= until or gone:
                 raise StatementError(f"{failure}; its page does not tell ({error})") from failure
         session.pause(pause)
         pause = min(pause * 2, _LONGEST)

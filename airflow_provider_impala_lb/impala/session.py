@@ -41,6 +41,7 @@ log = getLogger(__name__)
 CANCEL_SECONDS = 4.0
 """To cancel and close from a second connection, in all: Airflow kills a task 5 s after it asked it to end."""
 _HANGUP_SECONDS = 0.2
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 
 class Session:
@@ -166,6 +167,14 @@ class Session:
         self.cursor._closed = True
         self._line.hang_up()
 
+    def nobody_listens(self) -> bool:
+        """Whether a connection is refused: the process is gone."""
+        try:
+            Wire(self.node, self._config, self._password, CANCEL_SECONDS / 2).close()
+        except Exception as error:
+            return is_refused(error)
+        return False
+
     @property
     def patience(self) -> float:
         """Seconds to try for, where something is out of reach: ``session.reconnect_timeout``."""
@@ -215,7 +224,7 @@ class Session:
         if self._lost or self._closed:
             raise StatementError("the session was closed before, so it was not sent")
         self.query_id = None
-        until = time.monotonic() + self._config.reconnect_timeout
+        until, pause = time.monotonic() + self._config.reconnect_timeout, _FIRST_PAUSE
         while True:
             sent_at = time.monotonic()
             try:
@@ -233,6 +242,8 @@ class Session:
                 # Where nobody listens the line has tried for as long as it is of use: the session is gone.
                 if time.monotonic() >= until or is_refused(cause):
                     raise failure
+                self.pause(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
             found = look_up(self, nonce_of(sql), sent_at, failure)
             self.query_id = found.id
