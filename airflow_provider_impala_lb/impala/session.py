@@ -86,6 +86,7 @@ class Session:
         protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
         self.cursor = HiveServer2Cursor(HS2Session(wire.service, handle, configuration or {}, protocol, retries=1))
         self._operation: Any = None  # the handle of the statement that is not closed yet
+        self._adopted = False
         self._lost = False
         self._cancelled: str | None = None
         self._closed = False
@@ -418,6 +419,7 @@ class Session:
             self.cursor._last_operation_string = sql
             self.cursor._last_operation = self.cursor.session.execute(sql, dict(options or {}), run_async=True)
             self._operation = self.cursor._last_operation.handle
+            self._adopted = False
             read_no_columns_as_no_rows(self.cursor._last_operation)
 
         self.cursor._execute_async(send)
@@ -431,6 +433,7 @@ class Session:
 
         identifier = THandleIdentifier(guid, self._handle.sessionId.secret)
         self._operation = TOperationHandle(identifier, TOperationType.EXECUTE_STATEMENT, has_rows)
+        self._adopted = True
         cursor = self.cursor
         cursor._last_operation = Operation(cursor.session, self._operation, retries=1)
         cursor._last_operation_active = True
@@ -485,6 +488,18 @@ class Session:
             self._discard()
             said = without_stack(response.errorMessage or f"it ended in {state}")
             raise StatementError(said, query_id=self.query_id)
+        if self.cursor.has_result_set and self._adopted:
+            self._look_for_result_set()
+
+    def _look_for_result_set(self) -> None:
+        """Whether there is one only its handle tells, which never came: while a statement is planned, its coordinator's
+        page does not know its kind. One without columns is none (impala-hs2-server.cc: ``returns_result_set``)."""
+        from impala._thrift_gen.TCLIService.ttypes import TGetResultSetMetadataReq
+
+        with suppress(Exception):  # a broken connection shows at the next call
+            answer = self._line.GetResultSetMetadata(TGetResultSetMetadataReq(operationHandle=self._operation))
+            if status_error(answer) is None and not (answer.schema and answer.schema.columns):
+                self.cursor._last_operation._state_has_result_set = False
 
     def _is_scanned(self) -> bool:
         """Whether its progress is at its end; DDL has none."""
