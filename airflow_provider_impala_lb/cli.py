@@ -241,8 +241,8 @@ def _probe(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from airflow_provider_impala_lb.balancer import open_journals
-    from airflow_provider_impala_lb.impala.execution import StatementDone
     from airflow_provider_impala_lb.impala.run import ScriptRun
+    from airflow_provider_impala_lb.impala.work import StatementDone
 
     script = _script(options)
     if not script:

@@ -18,9 +18,9 @@ from airflow_provider_impala_lb.impala.script import Statement, split
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.connection import Connection as BalancedConnection
-    from airflow_provider_impala_lb.impala.execution import ScriptDone
     from airflow_provider_impala_lb.impala.journal import Journal
     from airflow_provider_impala_lb.impala.run import ScriptRun
+    from airflow_provider_impala_lb.impala.work import ScriptDone
 
 T = TypeVar("T")
 

@@ -52,6 +52,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     """What is known of a script's run.
 
     :param script: a hash of its statements as they are sent. :param by: which try wrote last.
+    :param at: when it was written last, by the store's clock; of one that a try goes on from: when that took it.
     :param done: so many statements are done. :param queries: ids of the last 100 of them, ``rows``: modified, in all.
     :param sealed: the session's secret, encrypted with a key that is not here (deferred scripts).
     :param answer: what the author said of the intent: ``ran`` or ``not-run``.
@@ -162,7 +163,7 @@ class Journal:
             elif not resume:
                 record = Record(epoch=record.epoch)
             record.script, record.total = self._script, self._total
-            return (self._raised(record), said), record
+            return (self._raised(record, now), said), record
 
         return self._change(change)
 
@@ -179,7 +180,7 @@ class Journal:
             if record.ended or record.script != self._script:
                 raise Superseded(f"{self.where}: another try has taken over, and ended it or begun anew")
             clean = record.epoch == epoch
-            return (self._raised(record), clean), record
+            return (self._raised(record, now), clean), record
 
         return self._change(change)
 
@@ -277,8 +278,9 @@ class Journal:
     def _superseded(self, by: str) -> Superseded:
         return Superseded(f"Another try of {self.key} has taken over ({by}): this one runs nothing more")
 
-    def _raised(self, record: Record) -> Record:
+    def _raised(self, record: Record, now: float) -> Record:
         record.epoch += 1
+        record.at = now  # by it the reader knows how long ago an intent was
         record.by, self.epoch = self._by, record.epoch
         return msgspec.structs.replace(record)
 

@@ -48,6 +48,10 @@ class RowsLost(ImpalaLBError):
     """Rows were handed out whose answer never arrived: the query has to be run again to have them."""
 
 
+class NotSent(Exception):
+    """There was no connection any more over which to send the statement."""
+
+
 class Line:
     """What impyla takes for its thrift client.
 
@@ -78,6 +82,7 @@ class Line:
         """One call of HiveServer2, made again over a new connection if that can do no harm.
 
         :raises RowsLost: FetchResults was answered, and the answer was lost.
+        :raises NotSent: ExecuteStatement was not sent: the connection was gone before, and no other could be had.
         :raises ConfigError: on a new connection the login was refused.
         Else what thrift and the socket raise, when the time is up.
         """
@@ -116,6 +121,8 @@ class Line:
                 limit = min(REFUSED_SECONDS, self._config.reconnect_timeout)
                 limit = limit if is_refused(error) else self._config.reconnect_timeout
                 if now + pause - broken_at >= limit:
+                    if name == "ExecuteStatement":
+                        raise NotSent(f"{describe(error)}, so it was not sent") from error
                     raise
                 self._pause(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.barrier import Upstream
-from airflow_provider_impala_lb.impala.execution import Script
 from airflow_provider_impala_lb.impala.journal import Intent, Journal, Record
 from airflow_provider_impala_lb.impala.repeatable import is_idempotent
 from airflow_provider_impala_lb.impala.sql import excerpt
 from airflow_provider_impala_lb.impala.takeover import Doubt, ran
+from airflow_provider_impala_lb.impala.work import Script
 from airflow_provider_impala_lb.impala.written import WrittenTables
 
 if TYPE_CHECKING:

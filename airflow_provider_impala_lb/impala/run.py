@@ -20,7 +20,7 @@ from airflow_provider_impala_lb.errors import (
 from airflow_provider_impala_lb.impala.barrier import MOVE_SECONDS, Upstream, cross
 from airflow_provider_impala_lb.impala.connection import bind
 from airflow_provider_impala_lb.impala.errors import Cancelled
-from airflow_provider_impala_lb.impala.execution import Execution, Script, ScriptDone, StatementDone
+from airflow_provider_impala_lb.impala.execution import Execution
 from airflow_provider_impala_lb.impala.handover import Deferred, Handover, LetGo, new_key, unseal
 from airflow_provider_impala_lb.impala.journal import Journal, Record
 from airflow_provider_impala_lb.impala.resume import left_by, settle_intent
@@ -30,6 +30,7 @@ from airflow_provider_impala_lb.impala.settle import settle
 from airflow_provider_impala_lb.impala.sql import excerpt, session_only
 from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
+from airflow_provider_impala_lb.impala.work import Script, ScriptDone, StatementDone
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer

@@ -40,9 +40,9 @@ from airflow_provider_impala_lb.triggers.script import ScriptTrigger, summary
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_impala_lb.impala.execution import ScriptDone
     from airflow_provider_impala_lb.impala.run import ScriptRun
     from airflow_provider_impala_lb.impala.script import Statement
+    from airflow_provider_impala_lb.impala.work import ScriptDone
 
 XCOM_HOST = "impala_host"
 """The node a task ran on, ``host:port``; there before its first statement."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,16 +37,16 @@ def add_numbers(cluster: Sandbox) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(workers: None) -> Iterator[Sandbox]:
-    """Coordinators that nobody does anything to."""
+def clusters(workers: None) -> Iterator[list[Sandbox]]:
+    """One for each case that runs at a time. Here the same for all: nobody does anything to it."""
     with Sandbox(nodes=3, lag=0, flags={"fe_service_threads": 128}) as cluster:
         add_numbers(cluster)
-        yield cluster
+        yield [cluster] * AT_ONCE
 
 
 @pytest.fixture(scope="module")
 def found(
-    request: pytest.FixtureRequest, cluster: Sandbox, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, clusters: list[Sandbox], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[object, Future[list[str]]]]:
     """What the module's ``check(case, lab)`` has found of each case that is to be tested."""
     check: Callable[..., list[str]] = request.module.check
@@ -54,18 +55,25 @@ def found(
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.module is request.module and hasattr(item, "callspec")
     ]
+    free: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
+    for cluster in clusters:
+        free.put(cluster)
 
     def run(number: int, case: object, directory: Path) -> list[str]:
-        lab = Lab(cluster, f"case{number}", directory)
+        cluster = free.get()
+        lab = None
         try:
+            lab = Lab(cluster, f"case{number}", directory)
             faults = check(case, lab)
             return [*faults, lab.story()] if faults else []
         except BaseException:
-            return [traceback.format_exc(), lab.story()]
+            return [traceback.format_exc(), lab.story() if lab else ""]
         finally:
-            lab.close()
+            if lab is not None:
+                lab.close()
+            free.put(cluster)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(len(clusters)) as pool:
         yield {
             case: pool.submit(run, number, case, tmp_path_factory.mktemp("case")) for number, case in enumerate(wanted)
         }

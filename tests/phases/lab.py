@@ -23,19 +23,25 @@ LIMITS = {"open_timeout": 5, "rpc_timeout": 5, "reconnect_timeout": 20}
 
 
 class Lab:
-    """:param name: of the Impala user, by which sessions and statements are told from other scripts' ones."""
+    """:ivar keys: for a trigger, of the worker that has let go. :param name: of the Impala user, by which
+    sessions and statements are told from other scripts' ones."""
 
-    def __init__(self, cluster: Sandbox, name: str, directory: Path, **limits: float) -> None:
+    def __init__(self, cluster: Sandbox, name: str, directory: Path) -> None:
         self.cluster, self.user = cluster, name
         self.table = f"t_{name}"
         self._directory = directory
-        config = {**cluster.config, "lock_file": str(directory / "lock"), "name": "phases"}
-        config["session"] = {**config["session"], "user": name, **LIMITS, **limits}
-        self._connection = json.dumps({"conn_type": "impala_lb", "extra": config})
-        self.balancer = Balancer.from_config(config)
         self.processes: list[Process] = []
+        self.keys: dict[str, Any] = {}
+        self.limit(**LIMITS)
         with self.balancer.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE TABLE {self.table} (n INT, try INT)")
+
+    def limit(self, **seconds: float) -> None:
+        """Of the sessions from now on."""
+        config = {**self.cluster.config, "lock_file": str(self._directory / "lock"), "name": "phases"}
+        config["session"] = {**config["session"], "user": self.user, **seconds}
+        self._connection = json.dumps({"conn_type": "impala_lb", "extra": config})
+        self.balancer = Balancer.from_config(config)
 
     def script(self, attempt: int = 0, *, slow: float = 0.6) -> str:
         """:param attempt: is inserted, too; with ``resume`` the text must not change.
@@ -84,16 +90,6 @@ class Lab:
             cursor.execute(f"SELECT n FROM {self.table} WHERE try = {attempt}")
             there = Counter(row[0] for row in cursor.fetchall())
         return said | there
-
-    def home(self) -> SandboxNode:
-        """The node on which the script has opened its last session."""
-        opened = [
-            (entry["t"], number)
-            for number, node in enumerate(self.cluster.nodes)
-            for entry in node.journal()
-            if entry.get("event") == "open" and entry["user"] == self.user
-        ]
-        return self.cluster.nodes[max(opened)[1]]
 
     def sessions(self) -> list[str]:
         """Open ones, on the coordinators that live."""

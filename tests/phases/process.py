@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -143,7 +144,7 @@ def _worker(order: dict[str, Any]) -> dict[str, Any]:
         if cursor.description is None:
             return None
         some = cursor.fetchmany(100)
-        if order.get("stop_at") == "fetching":
+        if order.pop("stop_at", "") == "fetching":  # once: the query may be run again
             stop()
         return len(some) + len(cursor.fetchall())
 
@@ -161,6 +162,7 @@ def _worker(order: dict[str, Any]) -> dict[str, Any]:
     except TaskDeferred as deferred:
         return {"deferred": deferred.trigger.serialize()[1], **ours.pushed}
     except Exception as error:
+        traceback.print_exc()
         causes: list[BaseException | None] = [error, error.__cause__]
         failed = next((each for each in causes if isinstance(each, StatementFailed)), None)
         kind = type(error.__cause__ or error) if type(error).__name__ == "AirflowFailException" else type(error)
