@@ -2,13 +2,14 @@ import pickle
 
 import pytest
 
-from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, ScriptError, StatementFailed
+from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged, NoNodeAvailable, ScriptError, StatementFailed
 
 
 @pytest.mark.parametrize(
     "error",
     [
         ConfigError("bad"),
+        JournalDamaged("old"),
         ScriptError("no end", line=3, column=7, name="x.sql"),
         NoNodeAvailable("none", {"a:1": "down"}),
         StatementFailed(

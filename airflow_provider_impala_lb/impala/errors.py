@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from airflow_provider_impala_lb.errors import Outcome
 from airflow_provider_impala_lb.impala.sql import changes_nothing
 
-__all__ = ["Cancelled", "Sorted", "Verdict", "outcome_of", "sort"]
+__all__ = ["Cancelled", "Sorted", "Verdict", "handle_gone", "outcome_of", "sort"]
 
 Verdict = Literal["refused", "session", "wait", "not started", "done", "unknown", "user error"]
 """``refused``: not started, and this coordinator takes nothing new, another one may. ``session``: not started, or it
@@ -175,6 +175,7 @@ RULES = (
     # The transport, in our words; impala/line.py and lookup.py have done what could be done.
     Rule(r"connection failed while it (was sent|ran)", "unknown", "unknown", "ours: impala/session.py", gone=True),
 )
+_HANDLE_GONE = re.compile(r"Invalid or unknown query handle|Invalid query handle|Invalid session id|Session is closed")
 _PATTERNS = [(re.compile(rule.text, re.DOTALL), rule) for rule in RULES]
 
 
@@ -197,6 +198,11 @@ def sort(message: str, sql: str, *, accepted: bool) -> Sorted:
         verdict = "session" if rule and rule.gone else "not started"  # it may run again
     outcome: Outcome = "not started" if verdict in ("refused", "session", "wait") else verdict  # type: ignore[assignment]
     return Sorted(verdict, outcome, rule.now if rule else "")
+
+
+def handle_gone(message: str) -> bool:
+    """Whether the coordinator does not know the statement's handle: it has ended, and somebody has closed it."""
+    return _HANDLE_GONE.search(message) is not None
 
 
 def outcome_of(message: str, sql: str, *, accepted: bool) -> Outcome:

@@ -13,7 +13,7 @@ from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
-from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, sort
+from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, handle_gone, sort
 from airflow_provider_impala_lb.impala.handover import LetGo, seal
 from airflow_provider_impala_lb.impala.label import make_label, nonce_of
 from airflow_provider_impala_lb.impala.line import RowsLost
@@ -25,6 +25,7 @@ from airflow_provider_impala_lb.impala.session_data import SessionData
 from airflow_provider_impala_lb.impala.sql import changes_nothing, excerpt, reads_only, session_only
 from airflow_provider_impala_lb.impala.statement import Ended, StatementError
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
+from airflow_provider_impala_lb.impala.waiting import Limits
 from airflow_provider_impala_lb.impala.written import WrittenTables
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class Execution:
         self._under_way = False
         self._submitted = 0.0
         self._inherited = False
+        self._has_run: Callable[[], bool] | None = None
         self._shared = False  # another process may go on in the session
         self._log = script.log
         self.session: Session | None = None
@@ -181,18 +183,27 @@ class Execution:
         if session is not None:
             session.cancel(why)
 
-    def go_on_in(self, session: Session, *, query: str = "", sent: float = 0.0, inherited: bool = False) -> None:
+    def go_on_in(
+        self,
+        session: Session,
+        *,
+        query: str = "",
+        sent: float = 0.0,
+        inherited: bool = False,
+        has_run: Callable[[], bool] | None = None,
+    ) -> None:
         """Before :meth:`run`: go on in this session, with this statement under way.
 
         :param sent: when that was sent, by the monotonic clock.
         :param inherited: another process may still believe that the session is its own: nothing is sent in it.
+        :param has_run: whether the statement under way has run, for when its handle is not known any more.
         """
         self.session = self.last = session
         self.done.session = session.id
         if query:
             session.adopt(query)
             self._under_way, self._submitted = True, sent
-        self._inherited, self._prepare, self._shared = inherited, None, True
+        self._inherited, self._prepare, self._shared, self._has_run = inherited, None, True, has_run
 
     @property
     def submitted(self) -> float | None:
@@ -369,25 +380,29 @@ class Execution:
     def _to_its_end(self, session: Session, number: int, sql: str) -> Ended:
         """Send the statement and wait for its end; or wait for that of the one that is under way."""
         publish = self._script.publish if number == self._script.last_change else None
-        limits: dict[str, Any] = {
-            "timeout": self._script.statement_timeout,
-            "publish_timeout": publish,
-            "let_go": self._let_go,
-        }
+        limits = Limits(self._script.statement_timeout, publish, self._let_go)
         if self._under_way and session.query_id:
             self._under_way = False
             try:
-                return session.wait(start=self._submitted, **limits)
+                return session.wait(start=self._submitted, limits=limits)
             except (LetGo, Cancelled):
                 self._under_way = True
                 raise
+            except StatementError as error:
+                if self._has_run is None or not handle_gone(str(error)):
+                    raise
+                # The other process has waited for it, too, and has closed it.
+                self._log.info("Query %s is looked up: %s", session.query_id, error)
+                if self._has_run():
+                    return Ended(session.query_id, None, 0.0)
+                raise _SessionGone(self._failed(str(error), error.query_id, sql, "not started")) from error
         label = self._label(number)
         if self._journal is not None:
             self._journal.intend(number, nonce_of(label) or "", self._pick.node, session.id)
         self._shared = True
         options = {"SYNC_DDL": "1"} if publish is not None else None
         try:
-            return session.execute(f"{label} {sql}", on_start=self._accepted, options=options, **limits)
+            return session.execute(f"{label} {sql}", on_start=self._accepted, options=options, limits=limits)
         except StatementError:
             self._under_way = False
             raise
@@ -432,6 +447,8 @@ class Execution:
 
     def _give_up(self, number: int, session: Session, sql: str, error: StatementError, found: Sorted) -> None:
         """Raise what follows from it."""
+        if self._journal is not None and error.query_id is not None:
+            self._journal.check_mine()  # else it may have failed by what our successor does with it
         if self._journal is not None and found.outcome in ("not started", "user error"):
             self._journal.not_run(number)
         if found.verdict == "refused" and (self._elsewhere or self._nothing_done()):

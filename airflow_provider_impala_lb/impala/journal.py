@@ -12,13 +12,21 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from logging import Logger
+from logging import Logger, getLogger
 from typing import TypeVar
 
 import msgspec
 
 from airflow_provider_impala_lb.core.journals import Journals
-from airflow_provider_impala_lb.errors import ConfigError, JournalMissing, StateUnavailable, Superseded
+from airflow_provider_impala_lb.errors import (
+    ConfigError,
+    ImpalaLBError,
+    JournalMissing,
+    StateUnavailable,
+    Superseded,
+)
+
+log = getLogger(__name__)
 
 FORMAT = 1
 KEPT_SECONDS = 30 * 24 * 3600.0
@@ -84,6 +92,14 @@ def digest(texts: Sequence[str]) -> str:
     for text in texts:
         found.update(text.encode() + b"\0")
     return found.hexdigest()[:32]
+
+
+class _Seen(Exception):
+    """Ends a transaction that only looks. ``by``: who has taken over, or ""."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(by)
+        self.by = by
 
 
 class Journal:
@@ -243,6 +259,24 @@ class Journal:
         for line in swept.damaged:
             log.warning("A journal cannot be read, and is left as it is: %s", line)
 
+    def check_mine(self) -> None:
+        """:raises Superseded: somebody else has taken the script over. Where that cannot be known now, nothing."""
+
+        def look(document: bytes | None, now: float) -> tuple[None, bytes | None]:
+            record = None if document is None else decode(document, self.where)
+            raise _Seen("" if record is None or record.epoch == self.epoch else record.by or "unknown")
+
+        try:
+            self._journals.change(self.key, look)  # not `read`, which may be some seconds old
+        except _Seen as seen:
+            if seen.by:
+                raise self._superseded(seen.by) from None
+        except ImpalaLBError as error:
+            log.warning("Whether another try of %s has taken over cannot be known now: %s", self.key, error)
+
+    def _superseded(self, by: str) -> Superseded:
+        return Superseded(f"Another try of {self.key} has taken over ({by}): this one runs nothing more")
+
     def _raised(self, record: Record) -> Record:
         record.epoch += 1
         record.by, self.epoch = self._by, record.epoch
@@ -255,7 +289,7 @@ class Journal:
             if record is None:
                 raise JournalMissing(f"{self.where} is gone, so which statements have run is not known")
             if record.epoch != self.epoch:
-                raise Superseded(f"Another try of {self.key} has taken over ({record.by}): this one runs nothing more")
+                raise self._superseded(record.by)
             change(record, now)
             return None, record
 

@@ -27,16 +27,18 @@ def settle_intent(
     *,
     pause: Callable[[float], None],
     log: Logger,
+    since: float = 0.0,
 ) -> int:
     """Find out whether the statement that was about to be sent has run. Returns how many are done then.
 
+    :param since: seconds since ``record`` was read.
     :raises StatementFailed: nobody knows, and it must not run twice: a question to the author.
     """
     intent = record.intent
     assert intent is not None
     number, sql = intent.number, script.texts[intent.number - 1]
     try:
-        has_run = ran(balancer, intent, sql, record.at - intent.at, pause=pause, log=log)
+        has_run = ran(balancer, intent, sql, record.at - intent.at + since, pause=pause, log=log)
     except Doubt as doubt:
         # After the look, even so: it has waited for what it saw running.
         if record.answer:

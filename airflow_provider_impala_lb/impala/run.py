@@ -205,6 +205,15 @@ class ScriptRun:
     def go_on(self, handover: Handover) -> ScriptDone:
         """Run what is left of a script that another process has let go of. Errors as :meth:`run`."""
         assert self._journal is not None
+        try:
+            return self._go_on(handover)
+        except (StatementFailed, NoNodeAvailable):
+            if self._cancelled is None:
+                self._journal.check_mine()  # our failure would be the task's, and our successor runs it
+            raise
+
+    def _go_on(self, handover: Handover) -> ScriptDone:
+        assert self._journal is not None
         self._key = handover.key
         record, clean = self._journal.take(handover.epoch)
         self._done.seconds = handover.seconds
@@ -322,7 +331,15 @@ class ScriptRun:
         if not same:
             opened = unseal(record.sealed, self._key) if record.sealed and record.session else None
             guid, secret = (guid_of(record.session), opened) if opened else (b"", b"")
-        query = intent.query if intent else ""
+        query, read_at = intent.query if intent else "", time.monotonic()
+
+        def done() -> int:
+            assert self._journal is not None
+            since = time.monotonic() - read_at
+            return settle_intent(
+                self._balancer, self._journal, record, self._script, pause=self._sleep, log=self._log, since=since
+            )
+
         if not clean:
             self._log.warning("%s: another process had gone on with it, and is gone or stopped", self._owner)
         if guid and (clean or query):
@@ -339,11 +356,10 @@ class ScriptRun:
                     query=query,
                     sent=sent,
                     inherited=not clean,
+                    has_run=(lambda: done() >= intent.number) if intent is not None else None,
                 )
         if intent is not None:
-            record.done = settle_intent(
-                self._balancer, self._journal, record, self._script, pause=self._sleep, log=self._log
-            )
+            record.done = done()
         if guid:
             self._balancer.end_session(record.node or handover.node, guid, secret)
         return None

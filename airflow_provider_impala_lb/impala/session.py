@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,10 +13,10 @@ from airflow_provider_impala_lb.core.config import Node, SessionConfig
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.ending import end_elsewhere
 from airflow_provider_impala_lb.impala.errors import Cancelled
-from airflow_provider_impala_lb.impala.handover import LetGo
 from airflow_provider_impala_lb.impala.label import nonce_of
 from airflow_provider_impala_lb.impala.line import Line
 from airflow_provider_impala_lb.impala.lookup import look_up
+from airflow_provider_impala_lb.impala.opening import attach, open_session
 from airflow_provider_impala_lb.impala.pages import Pages
 from airflow_provider_impala_lb.impala.rows import read_no_columns_as_no_rows
 from airflow_provider_impala_lb.impala.sql import changes_nothing
@@ -25,21 +24,16 @@ from airflow_provider_impala_lb.impala.statement import (
     Ended,
     StatementError,
     guid_of,
-    next_poll,
     print_id,
-    progress_in,
     warnings_in,
-    without_stack,
 )
 from airflow_provider_impala_lb.impala.transport import (
-    NodeRefused,
     describe,
     is_refused,
     is_transport_failure,
-    refusal,
-    sort_open_failure,
     status_error,
 )
+from airflow_provider_impala_lb.impala.waiting import Limits, wait_for_end
 from airflow_provider_impala_lb.impala.wire import Wire, user_of
 
 log = getLogger(__name__)
@@ -47,8 +41,6 @@ log = getLogger(__name__)
 CANCEL_SECONDS = 4.0
 """To cancel and close from a second connection, in all: Airflow kills a task 5 s after it asked it to end."""
 _HANGUP_SECONDS = 0.2
-SLOW_SECONDS = 2.0
-"""A statement that runs longer gets a line in the log with its id and web page, then progress lines."""
 
 
 class Session:
@@ -109,33 +101,8 @@ class Session:
         :raises NodeRefused: down, silent, full, shutting down: nothing was run, another node may be tried.
         :raises ConfigError: the login was refused.
         """
-        from impala._thrift_gen.TCLIService.ttypes import TOpenSessionReq, TProtocolVersion
-
-        start = time.monotonic()
-        login = f"user {user_of(config)!r}, auth_mechanism {config.auth_mechanism}"
-        wire = None
-        try:
-            wire = Wire(node, config, password, config.open_timeout)
-            wire.limit(config.open_timeout - (time.monotonic() - start))
-            request = TOpenSessionReq(
-                client_protocol=TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6,
-                username=user_of(config),
-                configuration=_open_options(config, database),
-            )
-            response = wire.client.OpenSession(request)
-            problem = status_error(response)
-            if problem:
-                raise refusal(f"refused a session: {problem}")
-        except BaseException as error:  # a task's time limit may come here too
-            if wire:
-                wire.close()
-            if isinstance(error, NodeRefused) or not isinstance(error, Exception):
-                raise
-            sorted_out = sort_open_failure(error, seconds=config.open_timeout, login=login)
-            if isinstance(sorted_out, NodeRefused):
-                raise sorted_out from error
-            raise type(sorted_out)(f"{node.address}: {sorted_out}") from error
-        return cls(node, config, password, wire, response.sessionHandle, response.configuration, pages)
+        wire, handle, configuration = open_session(node, config, password, database)
+        return cls(node, config, password, wire, handle, configuration, pages)
 
     @classmethod
     def attach(
@@ -152,30 +119,8 @@ class Session:
 
         :raises NodeRefused: the node cannot be reached, or does not know the session. :raises ConfigError: a bad login.
         """
-        from impala._thrift_gen.TCLIService.ttypes import (
-            TGetInfoReq,
-            TGetInfoType,
-            THandleIdentifier,
-            TSessionHandle,
-        )
-
-        handle = TSessionHandle(THandleIdentifier(guid, secret))
-        login = f"user {user_of(config)!r}, auth_mechanism {config.auth_mechanism}"
-        wire = None
-        try:
-            wire = Wire(node, config, password, config.open_timeout)
-            wire.limit(config.open_timeout)
-            # From now on the session has a connection again: its time does not run out.
-            problem = status_error(wire.client.GetInfo(TGetInfoReq(handle, TGetInfoType.CLI_SERVER_NAME)))
-            if problem and "being shut down" not in problem:  # a draining one still knows its sessions
-                raise refusal(problem)
-        except BaseException as error:
-            if wire:
-                wire.close()
-            if isinstance(error, NodeRefused) or not isinstance(error, Exception):
-                raise
-            raise sort_open_failure(error, seconds=config.open_timeout, login=login) from error
-        return cls(node, config, password, wire, handle, None, pages)
+        wire, handle, configuration = attach(node, config, password, guid, secret)
+        return cls(node, config, password, wire, handle, configuration, pages)
 
     @property
     def handle(self) -> tuple[bytes, bytes]:
@@ -241,18 +186,13 @@ class Session:
         *,
         on_start: Callable[[str], None] | None = None,
         options: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        publish_timeout: float | None = None,
-        let_go: Callable[[], bool] | None = None,
+        limits: Limits | None = None,
     ) -> Ended:
         """Run one statement to its end. Rows of a query are left to be fetched from :attr:`cursor`.
 
         :param on_start: called with the query id once the coordinator has accepted the statement.
-        :param options: query options for this statement alone. :param timeout: seconds after which it is cancelled.
-        :param publish_timeout: of a statement with SYNC_DDL: seconds for the other coordinators to hear of it, once
-            all is scanned; then it is cancelled, too.
-        :param let_go: asked after each poll; True: somebody else is to wait for the statement.
-        :raises LetGo: that has come about; the statement goes on.
+        :param options: query options for this statement alone. :param limits: what may end the waiting before.
+        :raises LetGo: by the limits; the statement goes on, and somebody else waits for it.
         :raises StatementError: it failed, or its outcome is not known; the text says what is known.
         :raises Cancelled: :meth:`cancel` was called meanwhile.
         """
@@ -262,7 +202,7 @@ class Session:
             on_start(self.query_id or "")
         if done:
             return Ended(self.query_id or "", None, time.monotonic() - start)
-        return self.wait(start=start, timeout=timeout, publish_timeout=publish_timeout, let_go=let_go)
+        return self.wait(start=start, limits=limits)
 
     def submit(self, sql: str, *, options: Mapping[str, str] | None = None) -> bool:
         """Send a statement. A lost answer is looked into: what changes nothing is sent again, anything else is looked
@@ -271,7 +211,7 @@ class Session:
         :returns: True if it was found to be done already. Errors as :meth:`execute`.
         """
         self.finish()
-        self._check_cancelled()
+        self.check_cancelled()
         if self._lost or self._closed:
             raise StatementError("the session was closed before, so it was not sent")
         self.query_id = None
@@ -282,7 +222,7 @@ class Session:
                 self._send(sql, options)
                 return False
             except Exception as error:
-                self._check_cancelled()
+                self.check_cancelled()
                 if isinstance(error, ConfigError):
                     raise StatementError(f"the connection failed while it was sent: {error}") from error
                 if not is_transport_failure(error):
@@ -301,20 +241,15 @@ class Session:
             self._adopt(found.id)
             return False
 
-    def wait(
-        self,
-        *,
-        start: float | None = None,
-        timeout: float | None = None,
-        publish_timeout: float | None = None,
-        let_go: Callable[[], bool] | None = None,
-    ) -> Ended:
+    def wait(self, *, start: float | None = None, limits: Limits | None = None) -> Ended:
         """Wait for the end of the statement that was submitted. Parameters and errors as :meth:`execute`.
 
         :param start: when it was sent, by the monotonic clock.
         """
         start = time.monotonic() if start is None else start
-        self._poll(start, timeout, publish_timeout, let_go or _never)
+        wait_for_end(self, start, limits or Limits())
+        if self._adopted:
+            self._find_rows(self.cursor._last_operation)
         if self.cursor.has_result_set:
             return Ended(self.query_id or "", None, time.monotonic() - start)
         # DDL and DML: closing is what tells the number of rows, and frees the query on the coordinator.
@@ -334,7 +269,7 @@ class Session:
         try:
             return handler(cursor)
         except (Error, TException) as error:
-            self._check_cancelled()
+            self.check_cancelled()
             raise StatementError(f"it ran, fetching its rows failed: {error}", query_id=self.query_id) from error
 
     def finish(self) -> tuple[str, int | None]:
@@ -388,7 +323,7 @@ class Session:
         try:
             answer = self._line.CloseSession(TCloseSessionReq(sessionHandle=self._handle))
         except Exception as error:
-            self._check_cancelled()
+            self.check_cancelled()
             log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, describe(error))
             return False
         problem = status_error(answer)
@@ -440,58 +375,36 @@ class Session:
         cursor._last_operation_active = True
         cursor._last_operation_finished = False
 
-    def _poll(
-        self, start: float, timeout: float | None, publish_timeout: float | None, let_go: Callable[[], bool]
-    ) -> None:
-        """Poll until the statement has ended. Only FINISHED is success: Spark and Hive answer a cancelled statement
-        with CANCELED, which impyla's own loop takes for success."""
-        from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq, TOperationState
+    def status(self) -> Any:
+        """The state of the statement under way, as the server answers. :raises StatementError: it gives none."""
+        from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq
 
-        request = TGetOperationStatusReq(operationHandle=self._operation)
-        next_progress, scanned_at = SLOW_SECONDS, 0.0
-        while True:
-            try:
-                response = self._line.GetOperationStatus(request)
-            except Exception as error:
-                self._check_cancelled()
-                raise StatementError(
-                    f"the connection failed while it ran: {describe(error)}", query_id=self.query_id
-                ) from error
-            problem = status_error(response)
-            if problem:
-                self._check_cancelled()
-                raise StatementError(problem, query_id=self.query_id)
-            state = TOperationState._VALUES_TO_NAMES.get(response.operationState, str(response.operationState))
-            if state not in ("INITIALIZED_STATE", "PENDING_STATE", "RUNNING_STATE"):
-                break
-            self._check_cancelled()
-            if let_go():
-                raise LetGo
-            waited = time.monotonic() - start
-            if timeout is not None and waited >= timeout:
-                self._stop_late(f"statement_timeout: it was cancelled after {timeout:g} s")
-            if publish_timeout is not None and waited >= publish_timeout:
-                scanned_at = scanned_at or (waited if self._is_scanned() else 0.0)
-                if scanned_at and waited - scanned_at >= publish_timeout:
-                    self._stop_late(
-                        f"publish_timeout: it was cancelled, since {publish_timeout:g} s after its work was done the "
-                        "other coordinators had not all heard of it"
-                    )
-            if waited >= next_progress:
-                self._say_progress(waited)
-                next_progress = waited * 2
-            pause = next_poll(waited)
-            time.sleep(pause if timeout is None else min(pause, max(0.001, timeout - waited)))
-        self._check_cancelled()
-        operation = self.cursor._last_operation
-        operation.update_has_result_set(response)
+        try:
+            response = self._line.GetOperationStatus(TGetOperationStatusReq(operationHandle=self._operation))
+        except Exception as error:
+            self.check_cancelled()
+            raise StatementError(
+                f"the connection failed while it ran: {describe(error)}", query_id=self.query_id
+            ) from error
+        problem = status_error(response)
+        if problem:
+            self.check_cancelled()
+            raise StatementError(problem, query_id=self.query_id)
+        return response
+
+    def log_text(self) -> str:
+        """The log of the statement under way. Raises whatever comes."""
+        return self.cursor._last_operation.get_log() or ""
+
+    def cancel_statement(self) -> None:
+        """Cancel the statement under way; its state tells what came of it. Never raises."""
+        with suppress(Exception):
+            self.cursor._last_operation.cancel()
+
+    def ended(self, response: Any) -> None:
+        """Note that the statement under way has ended, by this answer of :meth:`status`."""
+        self.cursor._last_operation.update_has_result_set(response)
         self.cursor._last_operation_finished = True
-        if state != "FINISHED_STATE":
-            self._discard()
-            said = without_stack(response.errorMessage or f"it ended in {state}")
-            raise StatementError(said, query_id=self.query_id)
-        if self._adopted:
-            self._find_rows(operation)
 
     def _find_rows(self, operation: Any) -> None:
         """A statement without a handle of its own does not say whether it has rows, but what columns they have."""
@@ -502,38 +415,20 @@ class Session:
             columns = operation.get_result_schema()
         except (Error, TypeError):  # impyla reads the columns of a statement that has none, too
             columns = None
+        except Exception as error:
+            raise StatementError(
+                f"it ran, asking for its columns failed: {describe(error)}", query_id=self.query_id
+            ) from error
         self._operation.hasResultSet = bool(columns)
 
-    def _is_scanned(self) -> bool:
-        """Whether its progress is at its end; DDL has none."""
-        try:
-            found = progress_in(self.cursor._last_operation.get_log())
-        except Exception:  # a broken connection shows at the next poll
-            return False
-        return not found or " 100%" in found[-1]
-
-    def _stop_late(self, why: str) -> None:
-        """Cancel the statement that takes too long. The session stays."""
-        with suppress(Exception):  # what the cancel says does not matter: the statement's state does
-            self.cursor._last_operation.cancel()
-        self._discard()
-        raise StatementError(why, query_id=self.query_id)
-
-    def _say_progress(self, waited: float) -> None:
-        """One line about a slow statement, with Impala's own words for how much of the scan is done."""
-        with suppress(Exception):  # a line is not worth a statement; a broken connection shows at the next poll
-            found = progress_in(self.cursor._last_operation.get_log())
-            page = f", {self.web}/query_plan?query_id={self.query_id}" if self.web else ""
-            state = f": {found[-1]}" if found else ""
-            log.info("Query %s has run on %s for %.0f s%s%s", self.query_id, self.node.address, waited, state, page)
-
-    def _discard(self) -> None:
+    def discard(self) -> None:
         """Close a statement that failed, so that the coordinator need not keep it. What that says does not matter."""
         operation, self.cursor._last_operation_active, self._operation = self.cursor._last_operation, False, None
         with suppress(Exception):
             operation.close()
 
-    def _check_cancelled(self) -> None:
+    def check_cancelled(self) -> None:
+        """:raises Cancelled: the script was told to stop."""
         if self._cancelled is not None:
             raise Cancelled(self._cancelled)
 
@@ -541,9 +436,9 @@ class Session:
         """Wait. :raises Cancelled: the script was told to stop."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            self._check_cancelled()
+            self.check_cancelled()
             time.sleep(min(left, 0.1))
-        self._check_cancelled()
+        self.check_cancelled()
 
     def _end_here(self) -> None:
         from impala._thrift_gen.TCLIService.ttypes import TCancelOperationReq, TCloseSessionReq
@@ -572,18 +467,3 @@ class Session:
                 self.query_id,
                 ending.problem,
             )
-
-
-def _never() -> bool:
-    return False
-
-
-def _open_options(config: SessionConfig, database: str | None) -> Mapping[str, str]:
-    """OpenSession's configuration: the query options, and the database without a statement of its own."""
-    options = {"QUERY_TIMEOUT_S": str(math.ceil(config.reconnect_timeout))}  # 0 would be: never
-    for key, value in config.query_options.items():
-        options[key.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
-    database = database or config.database
-    if database:
-        options["use:database"] = database
-    return options

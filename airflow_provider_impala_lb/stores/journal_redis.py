@@ -10,7 +10,8 @@ or there is none. Who went by an older document would run statements again. So:
 
 * **Replicas.** ``WAIT`` tells how many have received a commit (redis.io, "WAIT"). All that are online must, and at
   least one if the document's previous commit had one; else the outcome is unknown. So whichever of them takes over has
-  it, and a primary that is cut off from its replicas confirms nothing.
+  it, and a primary that is cut off from its replicas confirms nothing of what it began with them: to guess that they
+  are gone for good would be to write what those who elect another one never see. Who has taken over may be alone.
 * **Who has it now** is compared with who had it then: redis_server.py. A document that may be an older one is damaged.
 * **Gone altogether** (FLUSHALL, eviction, a restart without any file) is absent: who knows that there was one must take
   that for an unknown outcome.
@@ -68,13 +69,13 @@ _REPLICAS = f"{redis_server.SAID} return replicas()"
 
 
 class _Found(NamedTuple):
-    """``replicas``: how many were to have this commit. ``online``: how many are there now."""
+    """``online``: replicas there now. ``least``: how many must have the next commit, even if fewer are there then."""
 
     now: float
     commit: bytes
     envelope: bytes
-    replicas: int
     online: int
+    least: int
 
 
 class _TooFew(OSError):
@@ -179,19 +180,19 @@ class RedisJournals(RedisCaller):
     def _read(self, start: float, name: str) -> _Found:
         """:raises JournalDamaged: it may be an older one."""
         answer = self._try(start, lambda client: self._direct(client).eval(_READ, 1, self._prefix + name))
-        commit, envelope, replicas, then, here, online, (seconds, micros) = answer
-        found = _Found(
-            int(seconds) + int(micros) / 1e6, commit or b"", envelope or b"", int(replicas or 0), int(online)
-        )
-        if envelope and (why := RedisServer.parse(here).may_be_behind(RedisServer.parse(then), found.replicas)):
+        commit, envelope, replicas, said, says, online, (seconds, micros) = answer
+        had, here = int(replicas or 0), RedisServer.parse(says)
+        then = RedisServer.parse(said) if said else here
+        if envelope and (why := here.may_be_behind(then, had)):
             raise damaged(self._at(name), why)
-        return found
+        # Alone is only who has taken over: one that was started again has a replica that may take over yet.
+        least = 1 if online or (had and not here.took_over_from(then)) else 0
+        return _Found(int(seconds) + int(micros) / 1e6, commit or b"", envelope or b"", int(online), least)
 
     def _commit(self, start: float, name: str, found: _Found, envelope: bytes) -> bool:
         """Whether it was applied. Sent again until it is answered and confirmed."""
         mine = uuid.uuid4().hex
         keys = [self._prefix + name, self._applied + mine]
-        least = 1 if found.replicas or found.online else 0
         needed: int | None = found.online
 
         def commit(client: Any) -> bool:
@@ -199,7 +200,7 @@ class RedisJournals(RedisCaller):
             direct = self._direct(client)
             if needed is None:  # one may have gone meanwhile
                 needed = int(direct.eval(_REPLICAS, 0))
-            wanted, needed = max(needed, least), None
+            wanted, needed = max(needed, found.least), None
             with direct.pipeline(transaction=False) as pipe:  # both on one connection
                 pipe.eval(_COMMIT, 2, *keys, found.commit, mine, envelope, APPLIED_MS, wanted, _REMOVED_MS)
                 if wanted:

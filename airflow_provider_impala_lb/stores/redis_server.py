@@ -44,6 +44,10 @@ class RedisServer(NamedTuple):
         run, history, before, appends, uptime, at = said.decode().split(" ")
         return cls(run, history, before, appends == "1", float(at) - float(uptime if uptime != "-" else 0), float(at))
 
+    def took_over_from(self, then: RedisServer) -> bool:
+        """Whether this was a replica of the server ``then`` and has become the primary."""
+        return self.before == then.history and self.run != then.run and not self._started_after(then)
+
     def may_be_behind(self, then: RedisServer, replicas: int) -> str | None:
         """Why a document may be an older one here, that was written to the server ``then``; None if it is the newest.
 
@@ -51,10 +55,14 @@ class RedisServer(NamedTuple):
         """
         if self.run == then.run and (self.history == then.history or self.before in (_NONE, "-")):
             return None
-        if self.started > then.at - CLOCKS_DIFFER:
+        if self._started_after(then):
             if self.appends and then.appends:
                 return None
             return "its Redis was started again since it was written, and kept no append-only file, so it may be old"
-        if replicas and self.before == then.history:
+        if replicas and self.took_over_from(then):
             return None
         return "another Redis server has taken over since it was written, and may not have received what came after it"
+
+    def _started_after(self, then: RedisServer) -> bool:
+        """Whether it may have been."""
+        return self.started > then.at - CLOCKS_DIFFER

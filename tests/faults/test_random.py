@@ -49,6 +49,8 @@ RPCS = {
     "CancelOperation": 1,
     "CloseSession": 1,
 }
+STATEMENTS = {"set": 1, "use": 2, "create": 1, "ctas": 1, "insert": 4, "select": 2, "many": 1, "refresh": 1}
+DATABASES = ["default", "other"]
 WHERES = {"before": 3, "request_half": 1, "after": 4, "within": 2}
 HOWS = {"cut": 5, "reset": 4, "blackhole": 3, "delay": 2, "late": 3}
 TROUBLES = {"none": 84, "pause": 8, "kill": 8}
@@ -59,37 +61,38 @@ def choose(rng: random.Random, weights: dict[str, int]) -> str:
 
 
 def script(rng: random.Random, number: int) -> list[Step]:
-    """Each statement that writes a row writes its script's name and its own number."""
+    """Each statement that writes a row writes its script's name, its own number, and the database it is to go to."""
     name, table = f"r{number}", f"rows{number % TABLES}"
     steps: list[Step] = []
-    inserted: list[tuple[int]] = []
-    created = False
+    database = "default"
+    inserted: dict[str, list[tuple[int]]] = {each: [] for each in DATABASES}
+    created: set[str] = set()
     for k in range(1, rng.randint(3, 7)):
-        kind = choose(
-            rng, {"set": 1, "use": 1, "create": 1, "ctas": 1, "insert": 4, "select": 2, "many": 1, "refresh": 1}
-        )
+        kind = choose(rng, STATEMENTS)
+        values = f"'{name}' AS script, {k} AS k, '{database}' AS db"
         if kind == "set":
             steps.append(Step(f"SET MT_DOP={k}"))
         elif kind == "use":
-            steps.append(Step("USE default"))
+            database = rng.choice(DATABASES)
+            steps.append(Step(f"USE {database}"))
         elif kind == "ctas":
-            sql = f"CREATE TABLE {name}_{k} AS SELECT '{name}' AS script, {k} AS k"
+            sql = f"CREATE TABLE {name}_{k} AS SELECT {values}"
             steps.append(Step(sql, changes=True, rows=[("Inserted 1 row(s)",)]))
-        elif kind == "create" and not created:
-            created = True
-            sql = f"CREATE TABLE IF NOT EXISTS {name} (script STRING, k INT)"
+        elif kind == "create" and database not in created:
+            created.add(database)
+            sql = f"CREATE TABLE IF NOT EXISTS {name} (script STRING, k INT, db STRING)"
             steps.append(Step(sql, changes=True, rows=[("Table has been created.",)]))
         elif kind == "create":
-            steps.append(Step(f"INSERT OVERWRITE {name} SELECT '{name}', {k}", changes=True, modified=1))
+            steps.append(Step(f"INSERT OVERWRITE {name} SELECT {values}", changes=True, modified=1))
         elif kind == "insert":
-            inserted.append((k,))
+            inserted[database].append((k,))
             slowly = f" WHERE sleep({rng.randint(1, 150)})" if rng.random() < 0.5 else ""
-            steps.append(Step(f"INSERT INTO {table} SELECT '{name}', {k}{slowly}", changes=True, modified=1))
+            steps.append(Step(f"INSERT INTO {table} SELECT {values}{slowly}", changes=True, modified=1))
         elif kind == "select":
             sql = f"SELECT k FROM {table} WHERE script = '{name}' ORDER BY k"
-            steps.append(Step(sql, rows=list(inserted)))
+            steps.append(Step(sql, rows=list(inserted[database])))
         elif kind == "many":
-            sql = "SELECT CAST(10 * a.d + b.d AS INT) AS n FROM digits a CROSS JOIN digits b ORDER BY n"
+            sql = "SELECT CAST(10 * a.d + b.d AS INT) AS n FROM default.digits a CROSS JOIN default.digits b ORDER BY n"
             steps.append(Step(sql, rows=[(n,) for n in range(100)]))
         else:
             steps.append(Step(f"REFRESH {table}"))
@@ -200,8 +203,9 @@ class Theatre:
         with Balancer.from_config(cluster.config).connect() as connection, connection.cursor() as cursor:
             cursor.execute("CREATE TABLE digits (d INT)")
             cursor.execute("INSERT INTO digits VALUES " + ", ".join(f"({d})" for d in range(10)))
-            for number in range(TABLES):
-                cursor.execute(f"CREATE TABLE rows{number} (script STRING, k INT)")
+            cursor.execute("CREATE DATABASE other")
+            for database, number in itertools.product(DATABASES, range(TABLES)):
+                cursor.execute(f"CREATE TABLE {database}.rows{number} (script STRING, k INT, db STRING)")
 
     def run(self, number: int) -> tuple[Plan, Ran, Stage]:
         plan, node = Plan(number), self._free.get()
@@ -224,17 +228,21 @@ class Theatre:
         return Balancer(parse(config), MemoryStore())
 
     def rows(self) -> dict[tuple[str, int], int]:
-        """How often each row is there. What CREATE TABLE makes counts as a row of its statement."""
-        found: dict[tuple[str, int], int] = {}
+        """How often each row is there. What CREATE TABLE makes counts as a row of its statement; a row in another
+        database than it says counts as two."""
+        found: collections.Counter[tuple[str, int]] = collections.Counter()
         with Balancer.from_config(self.cluster.config).connect() as connection, connection.cursor() as cursor:
-            for number in range(TABLES):
-                cursor.execute(f"SELECT script, k, count(*) FROM rows{number} GROUP BY script, k")
-                found.update({(script, k): count for script, k, count in cursor.fetchall()})
-            cursor.execute("SHOW TABLES")
-            for (table,) in cursor.fetchall():
-                name, _, k = table.partition("_")
-                if k:
-                    found[name, int(k)] = 1
+            for database in DATABASES:
+                for number in range(TABLES):
+                    table = f"{database}.rows{number}"
+                    cursor.execute(f"SELECT script, k, db, count(*) FROM {table} GROUP BY script, k, db")
+                    for script, k, db, count in cursor.fetchall():
+                        found[script, k] += count if db == database else 2 * count
+                cursor.execute(f"SHOW TABLES IN {database}")
+                for (table,) in cursor.fetchall():
+                    name, _, k = table.partition("_")
+                    if k:
+                        found[name, int(k)] += 1
         return found
 
 

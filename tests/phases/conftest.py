@@ -67,7 +67,6 @@ def found(
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
-            case: pool.submit(run, number, case, tmp_path_factory.mktemp("case"))
-            for number, case in enumerate(wanted)
+            case: pool.submit(run, number, case, tmp_path_factory.mktemp("case")) for number, case in enumerate(wanted)
         }
         pool.shutdown(cancel_futures=True)

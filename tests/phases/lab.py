@@ -131,5 +131,7 @@ class Lab:
 
     def story(self) -> str:
         """For a failed test: all that ran, and what the processes said."""
-        ran = [f"{e['t']:.3f} {e['node']} {e['session']} n={e['n']} try={e['try']} {e['state']}" for e in self.inserts()]
+        ran = [
+            f"{e['t']:.3f} {e['node']} {e['session']} n={e['n']} try={e['try']} {e['state']}" for e in self.inserts()
+        ]
         return "\n".join([*ran, *(f"--- {p.name}: {p.said()}" for p in self.processes)])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +19,8 @@ Condition = Callable[..., bool]
 
 
 def stop() -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # To this very thread: with `os.kill` another one may take the signal, and this one goes on for a while.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def _always(*_: Any) -> bool:
@@ -36,8 +37,13 @@ def _at(number: int) -> Condition:
 
 
 def _polled(number: int) -> Condition:
-    """The session has polled this statement, by its text."""
-    return lambda session, *_: f" {number}/" in (session.cursor._last_operation_string or "")[:60]
+    """The session has polled this statement, by its text; one that was sent by another process has none here."""
+
+    def polled(session: Session, *_: Any) -> bool:
+        text = session.cursor._last_operation_string
+        return not text or f" {number}/" in text[:60]
+
+    return polled
 
 
 # class, method, whether before or after it, and which of its calls
@@ -50,7 +56,7 @@ POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "not sent": (Session, "_send", "before", _statement(2)),
     "sent": (Session, "_send", "after", _statement(2)),
     "running": (Execution, "_accepted", "after", _at(2)),
-    "ended": (Session, "_poll", "after", _polled(2)),
+    "ended": (Session, "ended", "after", _polled(2)),
     "not written": (Execution, "_note_done", "before", _statement(2)),
     "between": (Execution, "_statement", "before", _statement(4)),
     "last done": (Execution, "close", "before", _always),

@@ -1,0 +1,88 @@
+"""Connect to a coordinator and log in, then open a session there, or go on with one that another process has opened."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from airflow_provider_impala_lb.core.config import Node, SessionConfig
+from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal, sort_open_failure, status_error
+from airflow_provider_impala_lb.impala.wire import Wire, user_of
+
+Opened = tuple[Wire, Any, Mapping[str, str]]
+"""The connection, the session's handle, and what the server says of the session."""
+
+
+def open_session(node: Node, config: SessionConfig, password: str | None, database: str | None) -> Opened:
+    """Connect, log in and open a session, all within ``config.open_timeout`` seconds.
+
+    :raises NodeRefused: down, silent, full, shutting down: nothing was run, another node may be tried.
+    :raises ConfigError: the login was refused.
+    """
+    from impala._thrift_gen.TCLIService.ttypes import TOpenSessionReq, TProtocolVersion
+
+    request = TOpenSessionReq(
+        client_protocol=TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6,
+        username=user_of(config),
+        configuration=_options(config, database),
+    )
+
+    def ask(wire: Wire) -> tuple[Any, Mapping[str, str]]:
+        response = wire.client.OpenSession(request)
+        problem = status_error(response)
+        if problem:
+            raise refusal(f"refused a session: {problem}")
+        return response.sessionHandle, response.configuration or {}
+
+    return _connected(node, config, password, ask)
+
+
+def attach(node: Node, config: SessionConfig, password: str | None, guid: bytes, secret: bytes) -> Opened:
+    """Connect, log in and ask for this session: from now on it has a connection again, and its time does not run out.
+
+    :raises NodeRefused: the node cannot be reached, or does not know the session. :raises ConfigError: as above.
+    """
+    from impala._thrift_gen.TCLIService.ttypes import TGetInfoReq, TGetInfoType, THandleIdentifier, TSessionHandle
+
+    handle = TSessionHandle(THandleIdentifier(guid, secret))
+
+    def ask(wire: Wire) -> tuple[Any, Mapping[str, str]]:
+        problem = status_error(wire.client.GetInfo(TGetInfoReq(handle, TGetInfoType.CLI_SERVER_NAME)))
+        if problem and "being shut down" not in problem:  # a draining one still knows its sessions
+            raise refusal(problem)
+        return handle, {}
+
+    return _connected(node, config, password, ask)
+
+
+def _connected(
+    node: Node, config: SessionConfig, password: str | None, ask: Callable[[Wire], tuple[Any, Mapping[str, str]]]
+) -> Opened:
+    start, wire = time.monotonic(), None
+    try:
+        wire = Wire(node, config, password, config.open_timeout)
+        wire.limit(config.open_timeout - (time.monotonic() - start))
+        return wire, *ask(wire)
+    except BaseException as error:  # a task's time limit may come here too
+        if wire:
+            wire.close()
+        if isinstance(error, NodeRefused) or not isinstance(error, Exception):
+            raise
+        login = f"user {user_of(config)!r}, auth_mechanism {config.auth_mechanism}"
+        sorted_out = sort_open_failure(error, seconds=config.open_timeout, login=login)
+        if isinstance(sorted_out, NodeRefused):
+            raise sorted_out from error
+        raise type(sorted_out)(f"{node.address}: {sorted_out}") from error
+
+
+def _options(config: SessionConfig, database: str | None) -> Mapping[str, str]:
+    """OpenSession's configuration: the query options, and the database without a statement of its own."""
+    options = {"QUERY_TIMEOUT_S": str(math.ceil(config.reconnect_timeout))}  # 0 would be: never
+    for key, value in config.query_options.items():
+        options[key.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
+    database = database or config.database
+    if database:
+        options["use:database"] = database
+    return options
