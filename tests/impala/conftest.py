@@ -100,9 +100,9 @@ def in_flight(node):
         return json.load(page)["in_flight_queries"]
 
 
-def start_sleeper(balancer, cluster, script="SELECT sleep(60000)"):
-    """A script in a thread, and what became of it; returns once its query runs."""
-    script_run = ScriptRun(balancer, split(script), logger=LOG)
+def start_script(balancer, script, **options):
+    """A script in a thread, and what became of it."""
+    script_run = ScriptRun(balancer, split(script), logger=LOG, **options)
     outcome = []
 
     def work():
@@ -113,6 +113,12 @@ def start_sleeper(balancer, cluster, script="SELECT sleep(60000)"):
 
     thread = threading.Thread(target=work)
     thread.start()
+    return script_run, thread, outcome
+
+
+def start_sleeper(balancer, cluster, script="SELECT sleep(60000)"):
+    """A script in a thread, and what became of it; returns once its query runs."""
+    script_run, thread, outcome = start_script(balancer, script)
     wait_for(lambda: any(in_flight(node) for node in cluster.nodes))
     node = next(node for node in cluster.nodes if in_flight(node))
     return script_run, thread, outcome, node
