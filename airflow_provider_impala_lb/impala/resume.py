@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from logging import Logger
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.barrier import Upstream
+from airflow_provider_impala_lb.impala.handover import Handover, unseal
 from airflow_provider_impala_lb.impala.journal import Intent, Journal, Record
 from airflow_provider_impala_lb.impala.repeatable import is_idempotent
 from airflow_provider_impala_lb.impala.sql import excerpt
+from airflow_provider_impala_lb.impala.statement import guid_of, print_id
 from airflow_provider_impala_lb.impala.takeover import Doubt, ran
-from airflow_provider_impala_lb.impala.work import Script
+from airflow_provider_impala_lb.impala.transport import NodeRefused
+from airflow_provider_impala_lb.impala.work import Script, StatementDone
 from airflow_provider_impala_lb.impala.written import WrittenTables
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
+    from airflow_provider_impala_lb.impala.execution import Execution
 
 
 def settle_intent(
@@ -57,6 +62,67 @@ def settle_intent(
         return number
     journal.not_run(number)
     return number - 1
+
+
+def take_over(
+    balancer: Balancer,
+    journal: Journal,
+    script: Script,
+    handover: Handover,
+    record: Record,
+    *,
+    clean: bool,
+    pause: Callable[[float], None],
+    log: Logger,
+) -> Callable[[Execution], None] | None:
+    """How to go on in the session that another process has left; None: in a new one, and nothing is under way.
+
+    What it finds out about a statement in doubt goes into ``record``.
+
+    :param clean: it was handed to us as it is. Else another process may still use the session, or try to.
+    :raises NodeRefused: nothing can be found out at its node. :raises StatementFailed: a statement is in doubt.
+    """
+    guid, secret = bytes.fromhex(handover.guid), bytes.fromhex(handover.secret)
+    intent, read_at, node = record.intent, time.monotonic(), record.node or handover.node
+    if record.session != print_id(guid):  # one that a process after the first has opened
+        opened = unseal(record.sealed, handover.key) if record.sealed and record.session else None
+        guid, secret = (guid_of(record.session), opened) if opened else (b"", b"")
+    query = intent.query if intent else ""
+
+    def done() -> int:
+        since = time.monotonic() - read_at
+        return settle_intent(balancer, journal, record, script, pause=pause, log=log, since=since)
+
+    if guid and (clean or query):
+        try:
+            session = balancer.attach_session(node, guid, secret)
+        except NodeRefused as error:
+            if clean and not query:
+                raise
+            log.warning("Its session cannot be used any more: %s", error)
+        else:
+            sent = time.monotonic() - max(0.0, time.time() - handover.submitted)
+            has_run = (lambda: done() >= intent.number) if intent is not None else None
+            return lambda execution: execution.go_on_in(
+                session, query=query, sent=sent, inherited=not clean, has_run=has_run
+            )
+    if intent is not None:
+        record.done = done()
+    if guid:
+        balancer.end_session(node, guid, secret)
+    return None
+
+
+def statements_before(script: Script, record: Record, done: int) -> list[StatementDone]:
+    """The statements that other processes have done, as far as the journal has kept them."""
+    queries = [*[""] * (record.done - len(record.queries)), *record.queries]
+    found = [
+        StatementDone(number, statement.line, query, None, 0.0)
+        for number, (statement, query) in enumerate(zip(script.statements[:done], queries, strict=False), 1)
+    ]
+    if found:
+        found[-1].rows = record.rows or None  # of all of them
+    return found
 
 
 def _question(journal: Journal, intent: Intent, script: Script, doubt: Doubt, record: Record) -> StatementFailed:

@@ -21,14 +21,14 @@ from airflow_provider_impala_lb.impala.barrier import MOVE_SECONDS, Upstream, cr
 from airflow_provider_impala_lb.impala.connection import bind
 from airflow_provider_impala_lb.impala.errors import Cancelled
 from airflow_provider_impala_lb.impala.execution import Execution
-from airflow_provider_impala_lb.impala.handover import Deferred, Handover, LetGo, new_key, unseal
+from airflow_provider_impala_lb.impala.handover import Deferred, Handover, LetGo, new_key
 from airflow_provider_impala_lb.impala.journal import Journal, Record
-from airflow_provider_impala_lb.impala.resume import left_by, settle_intent
+from airflow_provider_impala_lb.impala.resume import left_by, settle_intent, statements_before, take_over
 from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.settle import settle
 from airflow_provider_impala_lb.impala.sql import excerpt, session_only
-from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id
+from airflow_provider_impala_lb.impala.statement import StatementError
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.work import Script, ScriptDone, StatementDone
 
@@ -221,7 +221,20 @@ class ScriptRun:
         try:
             with self._balancer.adopt(handover.lease, on_lost=self._told_of_successor) as pick:
                 try:
-                    begin = self._take_over(handover, record, clean)
+                    if not clean:
+                        self._log.warning(
+                            "%s: another process had gone on with it, and is gone or stopped", self._owner
+                        )
+                    begin = take_over(
+                        self._balancer,
+                        self._journal,
+                        self._script,
+                        handover,
+                        record,
+                        clean=clean,
+                        pause=self._sleep,
+                        log=self._log,
+                    )
                     self._note_done_before(record.done, record)
                     if record.done:
                         self._before.append(left_by(self._balancer, self._script, record.done, handover.node))
@@ -310,60 +323,10 @@ class ScriptRun:
         """Another process has done so many statements."""
         if not done:
             return
-        queries = [*[""] * (record.done - len(record.queries)), *record.queries]
-        self._done.statements = [
-            StatementDone(number, statement.line, query, None, 0.0)
-            for number, (statement, query) in enumerate(zip(self._script.statements[:done], queries, strict=False), 1)
-        ]
-        self._done.statements[-1].rows = record.rows or None  # of all of them: the journal keeps no more
+        self._done.statements = statements_before(self._script, record, done)
         if self._script.handler:
             self._done.results, self._done.descriptions = [None] * done, [None] * done
         self._so_far = f"{done} of {len(self._script)} statements were done before"
-
-    def _take_over(self, handover: Handover, record: Record, clean: bool) -> Callable[[Execution], None] | None:
-        """How to go on in the session that was left; None: in a new one, and nothing is under way.
-
-        :raises NodeRefused: nothing can be found out at its node. :raises StatementFailed: a statement is in doubt.
-        """
-        assert self._journal is not None
-        guid, secret = bytes.fromhex(handover.guid), bytes.fromhex(handover.secret)
-        intent = record.intent
-        same = record.session == print_id(guid)
-        if not same:
-            opened = unseal(record.sealed, self._key) if record.sealed and record.session else None
-            guid, secret = (guid_of(record.session), opened) if opened else (b"", b"")
-        query, read_at = intent.query if intent else "", time.monotonic()
-
-        def done() -> int:
-            assert self._journal is not None
-            since = time.monotonic() - read_at
-            return settle_intent(
-                self._balancer, self._journal, record, self._script, pause=self._sleep, log=self._log, since=since
-            )
-
-        if not clean:
-            self._log.warning("%s: another process had gone on with it, and is gone or stopped", self._owner)
-        if guid and (clean or query):
-            try:
-                session = self._balancer.attach_session(record.node or handover.node, guid, secret)
-            except NodeRefused as error:
-                if clean and not query:
-                    raise
-                self._log.warning("Its session cannot be used any more: %s", error)
-            else:
-                sent = time.monotonic() - max(0.0, time.time() - handover.submitted)
-                return lambda execution: execution.go_on_in(
-                    session,
-                    query=query,
-                    sent=sent,
-                    inherited=not clean,
-                    has_run=(lambda: done() >= intent.number) if intent is not None else None,
-                )
-        if intent is not None:
-            record.done = done()
-        if guid:
-            self._balancer.end_session(record.node or handover.node, guid, secret)
-        return None
 
     def _done_nothing(self) -> bool:
         return all(session_only(text) for text in self._script.texts[: len(self._done.statements)])
