@@ -12,7 +12,7 @@ from airflow_provider_impala_lb.core.address import parse_address
 from airflow_provider_impala_lb.core.config import Config, Node
 from airflow_provider_impala_lb.core.holder import this_process
 from airflow_provider_impala_lb.core.hosts import clocks_differ, may_expire, note_host
-from airflow_provider_impala_lb.core.orphans import settled, take_over
+from airflow_provider_impala_lb.core.orphans import claim, settled, take_over
 from airflow_provider_impala_lb.core.reap import reap
 from airflow_provider_impala_lb.core.reports import Reports
 from airflow_provider_impala_lb.core.sessions import Sessions
@@ -123,8 +123,11 @@ class Cluster:
 
         return self.store.transact(change)
 
-    def take_over(self, owner: str) -> dict[str, Orphan]:
+    def take_over(self, owner: str, lease_id: str = "") -> dict[str, Orphan]:
         """End the leases of earlier tries of this work, so that a process that still has one runs nothing more.
+
+        :param lease_id: the one that will be taken for this try (`Picker.acquire`); until then it can be superseded by
+            a try that begins meanwhile. "": it cannot.
 
         Returns what they may have left running, by lease id, until :meth:`settled` says that it has ended. Leases of
         this very process stay. Never raises for a store out of reach: then nothing is known, and the log says so.
@@ -133,13 +136,24 @@ class Cluster:
 
         def change(state: State, now: float) -> dict[str, Orphan]:
             self._check_cluster(state)
-            return take_over(state, now, owner, lambda lease: lease.holder is not None and lease.holder == me)
+            found = take_over(state, now, owner, lambda lease: lease.holder is not None and lease.holder == me)
+            if lease_id:
+                claim(state, now, owner, lease_id)
+            return found
 
         try:
             return self.store.transact(change)
         except StateUnavailable as error:
             log.warning("Whether an earlier try of %s has left something running cannot be known now: %s", owner, error)
             return {}
+
+    def give_back(self, lease_id: str) -> None:
+        """No lease of this id, given to :meth:`take_over`, will be taken. Never raises: it also lapses by itself."""
+
+        def change(state: State, now: float) -> None:
+            state.orphans.drop(lease_id)
+
+        self.tell("a try", change)
 
     def settled(self, lease_ids: Iterable[str]) -> None:
         """Say that nothing of these runs any more. Never raises: then the next try looks again."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from airflow_provider_impala_lb.core.state import ORPHAN_SECONDS, Lease, Orphan, State
+from airflow_provider_impala_lb.errors import Superseded
 
 _encode = msgspec.json.Encoder().encode
 
@@ -30,6 +31,21 @@ def orphan(state: State, now: float, lease: Lease, *, taken: bool = False) -> Or
     )
     state.orphans.put(lease.id, left, left.expires)
     return left
+
+
+def claim(state: State, now: float, owner: str, lease_id: str) -> None:
+    """Note that a try has begun, and will take a lease of this id: it may have to wait for that, or be stopped."""
+    left = Orphan(
+        owner=owner, node="", session="", query="", at=now, expires=now + ORPHAN_SECONDS, taken=False, settled=True
+    )
+    state.orphans.put(lease_id, left, left.expires)
+
+
+def check_claim(state: State, owner: str, lease_id: str) -> None:
+    """:raises Superseded: another try has begun since. A claim that is not there any more proves nothing."""
+    left = state.orphans.get(lease_id)
+    if left is not None and left.taken:
+        raise Superseded(f"Another try of {owner} has taken over: this one runs nothing")
 
 
 def take_over(state: State, now: float, owner: str, mine: Callable[[Lease], bool]) -> dict[str, Orphan]:

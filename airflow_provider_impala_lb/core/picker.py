@@ -16,6 +16,7 @@ from airflow_provider_impala_lb.core.cluster import Cluster
 from airflow_provider_impala_lb.core.config import Config
 from airflow_provider_impala_lb.core.holder import is_dead, this_process
 from airflow_provider_impala_lb.core.lease import Keeper
+from airflow_provider_impala_lb.core.orphans import check_claim
 from airflow_provider_impala_lb.core.pick import Pick
 from airflow_provider_impala_lb.core.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.reap import reap
@@ -96,6 +97,7 @@ class Picker(Cluster):
         on_overload: Callable[[str], None] | None = None,
         on_lost: Callable[[], None] | None = None,
         while_waiting: Callable[[], None] | None = None,
+        lease_id: str = "",
     ) -> Pick:
         """A pick with a lease, renewed until it is released. Use it in a ``with`` block.
 
@@ -115,13 +117,16 @@ class Picker(Cluster):
         :param on_overload: called once from another thread when the node is overloaded and the work stays.
         :param on_lost: called once from another thread when a later try of ``owner`` has taken over (`take_over`).
         :param while_waiting: called several times a second; what it raises ends the waiting.
+        :param lease_id: as given to `take_over`.
+        :raises Superseded: a later try of ``owner`` has taken over since.
         :raises NoNodeAvailable: every node is excluded, drained or full; the message says how many, and why each.
         :raises MustWait: with ``asks_again``: come back later.
         :raises ConfigError: ``prefer`` is not a node of this configuration, or the store belongs to another cluster.
         """
-        lease = self._lease(owner)
+        lease = self._lease(owner, lease_id)
         lease.movable = on_move is not None
         request = self._request(lease, session_key, prefer, exclude)
+        request.claimed = bool(lease_id)
         request.ticket = self._ticket(ticket or lease.id, owner, asks_again)
         wait = self.config.max_wait if wait is None else wait
         placed = self._wait_for(request, wait, here=asks_again is None, meanwhile=while_waiting)
@@ -178,8 +183,9 @@ class Picker(Cluster):
         """Leave the line. Never raises: a ticket also lapses by itself."""
         self.tell("the line", lambda state, now: line.leave(state, ticket))
 
-    def _lease(self, owner: str) -> Lease:
-        return Lease(id=new_id(), node="", owner=owner, expires=0.0, taken=0.0, host=self.host, holder=this_process())
+    def _lease(self, owner: str, lease_id: str = "") -> Lease:
+        name = lease_id or new_id()
+        return Lease(id=name, node="", owner=owner, expires=0.0, taken=0.0, host=self.host, holder=this_process())
 
     def _ticket(self, name: str, owner: str, asks_again: float | None) -> Ticket:
         """:param asks_again: None: this process waits, and the ticket ends with it."""
@@ -281,7 +287,11 @@ class Picker(Cluster):
             elif dead is not None:
                 note.looked = now
             reap(state, now, dead or frozenset(), self._may_expire(state, now))
+            if request.claimed:
+                check_claim(state, request.ticket.owner if request.ticket else "", request.token)
             placed = place(self.config, state, now, request, self._rng)
+            if request.claimed and isinstance(placed, Placed):
+                state.orphans.drop(request.token)
             if only_ask and isinstance(placed, Placed):
                 raise _Free
             return placed, state

@@ -34,6 +34,7 @@ class Request(msgspec.Struct):
     :param patient: it can wait: a busy or full cluster gives it a place in the line instead of a node.
     :param ticket: its place in the line, if it is to have one.
     :param lasts: seconds the lease lives without a renewal.
+    :param claimed: the lease's id was noted when its try began, see core/orphans.py.
     :param known: what a mirror knows of the session key, used if the state knows nothing.
     """
 
@@ -45,6 +46,7 @@ class Request(msgspec.Struct):
     patient: bool = False
     ticket: Ticket | None = None
     lasts: float = 0.0
+    claimed: bool = False
     known: SessionRecord | None = None
 
 

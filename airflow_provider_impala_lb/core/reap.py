@@ -19,14 +19,17 @@ def reap(
     :param dead: ids of leases and tickets whose process is known to be gone.
     :param may_expire: whether this host's clock may end what that host dated; None: it is one clock.
     """
-    ended = [lease for lease in (state.end_lease(lease_id) for lease_id in dead) if lease]
+    died = [lease for lease in (state.end_lease(lease_id) for lease_id in dead) if lease]
+    ended = list(died)
     leases = state.leases
     if leases.place.count and leases.place.due <= now:
         ended += state.keep_leases(
             lambda lease: lease.expires > now or (may_expire is not None and not may_expire(lease.host))
         )
     for lease in ended:
-        if lease.owner and lease.session:  # else nobody would come to settle it, or there is nothing to settle
+        # Without an owner nobody would come to settle it. Without a session there is nothing to settle; but a process
+        # that has let it expire may only have been stopped, and is to find out that another try has begun.
+        if lease.owner and (lease.session or (lease.holder is not None and lease not in died)):
             orphan(state, now, lease)
     if state.orphans.place.count and state.orphans.place.due <= now:
         state.orphans.keep(lambda _, record: record.expires if record.expires > now else None)

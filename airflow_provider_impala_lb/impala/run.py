@@ -9,7 +9,7 @@ from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_impala_lb.core.journals import Journals
-from airflow_provider_impala_lb.core.picker import Pick
+from airflow_provider_impala_lb.core.picker import Pick, new_id
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     NoNodeAvailable,
@@ -163,6 +163,7 @@ class ScriptRun:
         self._let_go_after, self._keep_last, self._finishes = let_go_after, keep_last, finishes
         self._started, self._leave, self._key = time.monotonic(), False, ""
         self._superseded = False
+        self._claim = ""  # the id of the first lease, until it is taken
         self._line: dict[str, Any] = {"wait": wait, "ticket": ticket, "asks_again": asks_again}
         self._moving: str | None = None
         self._so_far = "nothing was run"
@@ -200,8 +201,12 @@ class ScriptRun:
         """
         if self._let_go_after is not None:
             self._key = new_key()
-        prefer = self._begin() or self._prefer
-        return self._run_somewhere(prefer, {})
+        try:
+            prefer = self._begin() or self._prefer
+            return self._run_somewhere(prefer, {})
+        finally:
+            if self._claim:
+                self._balancer.give_back(self._claim)
 
     def go_on(self, handover: Handover) -> ScriptDone:
         """Run what is left of a script that another process has let go of. Errors as :meth:`run`."""
@@ -290,7 +295,11 @@ class ScriptRun:
 
     def _begin(self) -> str | None:
         """Settle what an earlier try left, and find where to go on. Returns the node that it had come to, if any."""
-        orphans = self._balancer.take_over(self._owner) if self._settles else {}
+        orphans = {}
+        if self._settles:
+            claim = new_id()
+            orphans = self._balancer.take_over(self._owner, claim)
+            self._claim = claim
         record = None
         if self._journal is not None:
             first = self._first if self._first is not None else True
@@ -400,8 +409,10 @@ class ScriptRun:
                 on_overload=self._told_of_overload,
                 on_lost=self._told_of_successor,
                 while_waiting=self._check_cancelled,
+                lease_id=self._claim,
                 **self._line,
             )
+            self._claim = ""
         except NoNodeAvailable as error:
             self._check_cancelled()
             raise NoNodeAvailable(f"{error.summary}; {self._so_far}", error.reasons) from None

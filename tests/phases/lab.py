@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.balancer import open_journals
+from airflow_provider_impala_lb.core.state import State
 from airflow_provider_impala_lb.impala.journal import Record, decode
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
 from tests.stores.servers import eventually
@@ -23,8 +24,8 @@ LIMITS = {"open_timeout": 5, "rpc_timeout": 5, "reconnect_timeout": 20}
 
 
 class Lab:
-    """:ivar keys: for a trigger, of the worker that has let go. :param name: of the Impala user, by which
-    sessions and statements are told from other scripts' ones."""
+    """:ivar keys: for a trigger, of the worker that has let go; ``sql``: its script, if it is another one.
+    :param name: of the Impala user, by which sessions and statements are told from other scripts' ones."""
 
     def __init__(self, cluster: Sandbox, name: str, directory: Path) -> None:
         self.cluster, self.user = cluster, name
@@ -32,6 +33,7 @@ class Lab:
         self._directory = directory
         self.processes: list[Process] = []
         self.keys: dict[str, Any] = {}
+        self.sql: dict[str, str] = {}
         self.limit(**LIMITS)
         with self.balancer.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE TABLE {self.table} (n INT, try INT)")
@@ -65,6 +67,19 @@ class Lab:
     def close(self) -> None:
         for process in self.processes:
             process.dispose()
+
+    def let_lapse(self) -> None:
+        """As if nobody had renewed the leases for two minutes."""
+
+        def change(state: State, now: float) -> None:
+            for lease in list(state.leases.values()):
+                state.end_lease(lease.id)
+                lease.expires = now
+                state.lease(lease)
+
+        self.balancer.store.transact(change)
+        self.balancer.pick()
+        assert self.balancer.status()["leases"] == []
 
     # -- evidence
 

@@ -16,7 +16,7 @@ from .conftest import add_numbers
 from .lab import NUMBERS, Lab
 from .process import Process
 
-LIMITS = {"open_timeout": 2, "rpc_timeout": 2, "reconnect_timeout": 10}
+LIMITS = {"open_timeout": 2, "rpc_timeout": 2, "reconnect_timeout": 7}
 STOPPED_SECONDS = 3.0
 """Longer than a call may take, and shorter than a script waits for its coordinator."""
 TRIES = 5
@@ -126,14 +126,14 @@ def _check(case: Case, lab: Lab) -> list[str]:
         if case.process == "killed":
             ends.append(lab.start("triggerer", keys=keys).end())
         event = ends[-1].get("event", {})
-        ends.append(lab.worker(1, resume=True, deferrable=True, event=event).end())
+        ends.append(lab.worker(1, resume=True, deferrable=True, event=event, **lab.sql).end())
     itself = bool(ends) and "done" in ends[-1]
     attempt = 1
     while not ends or not ("done" in ends[-1] or "impala-lb journal" in ends[-1]["text"]):
         attempt += 1
         if attempt > TRIES:
             return [f"no end after {TRIES} tries: {ends}"]
-        ends.append(lab.worker(attempt, resume=resume).end())
+        ends.append(lab.worker(attempt, resume=resume, **lab.sql).end())
     over.join()
     if not node.running:
         node.start()
@@ -155,7 +155,10 @@ def _check(case: Case, lab: Lab) -> list[str]:
 def _first(case: Case, lab: Lab) -> Process:
     if case.kind != "trigger":
         return lab.worker(1, resume=case.kind == "resume", stop_at=case.phase)
-    let_go = lab.worker(1, resume=True, deferrable=True, let_go_at=2).end()
+    # Its statement is to run still when the trigger polls it.
+    sql = lab.script(slow=2.0 if case.phase == "polls" else 0.6)
+    lab.sql = {"sql": sql}
+    let_go = lab.worker(1, resume=True, deferrable=True, let_go_at=2, **lab.sql).end()
     lab.keys = let_go["deferred"]
     return lab.start("triggerer", keys=lab.keys, stop_at=case.phase)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -46,6 +46,12 @@ CASES += [
     for how in ("kill", "stop")
     for resume in (False, True)
 ]
+# Stopped for so long that its lease has lapsed: another host cannot see that it lives.
+CASES += [
+    Case(phase, "lapse", resume)
+    for phase in ("leased", "session not noted", "not sent", "running")
+    for resume in (False, True)
+]
 
 
 def check(case: Case, lab: Lab) -> list[str]:
@@ -56,12 +62,14 @@ def check(case: Case, lab: Lab) -> list[str]:
     first.wait_stopped()
     if case.how == "kill":
         first.kill()
+    if case.how == "lapse":
+        lab.let_lapse()
     # Nothing was written of a try that never began, and that is not "nothing done": as if it were the first one.
     number = 1 if case.phase == "before anything" and case.resume else 2
     end = lab.worker(number, resume=case.resume).end()
     if "done" not in end:
         return [f"the next try ended in: {end}"]
-    if case.how == "stop":
+    if case.how != "kill":
         first.go_on()
         late = first.end()
         if "done" in late and case.phase not in ("last done", "session closed"):
@@ -77,7 +85,15 @@ def check(case: Case, lab: Lab) -> list[str]:
     return faults + lab.faults_at_the_end(sessions=not leaks)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+def marked(case: Case) -> Any:
+    """What nothing in the shared state or the journal could tell apart: a process that was stopped before it had said
+    anything to anybody looks like the next try when it goes on. Airflow ends it at its next heartbeat."""
+    if case.phase == "before anything" and case.how == "stop":
+        return pytest.param(case, marks=pytest.mark.xfail(strict=True, reason="it has left no trace to be known by"))
+    return case
+
+
+@pytest.mark.parametrize("case", map(marked, CASES), ids=str)
 def test_the_next_try_after(case: Case, found: dict[Case, Future[list[str]]]) -> None:
     faults = found[case].result()
     assert not faults, "\n".join(faults)
