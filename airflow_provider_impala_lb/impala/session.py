@@ -220,10 +220,10 @@ class Session:
         :returns: True if it was found to be done already. Errors as :meth:`execute`.
         """
         self.finish()
+        self.query_id = None
         self.check_cancelled()
         if self._lost or self._closed:
             raise StatementError("the session was closed before, so it was not sent")
-        self.query_id = None
         until, pause = time.monotonic() + self._config.reconnect_timeout, _FIRST_PAUSE
         while True:
             sent_at = time.monotonic()
