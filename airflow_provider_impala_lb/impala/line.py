@@ -131,7 +131,7 @@ class Line:
                 log.info("The connection to %s is back after %.1f s", self._node.address, time.monotonic() - broken_at)
                 self._mend(name, answer)
             if name == "FetchResults":
-                self._count(request, answer, again=first is not None)
+                self._count(request, answer)
             return answer
 
     def hang_up(self) -> None:
@@ -174,14 +174,15 @@ class Line:
         if name in _ENDING and any(text in (status_error(answer) or "") for text in _NOT_KNOWN):
             answer.status.statusCode, answer.status.errorMessage = TStatusCode.SUCCESS_STATUS, None
 
-    def _count(self, request: Any, answer: Any, *, again: bool) -> None:
-        """Impala says at which row an answer begins (FetchInternal, ``startRowOffset``): so a lost one shows."""
+    def _count(self, request: Any, answer: Any) -> None:
+        """Impala says at which row an answer begins (FetchInternal, ``startRowOffset``): so a lost one shows. Looked at
+        each time: a call that was given up and made again may arrive after that, and take rows for nobody."""
         if status_error(answer) or answer.results is None or request.fetchType:
             return
         operation = request.operationHandle.operationId.guid
         guid, had = self._fetched
         had = had if guid == operation else 0
-        if again and (answer.results.startRowOffset or 0) != had:
+        if (answer.results.startRowOffset or 0) != had:
             raise RowsLost(f"rows {had + 1} to {answer.results.startRowOffset} were sent, and never arrived")
         self._fetched = operation, had + _rows(answer.results)
 

@@ -19,7 +19,7 @@ from airflow_provider_impala_lb.impala.lookup import look_up
 from airflow_provider_impala_lb.impala.opening import attach, open_session
 from airflow_provider_impala_lb.impala.pages import Pages
 from airflow_provider_impala_lb.impala.rows import read_no_columns_as_no_rows
-from airflow_provider_impala_lb.impala.sql import changes_nothing
+from airflow_provider_impala_lb.impala.sql import changes_nothing, session_only
 from airflow_provider_impala_lb.impala.statement import (
     Ended,
     StatementError,
@@ -238,6 +238,10 @@ class Session:
                     raise StatementError(str(error)) from error
                 failure = StatementError(f"the connection failed while it was sent: {describe(error)}")
                 failure.__cause__ = cause = error
+            if session_only(sql):
+                # Not in this session: the lost one may still arrive, and undo a later USE or SET.
+                self.give_up()
+                raise failure
             if changes_nothing(sql):
                 # Where nobody listens the line has tried for as long as it is of use: the session is gone.
                 if time.monotonic() >= until or is_refused(cause):
