@@ -12,13 +12,12 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_impala_lb.balancer import Balancer, open_journals
 from airflow_provider_impala_lb.core.journals import Journals
-from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
+from airflow_provider_impala_lb.errors import ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.connection import config_of, web_password_of
 from airflow_provider_impala_lb.impala.script import Statement, split
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.connection import Connection as BalancedConnection
-    from airflow_provider_impala_lb.impala.journal import Journal
     from airflow_provider_impala_lb.impala.run import ScriptRun
     from airflow_provider_impala_lb.impala.work import ScriptDone
 
@@ -122,14 +121,13 @@ class ImpalaLBHook(DbApiHook):
             options["parameters"] = list(options["parameters"])
         return ScriptRun(self.balancer, script, owner=owner(tags), tags=tags, logger=self.log, **options)
 
-    def journal(self, owner: str, script: list[Statement], *, parameters: Any = None) -> Journal:
-        """The journal of a script. :raises ConfigError: there is no place for it."""
-        from airflow_provider_impala_lb.impala.journal import Journal
+    def end_journal(self, owner: str, epoch: int) -> None:
+        """Note that a script, which a trigger has run to its end under this epoch, has been taken note of."""
+        from airflow_provider_impala_lb.impala.journal import finish
 
         journals = self.journals
-        if journals is None:
-            raise ConfigError("the connection shares neither a lock_file nor a store: there is no journal")
-        return Journal(journals, owner, _texts(script, parameters))
+        if journals is not None:
+            finish(journals, owner, epoch)
 
     @staticmethod
     def pack(script: list[Statement], parameters: Any) -> str:

@@ -318,6 +318,20 @@ class Journal:
             self._pause(_PAUSE)
 
 
+def finish(journals: Journals, key: str, epoch: int) -> None:
+    """The script has ended well under this epoch. If somebody has taken it over since, nothing is noted."""
+
+    def change(document: bytes | None, now: float) -> tuple[None, bytes | None]:
+        if document is None:
+            return None, None
+        record = decode(document, journals.where)
+        if record.epoch == epoch:
+            record.ended, record.intent, record.sealed, record.at = True, None, "", now
+        return None, _encoder.encode(record)
+
+    journals.change(key, change)
+
+
 def answer(journals: Journals, key: str, said: str) -> str:
     """What the author says of a statement whose outcome is not known: ``ran``, ``not-run``; or ``start-over``.
 

@@ -32,7 +32,7 @@ from airflow_provider_impala_lb.errors import (
 )
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
 from airflow_provider_impala_lb.impala.barrier import Upstream
-from airflow_provider_impala_lb.impala.handover import LARGEST_SCRIPT, Deferred, Handover
+from airflow_provider_impala_lb.impala.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.sql import reads_only
 from airflow_provider_impala_lb.triggers.impala_lb import RESUME_SECONDS, NodeTrigger
 from airflow_provider_impala_lb.triggers.script import ScriptTrigger, summary
@@ -209,7 +209,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                 raise _error(**event["error"])
             if "done" in event:
                 return self._end(context, event)
-            return self._execute(context, event.get("go_on"))
+            return self._execute(context, event.get("go_on"), event.get("script"))
         except Deferred as deferred:
             self._defer_script(context, deferred.handover)
         except (ConfigError, ScriptError, JournalMissing, JournalDamaged) as error:
@@ -278,9 +278,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         context["ti"].xcom_push(key=XCOM_HOST, value=run["host"])
         context["ti"].xcom_push(key=XCOM_RUN, value=run)
         self.log.info("%d statements on %s in %.2f s", run["statements"], run["host"], run["seconds"])
-        journal = self._hook.journal(owner(tags), self._script(), parameters=self.parameters)
-        journal.take(event["epoch"])
-        journal.finish()
+        self._hook.end_journal(owner(tags), event["epoch"])
 
     @property
     def _publish_seconds(self) -> float | None:
@@ -317,16 +315,17 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         self.log.warning("deferrable: this task keeps its worker to the end: %s", why)
         return False
 
-    def _execute(self, context: Context, handover: Mapping[str, Any] | None = None) -> Any:
+    def _execute(self, context: Context, handover: Mapping[str, Any] | None = None, packed: str | None = None) -> Any:
         hook, ti = self._hook, context["ti"]
         split_statements = self.split_statements is not False
-        script = self._script()
+        script, texts = unpack_script(packed) if packed else (self._script(), None)
         host, upstream = self._host_to_stick_to(context)
-        may_let_go = self._may_let_go(script)
+        may_let_go = handover is not None or self._may_let_go(script)
         self._script_run = hook.script_run(
             script,
             tags=_tags(context),
-            parameters=self.parameters,
+            parameters=None if texts else self.parameters,
+            texts=texts,
             handler=self.handler if self._wants_rows and self.output_file is None else None,
             output=self.output_file,
             session_key=self.session_key,

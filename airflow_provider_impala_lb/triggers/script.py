@@ -119,7 +119,8 @@ class ScriptTrigger(BaseTrigger):
             done = run.go_on(Handover.of(self.handover))
             return {"done": summary(done), "epoch": run.epoch}
         except Deferred as deferred:
-            return {"go_on": deferred.handover.packed()}
+            # With the script: a template that is rendered again for the worker may give another one.
+            return {"go_on": deferred.handover.packed(), "script": self.script}
         except Superseded as superseded:
             self.log.warning("%s", superseded)
             return None
