@@ -93,7 +93,7 @@ def marked(case: Case) -> Any:
     return case
 
 
-@pytest.mark.parametrize("case", map(marked, CASES), ids=str)
+@pytest.mark.parametrize("case", [marked(case) for case in CASES], ids=str)
 def test_the_next_try_after(case: Case, found: dict[Case, Future[list[str]]]) -> None:
     faults = found[case].result()
     assert not faults, "\n".join(faults)
