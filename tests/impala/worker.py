@@ -7,10 +7,10 @@ or ``"sent"`` after that, before the statement is sent; ``resume`` and ``first``
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def stop():
-    os.kill(os.getpid(), signal.SIGSTOP)
+    """The whole process, and this thread at once: by `os.kill` it may run on for a while, until some thread takes it."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 class Stopping(Balancer):
