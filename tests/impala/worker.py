@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def stop():
-    """The whole process, and this thread at once: by `os.kill` it may run on for a while, until some thread takes it."""
+    """The whole process, and this thread at once: by `os.kill` it may run on until some other thread takes it."""
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
