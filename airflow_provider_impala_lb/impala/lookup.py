@@ -81,14 +81,16 @@ def why_it_may_have_run(session: Session, pages: Pages, page: Queries, sent_at: 
     mark = make_label(1, 1, {"for": "the clock of this page"})
     try:
         with session.another() as other:
-            other.execute(f"{mark} SELECT 1")
+            other.submit(f"{mark} SELECT 1")
+            began_by = time.monotonic()
+            other.wait()
         entry = pages.queries().labelled(nonce_of(mark) or mark)
         process_started = pages.started()
     except Exception as error:
         return f"the clock of {pages.url} cannot be read ({error})"
     if entry is None or entry.started is None or process_started is None:
         return f"{pages.url} does not tell the time"
-    passed = time.monotonic() - sent_at + MARGIN_SECONDS
+    passed = began_by - sent_at + MARGIN_SECONDS
     sent_there = entry.started - passed
     if process_started >= sent_there:
         return "the coordinator was started anew, and knows nothing of what it ran before"

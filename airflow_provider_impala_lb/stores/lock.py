@@ -28,6 +28,7 @@ from pathlib import Path
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_STALE_PAUSE = 0.01
 
 _open_files: set[int] = set()
 _opening = threading.Lock()  # held across a fork, so that no descriptor is open but not yet in the set
@@ -180,6 +181,13 @@ class Lock:
             except FileNotFoundError:
                 if not Path(self.path).parent.is_dir():
                     raise
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+                # Another host has removed the file, and this mount still knew its name (seen on GlusterFS, and NFS says
+                # so, too): the next look goes to the server.
+                time.sleep(_STALE_PAUSE)
+                continue
             with suppress(FileExistsError):  # made by another process between the two calls
                 self._make(self.path)
         raise OSError(errno.ESTALE, "keeps appearing and vanishing")
