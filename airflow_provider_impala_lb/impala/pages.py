@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -74,7 +75,7 @@ class Pages:
 
     def status(self, query_id: str) -> str:
         """How a statement ended, by its profile: ``OK``, the error's text, or "" where the page does not tell."""
-        found = _STATUS.search(str(self._get(f"/query_profile?query_id={query_id}&json").get("profile", "")))
+        found = _STATUS.search(str(self._get(f"/query_profile?query_id={quote(query_id)}&json").get("profile", "")))
         return found[1].strip() if found else ""
 
     def running(self) -> set[str]:
@@ -87,11 +88,7 @@ class Pages:
 
     def close_session(self, session_id: str) -> None:
         """End a session and all that runs in it. One that is not there is fine. :raises ProbeFailed: no answer."""
-        self._get(f"/close_session?session_id={session_id}&json", errors=False)
-
-    def cancel_query(self, query_id: str) -> None:
-        """Cancel a statement. One that is not there is fine. :raises ProbeFailed: no answer."""
-        self._get(f"/cancel_query?query_id={query_id}&json", errors=False)
+        self._get(f"/close_session?session_id={quote(session_id)}&json", errors=False)
 
     def _get(self, path: str, *, errors: bool = True) -> dict[str, Any]:
         context = tls_context(self._settings) if self.url.startswith("https:") else False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_impala_lb.core.state import LEASE_SECONDS, Orphan
 from airflow_provider_impala_lb.errors import ConfigError, StillRunning
 from airflow_provider_impala_lb.impala.pages import Pages, ProbeFailed
-from airflow_provider_impala_lb.impala.statement import StatementError
+from airflow_provider_impala_lb.impala.statement import StatementError, is_id
 from airflow_provider_impala_lb.impala.transport import NodeRefused, is_refused
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def _by_kill(session: Session, orphan: Orphan) -> str | None:
     Only a query that was there to be killed proves something: a lease names its query some seconds late, so one that
     is not found may have been followed by another.
     """
+    if not is_id(orphan.query):  # it comes from the shared state, and goes into SQL
+        return f"{orphan.query!r} is not a query id"
     try:
         session.execute(f"KILL QUERY '{orphan.query}'")
         return None

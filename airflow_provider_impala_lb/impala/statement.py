@@ -9,6 +9,7 @@ import msgspec
 
 FIRST_POLL, LONGEST_POLL, POLL_SHARE = 0.002, 1.0, 1 / 36
 _STACK = re.compile(r"^\t(?:at |\.\.\. \d+ more).*(?:\n|\Z)|^Driver stacktrace:\n", re.MULTILINE)
+_ID = re.compile(r"[0-9a-f]{16}:[0-9a-f]{16}")
 _PROGRESS = re.compile(r"Query [0-9a-f:]+:? *\d+% Complete \(\d+ out of \d+\)")
 
 
@@ -35,6 +36,11 @@ class Ended(msgspec.Struct):
 def print_id(guid: bytes) -> str:
     """A query or session id as Impala prints it: two little-endian 64-bit numbers (impala util/uid-util.h)."""
     return "{:016x}:{:016x}".format(*struct.unpack("<QQ", guid))
+
+
+def is_id(text: str) -> bool:
+    """Whether it is an id as :func:`print_id` gives it."""
+    return _ID.fullmatch(text) is not None
 
 
 def guid_of(printed: str) -> bytes:

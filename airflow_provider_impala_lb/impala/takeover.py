@@ -83,6 +83,8 @@ def _ran(
             break
     if found is None:
         pages.close_session(intent.session)
+        if intent.session in pages.sessions():
+            raise Doubt("its session could not be closed, so it may still begin", may_clear_up=True)
         page = pages.queries()
         found = page.labelled(intent.nonce)
         if found is None:

@@ -93,7 +93,12 @@ def test_without_web_pages_the_query_is_killed(pair):
         with Balancer.from_config(pair.config).open_session(pair.nodes[0].address) as session:
             assert _by_kill(session, orphan) is None
             wait_for(lambda: row["state"] != "RUNNING" or not running(pair) or running(pair)[0]["state"] != "RUNNING")
-            assert "KILL QUERY" in (_by_kill(session, Orphan(OWNER, "n", "s", "1:0", 0.0, 0.0)) or "")
+            unknown = Orphan(OWNER, "n", "s", "0123456789abcdef:0123456700000000", 0.0, 0.0)
+            assert "KILL QUERY" in (_by_kill(session, unknown) or "")
+            sent = len(statements_on(pair.nodes[0]))
+            planted = Orphan(OWNER, "n", "s", "1'; DROP TABLE t; --", 0.0, 0.0)
+            assert "is not a query id" in (_by_kill(session, planted) or "")
+            assert len(statements_on(pair.nodes[0])) == sent
 
 
 def test_what_cannot_be_seen_to_end_stops_the_try(pair):
