@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed
 from airflow_provider_impala_lb.impala.journal import Intent, Record, answer, decode, digest
+from airflow_provider_impala_lb.impala.pages import Pages
 from airflow_provider_impala_lb.impala.script import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 
@@ -131,6 +132,20 @@ def test_stopped_between_writing_the_intent_and_sending(pair):
         process.send_signal(signal.SIGCONT)
         end = end_of(process)
     assert end["error"] in ("Superseded", "StatementFailed")
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
+
+
+def test_while_its_session_is_open_it_may_still_begin(pair, monkeypatch):
+    """A page that answers, and closes nothing (it may want another kind of request)."""
+    order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "first": True}
+    with worker(**order, stop_at="sent", stop_number=2) as process:
+        wait_for(lambda: is_stopped(process), 20)
+        with monkeypatch.context() as patch:
+            patch.setattr(Pages, "close_session", lambda self, session_id: None)
+            with pytest.raises(StatementFailed, match="could not be closed") as failed:
+                resumed(pair, inserts(1, 2))
+        assert (failed.value.outcome, failed.value.retry) == ("unknown", True)
+        assert resumed(pair, inserts(1, 2)).resumed == 1  # the next try looks again
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
 
 
