@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.core.picker import Pick, new_id
 from airflow_provider_impala_lb.errors import (
@@ -68,7 +69,7 @@ class ScriptRun:
     :param settles: ``owner`` has one run at a time: first end what an earlier one has left running, and see it ended.
     :param journals: where it is written which statements have run; None: nowhere. :param resume: with it: go on where
         an earlier run of ``owner`` stopped, and on another node where this one takes no more.
-    :param first: there was no earlier run; False: there was one, and its journal must be there. None: not known.
+    :param attempt: which try of ``owner`` this is; a second one's journal must be there. None: not known.
     :param publish: run the script's last change with SYNC_DDL, so that every coordinator has seen it at its end: for
         so many seconds, once its work is done. None: do not.
     :param wait: seconds to wait while all nodes are busy or full; default ``max_wait`` of the configuration.
@@ -101,7 +102,7 @@ class ScriptRun:
         settles: bool = False,
         journals: Journals | None = None,
         resume: bool = False,
-        first: bool | None = None,
+        attempt: Attempt | None = None,
         publish: float | None = None,
         wait: float | None = None,
         ticket: str | None = None,
@@ -152,6 +153,7 @@ class ScriptRun:
                 owner,
                 self._script.texts,
                 by=f"try {tags['try']}" if tags and tags.get("try") else "",
+                attempt=attempt,
                 patience=balancer.config.session.reconnect_timeout,
                 pause=self._sleep,
             )
@@ -159,7 +161,7 @@ class ScriptRun:
             raise ConfigError(
                 "resume: needs an owner, and a place that all hosts share for the journal: a lock_file or a store"
             )
-        self._first = first
+        self._attempt = attempt
         self._let_go_after, self._keep_last, self._finishes = let_go_after, keep_last, finishes
         self._started, self._leave, self._key = time.monotonic(), False, ""
         self._superseded = False
@@ -298,15 +300,14 @@ class ScriptRun:
         orphans = {}
         if self._settles:
             claim = new_id()
-            orphans = self._balancer.take_over(self._owner, claim)
+            orphans = self._balancer.take_over(self._owner, claim, self._attempt)
             self._claim = claim
         record = None
         if self._journal is not None:
-            first = self._first if self._first is not None else True
             may_lose = self._journal.durability()
             if may_lose:
                 self._log.warning("%s", may_lose)
-            record, said = self._journal.begin(resume=self._resume, first=first)
+            record, said = self._journal.begin(resume=self._resume)
             if said:
                 self._log.warning("%s: %s", self._owner, said)
             if record.intent is not None:
@@ -410,6 +411,7 @@ class ScriptRun:
                 on_lost=self._told_of_successor,
                 while_waiting=self._check_cancelled,
                 lease_id=self._claim,
+                attempt=self._attempt,
                 **self._line,
             )
             self._claim = ""

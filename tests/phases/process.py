@@ -16,9 +16,10 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timezone
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tests.stores.servers import eventually
@@ -108,10 +109,11 @@ def main(order: dict[str, Any], path: str) -> None:
 
 
 class _TaskInstance:
-    dag_id, task_id, run_id, map_index = "d", "t", "r", -1
+    dag_id, task_id, run_id, map_index, max_tries = "d", "t", "r", -1, 9
 
     def __init__(self, number: int) -> None:
         self.try_number, self.pushed = number, {}
+        self.start_date = datetime.now(timezone.utc)
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
@@ -152,7 +154,7 @@ def _worker(order: dict[str, Any]) -> dict[str, Any]:
         options = {"conn_id": "phases", "handler": handler, "do_xcom_push": True, **order.get("options", {})}
         task = impala_lb.ImpalaLBOperator(task_id="t", sql=order["sql"], **options)
     ours = _TaskInstance(order["try"])
-    context: Any = {"ti": ours}
+    context: Any = {"ti": ours, "dag_run": SimpleNamespace(start_date=datetime(2026, 1, 1))}
     try:
         if "event" in order:
             task.execute_complete(context, order["event"])
