@@ -128,19 +128,24 @@ def _worker(order: dict[str, Any]) -> dict[str, Any]:
     from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 
     from airflow_provider_impala_lb.errors import StatementFailed
-    from airflow_provider_impala_lb.impala.run import ScriptRun
+    from airflow_provider_impala_lb.impala.custody import Custody
+    from airflow_provider_impala_lb.impala.execution import Execution
     from airflow_provider_impala_lb.operators import impala_lb
 
     number = order.get("let_go_at")
     if number:
         impala_lb.LET_GO_SECONDS = 3600.0
-        let_go = ScriptRun._let_go
+        is_over, begin, executions = Custody.is_over, Execution.__init__, []
 
-        def at_the_statement(run: Any) -> bool:
-            execution = run._execution
-            return let_go(run) or (execution.number == number and not execution.between)
+        def noted(execution: Execution, *args: Any, **options: Any) -> None:
+            executions.append(execution)
+            begin(execution, *args, **options)
 
-        ScriptRun._let_go = at_the_statement  # type: ignore[method-assign]
+        def at_the_statement(custody: Custody) -> bool:
+            return is_over(custody) or (executions[-1].number == number and not executions[-1].between)
+
+        Execution.__init__ = noted  # type: ignore[method-assign]
+        Custody.is_over = at_the_statement  # type: ignore[method-assign]
 
     def handler(cursor: Any) -> Any:
         if cursor.description is None:
