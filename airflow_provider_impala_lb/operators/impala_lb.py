@@ -6,11 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import (
-    AirflowException,
     AirflowFailException,
     BaseOperator,
     XComArg,
@@ -21,7 +20,6 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from msgspec import to_builtins
 
 from airflow_provider_impala_lb import errors
-from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
@@ -32,27 +30,21 @@ from airflow_provider_impala_lb.errors import (
     StatementFailed,
 )
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
-from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.sql import reads_only
+from airflow_provider_impala_lb.operators import this_try
+from airflow_provider_impala_lb.operators.sticking import XCOM_HOST, XCOM_RUN, Stuck, find
 from airflow_provider_impala_lb.triggers.impala_lb import RESUME_SECONDS, NodeTrigger
 from airflow_provider_impala_lb.triggers.script import ScriptTrigger, summary
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_impala_lb.impala.run import ScriptRun
     from airflow_provider_impala_lb.impala.script import Statement
     from airflow_provider_impala_lb.impala.work import ScriptDone
-
-XCOM_HOST = "impala_host"
-"""The node a task ran on, ``host:port``; there before its first statement."""
-XCOM_RUN = "impala_run"
-"""How a script ended: ``host``, ``why`` (this node), ``session``, ``seconds``, ``statements``, ``resumed`` (those that
-an earlier try had done) and ``rows`` (counts), ``query_ids`` (the last 100). And for a sticky task that has to move,
-what the other coordinators may not have heard of: ``ended`` (seconds since the epoch), ``published``, ``written`` and
-``dropped`` (names of tables), ``complete`` (nothing else was changed)."""
-
 
 PUBLISH_SECONDS = 300.0
 """How long ``publish=True`` waits for the other coordinators."""
@@ -225,7 +217,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     def _come_back(self, context: Context, waiting: MustWait) -> NoReturn:
         """Wait for a node without a worker slot."""
         self.log.info("%s", waiting)
-        tags = _tags(context)
+        tags = this_try.tags(context)
         if not self.deferrable:
             raise AirflowRescheduleException(  # type: ignore[no-untyped-call]
                 datetime.now(timezone.utc) + timedelta(seconds=RESCHEDULE_SECONDS)
@@ -233,10 +225,10 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         self.defer(
             trigger=NodeTrigger(
                 conn_id=str(self.conn_id),
-                ticket=_ticket(tags),
+                ticket=this_try.ticket(tags),
                 owner=owner(tags),
                 session_key=self.session_key,
-                prefer=self._host_to_stick_to(context)[0],
+                prefer=self._stuck(context).host,
                 wait=self.max_wait,
             ),
             method_name="execute_complete",
@@ -254,10 +246,10 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             "query_options": dict(self.query_options) if self.query_options else None,
             "keep_last": self._wants_rows,
         }
-        host, upstream = self._host_to_stick_to(context)
-        if host is not None:
-            options |= {"prefer": host, "upstream": upstream.as_dict() if upstream else None}
-        tags = _tags(context)
+        stuck = self._stuck(context)
+        if stuck.host is not None:
+            options |= {"prefer": stuck.host, "upstream": stuck.upstream.as_dict() if stuck.upstream else None}
+        tags = this_try.tags(context)
         limit = self.execution_timeout
         self.log.info("The script goes on on %s without this worker", handover.node)
         self.defer(
@@ -275,7 +267,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def _end(self, context: Context, event: Mapping[str, Any]) -> None:
         """The trigger has run the script to its end, and nobody wants its rows."""
-        run, tags = event["done"], _tags(context)
+        run, tags = event["done"], this_try.tags(context)
         context["ti"].xcom_push(key=XCOM_HOST, value=run["host"])
         context["ti"].xcom_push(key=XCOM_RUN, value=run)
         self.log.info("%d statements on %s in %.2f s", run["statements"], run["host"], run["seconds"])
@@ -320,19 +312,19 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         hook, ti = self._hook, context["ti"]
         split_statements = self.split_statements is not False
         script, texts = unpack_script(packed) if packed else (self._script(), None)
-        host, upstream = self._host_to_stick_to(context)
+        stuck = self._stuck(context)
         may_let_go = handover is not None or self._may_let_go(script)
         self._script_run = hook.script_run(
             script,
-            tags=_tags(context),
+            tags=this_try.tags(context),
             parameters=None if texts else self.parameters,
             texts=texts,
             handler=self.handler if self._wants_rows and self.output_file is None else None,
             output=self.output_file,
             session_key=self.session_key,
-            prefer=host,
+            prefer=stuck.host,
             on_unavailable=self.on_unavailable,
-            upstream=upstream,
+            upstream=stuck.upstream,
             query_options=self.query_options,
             restartable=self.restartable,
             settles=True,
@@ -340,7 +332,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             let_go_after=LET_GO_SECONDS if may_let_go and handover is None else None,
             finishes=False,
             resume=self.resume,
-            attempt=_attempt(context),
+            attempt=this_try.attempt(context),
             publish=self._publish_seconds,
             statement_timeout=self.statement_timeout,
             wait=self.max_wait,
@@ -352,8 +344,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             done = run.run() if handover is None else run.go_on(Handover.of(handover))
         finally:
             self._script_run = None
-        if host is not None and done.node == hook.balancer.known(host):
-            done.why = f"sticks to {self._stick_to_task}" if self._stick_to_task else "sticks to the host it was given"
+        if stuck.host is not None and done.node == hook.balancer.known(stuck.host):
+            done.why = f"sticks to {stuck.task_id or 'the host it was given'}"
         ti.xcom_push(key=XCOM_RUN, value=summary(done))
         result = self._result(done, split_statements)
         # Last: what a retry would have to do again, if this one died here, is not done yet.
@@ -376,69 +368,20 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     def _line(self, context: Context) -> dict[str, Any]:
         """How to stand in the line: here, or under a name to come back to."""
         if self.deferrable:
-            return {"ticket": _ticket(_tags(context)), "asks_again": RESUME_SECONDS}
+            return {"ticket": this_try.ticket(this_try.tags(context)), "asks_again": RESUME_SECONDS}
         if self.reschedule:
-            return {"ticket": _ticket(_tags(context)), "asks_again": RESCHEDULE_SECONDS}
+            return {"ticket": this_try.ticket(this_try.tags(context)), "asks_again": RESCHEDULE_SECONDS}
         return {}
+
+    def _stuck(self, context: Context) -> Stuck:
+        log = cast("Logger", self.log)  # by its type, of Airflow's own kind
+        return find(self.stick_to, self._stick_to_task, context, getattr(self, "dag", None), log)
 
     def on_kill(self) -> None:
         """Cancel what runs, over a second connection, within 4 s. Airflow 3 lets ``execute`` go on: the run raises."""
         run = self._script_run
         if run is not None:
             run.cancel("the task was killed")
-
-    def _host_to_stick_to(self, context: Context) -> tuple[str | None, Upstream | None]:
-        """The host to stick to, and what its task changed there; each None if not known."""
-        if self.stick_to is None:
-            if self._stick_to_task:
-                self._say_no_host(self._stick_to_task)
-            return None, None
-        if not isinstance(self.stick_to, str) or ":" in self.stick_to:
-            host = self._one_host(self.stick_to)
-        else:
-            task_id = self.stick_to
-            dag = getattr(self, "dag", None)
-            if dag is not None and not dag.has_task(task_id):
-                raise AirflowFailException(
-                    f"stick_to: {task_id!r} is neither a task of DAG {dag.dag_id} nor host:port; "
-                    f"its tasks: {', '.join(sorted(dag.task_ids))}"
-                )
-            self._stick_to_task = task_id
-            host = self._one_host(self._pull(context, task_id, XCOM_HOST))
-        if host is None:
-            self._say_no_host(self._stick_to_task or str(self.stick_to))
-            return None, None
-        run = self._pull(context, self._stick_to_task, XCOM_RUN) if self._stick_to_task else None
-        return host, Upstream.of(run) if isinstance(run, dict) and run.get("host") == host else None
-
-    @staticmethod
-    def _pull(context: Context, task_id: str, key: str) -> Any:
-        ti = context["ti"]
-        map_index = getattr(ti, "map_index", -1)
-        if map_index is not None and map_index >= 0:  # mapped side by side with its upstream: its own twin's host
-            twin = ti.xcom_pull(task_ids=task_id, key=key, map_indexes=map_index)
-            if twin is not None:
-                return twin
-        return ti.xcom_pull(task_ids=task_id, key=key)
-
-    @staticmethod
-    def _one_host(value: Any) -> str | None:
-        """A host from a template or an XCom. Those of a mapped upstream count if they are all the same."""
-        if value is None or isinstance(value, str):
-            text = (value or "").strip()
-            return text if text not in ("", "None") else None
-        if isinstance(value, Sequence):
-            hosts = {host for host in value if host is not None}
-            if len(hosts) <= 1:
-                return hosts.pop() if hosts else None
-            raise AirflowFailException(
-                f"stick_to: the upstream was mapped and ran on {len(hosts)} hosts ({', '.join(sorted(hosts))}): "
-                "name one of them"
-            )
-        raise AirflowException(f"stick_to: {value!r} is not a host:port")
-
-    def _say_no_host(self, upstream: str) -> None:
-        self.log.warning("%s has left no host (skipped, or it never picked one): an ordinary pick instead", upstream)
 
 
 def _error(kind: str, text: str) -> ImpalaLBError:
@@ -447,28 +390,3 @@ def _error(kind: str, text: str) -> ImpalaLBError:
     found: ImpalaLBError = known.__new__(known)
     found.args = (text,)
     return found
-
-
-def _ticket(tags: Mapping[str, str]) -> str:
-    """The name of a try's place in the line, the same in whatever process it comes back."""
-    return f"{owner(tags)} try {tags.get('try', '')}"
-
-
-def _attempt(context: Context) -> Attempt:
-    """Which try this is. Clearing a task raises its ``max_tries``; a run that is cleared when it is over, or deleted
-    and made again, has another start (``clear_task_instances`` of Airflow 2.11 to 3.3)."""
-    ti, run = context["ti"], context.get("dag_run")
-    began = ti.start_date.timestamp() if ti.start_date else time.time()  # a DAG's own tests may not start it
-    return Attempt(ti.try_number, began, f"{run.start_date} {ti.max_tries}" if run is not None else "")
-
-
-def _tags(context: Context) -> dict[str, str]:
-    ti = context["ti"]
-    map_index = getattr(ti, "map_index", -1)
-    return {
-        "dag": ti.dag_id,
-        "task": ti.task_id,
-        "run": ti.run_id,
-        "try": str(ti.try_number),
-        "map": str(map_index) if map_index is not None and map_index >= 0 else "",
-    }

@@ -125,7 +125,7 @@ def test_a_restartable_script_then_begins_anew_elsewhere(pair):
 
 def test_a_resumable_script_goes_on_elsewhere_with_each_statement_run_once(pair):
     journals = open_journals(changed(pair).config)
-    options = {"owner": "dag/run/task", "settles": True, "journals": journals, "resume": True, "first": True}
+    options = {"owner": "dag/run/task", "settles": True, "journals": journals, "resume": True, "attempt": 1}
     node, done, ran = drain_in_the_middle(pair, **options)
     assert done.node != node.address
     assert ran == [ONE, TWO, THREE]
