@@ -12,8 +12,8 @@ from airflow_provider_impala_lb.core.lease import Keeper
 from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.impala.execution import Execution
 from airflow_provider_impala_lb.impala.journal import Journal
+from airflow_provider_impala_lb.impala.operation import Operation
 from airflow_provider_impala_lb.impala.run import ScriptRun
-from airflow_provider_impala_lb.impala.session import Session
 
 Condition = Callable[..., bool]
 
@@ -37,10 +37,10 @@ def _at(number: int) -> Condition:
 
 
 def _polled(number: int) -> Condition:
-    """The session has polled this statement, by its text; one that was sent by another process has none here."""
+    """This statement was polled, by its text; one that was sent by another process has none here."""
 
-    def polled(session: Session, *_: Any) -> bool:
-        text = session.cursor._last_operation_string
+    def polled(operation: Operation, *_: Any) -> bool:
+        text = operation._cursor._last_operation_string
         return not text or f" {number}/" in text[:60]
 
     return polled
@@ -53,10 +53,10 @@ POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "leased": (Balancer, "open_session", "before", _always),
     "session not noted": (Balancer, "open_session", "after", _always),
     "session open": (Execution, "_replay", "before", _always),
-    "not sent": (Session, "_send", "before", _statement(2)),
-    "sent": (Session, "_send", "after", _statement(2)),
+    "not sent": (Operation, "send", "before", _statement(2)),
+    "sent": (Operation, "send", "after", _statement(2)),
     "running": (Execution, "_accepted", "after", _at(2)),
-    "ended": (Session, "ended", "after", _polled(2)),
+    "ended": (Operation, "ended", "after", _polled(2)),
     "not written": (Execution, "_note_done", "before", _statement(2)),
     "between": (Execution, "_statement", "before", _statement(4)),
     "last done": (Execution, "close", "before", _always),
@@ -68,8 +68,8 @@ POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "attached": (Balancer, "attach_session", "after", _always),
     "polls": (ScriptRun, "_let_go", "before", _always),
     "before the intent": (Journal, "intend", "before", _statement(4)),
-    "4 not sent": (Session, "_send", "before", _statement(4)),
-    "4 sent": (Session, "_send", "after", _statement(4)),
+    "4 not sent": (Operation, "send", "before", _statement(4)),
+    "4 sent": (Operation, "send", "after", _statement(4)),
     "4 runs": (Execution, "_accepted", "after", _at(4)),
     "lease not ended": (Keeper, "drop", "before", _always),
 }
