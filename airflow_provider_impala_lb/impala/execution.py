@@ -16,11 +16,11 @@ from airflow_provider_impala_lb.impala.handover import LetGo, seal
 from airflow_provider_impala_lb.impala.label import make_label, nonce_of
 from airflow_provider_impala_lb.impala.line import RowsLost
 from airflow_provider_impala_lb.impala.output import OutputDone, write
-from airflow_provider_impala_lb.impala.progress import Progress
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.session_data import SessionData
 from airflow_provider_impala_lb.impala.sql import reads_only, session_only
 from airflow_provider_impala_lb.impala.statement import Ended, StatementError
+from airflow_provider_impala_lb.impala.tally import Tally
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.waiting import Limits
 from airflow_provider_impala_lb.impala.work import Script, ScriptDone
@@ -83,12 +83,12 @@ class Execution:
         config = balancer.config.session
         sync = str({**config.query_options, **self._options}.get("SYNC_DDL", "")).lower() in ("1", "true")
         written = WrittenTables(self._database or config.database, sync_ddl=sync)
-        self._progress = Progress(script, done, pick.node, journal, self.data, written)
+        self._tally = Tally(script, done, pick.node, journal, self.data, written)
 
     @property
     def number(self) -> int:
         """The statement that is next, from 1."""
-        return self._progress.number
+        return self._tally.number
 
     def cancel(self, why: str) -> None:
         """For another thread: end what runs; :meth:`run` then raises."""
@@ -204,9 +204,9 @@ class Execution:
         try:
             self._open()
         except NodeRefused as error:
-            if self._elsewhere or self._progress.nothing_done():
+            if self._elsewhere or self._tally.nothing_done():
                 raise
-            raise self._progress.failed(
+            raise self._tally.failed(
                 f"{failure.reason}; and no new session can be opened: {error}", None, "", failure.outcome, failure.now
             ) from error
 
@@ -241,17 +241,17 @@ class Execution:
             except StatementError as error:
                 found = sort(str(error), sql, accepted=error.query_id is not None)
                 if found.outcome == "done":
-                    self._progress.note_done(Ended(error.query_id or "", None, 0.0, str(error)), fetched=False)
+                    self._tally.note_done(Ended(error.query_id or "", None, 0.0, str(error)), fetched=False)
                     return
                 if found.verdict != "wait" or time.monotonic() + pause >= until:
                     self._give_up(number, session, sql, error, found)
                 self._log.warning("[%d/%d] has to wait, and is tried again: %s", number, len(self._script), error)
             except Cancelled as error:
-                raise self._progress.failed(f"cancelled: {error}", session.query_id, sql) from error
+                raise self._tally.failed(f"cancelled: {error}", session.query_id, sql) from error
             try:
                 session.pause(pause)
             except Cancelled as error:
-                raise self._progress.failed(f"cancelled: {error}", None, sql, "not started") from error
+                raise self._tally.failed(f"cancelled: {error}", None, sql, "not started") from error
             pause = min(pause * 2, _WAIT_LONGEST)
 
     def _once(self, session: Session, number: int, sql: str) -> None:
@@ -280,9 +280,9 @@ class Execution:
                     raise StatementError(f"fetching its rows failed: {lost}", query_id=ended.query_id) from lost
                 # DDL is done, and its row says no more than that: it is not worth doing it again.
                 ended.warnings = f"its {lost}"
-                self._progress.note_done(ended, fetched=False)
+                self._tally.note_done(ended, fetched=False)
                 return
-            self._progress.note_done(ended)
+            self._tally.note_done(ended)
             return
 
     def _write(self, cursor: Any) -> OutputDone:
@@ -309,7 +309,7 @@ class Execution:
                 self._log.info("Query %s is looked up: %s", session.query_id, error)
                 if self._has_run():
                     return Ended(session.query_id, None, 0.0)
-                raise _SessionGone(self._progress.failed(str(error), error.query_id, sql, "not started")) from error
+                raise _SessionGone(self._tally.failed(str(error), error.query_id, sql, "not started")) from error
         label = self._label(number)
         if self._journal is not None:
             self._journal.intend(number, nonce_of(label) or "", self._pick.node, session.id)
@@ -335,9 +335,9 @@ class Execution:
         if self._journal is not None and found.outcome in ("not started", "user error"):
             with suppress(StateUnavailable):  # then the next try looks it up
                 self._journal.not_run(number)
-        if found.verdict == "refused" and (self._elsewhere or self._progress.nothing_done()):
+        if found.verdict == "refused" and (self._elsewhere or self._tally.nothing_done()):
             raise refusal(str(error)) from error
-        failure = self._progress.failed(str(error), error.query_id, sql, found.outcome, found.now)
+        failure = self._tally.failed(str(error), error.query_id, sql, found.outcome, found.now)
         if found.verdict == "session":
             raise _SessionGone(failure) from error
         if found.outcome != "user error":
@@ -351,7 +351,7 @@ class Execution:
         """
         self._move = f"to move: {why}"
         session = self.session
-        if session is not None and (anew or self._progress.safe_to_repeat()):
+        if session is not None and (anew or self._tally.safe_to_repeat()):
             session.cancel(self._move)
 
     @property
@@ -361,7 +361,7 @@ class Execution:
 
     def touched(self) -> Upstream:
         """What was done, or interrupted, may have changed all this."""
-        return self._progress.touched(under_way=self._under_way)
+        return self._tally.touched(under_way=self._under_way)
 
 
 class _SessionGone(Exception):

@@ -13,8 +13,8 @@ from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.impala.execution import Execution
 from airflow_provider_impala_lb.impala.journal import Journal
 from airflow_provider_impala_lb.impala.operation import Operation
-from airflow_provider_impala_lb.impala.progress import Progress
 from airflow_provider_impala_lb.impala.run import ScriptRun
+from airflow_provider_impala_lb.impala.tally import Tally
 
 Condition = Callable[..., bool]
 
@@ -58,7 +58,7 @@ POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "sent": (Operation, "send", "after", _statement(2)),
     "running": (Execution, "_accepted", "after", _at(2)),
     "ended": (Operation, "ended", "after", _polled(2)),
-    "not written": (Progress, "note_done", "before", _at(2)),
+    "not written": (Tally, "note_done", "before", _at(2)),
     "between": (Execution, "_statement", "before", _statement(4)),
     "last done": (Execution, "close", "before", _always),
     "session closed": (ScriptRun, "finish", "before", _always),

@@ -1,4 +1,4 @@
-"""How far a script has come: told to its caller, the log and the journal, and kept for whoever goes on from there."""
+"""What is done of a script on one node: for its caller, the log and the journal, and for whoever goes on from there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.journal import Journal
 
 
-class Progress:
+class Tally:
     """Of ``script`` on ``node``, after the statements that are in ``done`` already.
 
     :param journal: where each statement that is done is written down; None: nowhere.
