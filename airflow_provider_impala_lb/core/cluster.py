@@ -9,10 +9,11 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.address import parse_address
+from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.core.config import Config, Node
 from airflow_provider_impala_lb.core.holder import this_process
 from airflow_provider_impala_lb.core.hosts import clocks_differ, may_expire, note_host
-from airflow_provider_impala_lb.core.orphans import claim, settled, take_over
+from airflow_provider_impala_lb.core.orphans import begin, claim, settled, take_over
 from airflow_provider_impala_lb.core.reap import reap
 from airflow_provider_impala_lb.core.reports import Reports
 from airflow_provider_impala_lb.core.sessions import Sessions
@@ -123,11 +124,13 @@ class Cluster:
 
         return self.store.transact(change)
 
-    def take_over(self, owner: str, lease_id: str = "") -> dict[str, Orphan]:
+    def take_over(self, owner: str, lease_id: str = "", attempt: Attempt | None = None) -> dict[str, Orphan]:
         """End the leases of earlier tries of this work, so that a process that still has one runs nothing more.
 
         :param lease_id: the one that will be taken for this try (`Picker.acquire`); until then it can be superseded by
             a try that begins meanwhile. "": it cannot.
+        :param attempt: which try this is, if that is known.
+        :raises Superseded: a later one has begun before, and this one was stopped meanwhile.
 
         Returns what they may have left running, by lease id, until :meth:`settled` says that it has ended. Leases of
         this very process stay. Never raises for a store out of reach: then nothing is known, and the log says so.
@@ -136,6 +139,8 @@ class Cluster:
 
         def change(state: State, now: float) -> dict[str, Orphan]:
             self._check_cluster(state)
+            if attempt is not None:
+                begin(state, now, owner, attempt)
             found = take_over(state, now, owner, lambda lease: lease.holder is not None and lease.holder == me)
             if lease_id:
                 claim(state, now, owner, lease_id)

@@ -2,7 +2,8 @@
 
 A lease that lapses (its process was killed, its host lost) leaves an orphan behind: node, session and query, for the
 next try to end. A try that begins takes over the leases that live, too: a process that was only stopped, and goes on
-later, finds its lease taken, and stops before it runs anything more.
+later, finds its lease taken, and stops before it runs anything more. One that was stopped before it had a lease finds
+that a later try has begun, also when that one is over.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.core.state import ORPHAN_SECONDS, Lease, Orphan, State
 from airflow_provider_impala_lb.errors import Superseded
 
@@ -46,6 +48,31 @@ def check_claim(state: State, owner: str, lease_id: str) -> None:
     left = state.orphans.get(lease_id)
     if left is not None and left.taken:
         raise Superseded(f"Another try of {owner} has taken over: this one runs nothing")
+
+
+def begin(state: State, now: float, owner: str, attempt: Attempt) -> None:
+    """Note that this try has begun. :raises Superseded: a later one has."""
+    check_attempt(state, owner, attempt)
+    if attempt.number > 1:  # nothing is before a first one
+        expires = now + ORPHAN_SECONDS
+        newest = Orphan(
+            owner=owner, node="", session="", query="", at=now, expires=expires, settled=True, attempt=attempt
+        )
+        state.orphans.put(_newest(owner), newest, expires)
+
+
+def check_attempt(state: State, owner: str, attempt: Attempt) -> None:
+    """:raises Superseded: a later try has begun, whatever has become of it."""
+    newest = state.orphans.get(_newest(owner))
+    if newest is not None and newest.attempt is not None and attempt.is_before(newest.attempt):
+        raise Superseded(
+            f"Another try of {owner} has taken over (try {newest.attempt.number}): this one, try {attempt.number}, "
+            "runs nothing more"
+        )
+
+
+def _newest(owner: str) -> str:
+    return f"newest try of {owner}"
 
 
 def take_over(state: State, now: float, owner: str, mine: Callable[[Lease], bool]) -> dict[str, Orphan]:

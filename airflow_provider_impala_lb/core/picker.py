@@ -12,11 +12,12 @@ import msgspec
 
 from airflow_provider_impala_lb.core import line
 from airflow_provider_impala_lb.core.admission import LeftOut
+from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.core.cluster import Cluster
 from airflow_provider_impala_lb.core.config import Config
 from airflow_provider_impala_lb.core.holder import is_dead, this_process
 from airflow_provider_impala_lb.core.lease import Keeper
-from airflow_provider_impala_lb.core.orphans import check_claim
+from airflow_provider_impala_lb.core.orphans import check_attempt, check_claim
 from airflow_provider_impala_lb.core.pick import Pick
 from airflow_provider_impala_lb.core.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.reap import reap
@@ -98,6 +99,7 @@ class Picker(Cluster):
         on_lost: Callable[[], None] | None = None,
         while_waiting: Callable[[], None] | None = None,
         lease_id: str = "",
+        attempt: Attempt | None = None,
     ) -> Pick:
         """A pick with a lease, renewed until it is released. Use it in a ``with`` block.
 
@@ -117,7 +119,7 @@ class Picker(Cluster):
         :param on_overload: called once from another thread when the node is overloaded and the work stays.
         :param on_lost: called once from another thread when a later try of ``owner`` has taken over (`take_over`).
         :param while_waiting: called several times a second; what it raises ends the waiting.
-        :param lease_id: as given to `take_over`.
+        :param lease_id: as given to `take_over`. :param attempt: too; it may take several leases.
         :raises Superseded: a later try of ``owner`` has taken over since.
         :raises NoNodeAvailable: every node is excluded, drained or full; the message says how many, and why each.
         :raises MustWait: with ``asks_again``: come back later.
@@ -126,7 +128,7 @@ class Picker(Cluster):
         lease = self._lease(owner, lease_id)
         lease.movable = on_move is not None
         request = self._request(lease, session_key, prefer, exclude)
-        request.claimed = bool(lease_id)
+        request.claimed, request.attempt = bool(lease_id), attempt
         request.ticket = self._ticket(ticket or lease.id, owner, asks_again)
         wait = self.config.max_wait if wait is None else wait
         placed = self._wait_for(request, wait, here=asks_again is None, meanwhile=while_waiting)
@@ -287,8 +289,11 @@ class Picker(Cluster):
             elif dead is not None:
                 note.looked = now
             reap(state, now, dead or frozenset(), self._may_expire(state, now))
+            owner = request.ticket.owner if request.ticket else ""
+            if request.attempt:
+                check_attempt(state, owner, request.attempt)
             if request.claimed:
-                check_claim(state, request.ticket.owner if request.ticket else "", request.token)
+                check_claim(state, owner, request.token)
             placed = place(self.config, state, now, request, self._rng)
             if request.claimed and isinstance(placed, Placed):
                 state.orphans.drop(request.token)

@@ -9,6 +9,7 @@ import msgspec
 
 from airflow_provider_impala_lb.core import line
 from airflow_provider_impala_lb.core.admission import Admitted, LeftOut, admit, none_available
+from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.core.config import Config, Node
 from airflow_provider_impala_lb.core.health import begin_trial
 from airflow_provider_impala_lb.core.policy import Scores, choose, most_headroom
@@ -34,7 +35,7 @@ class Request(msgspec.Struct):
     :param patient: it can wait: a busy or full cluster gives it a place in the line instead of a node.
     :param ticket: its place in the line, if it is to have one.
     :param lasts: seconds the lease lives without a renewal.
-    :param claimed: the lease's id was noted when its try began, see core/orphans.py.
+    :param claimed: the lease's id was noted when its try began, see core/orphans.py. :param attempt: which one it is.
     :param known: what a mirror knows of the session key, used if the state knows nothing.
     """
 
@@ -47,6 +48,7 @@ class Request(msgspec.Struct):
     ticket: Ticket | None = None
     lasts: float = 0.0
     claimed: bool = False
+    attempt: Attempt | None = None
     known: SessionRecord | None = None
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.core.records import Place, Records
 from airflow_provider_impala_lb.core.report import Counters
 
@@ -145,7 +146,7 @@ class Orphan(msgspec.Struct, omit_defaults=True):
     """What a lease that lapsed, or was taken over, leaves behind until ``expires``: see core/orphans.py.
 
     :param at: when that was. :param taken: a later try of ``owner`` has taken over; the lease's process must stop.
-    :param settled: what ran has been seen to end.
+    :param settled: what ran has been seen to end. :param attempt: this is no lease's: ``owner`` has come to this try.
     """
 
     owner: str
@@ -156,6 +157,7 @@ class Orphan(msgspec.Struct, omit_defaults=True):
     expires: float
     taken: bool = False
     settled: bool = False
+    attempt: Attempt | None = None
 
 
 class Told(msgspec.Struct, omit_defaults=True):

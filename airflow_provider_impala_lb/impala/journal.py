@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
+from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.errors import (
     ConfigError,
@@ -54,6 +55,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     :param script: a hash of its statements as they are sent. :param by: which try wrote last.
     :param at: when it was written last, by the store's clock; of one that a try goes on from: when that took it.
     :param done: so many statements are done. :param queries: ids of the last 100 of them, ``rows``: modified, in all.
+    :param attempt: which try began last, if that is known.
     :param sealed: the session's secret, encrypted with a key that is not here (deferred scripts).
     :param answer: what the author said of the intent: ``ran`` or ``not-run``.
     """
@@ -73,6 +75,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     sealed: str = ""
     intent: Intent | None = None
     answer: str = ""
+    attempt: Attempt | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -106,7 +109,7 @@ class _Seen(Exception):
 class Journal:
     """The journal of one run of a script, for one try.
 
-    :param key: whose it is, ``dag/run/task[map]``. :param by: this try, for people.
+    :param key: whose it is, ``dag/run/task[map]``. :param by: this try, for people; ``attempt``: which one, if known.
     :param patience: seconds to try while the store is out of reach; ``pause`` waits, or raises.
     """
 
@@ -117,12 +120,13 @@ class Journal:
         texts: Sequence[str],
         *,
         by: str = "",
+        attempt: Attempt | None = None,
         patience: float = 60.0,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.key, self.epoch = key, 0
         self._journals, self._script, self._total, self._by = journals, digest(texts), len(texts), by
-        self._patience, self._pause = patience, pause
+        self._attempt, self._patience, self._pause = attempt, patience, pause
 
     @property
     def where(self) -> str:
@@ -133,23 +137,33 @@ class Journal:
         """What the place of the journal may lose, as a sentence; None if nothing."""
         return self._journals.durability()
 
-    def begin(self, *, resume: bool, first: bool) -> tuple[Record, str]:
+    def begin(self, *, resume: bool) -> tuple[Record, str]:
         """A new try begins. Returns the record to go on from, and what to say about it, or "".
 
-        :param resume: go on where an earlier try stopped. :param first: there was no earlier try.
-        :raises JournalMissing: there was one, and nothing says what it did.
+        :param resume: go on where an earlier try stopped.
+        :raises JournalMissing: there was an earlier try, and nothing says what it did.
+        :raises Superseded: a later try has begun before, and this one was stopped meanwhile.
         """
+        attempt = self._attempt
 
         def change(record: Record | None, now: float) -> tuple[tuple[Record, str], Record]:
             said = ""
             if record is None:
-                if resume and not first:
+                if resume and attempt is not None and attempt.number > 1:
                     raise JournalMissing(
                         f"{self.where} is missing: it was never written (was resume switched on after the first try?), "
                         "or it was lost. Which statements have run is not known, so nothing was run. If it may begin "
                         f"anew: impala-lb journal '{self.key}' start-over"
                     )
                 record = Record()
+            elif attempt is not None and record.attempt is not None and attempt.is_before(record.attempt):
+                raise self._superseded(record.by)
+            elif record.ended and resume and record.script == self._script and self._repeats(record):
+                said = (
+                    f"{record.by or 'an earlier try'} had come to its end, which did not reach whoever asked for it: "
+                    "nothing of it is done twice"
+                )
+                record.ended = False
             elif record.ended:
                 said = f"{record.by or 'An earlier run'} had come to its end: the script begins anew"
                 record = Record(epoch=record.epoch)
@@ -162,7 +176,7 @@ class Journal:
                 record = Record(epoch=record.epoch)
             elif not resume:
                 record = Record(epoch=record.epoch)
-            record.script, record.total = self._script, self._total
+            record.script, record.total, record.attempt = self._script, self._total, attempt
             return (self._raised(record, now), said), record
 
         return self._change(change)
@@ -275,6 +289,10 @@ class Journal:
         except ImpalaLBError as error:
             log.warning("Whether another try of %s has taken over cannot be known now: %s", self.key, error)
 
+    def _repeats(self, record: Record) -> bool:
+        attempt = self._attempt
+        return attempt is not None and record.attempt is not None and attempt.repeats(record.attempt)
+
     def _superseded(self, by: str) -> Superseded:
         return Superseded(f"Another try of {self.key} has taken over ({by}): this one runs nothing more")
 
@@ -340,8 +358,8 @@ def answer(journals: Journals, key: str, said: str) -> str:
 
     def change(document: bytes | None, now: float) -> tuple[str, bytes]:
         if said == "start-over":
-            epoch = decode(document, journals.where).epoch if document is not None else 0
-            record = Record(format=FORMAT, epoch=epoch + 1, by="impala-lb journal", at=now)
+            old = decode(document, journals.where) if document is not None else Record()
+            record = Record(format=FORMAT, epoch=old.epoch + 1, by="impala-lb journal", at=now, attempt=old.attempt)
             return f"{key}: its next try begins at statement 1", _encoder.encode(record)
         if document is None:
             raise JournalMissing(f"{journals.where}: has no journal of {key}")

@@ -21,6 +21,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from msgspec import to_builtins
 
 from airflow_provider_impala_lb import errors
+from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
@@ -339,7 +340,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             let_go_after=LET_GO_SECONDS if may_let_go and handover is None else None,
             finishes=False,
             resume=self.resume,
-            first=ti.try_number <= 1,
+            attempt=_attempt(context),
             publish=self._publish_seconds,
             statement_timeout=self.statement_timeout,
             wait=self.max_wait,
@@ -355,7 +356,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             done.why = f"sticks to {self._stick_to_task}" if self._stick_to_task else "sticks to the host it was given"
         ti.xcom_push(key=XCOM_RUN, value=summary(done))
         result = self._result(done, split_statements)
-        # Last: whoever finds the journal ended takes this task for one that was cleared to run anew.
+        # Last: what a retry would have to do again, if this one died here, is not done yet.
         run.finish()
         return result
 
@@ -451,6 +452,14 @@ def _error(kind: str, text: str) -> ImpalaLBError:
 def _ticket(tags: Mapping[str, str]) -> str:
     """The name of a try's place in the line, the same in whatever process it comes back."""
     return f"{owner(tags)} try {tags.get('try', '')}"
+
+
+def _attempt(context: Context) -> Attempt:
+    """Which try this is. Clearing a task raises its ``max_tries``; a run that is cleared when it is over, or deleted
+    and made again, has another start (``clear_task_instances`` of Airflow 2.11 to 3.3)."""
+    ti, run = context["ti"], context.get("dag_run")
+    began = ti.start_date.timestamp() if ti.start_date else time.time()  # a DAG's own tests may not start it
+    return Attempt(ti.try_number, began, f"{run.start_date} {ti.max_tries}" if run is not None else "")
 
 
 def _tags(context: Context) -> dict[str, str]:

@@ -28,7 +28,6 @@ from pathlib import Path
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-_STALE_PAUSE = 0.01
 
 _open_files: set[int] = set()
 _opening = threading.Lock()  # held across a fork, so that no descriptor is open but not yet in the set
@@ -111,7 +110,7 @@ class Lock:
         """
         start = time.monotonic()
         while True:
-            descriptor = self._open()
+            descriptor = self._open(start)
             held = False
             try:
                 held = self._wait(descriptor, start, self.FIRST_PAUSE)
@@ -164,33 +163,36 @@ class Lock:
             raise not_regular(self.path)
         return found.st_nlink > 0
 
-    def _open(self) -> int:
-        with _opening:
-            try:
-                descriptor = self._open_or_make()
-            except OSError as error:
-                raise unusable(self.path, error) from error
-            _open_files.add(descriptor)
-        return descriptor
+    def _open(self, start: float) -> int:
+        pause = self.FIRST_PAUSE
+        while True:
+            with _opening:
+                try:
+                    descriptor = self._open_or_make()
+                    _open_files.add(descriptor)
+                    return descriptor
+                except OSError as error:
+                    # Another host has removed the file, and this mount still knew its name (seen on GlusterFS, and NFS
+                    # says so, too); or it came and went between two calls. The next look goes to the server, but where
+                    # files are made and removed all the time, that may be late again: as often as the deadline allows.
+                    if error.errno != errno.ESTALE or time.monotonic() - start >= self.deadline:
+                        raise unusable(self.path, error) from error
+            time.sleep(random.uniform(pause / 2, pause))
+            pause = min(pause * 1.5, self.LONGEST_PAUSE)
 
     def _open_or_make(self) -> int:
-        for _ in range(10):
-            # Not O_CREAT at once: in a sticky directory the kernel refuses it on another user's file (filelock#317).
-            try:
-                return os.open(self.path, _FLAGS)
-            except FileNotFoundError:
-                if not Path(self.path).parent.is_dir():
-                    raise
-            except OSError as error:
-                if error.errno != errno.ESTALE:
-                    raise
-                # Another host has removed the file, and this mount still knew its name (seen on GlusterFS, and NFS says
-                # so, too): the next look goes to the server.
-                time.sleep(_STALE_PAUSE)
-                continue
-            with suppress(FileExistsError):  # made by another process between the two calls
-                self._make(self.path)
-        raise OSError(errno.ESTALE, "keeps appearing and vanishing")
+        # Not O_CREAT at once: in a sticky directory the kernel refuses it on another user's file (filelock#317).
+        try:
+            return os.open(self.path, _FLAGS)
+        except FileNotFoundError:
+            if not Path(self.path).parent.is_dir():
+                raise
+        with suppress(FileExistsError):  # made by another process between the two calls
+            self._make(self.path)
+        try:
+            return os.open(self.path, _FLAGS)
+        except FileNotFoundError:
+            raise OSError(errno.ESTALE, "keeps appearing and vanishing") from None
 
     @staticmethod
     def _close(descriptor: int, *, unlock: bool) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from datetime import datetime, timezone
 
 import pytest
 
@@ -84,6 +85,7 @@ class Ti:
     """The little of a task instance that the operator uses; to see an error's text, which a whole run only logs."""
 
     dag_id, task_id, run_id, try_number, map_index = "d", "t", "r", 1, -1
+    start_date, max_tries = datetime(2026, 1, 1, tzinfo=timezone.utc), 0
 
     def __init__(self, **xcoms):
         self.pushed, self.there = {}, xcoms

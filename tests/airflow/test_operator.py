@@ -77,6 +77,16 @@ def test_failures_by_their_state(run_dag, cluster):
     assert tries == dict.fromkeys(tries, 1)  # what no retry can mend is not tried again
 
 
+def test_a_script_that_had_ended_is_not_run_again_by_a_retry(run_dag, cluster):
+    run = run_dag("told_late")
+    assert run.states == dict.fromkeys(("resumes", "repeats"), "success")
+    assert {ti.try_number for ti in run.run.get_task_instances()} == {2}
+    rows = {task_id: [list(row) for row in run.xcom(task_id)] for task_id in run.states}
+    assert rows == {"resumes": [[1]], "repeats": [[2]]}
+    assert run.xcom("resumes", "impala_host") in {node.address for node in cluster.nodes}
+    assert run.xcom("resumes", "impala_run")["resumed"] == 2
+
+
 def test_a_time_limit_cancels_the_query(run_dag, cluster, balancer):
     start = time.monotonic()
     with contextlib.suppress(BaseException):  # 2.11's dag.test() lets the task's AirflowTaskTimeout through

@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala import barrier
+from airflow_provider_impala_lb.impala.progress import Progress
 from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.script import split
 from tests.impala.conftest import LOG, changed, run, statements_on, wait_for
@@ -166,13 +167,13 @@ def test_one_that_finds_no_other_node_says_how_far_it_had_come(loaded, lb, monke
     wait_for(lambda: opened and lb.status()["leases"], 10)
     wait_for(lambda: any("VALUES (7)" in sql for sql in statements_on(first)), 10)
     time.sleep(0.5)
-    note = ScriptRun._note_moved
+    note = Progress.interrupted
 
-    def and_drain(script_run, node, moved):
-        note(script_run, node, moved)
+    def and_drain(progress, node, moved):
+        note(progress, node, moved)
         lb.drain(second.address)
 
-    monkeypatch.setattr(ScriptRun, "_note_moved", and_drain)
+    monkeypatch.setattr(Progress, "interrupted", and_drain)
     first.set_load(memory=0.97)
     thread.join(20)
     assert isinstance(outcome[0], NoNodeAvailable)

@@ -8,8 +8,9 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.balancer import open_journals
-from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed
-from airflow_provider_impala_lb.impala.journal import Intent, Record, answer, decode, digest
+from airflow_provider_impala_lb.core.attempt import Attempt
+from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, Superseded
+from airflow_provider_impala_lb.impala.journal import Intent, Journal, Record, answer, decode, digest
 from airflow_provider_impala_lb.impala.pages import Pages
 from airflow_provider_impala_lb.impala.script import split
 from airflow_provider_impala_lb.sandbox import Sandbox
@@ -30,10 +31,13 @@ def pair():
         yield cluster
 
 
-def resumed(cluster, script, *, first=False, **options):
+def resumed(cluster, script, *, attempt=2, **options):
+    """:param attempt: its number, or all of it."""
     balancer = options.pop("balancer", None) or changed(cluster)
-    journals = open_journals(balancer.config)
-    return run(balancer, script, owner=OWNER, settles=True, journals=journals, resume=True, first=first, **options)
+    options["journals"] = open_journals(balancer.config)
+    if isinstance(attempt, int):
+        attempt = Attempt(attempt, time.time())
+    return run(balancer, script, owner=OWNER, settles=True, resume=True, attempt=attempt, **options)
 
 
 def journal_of(cluster):
@@ -59,7 +63,7 @@ def inserts(*numbers, sleep=0):
 def test_the_next_try_skips_what_is_done_and_replays_use_and_set(pair):
     script = "CREATE DATABASE d; USE d; SET MEM_LIMIT=2g; CREATE TABLE u (n INT); INSERT INTO missing SELECT 1; SET"
     with pytest.raises(StatementFailed) as failed:
-        resumed(pair, script, first=True)
+        resumed(pair, script, attempt=1)
     assert failed.value.number == 5
     assert journal_of(pair).done == 4
     run(changed(pair), "CREATE TABLE d.missing (n INT)")
@@ -72,18 +76,54 @@ def test_the_next_try_skips_what_is_done_and_replays_use_and_set(pair):
 
 def test_a_changed_script_begins_anew_and_says_so(pair, log):
     with pytest.raises(StatementFailed):
-        resumed(pair, f"{inserts(1)}; SELEC", first=True)
+        resumed(pair, f"{inserts(1)}; SELEC", attempt=1)
     resumed(pair, f"{inserts(1)}; SELECT 1")
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")] * 2
     assert "the script has changed since" in log.text
 
 
 def test_a_finished_script_begins_anew_when_its_task_is_cleared(pair, log):
-    resumed(pair, inserts(1), first=True)
+    resumed(pair, inserts(1), attempt=1)
     assert journal_of(pair).ended
     resumed(pair, inserts(1))
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")] * 2
     assert "had come to its end: the script begins anew" in log.text
+
+
+@pytest.mark.parametrize("handler", [None, lambda cursor: cursor.fetchall() if cursor.description else None])
+def test_a_retry_of_a_finished_script_does_nothing_twice(pair, log, handler):
+    """Its end did not reach Airflow: the worker died there, or the API server was away. A query's rows are wanted."""
+    script = f"{inserts(1)}; SELECT n FROM t"
+    resumed(pair, script, attempt=Attempt(1, 1000.0, "round 1"))
+    done = resumed(pair, script, attempt=Attempt(2, 2000.0, "round 1"), handler=handler)
+    assert len(done.statements) == 2
+    assert done.results[-1:] == ([[(1,)]] if handler else [])
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")]
+    assert len(executed(pair, "SELECT n FROM t")) == (2 if handler else 1)
+    assert "nothing of it is done twice" in log.text
+    assert journal_of(pair).ended
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [Attempt(2, 2000.0, "round 2"), Attempt(1, 2000.0, "round 1"), Attempt(2, 2000.0)],
+    ids=["cleared", "deleted and made again", "not known"],
+)
+def test_a_finished_script_begins_anew_when_it_is_asked_for_anew(pair, attempt):
+    resumed(pair, inserts(1), attempt=Attempt(1, 1000.0, "round 1"))
+    resumed(pair, inserts(1), attempt=attempt)
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")] * 2
+
+
+def test_an_old_try_that_had_not_begun_begins_no_more(pair):
+    begun = Journal(open_journals(changed(pair).config), OWNER, [inserts(1)], attempt=Attempt(1, 500.0))
+    begun.begin(resume=True)
+    resumed(pair, inserts(1), attempt=Attempt(2, 2000.0))
+    with pytest.raises(Superseded):
+        resumed(pair, inserts(1), attempt=Attempt(1, 1000.0))
+    # A run that was deleted and made again under the same name.
+    resumed(pair, inserts(1), attempt=Attempt(1, 3000.0))
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")] * 2
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -95,7 +135,7 @@ def test_forty_statements_killed_at_ten_of_them(pair, seed):
     )
     kills = 0
     for attempt in range(30):
-        with worker(config=pair.config, owner=OWNER, script=script, resume=True, first=attempt == 0) as process:
+        with worker(config=pair.config, owner=OWNER, script=script, resume=True, attempt=attempt + 1) as process:
             if kills < 10:
                 target = rng.randrange(1, 6) + len(executed(pair))
                 wait_for(lambda n=target, p=process: len(executed(pair)) >= n or p.poll() is not None, 60)
@@ -114,7 +154,7 @@ def test_forty_statements_killed_at_ten_of_them(pair, seed):
 
 
 def test_a_statement_that_still_runs_is_waited_for_not_ended(pair, log):
-    with worker(config=pair.config, owner=OWNER, script=inserts(1, 2, sleep=3000), resume=True, first=True) as process:
+    with worker(config=pair.config, owner=OWNER, script=inserts(1, 2, sleep=3000), resume=True, attempt=1) as process:
         wait_for(lambda: any(in_flight(node) for node in pair.nodes), 20)
         process.kill()
     resumed(pair, inserts(1, 2, sleep=3000))
@@ -124,7 +164,7 @@ def test_a_statement_that_still_runs_is_waited_for_not_ended(pair, log):
 
 def test_stopped_between_writing_the_intent_and_sending(pair):
     """The next try closes its session first, so that the late request is refused."""
-    order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "first": True}
+    order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "attempt": 1}
     with worker(**order, stop_at="sent", stop_number=2) as process:
         wait_for(lambda: is_stopped(process), 20)
         done = resumed(pair, inserts(1, 2))
@@ -137,7 +177,7 @@ def test_stopped_between_writing_the_intent_and_sending(pair):
 
 def test_while_its_session_is_open_it_may_still_begin(pair, monkeypatch):
     """A page that answers, and closes nothing (it may want another kind of request)."""
-    order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "first": True}
+    order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "attempt": 1}
     with worker(**order, stop_at="sent", stop_number=2) as process:
         wait_for(lambda: is_stopped(process), 20)
         with monkeypatch.context() as patch:
@@ -224,14 +264,14 @@ def test_it_goes_on_elsewhere_when_its_node_shuts_down(pair, log):
                 node for node in pair.nodes if statements_on(node)[-1:] and "SELECT 1" in statements_on(node)[-1]
             ).drain()
 
-    done = resumed(pair, inserts(1, 2, 3), first=True, balancer=balancer, on_statement=drain_first)
+    done = resumed(pair, inserts(1, 2, 3), attempt=1, balancer=balancer, on_statement=drain_first)
     assert [sql for sql, _ in executed(pair)] == [f"INSERT INTO t SELECT {n}" for n in (1, 2, 3)]
     assert "takes no more of the script after 1 statements" in log.text
     assert len({statement.query_id for statement in done.statements}) == 3
 
 
 def test_the_next_try_moves_when_its_node_is_gone(pair):
-    order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "first": True}
+    order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "attempt": 1}
     with worker(**order, stop_at="intent", stop_number=2) as process:
         wait_for(lambda: is_stopped(process), 20)
         process.kill()
@@ -246,7 +286,7 @@ def test_rows_that_are_wanted_are_fetched_in_this_try(pair):
     script = f"{inserts(1)}; SELECT n FROM t; SELEC"
     rows = lambda cursor: cursor.fetchall() if cursor.description is not None else None  # noqa: E731
     with pytest.raises(StatementFailed):
-        resumed(pair, script, first=True, handler=rows)
+        resumed(pair, script, attempt=1, handler=rows)
     record = journal_of(pair)
     assert record.done == 2
     with pytest.raises(StatementFailed):
@@ -257,7 +297,7 @@ def test_rows_that_are_wanted_are_fetched_in_this_try(pair):
 
 def test_no_secret_is_in_the_journal(pair):
     with pytest.raises(StatementFailed):
-        resumed(pair, f"{inserts(1)}; SELEC", first=True)
+        resumed(pair, f"{inserts(1)}; SELEC", attempt=1)
     journals = open_journals(changed(pair).config)
     text = journals.read(OWNER).decode()
     assert set(json.loads(text)) <= {
@@ -273,4 +313,5 @@ def test_no_secret_is_in_the_journal(pair):
         "session",
         "intent",
         "rows",
+        "attempt",
     }

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.errors import StillRunning
+from airflow_provider_impala_lb.core.attempt import Attempt
+from airflow_provider_impala_lb.errors import StillRunning, Superseded
 from airflow_provider_impala_lb.sandbox import Sandbox
 
 from .conftest import changed, in_flight, run, statements_on, wait_for
@@ -128,6 +129,33 @@ def test_where_nobody_listens_nothing_runs(pair):
         first.wait()
     node.kill()
     successor(pair)
+    assert finished(pair) == ["INSERT INTO t SELECT 2"]
+
+
+def test_a_try_that_was_between_two_nodes_takes_no_lease_once_another_is_over(pair):
+    """Refused by its first node, it holds no lease while it is stopped, so the next try finds nothing of it."""
+    balancer = Balancer.from_config(pair.config)
+    acquire, calls = balancer.acquire, []
+
+    def stopped_before_the_second(*args, **options):
+        calls.append(args)
+        if len(calls) == 2:
+            run(changed(pair), "INSERT INTO t SELECT 2", owner=OWNER, settles=True, attempt=Attempt(2, 2000.0))
+        return acquire(*args, **options)
+
+    balancer.acquire = stopped_before_the_second
+    down = pair.nodes[0]
+    down.kill()
+    with pytest.raises(Superseded, match="try 2"):
+        run(
+            balancer,
+            "INSERT INTO t SELECT 1",
+            owner=OWNER,
+            settles=True,
+            prefer=down.address,
+            attempt=Attempt(1, 1000.0),
+        )
+    assert len(calls) == 2
     assert finished(pair) == ["INSERT INTO t SELECT 2"]
 
 

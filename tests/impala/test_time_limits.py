@@ -70,7 +70,7 @@ def test_restartable_does_not_begin_anew_for_it(pair):
 def test_the_journal_does_not_say_done_and_the_next_try_asks(pair):
     script = f"INSERT INTO t SELECT 1; {SLOW.format(1500)}; INSERT INTO t SELECT 3"
     with pytest.raises(StatementFailed, match="statement_timeout"):
-        resumed(pair, script, first=True, statement_timeout=0.5)
+        resumed(pair, script, attempt=1, statement_timeout=0.5)
     record = journal_of(pair)
     assert (record.done, record.intent.number) == (1, 2)
     # An INSERT that was cancelled may have been past the point of no return.
@@ -84,7 +84,7 @@ def test_the_journal_does_not_say_done_and_the_next_try_asks(pair):
 def test_what_may_run_twice_runs_again_in_the_next_try(pair, sql):
     script = f"INSERT INTO t SELECT 1; {sql}; SELECT n FROM t"
     with pytest.raises(StatementFailed, match="statement_timeout"):
-        resumed(pair, script, first=True, statement_timeout=0.5)
+        resumed(pair, script, attempt=1, statement_timeout=0.5)
     assert journal_of(pair).done == 1
     assert resumed(pair, script).resumed == 1
     assert [state for _, state in executed(pair, sql)] == ["CANCELLED", "FINISHED"]

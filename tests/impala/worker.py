@@ -2,7 +2,7 @@
 
 Keys of the JSON: ``config``, ``owner``, ``script``; ``stop_at``: the process stops itself (SIGSTOP) at this moment,
 ``"open"`` before its first session is opened, ``"intent"`` before the intent of statement ``stop_number`` is written,
-or ``"sent"`` after that, before the statement is sent; ``resume`` and ``first``: as for a run;
+or ``"sent"`` after that, before the statement is sent; ``resume``; ``attempt``: its number;
 ``options`` for the run.
 """
 
@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 from airflow_provider_impala_lb.balancer import Balancer, open_journals
+from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.impala.journal import Journal
 from airflow_provider_impala_lb.impala.operation import Operation
 from airflow_provider_impala_lb.impala.run import ScriptRun
@@ -57,8 +59,10 @@ def main(order):
         Journal.intend = stopping_before
     options = {"settles": True, **order.get("options", {})}
     balancer = kind.from_config(order["config"])
+    if "attempt" in order:
+        options["attempt"] = Attempt(order["attempt"], time.time())
     if order.get("resume"):
-        options |= {"resume": True, "first": order["first"], "journals": open_journals(balancer.config)}
+        options |= {"resume": True, "journals": open_journals(balancer.config)}
     run = ScriptRun(balancer, split(order["script"]), owner=order["owner"], **options)
     try:
         done = run.run()

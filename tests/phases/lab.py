@@ -12,7 +12,7 @@ from typing import Any
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.core.state import State
-from airflow_provider_impala_lb.impala.journal import Record, decode
+from airflow_provider_impala_lb.impala.journal import Record, answer, decode
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
 from tests.stores.servers import eventually
 
@@ -118,6 +118,10 @@ class Lab:
     def record(self) -> Record | None:
         document = open_journals(self.balancer.config).read("d/r/t")  # type: ignore[union-attr]
         return None if document is None else decode(document, "")
+
+    def answer(self, said: str) -> None:
+        """The author's, to the question that the journal asks."""
+        answer(open_journals(self.balancer.config), "d/r/t", said)  # type: ignore[arg-type]
 
     def faults_at_the_end(self, *, sessions: bool = True) -> list[str]:
         """What must not be left."""

@@ -10,6 +10,7 @@ from typing import Any
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.lease import Keeper
 from airflow_provider_impala_lb.core.picker import Pick
+from airflow_provider_impala_lb.impala.custody import Custody
 from airflow_provider_impala_lb.impala.execution import Execution
 from airflow_provider_impala_lb.impala.journal import Journal
 from airflow_provider_impala_lb.impala.operation import Operation
@@ -63,11 +64,11 @@ POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "last done": (Execution, "close", "before", _always),
     "session closed": (ScriptRun, "finish", "before", _always),
     "letting go": (Pick, "hand_over", "before", _always),
-    "let go": (ScriptRun, "_handed_over", "after", _always),
+    "let go": (Custody, "hand_over", "after", _always),
     "not there": (Journal, "take", "before", _always),
     "taken": (Journal, "take", "after", _always),
     "attached": (Balancer, "attach_session", "after", _always),
-    "polls": (ScriptRun, "_let_go", "before", _always),
+    "polls": (Custody, "is_over", "before", _always),
     "before the intent": (Journal, "intend", "before", _statement(4)),
     "4 not sent": (Operation, "send", "before", _statement(4)),
     "4 sent": (Operation, "send", "after", _statement(4)),

@@ -16,9 +16,10 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timezone
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tests.stores.servers import eventually
@@ -108,10 +109,11 @@ def main(order: dict[str, Any], path: str) -> None:
 
 
 class _TaskInstance:
-    dag_id, task_id, run_id, map_index = "d", "t", "r", -1
+    dag_id, task_id, run_id, map_index, max_tries = "d", "t", "r", -1, 9
 
     def __init__(self, number: int) -> None:
         self.try_number, self.pushed = number, {}
+        self.start_date = datetime.now(timezone.utc)
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
@@ -126,19 +128,24 @@ def _worker(order: dict[str, Any]) -> dict[str, Any]:
     from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 
     from airflow_provider_impala_lb.errors import StatementFailed
-    from airflow_provider_impala_lb.impala.run import ScriptRun
+    from airflow_provider_impala_lb.impala.custody import Custody
+    from airflow_provider_impala_lb.impala.execution import Execution
     from airflow_provider_impala_lb.operators import impala_lb
 
     number = order.get("let_go_at")
     if number:
         impala_lb.LET_GO_SECONDS = 3600.0
-        let_go = ScriptRun._let_go
+        is_over, begin, executions = Custody.is_over, Execution.__init__, []
 
-        def at_the_statement(run: Any) -> bool:
-            execution = run._execution
-            return let_go(run) or (execution.number == number and not execution.between)
+        def noted(execution: Execution, *args: Any, **options: Any) -> None:
+            executions.append(execution)
+            begin(execution, *args, **options)
 
-        ScriptRun._let_go = at_the_statement  # type: ignore[method-assign]
+        def at_the_statement(custody: Custody) -> bool:
+            return is_over(custody) or (executions[-1].number == number and not executions[-1].between)
+
+        Execution.__init__ = noted  # type: ignore[method-assign]
+        Custody.is_over = at_the_statement  # type: ignore[method-assign]
 
     def handler(cursor: Any) -> Any:
         if cursor.description is None:
@@ -152,7 +159,7 @@ def _worker(order: dict[str, Any]) -> dict[str, Any]:
         options = {"conn_id": "phases", "handler": handler, "do_xcom_push": True, **order.get("options", {})}
         task = impala_lb.ImpalaLBOperator(task_id="t", sql=order["sql"], **options)
     ours = _TaskInstance(order["try"])
-    context: Any = {"ti": ours}
+    context: Any = {"ti": ours, "dag_run": SimpleNamespace(start_date=datetime(2026, 1, 1))}
     try:
         if "event" in order:
             task.execute_complete(context, order["event"])

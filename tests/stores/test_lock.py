@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -130,3 +131,22 @@ def test_a_file_deleted_while_waiting_is_opened_anew(path):
 def inode_of(lock):
     with lock.hold() as descriptor:
         return os.fstat(descriptor).st_ino
+
+
+def test_a_stale_name_is_looked_up_until_the_deadline(path, monkeypatch):
+    """A stand-in for a mount that goes on answering with a file another host has removed (GlusterFS, NFS)."""
+    looks, real = [], os.open
+
+    def stale(name, *args, **options):
+        if name == path:
+            looks.append(name)
+            if len(looks) <= 30:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(os, "open", stale)
+    with Lock(path).hold():
+        assert len(looks) > 30
+    looks.clear()
+    with pytest.raises(StateUnavailable, match="cannot be opened"), Lock(path, deadline=0.01).hold():
+        pass
