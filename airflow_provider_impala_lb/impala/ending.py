@@ -1,16 +1,18 @@
-"""End a session and what runs in it from outside: over a connection of its own, within some seconds."""
+"""End a session and what runs in it within some seconds: over its own connection, or from outside over another one."""
 
 from __future__ import annotations
 
 import time
-from logging import getLogger
 from typing import Any, NamedTuple
 
 from airflow_provider_impala_lb.core.config import Node, SessionConfig
+from airflow_provider_impala_lb.impala.line import Line
+from airflow_provider_impala_lb.impala.operation import Operation
 from airflow_provider_impala_lb.impala.transport import describe, status_error
 from airflow_provider_impala_lb.impala.wire import Wire
 
-log = getLogger(__name__)
+CANCEL_SECONDS = 4.0
+"""To cancel and close from a second connection, in all: Airflow kills a task 5 s after it asked it to end."""
 
 
 class Ending(NamedTuple):
@@ -20,20 +22,32 @@ class Ending(NamedTuple):
     seen: bool
 
 
-def end_elsewhere(
-    node: Node, config: SessionConfig, password: str | None, session: Any, operation: Any, seconds: float
-) -> Ending:
+def end_here(line: Line, session: Any, operation: Operation) -> str | None:
+    """Cancel and close over the session's own connection. Returns why it could not be closed, or None."""
+    from impala._thrift_gen.TCLIService.ttypes import TCancelOperationReq, TCloseSessionReq
+
+    line.limit(CANCEL_SECONDS / 2)
+    try:
+        if operation.handle is not None and not operation.has_ended:
+            line.CancelOperation(TCancelOperationReq(operationHandle=operation.handle))
+        operation.finish()
+        return status_error(line.CloseSession(TCloseSessionReq(sessionHandle=session)))
+    except Exception as error:
+        return describe(error)
+
+
+def end_elsewhere(node: Node, config: SessionConfig, password: str | None, session: Any, operation: Any) -> Ending:
     """Cancel and close over a new connection: handles are good on any, with the same user (HiveServer2). Never raises.
 
     :param operation: the handle of the statement that runs, or None.
     """
     from impala._thrift_gen.TCLIService.ttypes import TCancelOperationReq, TCloseSessionReq
 
-    end = time.monotonic() + seconds
+    end = time.monotonic() + CANCEL_SECONDS
     wire = None
     problem: str | None
     try:
-        wire = Wire(node, config, password, seconds / 2)
+        wire = Wire(node, config, password, CANCEL_SECONDS / 2)
         if operation is not None:
             wire.limit(end - time.monotonic())
             wire.client.CancelOperation(TCancelOperationReq(operationHandle=operation))

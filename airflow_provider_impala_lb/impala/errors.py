@@ -86,7 +86,7 @@ RULES = (
     Rule(r"Cannot schedule query: no registered backends", "wait", "wait", "scheduler.cc [93]", _LATER),
     # The session. In place of a handle they mean that nothing was started. Once a statement has one they prove
     # nothing: its session may have been closed or reaped while it ran.
-    Rule(r"so it was not sent$", "session", "unknown", "ours: impala/session.py", gone=True),
+    Rule(r"so it was not sent$", "session", "unknown", "ours: impala/sending.py, line.py", gone=True),
     Rule(r"it never reached the coordinator$", "session", "session", "ours: impala/lookup.py", gone=True),
     Rule(
         r"Invalid session id|Invalid SessionHandle",
@@ -128,7 +128,7 @@ RULES = (
         "generate_error_codes.py [128] to [131], [151]",
         _LIMIT,
     ),
-    Rule(r"\Apublish_timeout: ", "unknown", "unknown", "ours: impala/session.py", _PUBLISH),
+    Rule(r"\Apublish_timeout: ", "unknown", "unknown", "ours: impala/waiting.py", _PUBLISH),
     Rule(r"[Cc]ancelled", "unknown", "unknown", "client-request-state.cc; Impala's debug web interface"),
     # The cluster below the coordinator. A DML statement may have been past the point of no return.
     Rule(r"Memory limit exceeded|Failed to get minimum memory reservation", "unknown", "unknown", "[7], [106]", _LIMIT),
@@ -173,7 +173,7 @@ RULES = (
     Rule(r"exceeds the maximum statement length", "user error", "unknown", "generate_error_codes.py [143]"),
     Rule(r"Invalid query option", "user error", "unknown", "query-options.cc"),
     # The transport, in our words; impala/line.py and lookup.py have done what could be done.
-    Rule(r"connection failed while it (was sent|ran)", "unknown", "unknown", "ours: impala/session.py", gone=True),
+    Rule(r"connection failed while it (was sent|ran)", "unknown", "unknown", "ours: impala/sending.py", gone=True),
 )
 _HANDLE_GONE = re.compile(r"Invalid or unknown query handle|Invalid query handle|Invalid session id|Session is closed")
 _PATTERNS = [(re.compile(rule.text, re.DOTALL), rule) for rule in RULES]

@@ -16,14 +16,14 @@ from airflow_provider_impala_lb.impala.handover import LetGo, seal
 from airflow_provider_impala_lb.impala.label import make_label, nonce_of
 from airflow_provider_impala_lb.impala.line import RowsLost
 from airflow_provider_impala_lb.impala.output import OutputDone, write
-from airflow_provider_impala_lb.impala.repeatable import is_idempotent
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.session_data import SessionData
-from airflow_provider_impala_lb.impala.sql import changes_nothing, excerpt, reads_only, session_only
+from airflow_provider_impala_lb.impala.sql import reads_only, session_only
 from airflow_provider_impala_lb.impala.statement import Ended, StatementError
+from airflow_provider_impala_lb.impala.tally import Tally
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.waiting import Limits
-from airflow_provider_impala_lb.impala.work import Script, ScriptDone, StatementDone
+from airflow_provider_impala_lb.impala.work import Script, ScriptDone
 from airflow_provider_impala_lb.impala.written import WrittenTables
 
 if TYPE_CHECKING:
@@ -74,7 +74,6 @@ class Execution:
         self.session: Session | None = None
         self.last: Session | None = None
         self.done = done
-        self._published = False
         self.data = SessionData(pick.database, pick.options)
         # What the session key brings along comes after the connection's, and before what the script's author wants.
         self._database = script.database or self.data.database
@@ -83,14 +82,13 @@ class Execution:
         self._move: str | None = None
         config = balancer.config.session
         sync = str({**config.query_options, **self._options}.get("SYNC_DDL", "")).lower() in ("1", "true")
-        self._written = WrittenTables(self._database or config.database, sync_ddl=sync)
-        for text in script.texts[: len(done.statements)]:
-            self._note_written(text, broadcast=False)  # as far as is known here
+        written = WrittenTables(self._database or config.database, sync_ddl=sync)
+        self._tally = Tally(script, done, pick.node, journal, self.data, written)
 
     @property
     def number(self) -> int:
         """The statement that is next, from 1."""
-        return len(self.done.statements) + 1
+        return self._tally.number
 
     def cancel(self, why: str) -> None:
         """For another thread: end what runs; :meth:`run` then raises."""
@@ -206,9 +204,9 @@ class Execution:
         try:
             self._open()
         except NodeRefused as error:
-            if self._elsewhere or self._nothing_done():
+            if self._elsewhere or self._tally.nothing_done():
                 raise
-            raise self._failed(
+            raise self._tally.failed(
                 f"{failure.reason}; and no new session can be opened: {error}", None, "", failure.outcome, failure.now
             ) from error
 
@@ -243,17 +241,17 @@ class Execution:
             except StatementError as error:
                 found = sort(str(error), sql, accepted=error.query_id is not None)
                 if found.outcome == "done":
-                    self._note_done(number, Ended(error.query_id or "", None, 0.0, str(error)), fetched=False)
+                    self._tally.note_done(Ended(error.query_id or "", None, 0.0, str(error)), fetched=False)
                     return
                 if found.verdict != "wait" or time.monotonic() + pause >= until:
                     self._give_up(number, session, sql, error, found)
                 self._log.warning("[%d/%d] has to wait, and is tried again: %s", number, len(self._script), error)
             except Cancelled as error:
-                raise self._failed(f"cancelled: {error}", session.query_id, sql) from error
+                raise self._tally.failed(f"cancelled: {error}", session.query_id, sql) from error
             try:
                 session.pause(pause)
             except Cancelled as error:
-                raise self._failed(f"cancelled: {error}", None, sql, "not started") from error
+                raise self._tally.failed(f"cancelled: {error}", None, sql, "not started") from error
             pause = min(pause * 2, _WAIT_LONGEST)
 
     def _once(self, session: Session, number: int, sql: str) -> None:
@@ -282,9 +280,9 @@ class Execution:
                     raise StatementError(f"fetching its rows failed: {lost}", query_id=ended.query_id) from lost
                 # DDL is done, and its row says no more than that: it is not worth doing it again.
                 ended.warnings = f"its {lost}"
-                self._note_done(number, ended, fetched=False)
+                self._tally.note_done(ended, fetched=False)
                 return
-            self._note_done(number, ended)
+            self._tally.note_done(ended)
             return
 
     def _write(self, cursor: Any) -> OutputDone:
@@ -311,7 +309,7 @@ class Execution:
                 self._log.info("Query %s is looked up: %s", session.query_id, error)
                 if self._has_run():
                     return Ended(session.query_id, None, 0.0)
-                raise _SessionGone(self._failed(str(error), error.query_id, sql, "not started")) from error
+                raise _SessionGone(self._tally.failed(str(error), error.query_id, sql, "not started")) from error
         label = self._label(number)
         if self._journal is not None:
             self._journal.intend(number, nonce_of(label) or "", self._pick.node, session.id)
@@ -330,42 +328,6 @@ class Execution:
         if self._journal is not None and self._key:  # whoever goes on may have to find it without its label
             self._journal.accepted(query_id)
 
-    def _note_done(self, number: int, ended: Ended, *, fetched: bool = True) -> None:
-        script, statement = self._script, self._script.statements[number - 1]
-        if fetched:
-            self._log.info(
-                "[%d/%d] line %d on %s: query %s%s, %.2f s: %s",
-                number,
-                len(script),
-                statement.line,
-                self._pick.node,
-                ended.query_id,
-                "" if ended.rows is None else f", {ended.rows} rows",
-                ended.seconds,
-                excerpt(statement.sql),  # as written: the values of parameters stay out of the log
-            )
-        elif script.handler:  # it has nothing to fetch, but its place among the results
-            self.done.results.append(None)
-            self.done.descriptions.append(None)
-        if ended.warnings:
-            said = "%s" if fetched else "is done, with a warning: %s"
-            self._log.warning(f"[%d/%d] {said}", number, len(script), ended.warnings)
-        if self._journal is not None:
-            try:
-                self._journal.done(number, ended.query_id, ended.rows)
-            except StateUnavailable as error:
-                raise self._failed(
-                    f"it is done, but that could not be written down: {error}", ended.query_id, "", "done"
-                ) from error
-        self.done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
-        text = script.texts[number - 1]
-        self.data.note(text)
-        published = script.publish is not None and number == script.last_change and fetched
-        self._note_written(text, published=published, broadcast=fetched)
-        self._note_left()
-        if script.on_statement:
-            script.on_statement(self.done.statements[-1])
-
     def _give_up(self, number: int, session: Session, sql: str, error: StatementError, found: Sorted) -> None:
         """Raise what follows from it."""
         if self._journal is not None and error.query_id is not None:
@@ -373,23 +335,14 @@ class Execution:
         if self._journal is not None and found.outcome in ("not started", "user error"):
             with suppress(StateUnavailable):  # then the next try looks it up
                 self._journal.not_run(number)
-        if found.verdict == "refused" and (self._elsewhere or self._nothing_done()):
+        if found.verdict == "refused" and (self._elsewhere or self._tally.nothing_done()):
             raise refusal(str(error)) from error
-        failure = self._failed(str(error), error.query_id, sql, found.outcome, found.now)
+        failure = self._tally.failed(str(error), error.query_id, sql, found.outcome, found.now)
         if found.verdict == "session":
             raise _SessionGone(failure) from error
         if found.outcome != "user error":
             self._pick.failed()
         raise failure from error
-
-    def _nothing_done(self) -> bool:
-        return all(session_only(text) for text in self._script.texts[: self.number - 1])
-
-    def safe_to_repeat(self) -> bool:
-        """Whether the next statement may be sent again although it was interrupted."""
-        if self.number > len(self._script):
-            return True
-        return is_idempotent(self._script.texts[self.number - 1], self._written.database)
 
     def move(self, why: str, *, anew: bool) -> None:
         """From another thread: stop here, to go elsewhere; :meth:`run` raises :class:`Cancelled`.
@@ -398,7 +351,7 @@ class Execution:
         """
         self._move = f"to move: {why}"
         session = self.session
-        if session is not None and (anew or self.safe_to_repeat()):
+        if session is not None and (anew or self._tally.safe_to_repeat()):
             session.cancel(self._move)
 
     @property
@@ -408,53 +361,7 @@ class Execution:
 
     def touched(self) -> Upstream:
         """What was done, or interrupted, may have changed all this."""
-        if self._under_way and self.number <= len(self._script):
-            self._note_written(self._script.texts[self.number - 1], broadcast=False)
-        self._note_left()
-        return self.done.left
-
-    def _note_written(self, text: str, *, published: bool = False, broadcast: bool = True) -> None:
-        """:param broadcast: if it was sent with SYNC_DDL, all coordinators have heard of it."""
-        self._written.note(text, broadcast=broadcast)
-        if published and not changes_nothing(text):
-            self._published = True
-        elif not changes_nothing(text):
-            self._published = False
-
-    def _note_left(self) -> None:
-        written = self._written
-        self.done.left = Upstream(
-            host=self._pick.node,
-            ended=time.time(),
-            published=self._published or written.published,
-            written=written.written,
-            dropped=written.dropped,
-            complete=written.complete,
-        )
-
-    def _failed(
-        self, reason: str, query_id: str | None, sql: str, outcome: Any = None, now: str = ""
-    ) -> StatementFailed:
-        number, statement = self.number, self._script.statements[self.number - 1]
-        if outcome is None:
-            found = sort(reason, sql, accepted=query_id is not None)
-            outcome, now = found.outcome, found.now
-        return StatementFailed(
-            reason,
-            number=number,
-            total=len(self._script),
-            line=statement.line,
-            node=self._pick.node,
-            query_id=query_id,
-            outcome=outcome,
-            now=now,
-            sql=excerpt(statement.sql),
-            done=[
-                f"{entry.number} (line {entry.line}, query {entry.query_id}"
-                + (f", {entry.rows} rows)" if entry.rows is not None else ")")
-                for entry in self.done.statements
-            ],
-        )
+        return self._tally.touched(under_way=self._under_way)
 
 
 class _SessionGone(Exception):

@@ -55,7 +55,7 @@ def wait_for_end(session: Session, start: float, limits: Limits) -> None:
     next_progress = SLOW_SECONDS
     late, late_at, scanned_at = "", 0.0, 0.0
     while True:
-        response = session.status()
+        response = session.operation.status()
         state = TOperationState._VALUES_TO_NAMES.get(response.operationState, str(response.operationState))
         if state not in ("INITIALIZED_STATE", "PENDING_STATE", "RUNNING_STATE"):
             break
@@ -71,14 +71,14 @@ def wait_for_end(session: Session, start: float, limits: Limits) -> None:
             late = _late(limits, waited, scanned_at)
             if late:
                 late_at = waited
-                session.cancel_statement()
+                session.operation.cancel()
         if waited >= next_progress:
             _say_progress(session, waited)
             next_progress = waited * 2
         pause = next_poll(waited - late_at)
         time.sleep(pause if limits.timeout is None or late else min(pause, max(0.001, limits.timeout - waited)))
     session.check_cancelled()
-    session.ended(response)
+    session.operation.ended(response)
     if state != "FINISHED_STATE":
         _fail(session, late or without_stack(response.errorMessage or f"it ended in {state}"))
 
@@ -96,14 +96,14 @@ def _late(limits: Limits, waited: float, scanned_at: float) -> str:
 
 
 def _fail(session: Session, why: str) -> NoReturn:
-    session.discard()
+    session.operation.discard()
     raise StatementError(why, query_id=session.query_id)
 
 
 def _is_scanned(session: Session) -> bool:
     """Whether its progress is at its end; DDL has none."""
     try:
-        found = progress_in(session.log_text())
+        found = progress_in(session.operation.log_text())
     except Exception:  # a broken connection shows at the next poll
         return False
     return not found or " 100%" in found[-1]
@@ -112,7 +112,7 @@ def _is_scanned(session: Session) -> bool:
 def _say_progress(session: Session, waited: float) -> None:
     """One line about a slow statement, with Impala's own words for how much of the scan is done."""
     with suppress(Exception):  # a line is not worth a statement; a broken connection shows at the next poll
-        found: list[Any] = progress_in(session.log_text())
+        found: list[Any] = progress_in(session.operation.log_text())
         page = f", {session.web}/query_plan?query_id={session.query_id}" if session.web else ""
         state = f": {found[-1]}" if found else ""
         log.info("Query %s has run on %s for %.0f s%s%s", session.query_id, session.node.address, waited, state, page)

@@ -18,9 +18,9 @@ from pathlib import Path
 from airflow_provider_impala_lb.balancer import Balancer, open_journals
 from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.impala.journal import Journal
+from airflow_provider_impala_lb.impala.operation import Operation
 from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.script import split
-from airflow_provider_impala_lb.impala.session import Session
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,15 +39,15 @@ class Stopping(Balancer):
 def main(order):
     kind = Stopping if order.get("stop_at") == "open" else Balancer
     if order.get("stop_at") == "sent":
-        sent, send = [], Session._send
+        sent, send = [], Operation.send
 
-        def stopping(session, *args):
+        def stopping(operation, *args):
             sent.append(args)
             if len(sent) == order["stop_number"]:
                 stop()
-            return send(session, *args)
+            return send(operation, *args)
 
-        Session._send = stopping
+        Operation.send = stopping
     if order.get("stop_at") == "intent":
         intend = Journal.intend
 

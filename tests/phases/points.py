@@ -13,8 +13,9 @@ from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.impala.custody import Custody
 from airflow_provider_impala_lb.impala.execution import Execution
 from airflow_provider_impala_lb.impala.journal import Journal
+from airflow_provider_impala_lb.impala.operation import Operation
 from airflow_provider_impala_lb.impala.run import ScriptRun
-from airflow_provider_impala_lb.impala.session import Session
+from airflow_provider_impala_lb.impala.tally import Tally
 
 Condition = Callable[..., bool]
 
@@ -34,14 +35,14 @@ def _statement(number: int) -> Condition:
 
 
 def _at(number: int) -> Condition:
-    return lambda execution, *_: execution.number == number
+    return lambda of_script, *_: of_script.number == number
 
 
 def _polled(number: int) -> Condition:
-    """The session has polled this statement, by its text; one that was sent by another process has none here."""
+    """This statement was polled, by its text; one that was sent by another process has none here."""
 
-    def polled(session: Session, *_: Any) -> bool:
-        text = session.cursor._last_operation_string
+    def polled(operation: Operation, *_: Any) -> bool:
+        text = operation._cursor._last_operation_string
         return not text or f" {number}/" in text[:60]
 
     return polled
@@ -54,11 +55,11 @@ POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "leased": (Balancer, "open_session", "before", _always),
     "session not noted": (Balancer, "open_session", "after", _always),
     "session open": (Execution, "_replay", "before", _always),
-    "not sent": (Session, "_send", "before", _statement(2)),
-    "sent": (Session, "_send", "after", _statement(2)),
+    "not sent": (Operation, "send", "before", _statement(2)),
+    "sent": (Operation, "send", "after", _statement(2)),
     "running": (Execution, "_accepted", "after", _at(2)),
-    "ended": (Session, "ended", "after", _polled(2)),
-    "not written": (Execution, "_note_done", "before", _statement(2)),
+    "ended": (Operation, "ended", "after", _polled(2)),
+    "not written": (Tally, "note_done", "before", _at(2)),
     "between": (Execution, "_statement", "before", _statement(4)),
     "last done": (Execution, "close", "before", _always),
     "session closed": (ScriptRun, "finish", "before", _always),
@@ -69,8 +70,8 @@ POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "attached": (Balancer, "attach_session", "after", _always),
     "polls": (Custody, "is_over", "before", _always),
     "before the intent": (Journal, "intend", "before", _statement(4)),
-    "4 not sent": (Session, "_send", "before", _statement(4)),
-    "4 sent": (Session, "_send", "after", _statement(4)),
+    "4 not sent": (Operation, "send", "before", _statement(4)),
+    "4 sent": (Operation, "send", "after", _statement(4)),
     "4 runs": (Execution, "_accepted", "after", _at(4)),
     "lease not ended": (Keeper, "drop", "before", _always),
 }

@@ -94,7 +94,7 @@ def test_a_statement_cancelled_by_somebody_else_is_no_success(start, balancer, s
     running = start(f"{TABLE}; {INSERT}; SELECT 1")
     (session,) = running.sessions
     with dbapi.connect(host=running.node.host, port=running.node.port, timeout=10) as other:
-        other.service.client.CancelOperation(TCancelOperationReq(operationHandle=session._operation))
+        other.service.client.CancelOperation(TCancelOperationReq(operationHandle=session.operation.handle))
     error = running.failure(10)
     assert "CANCELED_STATE" in error.reason
     assert error.outcome == "unknown"

@@ -1,0 +1,149 @@
+"""The statement under way in a session: HiveServer2's operation. It is sent, asked about and closed by impyla's cursor.
+
+A session has one cursor, and that has one operation at a time: there is no second statement before the first is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from logging import getLogger
+from typing import Any
+
+from airflow_provider_impala_lb.impala.line import Line
+from airflow_provider_impala_lb.impala.rows import read_no_columns_as_no_rows
+from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id, warnings_in
+from airflow_provider_impala_lb.impala.transport import describe, status_error
+
+log = getLogger(__name__)
+
+
+class Operation:
+    """The one under way, or none.
+
+    :param cursor: impyla's cursor of the session. :param secret: the session's.
+    :param check: raises if the script was told to stop: a failure then says nothing of the statement.
+    :ivar handle: by which the server knows it, from its answer until it is closed; else None.
+    :ivar query_id: of the statement that was sent last, also once it is closed; None until the server has accepted it.
+    """
+
+    def __init__(self, cursor: Any, line: Line, secret: bytes, check: Callable[[], None]) -> None:
+        self.handle: Any = None
+        self.query_id: str | None = None
+        self._cursor, self._line, self._secret, self._check = cursor, line, secret, check
+        self._adopted = False
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it may have rows to fetch."""
+        return self.handle is not None and bool(self._cursor.has_result_set)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was seen to end."""
+        return self.handle is not None and bool(self._cursor._last_operation_finished)
+
+    def send(self, sql: str, options: Mapping[str, str] | None) -> None:
+        """Send it, once. Raises whatever comes in place of the server's answer."""
+
+        def send() -> None:
+            self._cursor._last_operation_string = sql
+            self._adopted = False
+            self._cursor._last_operation = self._cursor.session.execute(sql, dict(options or {}), run_async=True)
+            self.handle = self._cursor._last_operation.handle
+            read_no_columns_as_no_rows(self._cursor._last_operation)
+
+        self._cursor._execute_async(send)
+        self.query_id = print_id(self.handle.operationId.guid)
+
+    def adopt(self, query_id: str) -> None:
+        """Go on with a statement whose handle never arrived. On Impala a handle's secret is its session's
+        (impala-hs2-server.cc: ``SecretArg::Operation`` is held against the session's secret)."""
+        from impala._thrift_gen.TCLIService.ttypes import THandleIdentifier, TOperationHandle, TOperationType
+        from impala.hiveserver2 import Operation as ImpylasOperation
+
+        self.query_id = query_id
+        self.handle = TOperationHandle(
+            THandleIdentifier(guid_of(query_id), self._secret), TOperationType.EXECUTE_STATEMENT, True
+        )
+        self._adopted = True
+        cursor = self._cursor
+        cursor._last_operation = ImpylasOperation(cursor.session, self.handle, retries=1)
+        cursor._last_operation_active = True
+        cursor._last_operation_finished = False
+
+    def status(self) -> Any:
+        """Its state, as the server answers. :raises StatementError: it gives none."""
+        from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq
+
+        try:
+            response = self._line.GetOperationStatus(TGetOperationStatusReq(operationHandle=self.handle))
+        except Exception as error:
+            self._check()
+            raise StatementError(
+                f"the connection failed while it ran: {describe(error)}", query_id=self.query_id
+            ) from error
+        problem = status_error(response)
+        if problem:
+            self._check()
+            raise StatementError(problem, query_id=self.query_id)
+        return response
+
+    def log_text(self) -> str:
+        """Its log. Raises whatever comes."""
+        return self._cursor._last_operation.get_log() or ""
+
+    def cancel(self) -> None:
+        """Cancel it; its state tells what came of that. Never raises."""
+        with suppress(Exception):
+            self._cursor._last_operation.cancel()
+
+    def ended(self, response: Any) -> None:
+        """Note that it has ended, by this answer of :meth:`status`."""
+        self._cursor._last_operation.update_has_result_set(response)
+        self._cursor._last_operation_finished = True
+
+    def find_rows(self) -> None:
+        """One that was adopted does not say whether it has rows, but what columns they have."""
+        if not self._adopted:
+            return
+        from impala.error import Error
+
+        self._adopted = False
+        try:
+            columns = self._cursor._last_operation.get_result_schema()
+        except (Error, TypeError):  # impyla reads the columns of a statement that has none, too
+            columns = None
+        except Exception as error:
+            raise StatementError(
+                f"it ran, asking for its columns failed: {describe(error)}", query_id=self.query_id
+            ) from error
+        self.handle.hasResultSet = bool(columns)
+
+    def finish(self) -> tuple[str, int | None]:
+        """Close it if it is still open. Returns its warnings, and the rows it modified."""
+        cursor = self._cursor
+        if self.handle is None:
+            return "", None
+        if not cursor._last_operation_active:  # impyla closed it after the last row, and kept the log
+            self.handle = None
+            return warnings_in(cursor._last_operation_log), None
+        operation, cursor._last_operation_active = cursor._last_operation, False
+        self.handle = None
+        try:
+            text = operation.get_log()
+            answer = operation.close()
+        except Exception as error:
+            # It had finished: what failed is only the tidying up (impyla lets a lost close look like a lost statement).
+            log.warning("Statement %s had finished, closing it failed: %s", self.query_id, error)
+            return "", None
+        result = getattr(answer, "dml_result", None)
+        rows = sum(result.rows_modified.values()) if result and result.rows_modified else None
+        cursor._rowcount = -1 if rows is None else rows
+        return warnings_in(text), rows
+
+    def discard(self) -> None:
+        """Close one that failed, so that the coordinator need not keep it. What that says does not matter."""
+        operation, self._cursor._last_operation_active, self.handle = self._cursor._last_operation, False, None
+        with suppress(Exception):
+            operation.close()

@@ -1,0 +1,151 @@
+"""What is done of a script on one node: for its caller, the log and the journal, and for whoever goes on from there."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_impala_lb.errors import StatementFailed, StateUnavailable
+from airflow_provider_impala_lb.impala.barrier import Upstream
+from airflow_provider_impala_lb.impala.errors import sort
+from airflow_provider_impala_lb.impala.repeatable import is_idempotent
+from airflow_provider_impala_lb.impala.session_data import SessionData
+from airflow_provider_impala_lb.impala.sql import changes_nothing, excerpt, session_only
+from airflow_provider_impala_lb.impala.statement import Ended
+from airflow_provider_impala_lb.impala.work import Script, ScriptDone, StatementDone
+from airflow_provider_impala_lb.impala.written import WrittenTables
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.impala.journal import Journal
+
+
+class Tally:
+    """Of ``script`` on ``node``, after the statements that are in ``done`` already.
+
+    :param journal: where each statement that is done is written down; None: nowhere.
+    :param data: what the sessions have set for themselves, for the session key.
+    :param written: which tables were changed, as of the script's beginning.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        done: ScriptDone,
+        node: str,
+        journal: Journal | None,
+        data: SessionData,
+        written: WrittenTables,
+    ) -> None:
+        self._script, self._done, self._node, self._journal = script, done, node, journal
+        self._data, self._written = data, written
+        self._published = False
+        for text in script.texts[: len(done.statements)]:
+            self._note_written(text, broadcast=False)  # as far as is known here
+
+    @property
+    def number(self) -> int:
+        """The statement that is next, from 1."""
+        return len(self._done.statements) + 1
+
+    def nothing_done(self) -> bool:
+        """Nothing but SET and USE was done: the script may begin anew anywhere."""
+        return all(session_only(text) for text in self._script.texts[: self.number - 1])
+
+    def safe_to_repeat(self) -> bool:
+        """Whether the next statement may be sent again although it was interrupted."""
+        if self.number > len(self._script):
+            return True
+        return is_idempotent(self._script.texts[self.number - 1], self._written.database)
+
+    def note_done(self, ended: Ended, *, fetched: bool = True) -> None:
+        """The next statement is done.
+
+        :param fetched: False: something after it went wrong, as the warning of ``ended`` says; there are no rows of it.
+        :raises StatementFailed: it is done, but the journal cannot be told.
+        """
+        script, number = self._script, self.number
+        statement, text = script.statements[number - 1], script.texts[number - 1]
+        if fetched:
+            script.log.info(
+                "[%d/%d] line %d on %s: query %s%s, %.2f s: %s",
+                number,
+                len(script),
+                statement.line,
+                self._node,
+                ended.query_id,
+                "" if ended.rows is None else f", {ended.rows} rows",
+                ended.seconds,
+                excerpt(statement.sql),  # as written: the values of parameters stay out of the log
+            )
+        elif script.handler:  # it has nothing to fetch, but its place among the results
+            self._done.results.append(None)
+            self._done.descriptions.append(None)
+        if ended.warnings:
+            said = "%s" if fetched else "is done, with a warning: %s"
+            script.log.warning(f"[%d/%d] {said}", number, len(script), ended.warnings)
+        if self._journal is not None:
+            try:
+                self._journal.done(number, ended.query_id, ended.rows)
+            except StateUnavailable as error:
+                raise self.failed(
+                    f"it is done, but that could not be written down: {error}", ended.query_id, "", "done"
+                ) from error
+        self._done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
+        self._data.note(text)
+        published = script.publish is not None and number == script.last_change and fetched
+        self._note_written(text, published=published, broadcast=fetched)
+        self._note_left()
+        if script.on_statement:
+            script.on_statement(self._done.statements[-1])
+
+    def touched(self, *, under_way: bool) -> Upstream:
+        """What was done may have changed all this, and the next statement, too, if it was under way."""
+        if under_way and self.number <= len(self._script):
+            self._note_written(self._script.texts[self.number - 1], broadcast=False)
+        self._note_left()
+        return self._done.left
+
+    def failed(
+        self, reason: str, query_id: str | None, sql: str, outcome: Any = None, now: str = ""
+    ) -> StatementFailed:
+        """What there is to say where the next statement has failed.
+
+        :param outcome: with ``now``; None: by what the reason says of this ``sql``.
+        """
+        number, statement = self.number, self._script.statements[self.number - 1]
+        if outcome is None:
+            found = sort(reason, sql, accepted=query_id is not None)
+            outcome, now = found.outcome, found.now
+        return StatementFailed(
+            reason,
+            number=number,
+            total=len(self._script),
+            line=statement.line,
+            node=self._node,
+            query_id=query_id,
+            outcome=outcome,
+            now=now,
+            sql=excerpt(statement.sql),
+            done=[
+                f"{entry.number} (line {entry.line}, query {entry.query_id}"
+                + (f", {entry.rows} rows)" if entry.rows is not None else ")")
+                for entry in self._done.statements
+            ],
+        )
+
+    def _note_written(self, text: str, *, published: bool = False, broadcast: bool = True) -> None:
+        """:param broadcast: if it was sent with SYNC_DDL, all coordinators have heard of it."""
+        self._written.note(text, broadcast=broadcast)
+        if not changes_nothing(text):
+            self._published = published
+
+    def _note_left(self) -> None:
+        written = self._written
+        self._done.left = Upstream(
+            host=self._node,
+            ended=time.time(),
+            published=self._published or written.published,
+            written=written.written,
+            dropped=written.dropped,
+            complete=written.complete,
+        )
