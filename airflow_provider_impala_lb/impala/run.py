@@ -178,6 +178,18 @@ class ScriptRun:
         if execution is not None:
             execution.cancel(why)
 
+    def kill(self, why: str) -> None:
+        """As :meth:`cancel`, for a user's word on the task, which may come late: unless another process has taken the
+        script over. What runs is its own then. Asks the journal, so it may take longer."""
+        if self._journal is not None and self._journal.epoch:
+            try:
+                self._journal.check_mine()
+            except Superseded as superseded:
+                self._log.warning("%s", superseded)
+                self._superseded = True
+                return
+        self.cancel(why)
+
     @property
     def epoch(self) -> int:
         """In the journal, of this process; 0 without one."""
@@ -357,7 +369,7 @@ class ScriptRun:
     def _let_go(self) -> bool:
         if self._superseded:
             raise Superseded(f"Another try of {self._owner} has taken over: this one runs nothing more")
-        if self._journal is None or not self._key:
+        if self._journal is None or not self._key or self._cancelled is not None:
             return False
         late = self._let_go_after is not None and time.monotonic() - self._started >= self._let_go_after
         return self._leave or late
@@ -439,6 +451,9 @@ class ScriptRun:
             begin(execution)
         self._execution = execution
         try:
+            if self._cancelled is not None:
+                execution.cancel(self._cancelled)  # what runs in a session that was taken over
+                execution.close()
             self._check_cancelled()
             if self._moving:
                 raise _Moved(self._moving, len(done.statements))

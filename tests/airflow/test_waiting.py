@@ -76,6 +76,29 @@ def test_a_deferred_task_does_not_wait_longer_than_it_may(full, ti):
     assert waiting(full) == []
 
 
+def test_nobody_waits_behind_a_task_that_was_killed(full, ti):
+    """Not even its own next try, for the three minutes that its place is kept."""
+    held = full.acquire("held")
+    task = operator(deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute({"ti": ti()})
+    trigger = deferred.value.trigger
+
+    async def killed():
+        run = asyncio.create_task(anext(aiter(trigger.run())))
+        await asyncio.sleep(0.5)
+        run.cancel()  # as Airflow does it
+        await trigger.on_kill()
+        await asyncio.sleep(0.5)
+
+    asyncio.run(killed())
+    assert waiting(full) == []
+    held.release()
+    ours = ti()
+    ours.try_number = 2
+    operator(max_wait=0).execute({"ti": ours})
+
+
 def test_the_trigger_keeps_the_event_loop_free(full):
     full.acquire("held")
 
