@@ -39,7 +39,7 @@ class NodeTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.conn_id, self.ticket, self.owner = conn_id, ticket, owner
         self.session_key, self.prefer, self.wait = session_key, prefer, wait
-        self._asking, self._killed = threading.Lock(), False
+        self._asking = threading.Lock()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         keys = ("conn_id", "ticket", "owner", "session_key", "prefer", "wait")
@@ -64,8 +64,6 @@ class NodeTrigger(BaseTrigger):
 
     def _ask(self, balancer: Balancer) -> Wait | None:
         with self._asking:
-            if self._killed:  # a thread goes on when `run` is cancelled: it would stand in the line again
-                return None
             return balancer.ask(
                 self.ticket,
                 self.owner,
@@ -75,8 +73,7 @@ class NodeTrigger(BaseTrigger):
             )
 
     def _leave(self, balancer: Balancer) -> None:
-        with self._asking:
-            self._killed = True
+        with self._asking:  # a thread that asks does not end with `run`, and would stand in the line again
             balancer.give_up(self.ticket)
 
     def _balancer(self) -> Balancer:

@@ -196,20 +196,20 @@ def test_cancel_on_kill(lab, ti):
     eventually(lambda: lab.ran() == [("1", "CANCELLED")] and lab.balancer.status()["leases"] == [])
 
 
-def test_cancel_on_kill_between_two_statements(lab, ti):
-    """It is not handed over then, with its session open."""
-    task, ours = operator(f"{lab.insert(1, 1500)}; {lab.insert(2, 10)}"), ti()
+def test_a_script_that_was_killed_between_two_statements_is_not_handed_over(lab, ti):
+    task, ours = operator(f"{lab.insert(1)}; {lab.insert(2, 10)}"), ti()
     keys, _ = deferred(task, ours)
+    trigger = ScriptTrigger(**keys)
+    run = trigger._script_run(lab.balancer)
 
-    async def killed():
-        run = asyncio.create_task(event_of(ScriptTrigger(**keys), over := asyncio.Event()))
-        while not lab.record().done:
-            await asyncio.sleep(0.01)
-        await kill(run, over)
+    def killed(_):
+        run.kill("the task was killed")
+        run.leave()
 
-    asyncio.run(killed())
-    eventually(lambda: lab.balancer.status()["leases"] == [])
-    assert lab.ran()[0] == ("1", "FINISHED")
+    run._script.on_statement = killed
+    assert "the task was killed" in trigger._go_on(run)["failed"]["reason"]
+    assert lab.ran() == [("1", "FINISHED")]
+    assert lab.balancer.status()["leases"] == []
 
 
 def test_cancel_on_kill_before_the_trigger_has_begun(lab, ti):
@@ -248,7 +248,6 @@ def test_a_kill_that_comes_late_does_not_touch_the_next_try(lab, ti, has_begun):
     asyncio.run(killed())
     assert lab.ran() == [("1", "FINISHED")]
     assert theirs.pushed[XCOM_RUN]["statements"] == 1
-    assert lab.balancer.status()["leases"] == []
     assert lab.record().ended
 
 

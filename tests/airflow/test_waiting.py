@@ -76,8 +76,16 @@ def test_a_deferred_task_does_not_wait_longer_than_it_may(full, ti):
     assert waiting(full) == []
 
 
-def test_nobody_waits_behind_a_task_that_was_killed(full, ti):
+def test_nobody_waits_behind_a_task_that_was_killed(full, ti, monkeypatch):
     """Not even its own next try, for the three minutes that its place is kept."""
+    ask, asks = Balancer.ask, threading.Event()
+
+    def slowly(*args, **options):
+        asks.set()
+        time.sleep(1)  # as on a slow NAS: it is still asking when the word comes
+        return ask(*args, **options)
+
+    monkeypatch.setattr(Balancer, "ask", slowly)
     held = full.acquire("held")
     task = operator(deferrable=True)
     with pytest.raises(TaskDeferred) as deferred:
@@ -86,10 +94,9 @@ def test_nobody_waits_behind_a_task_that_was_killed(full, ti):
 
     async def killed():
         run = asyncio.create_task(anext(aiter(trigger.run())))
-        await asyncio.sleep(0.5)
+        await asyncio.to_thread(asks.wait)
         run.cancel()  # as Airflow does it
         await trigger.on_kill()
-        await asyncio.sleep(0.5)
 
     asyncio.run(killed())
     assert waiting(full) == []
