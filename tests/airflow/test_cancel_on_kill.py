@@ -21,7 +21,7 @@ if tuple(map(int, airflow.__version__.split(".")[:2])) < (3, 3):
         allow_module_level=True,
     )
 
-SLOW, QUICK, LASTS = 120_000, 3_000, 20_000
+SLOW, QUICK, LASTS = 600_000, 3_000, 20_000
 """Milliseconds: none waits for the first one's end; the last one still runs when another triggerer has come."""
 DAG = f"""
 from datetime import datetime
@@ -86,8 +86,8 @@ class Run:
     def owner(self):
         return f"slow/{self.run_id}/script"
 
-    def wait(self, check, what):
-        return self.daemons.wait(check, f"{self.run_id}: {what}")
+    def wait(self, check, what, seconds=120.0):
+        return self.daemons.wait(check, f"{self.run_id}: {what}", seconds)
 
     @property
     def state(self):
@@ -157,7 +157,7 @@ def test_a_task_that_is_marked_has_its_query_cancelled(deferred, state):
     run = deferred(f"marked_{state}")
     assert run.ends() == [(1, 1, "FINISHED")]
     run.daemons.call("PATCH", run.path, {"new_state": state})
-    run.wait(lambda: len(run.ends()) > 1, "its query ends")
+    run.wait(lambda: len(run.ends()) > 1, "its query ends", 30)
     run.wait(run.nothing_is_left, "its session and its lease end")
     assert run.ends() == [(1, 1, "FINISHED"), (1, 2, "CANCELLED")]
     assert run.state == state
