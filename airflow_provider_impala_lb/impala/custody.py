@@ -25,7 +25,7 @@ class Custody:
         self.key = ""
         self._owner, self._after = owner, after
         self._started = time.monotonic()
-        self._leave = self._superseded = False
+        self._leave = self._keep = self._superseded = False
 
     @property
     def seconds(self) -> float:
@@ -36,6 +36,10 @@ class Custody:
         """Another process is to go on, as soon as may be."""
         self._leave = True
 
+    def keep(self) -> None:
+        """Whatever else is asked: it was cancelled, and ends here."""
+        self._keep = True
+
     def lose(self) -> None:
         """A later try has taken over. What runs is that one's to wait for, or to end."""
         self._superseded = True
@@ -44,7 +48,7 @@ class Custody:
         """Whether to let go of the script now. :raises Superseded: it is somebody else's."""
         if self._superseded:
             raise Superseded(f"Another try of {self._owner} has taken over: this one runs nothing more")
-        if not self.key:
+        if self._keep or not self.key:
             return False
         return self._leave or (self._after is not None and self.seconds >= self._after)
 

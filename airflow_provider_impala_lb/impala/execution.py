@@ -310,6 +310,7 @@ class Execution:
                 if self._has_run():
                     return Ended(session.query_id, None, 0.0)
                 raise _SessionGone(self._tally.failed(str(error), error.query_id, sql, "not started")) from error
+        self._has_run = None  # it spoke of the statement that was under way
         label = self._label(number)
         if self._journal is not None:
             self._journal.intend(number, nonce_of(label) or "", self._pick.node, session.id)

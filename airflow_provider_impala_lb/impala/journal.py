@@ -193,6 +193,8 @@ class Journal:
                 raise JournalMissing(f"{self.where} is gone, so which statements have run is not known")
             if record.ended or record.script != self._script:
                 raise Superseded(f"{self.where}: another try has taken over, and ended it or begun anew")
+            if self._by and record.by not in ("", self._by):  # whoever lets go of it is of the same try
+                raise self._superseded(record.by)
             clean = record.epoch == epoch
             return (self._raised(record, now), clean), record
 

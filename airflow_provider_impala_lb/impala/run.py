@@ -164,9 +164,22 @@ class ScriptRun:
     def cancel(self, why: str) -> None:
         """Stop the run: what runs on the coordinator is cancelled within 4 s, and :meth:`run` raises. Never raises."""
         self._cancelled = why
+        self._custody.keep()
         execution = self._execution
         if execution is not None:
             execution.cancel(why)
+
+    def kill(self, why: str) -> None:
+        """As :meth:`cancel`, for a user's word on the task, which may come late: unless another process has taken the
+        script over. What runs is its own then. Asks the journal, so it may take longer."""
+        if self._journal is not None and self._journal.epoch:
+            try:
+                self._journal.check_mine()
+            except Superseded as superseded:
+                self._log.warning("%s", superseded)
+                self._custody.lose()
+                return
+        self.cancel(why)
 
     @property
     def epoch(self) -> int:
@@ -360,6 +373,9 @@ class ScriptRun:
             begin(execution)
         self._execution = execution
         try:
+            if self._cancelled is not None:
+                execution.cancel(self._cancelled)  # what runs in a session that was taken over
+                execution.close()
             self._check_cancelled()
             if self._moving:
                 raise Moved(self._moving, len(done.statements))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -55,23 +56,30 @@ class ScriptTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         # Connections come over the triggerer's own loop, which sync_to_async's thread can reach and others cannot.
         balancer = await sync_to_async(self._balancer)()
-        self._run = self._script_run(balancer)
-        try:
-            event = await _in_a_thread(lambda: self._go_on(self._run))
-        except asyncio.CancelledError:
-            # This triggerer stops, or the trigger is another one's now: the script is left to whoever goes on.
-            self._run.leave()
-            raise
+        run = self._run = self._script_run(balancer)
+        event = await _in_a_thread(lambda: self._go_on(run))
         if event is None:
             # Another process has taken the script over: its word counts, and ours would fail the task.
             await asyncio.Event().wait()
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
+    async def cleanup(self) -> None:
+        """Airflow calls this at every end of :meth:`run`, after :meth:`on_kill` if it calls that. If this triggerer
+        stops, or the trigger is another one's now, the script is left to whoever goes on."""
+        # Not as soon as `run` is cancelled: then the script could be let go of before `on_kill` ends it.
+        if self._run is not None:
+            self._run.leave()
+
     async def on_kill(self) -> None:
         """The task was marked or cleared by a user (Airflow 3.3): what runs is cancelled on its coordinator."""
-        run = self._run
+        why, run = "the task was killed", self._run
         if run is not None:
-            await _in_a_thread(lambda: run.cancel("the task was killed"))
+            await _in_a_thread(lambda: run.kill(why))
+            return
+        # It had not begun here yet. What the worker has left running is taken over all the same, to be ended.
+        late = self._script_run(await sync_to_async(self._balancer)())
+        late.cancel(why)
+        await _in_a_thread(lambda: self._go_on(late))
 
     def _balancer(self) -> Balancer:
         from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
@@ -104,11 +112,10 @@ class ScriptTrigger(BaseTrigger):
             **options,
         )
 
-    def _go_on(self, run: ScriptRun | None) -> dict[str, Any] | None:
+    def _go_on(self, run: ScriptRun) -> dict[str, Any] | None:
         """In a thread of its own. Returns what to tell the task; None: nothing, it is somebody else's now."""
         from airflow_provider_impala_lb.impala.handover import Deferred, Handover
 
-        assert run is not None
         alarm = None
         if self.until is not None:
             why = "execution_timeout: the task has run for as long as it may"
@@ -155,7 +162,9 @@ async def _in_a_thread(work: Callable[[], Any]) -> Any:
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, result, problem)
 
-    threading.Thread(target=run, name="impala-lb script", daemon=True).start()
+    # With the context, by which Airflow knows whose log a line belongs to.
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(run,), name="impala-lb script", daemon=True).start()
     return await future
 
 

@@ -18,6 +18,7 @@ from airflow_provider_impala_lb.operators import impala_lb as module
 from airflow_provider_impala_lb.operators.impala_lb import XCOM_HOST, XCOM_RUN, ImpalaLBOperator
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.triggers.script import ScriptTrigger
+from tests.stores.servers import eventually
 
 OWNER = "d/r/t"
 
@@ -78,8 +79,24 @@ def deferred(task, ti):
     return json.loads(json.dumps(keys)), raised.value.method_name
 
 
-async def event_of(trigger):
-    return (await anext(aiter(trigger.run()))).payload
+async def event_of(trigger, killed=None):
+    """As Airflow's triggerer does it. :param killed: an event; once it is set, a user has killed the task."""
+    try:
+        return (await anext(aiter(trigger.run()))).payload
+    except asyncio.CancelledError:
+        if killed is not None and killed.is_set():
+            await asyncio.sleep(1)  # it writes to its log in between, which may be slow
+            await trigger.on_kill()
+        raise
+    finally:
+        await trigger.cleanup()
+
+
+async def kill(task, killed):
+    killed.set()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def event(keys, seconds=30.0):
@@ -165,21 +182,73 @@ def test_two_triggerers_that_both_believe_they_own_the_task(lab, ti):
 
 
 def test_cancel_on_kill(lab, ti):
-    task, ours = operator(lab.insert(1, 60000)), ti()
+    task, ours = operator(f"{lab.insert(1, 60000)}; {lab.insert(2, 10)}"), ti()
     keys, _ = deferred(task, ours)
-    trigger = ScriptTrigger(**keys)
 
     async def killed():
-        run = asyncio.create_task(event_of(trigger))
-        await asyncio.sleep(1)
-        await trigger.on_kill()
-        return await asyncio.wait_for(run, 10)
+        run = asyncio.create_task(event_of(ScriptTrigger(**keys), over := asyncio.Event()))
+        while lab.record().epoch < 2:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        await kill(run, over)
 
-    found = asyncio.run(killed())
-    assert found["failed"]["outcome"] == "unknown"
-    assert "the task was killed" in found["failed"]["reason"]
+    asyncio.run(killed())
+    eventually(lambda: lab.ran() == [("1", "CANCELLED")] and lab.balancer.status()["leases"] == [])
+
+
+def test_a_script_that_was_killed_between_two_statements_is_not_handed_over(lab, ti):
+    task, ours = operator(f"{lab.insert(1)}; {lab.insert(2, 10)}"), ti()
+    keys, _ = deferred(task, ours)
+    trigger = ScriptTrigger(**keys)
+    run = trigger._script_run(lab.balancer)
+
+    def killed(_):
+        run.kill("the task was killed")
+        run.leave()
+
+    run._script.on_statement = killed
+    assert "the task was killed" in trigger._go_on(run)["failed"]["reason"]
+    assert lab.ran() == [("1", "FINISHED")]
+    assert lab.balancer.status()["leases"] == []
+
+
+def test_cancel_on_kill_before_the_trigger_has_begun(lab, ti):
+    """Airflow creates a trigger, and cancels it before it has got its connection."""
+    task, ours = operator(lab.insert(1, 60000)), ti()
+    keys, _ = deferred(task, ours)
+    asyncio.run(asyncio.wait_for(ScriptTrigger(**keys).on_kill(), 20))
     assert lab.ran() == [("1", "CANCELLED")]
     assert lab.balancer.status()["leases"] == []
+    assert lab.record().done == 0 and not lab.record().ended
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_kill_that_comes_late_does_not_touch_the_next_try(lab, ti, has_begun):
+    """Airflow tells a trigger that its task was cleared once the scheduler has sent the next try to a worker."""
+    task, ours = operator(lab.insert(1, 6000), resume=True), ti()
+    keys, _ = deferred(task, ours)
+    again, theirs = operator(lab.insert(1, 6000), resume=True, deferrable=False), ti()
+    theirs.try_number = 2
+
+    async def killed():
+        trigger = ScriptTrigger(**keys)
+        first = asyncio.create_task(event_of(trigger))
+        while has_begun and lab.record().epoch < 2:
+            await asyncio.sleep(0.05)
+        if not has_begun:
+            first.cancel()
+            trigger = ScriptTrigger(**keys)
+        next_try = asyncio.create_task(asyncio.to_thread(again._run, {"ti": theirs}))
+        while lab.record().by != "try 2":
+            await asyncio.sleep(0.05)
+        await trigger.on_kill()
+        first.cancel()
+        await next_try
+
+    asyncio.run(killed())
+    assert lab.ran() == [("1", "FINISHED")]
+    assert theirs.pushed[XCOM_RUN]["statements"] == 1
+    assert lab.record().ended
 
 
 def test_execution_timeout_holds_in_the_trigger(lab, ti):

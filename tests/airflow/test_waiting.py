@@ -76,6 +76,36 @@ def test_a_deferred_task_does_not_wait_longer_than_it_may(full, ti):
     assert waiting(full) == []
 
 
+def test_nobody_waits_behind_a_task_that_was_killed(full, ti, monkeypatch):
+    """Not even its own next try, for the three minutes that its place is kept."""
+    ask, asks = Balancer.ask, threading.Event()
+
+    def slowly(*args, **options):
+        asks.set()
+        time.sleep(1)  # as on a slow NAS: it is still asking when the word comes
+        return ask(*args, **options)
+
+    monkeypatch.setattr(Balancer, "ask", slowly)
+    held = full.acquire("held")
+    task = operator(deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute({"ti": ti()})
+    trigger = deferred.value.trigger
+
+    async def killed():
+        run = asyncio.create_task(anext(aiter(trigger.run())))
+        await asyncio.to_thread(asks.wait)
+        run.cancel()  # as Airflow does it
+        await trigger.on_kill()
+
+    asyncio.run(killed())
+    assert waiting(full) == []
+    held.release()
+    ours = ti()
+    ours.try_number = 2
+    operator(max_wait=0).execute({"ti": ours})
+
+
 def test_the_trigger_keeps_the_event_loop_free(full):
     full.acquire("held")
 

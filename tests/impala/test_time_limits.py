@@ -7,6 +7,7 @@ import urllib.request
 import pytest
 
 from airflow_provider_impala_lb.balancer import open_journals
+from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.sandbox import Sandbox
 
@@ -125,7 +126,13 @@ def test_a_restartable_script_then_begins_anew_elsewhere(pair):
 
 def test_a_resumable_script_goes_on_elsewhere_with_each_statement_run_once(pair):
     journals = open_journals(changed(pair).config)
-    options = {"owner": "dag/run/task", "settles": True, "journals": journals, "resume": True, "attempt": 1}
+    options = {
+        "owner": "dag/run/task",
+        "settles": True,
+        "journals": journals,
+        "resume": True,
+        "attempt": Attempt(1, 1.0),
+    }
     node, done, ran = drain_in_the_middle(pair, **options)
     assert done.node != node.address
     assert ran == [ONE, TWO, THREE]
