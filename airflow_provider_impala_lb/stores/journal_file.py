@@ -12,6 +12,7 @@ the sweep takes it alone, for a tenth of a second at a time, so what it unlinks 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import time
@@ -38,6 +39,10 @@ _ALONE_WAIT = 1.0
 
 class _Absent(Exception):
     """There is no such file."""
+
+
+class _Stale(Exception):
+    """The file that was opened is no longer there."""
 
 
 class FileJournals:
@@ -184,6 +189,18 @@ class FileJournals:
     def _locked_in(
         self, name: str, make: Callable[[str], None], work: Callable[[int, float], Answer], until: float
     ) -> Answer:
+        while True:
+            try:
+                return self._once(name, make, work, until)
+            except _Stale as stale:
+                # The mount opened, by what it still knew, what a sweep had unlinked before: none does while we are here.
+                # So nothing was read or written that counts.
+                if time.monotonic() >= until:
+                    raise StateUnavailable(f"{self._directory.path_of(name)}: {os.strerror(errno.ESTALE)}") from stale
+
+    def _once(
+        self, name: str, make: Callable[[str], None], work: Callable[[int, float], Answer], until: float
+    ) -> Answer:
         path = self._directory.path_of(name)
         lock = Lock(path, max(0.0, until - time.monotonic()), make)
         descriptor = lock.acquire()
@@ -194,6 +211,8 @@ class FileJournals:
         except journal_slots.Newer:
             raise ConfigError(f"{path}: was written by a newer version of this package; upgrade this") from None
         except OSError as error:
+            if error.errno == errno.ESTALE and not isinstance(error, attributes.OutcomeUnknown):
+                raise _Stale from error
             raise StateUnavailable(f"{path}: {error.strerror or error}") from error
         finally:
             lock.release_quietly(descriptor)  # what was to be durable is: no error here can mean otherwise

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
@@ -157,11 +158,21 @@ class Lock:
                 time.sleep(min(random.uniform(pause / 2, pause), self.deadline - waited))
                 pause = min(pause * 1.5, self.LONGEST_PAUSE)
             except OSError as error:
-                raise StateUnavailable(f"{self.path}: cannot be locked: {error.strerror}") from error
-        found = os.fstat(descriptor)
+                return self._is_deleted(error, start)
+        try:
+            found = os.fstat(descriptor)
+        except OSError as error:
+            return self._is_deleted(error, start)
         if not stat.S_ISREG(found.st_mode):
             raise not_regular(self.path)
         return found.st_nlink > 0
+
+    def _is_deleted(self, error: OSError, start: float) -> Literal[False]:
+        """A mount may open, by what it still knew, what another host has removed, and hear of that only now."""
+        if error.errno != errno.ESTALE or time.monotonic() - start >= self.deadline:
+            raise StateUnavailable(f"{self.path}: cannot be locked: {error.strerror}") from error
+        time.sleep(self.FIRST_PAUSE)
+        return False
 
     def _open(self, start: float) -> int:
         pause = self.FIRST_PAUSE

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -149,4 +150,23 @@ def test_a_stale_name_is_looked_up_until_the_deadline(path, monkeypatch):
         assert len(looks) > 30
     looks.clear()
     with pytest.raises(StateUnavailable, match="cannot be opened"), Lock(path, deadline=0.01).hold():
+        pass
+
+
+def test_a_file_that_turns_out_to_be_stale_is_opened_anew(path, monkeypatch):
+    """As above; here the mount still opens the file that was removed."""
+    tries, real = [], fcntl.flock
+
+    def stale(descriptor, operation):
+        if operation & fcntl.LOCK_EX:
+            tries.append(operation)
+            if len(tries) <= 5:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", stale)
+    with Lock(path).hold():
+        assert len(tries) == 6
+    tries.clear()
+    with pytest.raises(StateUnavailable, match="cannot be locked"), Lock(path, deadline=0.0).hold():
         pass
