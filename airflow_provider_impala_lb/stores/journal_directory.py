@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -17,6 +18,8 @@ from airflow_provider_impala_lb.stores.lock import Lock, make_empty
 
 _LOCK = "lock"
 _JOURNAL = re.compile(r"[0-9a-f]{32}")
+_NAME_SECONDS, _NAME_PAUSE = 3.0, 0.05
+"""A mount may say for a second or so that what another host has just made is there and not there (GlusterFS)."""
 _LEFT = re.compile(r"\.([0-9a-f]{32})\.[0-9a-f]{16}")
 
 
@@ -35,10 +38,15 @@ class JournalDirectory:
         :raises StateUnavailable: it cannot be made or opened. :raises ConfigError: as `exists`.
         """
         try:
-            with suppress(FileExistsError):
-                os.mkdir(self.path, 0o700)
-            if not self.exists():
-                raise StateUnavailable(f"{self.path}: keeps vanishing")
+            until = time.monotonic() + _NAME_SECONDS
+            while True:
+                with suppress(FileExistsError):
+                    os.mkdir(self.path, 0o700)
+                if self.exists():
+                    break
+                if time.monotonic() >= until:
+                    raise StateUnavailable(f"{self.path}: keeps vanishing")
+                time.sleep(_NAME_PAUSE)
             if not self._synced:  # whoever made it may have been killed before
                 sync_directory(self.parent)
                 self._synced = True

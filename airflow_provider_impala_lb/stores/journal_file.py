@@ -193,8 +193,8 @@ class FileJournals:
             try:
                 return self._once(name, make, work, until)
             except _Stale as stale:
-                # The mount opened, by what it still knew, what a sweep had unlinked before: none does while we are here.
-                # So nothing was read or written that counts.
+                # The mount opened, by what it still knew, what a sweep had unlinked before: no sweep does while we are
+                # here. So nothing was read or written that counts.
                 if time.monotonic() >= until:
                     raise StateUnavailable(f"{self._directory.path_of(name)}: {os.strerror(errno.ESTALE)}") from stale
 

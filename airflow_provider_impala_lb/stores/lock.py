@@ -117,7 +117,8 @@ class Lock:
                 held = self._wait(descriptor, start, self.FIRST_PAUSE)
             finally:
                 if not held:
-                    self._close(descriptor, unlock=False)
+                    with suppress(OSError):  # of a file that is stale; the descriptor is closed all the same
+                        self._close(descriptor, unlock=False)
             if held:
                 return descriptor
 
