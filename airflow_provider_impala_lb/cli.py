@@ -20,7 +20,7 @@ ANSWERS = ("ran", "not-run", "start-over")
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
-    from airflow_provider_impala_lb.impala.script import Statement
+    from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,7 +158,7 @@ def _config_path(options: argparse.Namespace) -> str:
 
 
 def _script(options: argparse.Namespace) -> list[Statement]:
-    from airflow_provider_impala_lb.impala.script import split
+    from airflow_provider_impala_lb.impala.sql.splitter import split
 
     variables = {}
     for given in options.var:

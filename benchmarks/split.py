@@ -13,7 +13,7 @@ from collections.abc import Callable, Sized
 
 import sqlparse
 
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.sql.splitter import split
 
 STATEMENT = """-- part {}
 insert into db.target /* +SHUFFLE */ select id, 'a;b', "it's" from `db`.`src` where day = '{}';

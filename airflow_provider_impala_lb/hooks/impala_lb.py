@@ -14,7 +14,7 @@ from airflow_provider_impala_lb.balancer import Balancer, open_journals
 from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.errors import ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.connection import config_of, web_password_of
-from airflow_provider_impala_lb.impala.script import Statement, split
+from airflow_provider_impala_lb.impala.sql.splitter import Statement, split
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.connection import Connection as BalancedConnection

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import msgspec
 
 from airflow_provider_impala_lb.impala.errors import sort
-from airflow_provider_impala_lb.impala.label import make_label
 from airflow_provider_impala_lb.impala.session import Session
+from airflow_provider_impala_lb.impala.sql.label import make_label
 from airflow_provider_impala_lb.impala.statement import StatementError
 
 MOVE_SECONDS = 10.0

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, ScriptError, StatementFailed
 from airflow_provider_impala_lb.impala.errors import Cancelled, sort
-from airflow_provider_impala_lb.impala.label import make_label
 from airflow_provider_impala_lb.impala.session import Session
-from airflow_provider_impala_lb.impala.sql import excerpt
+from airflow_provider_impala_lb.impala.sql.label import make_label
+from airflow_provider_impala_lb.impala.sql.statement import excerpt
 from airflow_provider_impala_lb.impala.statement import StatementError
 from airflow_provider_impala_lb.impala.transport import NodeRefused
 

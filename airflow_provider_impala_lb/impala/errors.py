@@ -10,7 +10,7 @@ import re
 from typing import Literal, NamedTuple
 
 from airflow_provider_impala_lb.errors import Outcome
-from airflow_provider_impala_lb.impala.sql import changes_nothing
+from airflow_provider_impala_lb.impala.sql.statement import changes_nothing
 
 __all__ = ["Cancelled", "Sorted", "Verdict", "handle_gone", "outcome_of", "sort"]
 

@@ -13,18 +13,18 @@ from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
 from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, handle_gone, sort
 from airflow_provider_impala_lb.impala.handover import LetGo, seal
-from airflow_provider_impala_lb.impala.label import make_label, nonce_of
 from airflow_provider_impala_lb.impala.line import RowsLost
 from airflow_provider_impala_lb.impala.output import OutputDone, write
 from airflow_provider_impala_lb.impala.session import Session
-from airflow_provider_impala_lb.impala.session_data import SessionData
-from airflow_provider_impala_lb.impala.sql import reads_only, session_only
+from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
+from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
+from airflow_provider_impala_lb.impala.sql.session_data import SessionData
+from airflow_provider_impala_lb.impala.sql.statement import reads_only, session_only
 from airflow_provider_impala_lb.impala.statement import Ended, StatementError
 from airflow_provider_impala_lb.impala.tally import Tally
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.waiting import Limits
 from airflow_provider_impala_lb.impala.work import Script, ScriptDone
-from airflow_provider_impala_lb.impala.written import WrittenTables
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_impala_lb.core.state import Lease
-from airflow_provider_impala_lb.impala.script import Statement
+from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
 LARGEST_SCRIPT = 1 << 20
 """Bytes, packed: a larger one is not put into Airflow's database, and runs in its worker to the end."""

@@ -11,9 +11,9 @@ import time
 from logging import getLogger
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_impala_lb.impala.label import make_label, nonce_of
 from airflow_provider_impala_lb.impala.line import REFUSED_SECONDS
 from airflow_provider_impala_lb.impala.pages import Pages, ProbeFailed, Queries, Query
+from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
 from airflow_provider_impala_lb.impala.statement import StatementError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.journal import Record
 from airflow_provider_impala_lb.impala.resume import statements_before
-from airflow_provider_impala_lb.impala.sql import excerpt, session_only
+from airflow_provider_impala_lb.impala.sql.statement import excerpt, session_only
 from airflow_provider_impala_lb.impala.work import Script, ScriptDone
 
 

@@ -11,13 +11,13 @@ from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.handover import Handover, unseal
 from airflow_provider_impala_lb.impala.journal import Intent, Journal, Record
-from airflow_provider_impala_lb.impala.repeatable import is_idempotent
-from airflow_provider_impala_lb.impala.sql import excerpt
+from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
+from airflow_provider_impala_lb.impala.sql.repeatable import is_idempotent
+from airflow_provider_impala_lb.impala.sql.statement import excerpt
 from airflow_provider_impala_lb.impala.statement import guid_of, print_id
 from airflow_provider_impala_lb.impala.takeover import Doubt, ran
 from airflow_provider_impala_lb.impala.transport import NodeRefused
 from airflow_provider_impala_lb.impala.work import Script, StatementDone
-from airflow_provider_impala_lb.impala.written import WrittenTables
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer

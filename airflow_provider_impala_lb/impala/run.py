@@ -27,9 +27,9 @@ from airflow_provider_impala_lb.impala.handover import Handover, LetGo, new_key
 from airflow_provider_impala_lb.impala.journal import Journal
 from airflow_provider_impala_lb.impala.progress import Moved, Progress
 from airflow_provider_impala_lb.impala.resume import left_by, settle_intent, take_over
-from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.settle import settle
+from airflow_provider_impala_lb.impala.sql.splitter import Statement
 from airflow_provider_impala_lb.impala.statement import StatementError
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.work import Script, ScriptDone, StatementDone

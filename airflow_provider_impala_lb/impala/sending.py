@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.errors import ConfigError
-from airflow_provider_impala_lb.impala.label import nonce_of
 from airflow_provider_impala_lb.impala.lookup import look_up
-from airflow_provider_impala_lb.impala.sql import changes_nothing, session_only
+from airflow_provider_impala_lb.impala.sql.label import nonce_of
+from airflow_provider_impala_lb.impala.sql.statement import changes_nothing, session_only
 from airflow_provider_impala_lb.impala.statement import StatementError
 from airflow_provider_impala_lb.impala.transport import describe, is_refused, is_transport_failure
 

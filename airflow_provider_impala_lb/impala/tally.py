@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.errors import StatementFailed, StateUnavailable
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.errors import sort
-from airflow_provider_impala_lb.impala.repeatable import is_idempotent
-from airflow_provider_impala_lb.impala.session_data import SessionData
-from airflow_provider_impala_lb.impala.sql import changes_nothing, excerpt, session_only
+from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
+from airflow_provider_impala_lb.impala.sql.repeatable import is_idempotent
+from airflow_provider_impala_lb.impala.sql.session_data import SessionData
+from airflow_provider_impala_lb.impala.sql.statement import changes_nothing, excerpt, session_only
 from airflow_provider_impala_lb.impala.statement import Ended
 from airflow_provider_impala_lb.impala.work import Script, ScriptDone, StatementDone
-from airflow_provider_impala_lb.impala.written import WrittenTables
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.journal import Journal

@@ -12,9 +12,9 @@ from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.output import OutputDone, check
-from airflow_provider_impala_lb.impala.script import Statement
 from airflow_provider_impala_lb.impala.session import Session
-from airflow_provider_impala_lb.impala.sql import changes_nothing, reads_only
+from airflow_provider_impala_lb.impala.sql.splitter import Statement
+from airflow_provider_impala_lb.impala.sql.statement import changes_nothing, reads_only
 
 
 class StatementDone(msgspec.Struct):

@@ -31,7 +31,7 @@ from airflow_provider_impala_lb.errors import (
 )
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
 from airflow_provider_impala_lb.impala.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
-from airflow_provider_impala_lb.impala.sql import reads_only
+from airflow_provider_impala_lb.impala.sql.statement import reads_only
 from airflow_provider_impala_lb.operators import this_try
 from airflow_provider_impala_lb.operators.sticking import XCOM_HOST, XCOM_RUN, Stuck, find
 from airflow_provider_impala_lb.triggers.impala_lb import RESUME_SECONDS, NodeTrigger
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_impala_lb.impala.run import ScriptRun
-    from airflow_provider_impala_lb.impala.script import Statement
+    from airflow_provider_impala_lb.impala.sql.splitter import Statement
     from airflow_provider_impala_lb.impala.work import ScriptDone
 
 PUBLISH_SECONDS = 300.0

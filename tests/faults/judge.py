@@ -15,7 +15,7 @@ from typing import Any
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.run import ScriptDone, ScriptRun
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import SandboxNode
 
 _LABEL = re.compile(r"/\* lb:[0-9a-f]{16} (\d+)/\d+ dag=(\w+)")

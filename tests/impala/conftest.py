@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.run import ScriptRun
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.stores.servers import eventually, free_port
 

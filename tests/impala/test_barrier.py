@@ -11,9 +11,9 @@ from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.impala import barrier, line
 from airflow_provider_impala_lb.impala.barrier import MOST_REFRESHED, Upstream, cross
 from airflow_provider_impala_lb.impala.errors import Cancelled, sort
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.impala.statement import StatementError
-from airflow_provider_impala_lb.impala.written import WrittenTables
 from airflow_provider_impala_lb.sandbox import Sandbox
 
 from .conftest import statements_on

@@ -93,7 +93,7 @@ def test_the_coordinator_ends_the_query_of_a_client_that_was_killed(cluster, tmp
     code = (
         "import sys, json; from airflow_provider_impala_lb import Balancer\n"
         "from airflow_provider_impala_lb.impala.run import ScriptRun\n"
-        "from airflow_provider_impala_lb.impala.script import split\n"
+        "from airflow_provider_impala_lb.impala.sql.splitter import split\n"
         "ScriptRun(Balancer.from_config(json.loads(sys.argv[1])), split('SELECT sleep(60000)'), owner='victim').run()"
     )
     client = subprocess.Popen([sys.executable, "-c", code, json.dumps(config)])

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.run import ScriptRun
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 
 SEED = int(os.environ.get("CHAOS_SEED", "4692"))

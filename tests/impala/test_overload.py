@@ -13,7 +13,7 @@ from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala import barrier
 from airflow_provider_impala_lb.impala.progress import Progress
 from airflow_provider_impala_lb.impala.run import ScriptRun
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from tests.impala.conftest import LOG, changed, run, statements_on, wait_for
 from tests.stores.servers import eventually
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from airflow_provider_impala_lb.impala.repeatable import is_idempotent, reads_own_target
+from airflow_provider_impala_lb.impala.sql.repeatable import is_idempotent, reads_own_target
 
 SAFE = [
     "SELECT 1",

@@ -12,7 +12,7 @@ from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.journal import Intent, Journal, Record, answer, decode, digest
 from airflow_provider_impala_lb.impala.pages import Pages
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 
 from .conftest import changed, in_flight, run, statements_on, wait_for

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_impala_lb.errors import ScriptError
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.sql.splitter import split
 
 # What Impala's own scanner makes of each input: the text between its semicolon tokens.
 CASES = {case["name"]: case for case in json.loads((Path(__file__).parent / "splitter_cases.json").read_text())}

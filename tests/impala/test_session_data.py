@@ -3,7 +3,7 @@
 import pytest
 
 from airflow_provider_impala_lb.errors import StatementFailed
-from airflow_provider_impala_lb.impala.session_data import SessionData
+from airflow_provider_impala_lb.impala.sql.session_data import SessionData
 from tests.impala.conftest import changed, run
 
 

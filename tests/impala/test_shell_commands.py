@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_impala_lb.errors import ScriptError
-from airflow_provider_impala_lb.impala.script import Statement, split
+from airflow_provider_impala_lb.impala.sql.splitter import Statement, split
 
 
 def sqls(text: str, variables: dict[str, str] | None = None) -> list[str]:

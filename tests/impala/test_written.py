@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_impala_lb.impala.script import split
-from airflow_provider_impala_lb.impala.tokens import tokens
-from airflow_provider_impala_lb.impala.written import MOST_NAMES, Written, WrittenTables, written_by
+from airflow_provider_impala_lb.impala.sql.effects import MOST_NAMES, Written, WrittenTables, written_by
+from airflow_provider_impala_lb.impala.sql.lexer import tokens
+from airflow_provider_impala_lb.impala.sql.splitter import split
 
 NOTHING = []
 UNKNOWN = [(None, "unknown")]

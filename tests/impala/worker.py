@@ -20,7 +20,7 @@ from airflow_provider_impala_lb.core.attempt import Attempt
 from airflow_provider_impala_lb.impala.journal import Journal
 from airflow_provider_impala_lb.impala.operation import Operation
 from airflow_provider_impala_lb.impala.run import ScriptRun
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.sql.splitter import split
 
 ROOT = Path(__file__).parents[2]
 

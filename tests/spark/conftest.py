@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.impala.run import ScriptRun
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from tests.airflow.conftest import FOLDER, Run, migrate
 from tests.spark.servers import Servers, require_spark
 

@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.run import ScriptRun
-from airflow_provider_impala_lb.impala.script import split
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from tests.spark.conftest import LOG, rows_of, run
 from tests.spark.servers import SLEEP
 from tests.stores.servers import eventually

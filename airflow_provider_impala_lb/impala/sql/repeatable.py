@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from airflow_provider_impala_lb.impala.shell_commands import Refused
-from airflow_provider_impala_lb.impala.tokens import Reader
+from airflow_provider_impala_lb.impala.sql.lexer import Reader
+from airflow_provider_impala_lb.impala.sql.shell_compat import Refused
 
 _SAID_SO = re.compile(r"(?:--|/\*)\s*impala-lb:\s*safe\s+to\s+repeat\s*(?:\*/)?", re.IGNORECASE)
 _ALWAYS = frozenset(

@@ -3,7 +3,7 @@
 The rules are those of ``fe/src/main/jflex/sql-scanner.flex``: what a string, a quoted name, a comment and a
 hint are. Whatever does not follow them cuts a script where the server would not, or drops hints. The words
 that impala-shell keeps to itself (``SET VAR:``, ``${var:x}``, ``UNSET``, ``SOURCE``) are in
-:mod:`airflow_provider_impala_lb.impala.shell_commands`.
+:mod:`airflow_provider_impala_lb.impala.sql.shell_compat`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from airflow_provider_impala_lb.errors import ScriptError
-from airflow_provider_impala_lb.impala.shell_commands import Refused, Shell, lead_end
+from airflow_provider_impala_lb.impala.sql.shell_compat import Refused, Shell, lead_end
 
 # One search jumps to the next character that may change the meaning of a ``;`` and takes the whole token with
 # it. Every alternative begins with a plain character, which lets ``re`` skip ordinary text at C speed.

@@ -1,7 +1,7 @@
 """The words and signs of one statement, as Impala's own lexer sees them, and its comments.
 
-The rules are those of :mod:`airflow_provider_impala_lb.impala.script`: what stands in a string, a comment or a hint is
-no word of the statement.
+The rules are those of :mod:`airflow_provider_impala_lb.impala.sql.splitter`: what stands in a string, a comment or a
+hint is no word of the statement.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from airflow_provider_impala_lb.impala.script import quoted_end
-from airflow_provider_impala_lb.impala.shell_commands import Refused
+from airflow_provider_impala_lb.impala.sql.shell_compat import Refused
+from airflow_provider_impala_lb.impala.sql.splitter import quoted_end
 
 Kind = Literal["word", "name", "string", "number", "sign", "comment"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from airflow_provider_impala_lb.impala.sql import bare
+from airflow_provider_impala_lb.impala.sql.statement import bare
 
 _USE = re.compile(r"use\s+(?:`([^`]+)`|(\w+))", re.IGNORECASE)
 _SET = re.compile(r"set\s+(\w+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s'\"]+))", re.IGNORECASE)

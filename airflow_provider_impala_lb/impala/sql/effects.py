@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from airflow_provider_impala_lb.impala.shell_commands import Refused
-from airflow_provider_impala_lb.impala.tokens import Reader
+from airflow_provider_impala_lb.impala.sql.lexer import Reader
+from airflow_provider_impala_lb.impala.sql.shell_compat import Refused
 
 Action = Literal["data", "definition", "dropped", "unknown"]
 
