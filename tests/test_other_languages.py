@@ -87,7 +87,14 @@ def with_java(classes, *arguments, hold=HOLD):
 
 def start(command, environment, **options):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, text=True, **{**pipes, **options})
+    return subprocess.Popen(command, env=environment, text=True, preexec_fn=heed_signals, **{**pipes, **options})
+
+
+def heed_signals():
+    """As in a terminal. Under nohup, or in the background of a script, a process starts with some signals ignored, hands
+    that on to all that it starts, and no shell can trap them then (POSIX, "trap")."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def leases(config):
