@@ -91,8 +91,8 @@ def start(command, environment, **options):
 
 
 def heed_signals():
-    """As in a terminal. Under nohup, or in the background of a script, a process starts with some signals ignored, hands
-    that on to all that it starts, and no shell can trap them then (POSIX, "trap")."""
+    """As in a terminal. Under nohup, or in the background of a script, a process starts with some signals ignored and
+    hands that on to all that it starts, and no shell can trap them then (POSIX, "trap")."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
 
