@@ -37,9 +37,9 @@ def impala_run_dag(
     """Run DAGs in this process, with the practice cluster as connection ``impala_lb_default``.
 
     ``impala_run_dag(dag, **options)`` is ``dag.test(**options)``, and returns the run. Airflow's database is one of
-    this pytest session, whatever is configured: the test sees nothing of the usual one, and leaves nothing there. Further
-    connections and variables come from the environment, ``AIRFLOW_CONN_...`` and ``AIRFLOW_VAR_...``. The DAG may lie
-    anywhere, also in the test's own file.
+    this pytest session, whatever is configured: the test sees nothing of the usual one, and leaves nothing there.
+    Further connections and variables come from the environment, ``AIRFLOW_CONN_...`` and ``AIRFLOW_VAR_...``. The DAG
+    may lie anywhere, also in the test's own file.
     """
     monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
     monkeypatch.setenv("AIRFLOW_CONN_IMPALA_LB_DEFAULT", impala_sandbox.connection)
@@ -81,6 +81,6 @@ def _make_known(dag: Any) -> None:
     manager = DagBundlesManager()  # type: ignore[no-untyped-call]
     manager.sync_bundles_to_db()
     bundle = next(iter(manager.get_all_dag_bundles()))
-    bag = DagBag(dag_folder=os.devnull, bundle_path=Path(os.devnull), bundle_name=bundle.name)
+    bag = DagBag(dag_folder=os.devnull, bundle_path=Path(os.devnull))
     bag.bag_dag(dag)
     sync_bag_to_db(bag, bundle.name, bundle.version)
