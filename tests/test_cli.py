@@ -12,6 +12,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.support.components import lacking
 
 COMMAND = [sys.executable, "-m", "airflow_provider_impala_lb.cli"]
 
@@ -182,9 +183,7 @@ def test_the_sandbox_serves_until_sigterm(tmp_path):
 def impala_shell():
     path = os.environ.get("IMPALA_SHELL") or shutil.which("impala-shell")
     if not path:
-        if os.environ.get("CI"):
-            pytest.fail("impala-shell is missing: set IMPALA_SHELL to it")
-        pytest.skip("impala-shell is not installed; set IMPALA_SHELL to try it")
+        lacking("impala-shell is not installed, or IMPALA_SHELL does not name it: it is NOT tested")
     return path
 
 

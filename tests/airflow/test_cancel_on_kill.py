@@ -15,6 +15,7 @@ from airflow_provider_impala_lb.sandbox import Sandbox
 
 from .daemons import Airflow
 
+pytestmark = pytest.mark.slow
 if tuple(map(int, airflow.__version__.split(".")[:2])) < (3, 3):
     pytest.skip(
         f"Airflow {airflow.__version__} tells no trigger that its task was killed (3.3 does): NOT tested",

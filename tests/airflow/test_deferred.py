@@ -280,6 +280,7 @@ def roomy(airflow_home):
         yield cluster
 
 
+@pytest.mark.slow
 def test_two_hundred_scripts_in_one_triggerer(roomy, tmp_path, monkeypatch, ti):
     """They keep neither its loop from turning nor each other from ending."""
     lab = make_lab(roomy, tmp_path, monkeypatch)

@@ -1,15 +1,13 @@
 """The example DAGs on real data, many times: a dependent task is always on its upstream's node, and always right."""
 
-import os
-
 import pytest
 
 from airflow_provider_impala_lb.demo import unpack_flights
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.support.sizes import sizes
 
 from .conftest import Run
 
-RUNS = int(os.environ.get("EXAMPLE_RUNS", "3"))
 STICKY = {
     "clean": "stage_flights",
     "by_carrier": "clean",
@@ -29,9 +27,10 @@ def lagging(airflow_home, tmp_path_factory):
 
 
 @pytest.mark.timeout(900)
-def test_the_daily_batch_sticks_and_is_right_every_time(lagging):
+@pytest.mark.parametrize("runs", sizes("EXAMPLE_RUNS"))
+def test_the_daily_batch_sticks_and_is_right_every_time(lagging, runs):
     staged_on = set()
-    for _ in range(RUNS):
+    for _ in range(runs):
         run = Run("flights_daily")
         assert set(run.states.values()) == {"success"}, run.states
         host = {task_id: run.xcom(task_id, "impala_host") for task_id in run.states}
@@ -45,6 +44,7 @@ def test_the_daily_batch_sticks_and_is_right_every_time(lagging):
     assert len(staged_on) == 3
 
 
+@pytest.mark.slow
 def test_without_sticking_rows_are_silently_missing(lagging):
     counts = Run("why_stick")
     seen = {task: counts.xcom(task)[0][0] for task in ("load", "count_sticky", "count_anywhere")}

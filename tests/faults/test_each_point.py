@@ -7,7 +7,6 @@ says where the fault must not be noticed at all, by :func:`must_end_well`.
 import collections
 import contextlib
 import itertools
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,7 +25,7 @@ from .relay import Call, Fault, Relay
 
 LIMITS = {"open_timeout": 1.0, "rpc_timeout": 1.0, "reconnect_timeout": 5.0}
 HANGS_AFTER = 20.0
-AT_ONCE = int(os.environ.get("FAULT_THREADS", "12"))
+AT_ONCE = 12
 
 RPCS = [
     "OpenSession",
@@ -47,6 +46,13 @@ HOWS = {
     "late": ("delay", 1.1),  # longer: it arrives when the client has given the call up, and goes on with its session
 }
 KINDS = list(itertools.product(RPCS, WHERES, HOWS))
+QUICK = {
+    ("OpenSession", "after", "blackhole"),
+    ("ExecuteStatement", "request_half", "cut"),
+    ("ExecuteStatement", "after", "reset"),
+    ("FetchResults", "within", "cut"),
+}
+"""Those of the quick suite."""
 
 
 def must_end_well(rpc: str, where: str, how: str) -> bool:
@@ -181,7 +187,10 @@ def results(request, lab):
 
 
 def kinds(selected):
-    return pytest.mark.parametrize("kind", selected, ids=["-".join(kind) for kind in selected])
+    marks = [() if kind in QUICK else pytest.mark.slow for kind in selected]
+    return pytest.mark.parametrize(
+        "kind", [pytest.param(kind, id="-".join(kind), marks=mark) for kind, mark in zip(selected, marks, strict=True)]
+    )
 
 
 def test_without_faults_all_is_well_and_every_call_is_in_the_list(lab):
@@ -207,6 +216,7 @@ def test_it_is_safe(results, kind):
     assert not told(results[kind]), "\n" + told(results[kind])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_it_is_safe_where_a_session_ends_with_its_connection():
     """Impala up to 3.2, or ``--disconnected_session_timeout=0``: who comes back finds nothing, which proves nothing."""
@@ -225,6 +235,7 @@ def test_it_ends_well(results, kind):
     assert not not_well, f"{len(not_well)} of {len(results[kind])}\n" + "\n".join(not_well)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", WHERES)
 @pytest.mark.parametrize("how", ["cut", "reset", "blackhole", "late"])
 def test_without_another_node_a_session_that_does_not_open_runs_nothing(lab, where, how):

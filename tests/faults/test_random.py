@@ -1,8 +1,8 @@
 """Random scripts over a network that breaks at random, on coordinators that are stopped and killed: what each run said
 is what the journals and the data show.
 
-``FAULT_SEED``, ``FAULT_RUNS``: another thousand, or more. ``FAULT_ONLY``: the number of one run, to see it again (what
-it was told to suffer is the same each time; how fast it all went is not).
+``FAULT_ONLY`` in the environment: the number of one run, to see it again (what it was told to suffer is the same each
+time; how fast it all went is not).
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from airflow_provider_impala_lb.impala.run import ScriptDone
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.stores.servers import eventually
+from tests.support.sizes import SEED, sizes
 
 from .conftest import executing, wait_until_over
 from .judge import Evidence, Ran, Step, attempt, faults_of
 from .relay import Call, Fault, Relay
 
-SEED = os.environ.get("FAULT_SEED", "4692")
-RUNS = int(os.environ.get("FAULT_RUNS", "1000"))
 ONLY = os.environ.get("FAULT_ONLY")
-AT_ONCE = int(os.environ.get("FAULT_THREADS", "8"))
+AT_ONCE = 8
 LIMITS = {"open_timeout": 0.7, "rpc_timeout": 0.5, "reconnect_timeout": 5.0}
 HANGS_AFTER = 30.0
 TABLES = 40
@@ -247,8 +246,9 @@ class Theatre:
 
 
 @pytest.mark.timeout(1200)
-def test_what_each_run_says_is_what_the_journals_and_the_data_show():
-    numbers = [int(ONLY)] if ONLY else list(range(RUNS))
+@pytest.mark.parametrize("runs", sizes("FAULT_RUNS"))
+def test_what_each_run_says_is_what_the_journals_and_the_data_show(runs):
+    numbers = [int(ONLY)] if ONLY else list(range(runs))
     start = time.monotonic()
     with Sandbox(nodes=AT_ONCE + 1, lag=0, flags={"fe_service_threads": 512}) as cluster:
         theatre = Theatre(cluster)

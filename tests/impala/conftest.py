@@ -1,6 +1,5 @@
 import json
 import logging
-import os
 import shutil
 import subprocess
 import threading
@@ -15,6 +14,7 @@ from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.stores.servers import eventually, free_port
+from tests.support.components import lacking
 
 LOG = logging.getLogger("test.run")
 
@@ -128,9 +128,7 @@ def start_sleeper(balancer, cluster, script="SELECT sleep(60000)"):
 def exporter():
     """URL of a real node_exporter, with the collector ``processes``."""
     if not shutil.which("prometheus-node-exporter"):
-        if os.environ.get("CI"):
-            pytest.fail("prometheus-node-exporter is not installed: apt-get install prometheus-node-exporter")
-        pytest.skip("prometheus-node-exporter is not installed: the load of hosts is NOT tested")
+        lacking("prometheus-node-exporter is not installed (apt-get install it): the load of hosts is NOT tested")
     port = free_port()
     # The kernel kills it should this process be killed.
     command = ["setpriv", "--pdeathsig", "KILL", "prometheus-node-exporter", "--collector.processes"]

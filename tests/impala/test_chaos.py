@@ -1,7 +1,6 @@
 """Scripts while coordinators are killed, stopped and drained at random: what each run said is what the data show."""
 
 import collections
-import os
 import random
 import threading
 import time
@@ -13,9 +12,8 @@ from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.support.sizes import SEED, sizes
 
-SEED = int(os.environ.get("CHAOS_SEED", "4692"))
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "12"))
 WORKERS, STATEMENTS = 6, 4
 
 
@@ -56,7 +54,8 @@ def trouble(cluster, rng, until):
 
 
 @pytest.mark.timeout(240)
-def test_what_a_run_says_is_what_the_data_show():
+@pytest.mark.parametrize("seconds", sizes("CHAOS_SECONDS"))
+def test_what_a_run_says_is_what_the_data_show(seconds):
     rng = random.Random(SEED)
     with Sandbox(nodes=3, lag=0) as cluster:
         session = {**cluster.config["session"], "open_timeout": 1, "rpc_timeout": 2}
@@ -64,7 +63,7 @@ def test_what_a_run_says_is_what_the_data_show():
         balancer = Balancer.from_config(config)
         ScriptRun(balancer, split("CREATE TABLE chaos (script STRING, k INT)")).run()
         results = {}
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + seconds
         threads = [threading.Thread(target=work, args=(config, n, until, results)) for n in range(WORKERS)]
         for thread in threads:
             thread.start()

@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import os
 import random
 import re
 import threading
@@ -16,9 +15,8 @@ from airflow_provider_impala_lb.impala.run import ScriptRun
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.impala.test_overload import LOAD
+from tests.support.sizes import SEED, sizes
 
-SEED = int(os.environ.get("CHAOS_SEED", "4692"))
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
 WORKERS, STATEMENTS, MOVES = 6, 4, 3
 
 
@@ -55,7 +53,8 @@ def work(config, worker, over, done, moves):
 
 
 @pytest.mark.timeout(240)
-def test_a_moved_script_has_ended_before_it_begins_anew(monkeypatch):
+@pytest.mark.parametrize("seconds", sizes("MOVE_SECONDS"))
+def test_a_moved_script_has_ended_before_it_begins_anew(monkeypatch, seconds):
     monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.1)
     rng = random.Random(SEED)
     with Sandbox(nodes=3, lag=0) as cluster:
@@ -66,7 +65,7 @@ def test_a_moved_script_has_ended_before_it_begins_anew(monkeypatch):
         for thread in threads:
             thread.start()
         start = time.monotonic()
-        while time.monotonic() < start + SECONDS or (len(moves) < MOVES and time.monotonic() < start + 90):
+        while time.monotonic() < start + seconds or (len(moves) < MOVES and time.monotonic() < start + 90):
             node, memory, before = rng.choice(cluster.nodes), rng.choice([0.85, 0.97, 0.97]), len(moves)
             node.set_load(memory=memory)
             begin, least = time.monotonic(), rng.uniform(1.0, 3.0)

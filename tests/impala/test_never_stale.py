@@ -6,7 +6,6 @@ up to 3 s behind. The same rounds without the barrier show that they would find 
 """
 
 import collections
-import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,10 @@ import pytest
 
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.support.sizes import SEED, sizes
 
 from .conftest import changed, only, rows_of, run, sent
 
-RUNS = int(os.environ.get("STALE_RUNS", "100"))
-SEED = int(os.environ.get("STALE_SEED", "4692"))
 PAIRS, LAG = 10, 3.0
 ENDS = ("kill", "drain", "pause")
 
@@ -63,19 +61,19 @@ def lagging():
         yield cluster
 
 
-def prepared(cluster, prefix, rng):
+def prepared(cluster, prefix, runs, rng):
     """(table, kind, number) for each run, and the tables as all coordinators know them."""
-    pairs = [(f"{prefix}{number}", rng.choice(KINDS), rng.randrange(1, 1000)) for number in range(RUNS)]
+    pairs = [(f"{prefix}{number}", rng.choice(KINDS), rng.randrange(1, 1000)) for number in range(runs)]
     make = [BEFORE[kind].format(t=table) for table, kind, _ in pairs if BEFORE[kind]]
     run(changed(cluster), f"{'; '.join(make)}; SET SYNC_DDL=1; CREATE TABLE {prefix}_last (a INT)")
     return pairs
 
 
-def tally(cluster, prefix):
+def tally(cluster, prefix, runs):
     """How often the result was right, wrong, or an error, by the way the coordinator went; and what was not right."""
     rng, found, bad = random.Random(SEED), collections.Counter(), []
-    pairs = prepared(cluster, prefix, rng)
-    for number in range(0, RUNS, PAIRS):
+    pairs = prepared(cluster, prefix, runs, rng)
+    for number in range(0, runs, PAIRS):
         node, end = rng.choice(cluster.nodes), rng.choice(ENDS)
         # Each round has a state of its own: no coordinator is left out for what it did in an earlier one.
         config = {"lock_file": str(cluster.directory / f"{prefix}{number}.tmp"), "session": {"open_timeout": 2}}
@@ -115,10 +113,11 @@ def tally(cluster, prefix):
 
 
 @pytest.mark.timeout(1200)
-def test_what_moves_never_reads_stale(lagging):
-    found, bad = tally(lagging, "with_barrier")
+@pytest.mark.parametrize("runs", sizes("STALE_RUNS"))
+def test_what_moves_never_reads_stale(lagging, runs):
+    found, bad = tally(lagging, f"with_barrier{runs}_", runs)
     assert bad == []
-    assert found["right"] == RUNS
+    assert found["right"] == runs
 
 
 @pytest.mark.parametrize("between", ["SELECT 1", "CREATE TABLE {t}_own AS SELECT 1 a"])
@@ -141,8 +140,9 @@ def test_what_was_written_two_scripts_before_is_known_too(lagging, between):
 
 
 @pytest.mark.timeout(1200)
-def test_without_the_barrier_the_same_runs_find_wrong_results(lagging, monkeypatch):
+@pytest.mark.parametrize("runs", sizes("STALE_RUNS"))
+def test_without_the_barrier_the_same_runs_find_wrong_results(lagging, monkeypatch, runs):
     monkeypatch.setattr("airflow_provider_impala_lb.impala.run.cross", lambda *_, **__: None)
-    found, bad = tally(lagging, "without_barrier")
+    found, bad = tally(lagging, f"without_barrier{runs}_", runs)
     print(*bad[:5], sep="\n")
     assert found["wrong"] > 0

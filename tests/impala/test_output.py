@@ -178,6 +178,7 @@ def test_it_is_a_handler(balancer, cluster, tmp_path, ending):
     assert (done.results[0].path, done.results[0].rows) == (str(path), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_300_000_rows(session, tmp_path, ending):
     many_rows(session)
@@ -229,6 +230,7 @@ def growth(cluster, path, whole=False):
     return int(done.stdout)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(cluster, tmp_path):
     bound = 45
     assert growth(cluster, tmp_path / "a.csv", whole=True) > 1.5 * bound  # what it would be otherwise

@@ -238,6 +238,7 @@ def idle():
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_host_driven_overloaded_by_real_work_and_back(loaded, exporter, idle, tmp_path):
     """node_exporter says what this machine's CPUs do; the other two nodes' hosts are idle."""
     nodes = [

@@ -126,7 +126,7 @@ def test_an_old_try_that_had_not_begun_begins_no_more(pair):
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")] * 2
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_forty_statements_killed_at_ten_of_them(pair, seed):
     """Workers killed with -9 in the middle of a statement, or between two: each statement runs exactly once."""
     rng = random.Random(seed)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import queue
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.sandbox import Sandbox
@@ -18,6 +19,15 @@ from .lab import Lab
 from .process import forks
 
 AT_ONCE = 4
+
+
+def cases(all_cases: Iterable[object], quick: Collection[str]) -> list[ParameterSet]:
+    """For ``pytest.mark.parametrize``: those named in ``quick`` are in the quick suite."""
+    names = set(map(str, all_cases))
+    assert names.issuperset(quick), names
+    return [
+        pytest.param(each, id=str(each), marks=() if str(each) in quick else pytest.mark.slow) for each in all_cases
+    ]
 
 
 @pytest.fixture(scope="session")

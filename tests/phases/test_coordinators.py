@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
 
-from .conftest import add_numbers
+from .conftest import add_numbers, cases
 from .lab import NUMBERS, Lab
 from .process import Process
 
@@ -85,6 +85,7 @@ CASES += [
     for coordinator in ("restarted", "stopped")
     for phase in ("session open", "not sent", "running", "not written", "between", "last done")
 ]
+QUICK = {"restarted_running,_resume_lives", "gone_running,_plain_lives", "stopped_polls,_trigger_lives"}
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ def _strike(case: Case, node: SandboxNode) -> threading.Timer:
     return over
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", cases(CASES, QUICK))
 def test_what_becomes_of_the_script(case: Case, found: dict[Case, Future[list[str]]]) -> None:
     faults = found[case].result()
     assert not faults, "\n".join(faults)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from .conftest import cases
 from .lab import NUMBERS, Lab
 
 PHASES = (
@@ -42,6 +43,7 @@ class Case(NamedTuple):
 CASES = [
     Case(phase, how, then) for phase in PHASES for how in ("kill", "stop") for then in ("trigger", "plain", "resume")
 ]
+QUICK = {"kill_polls,_then_trigger", "stop_4_runs,_then_resume"}
 
 
 def check(case: Case, lab: Lab) -> list[str]:
@@ -85,7 +87,7 @@ def check(case: Case, lab: Lab) -> list[str]:
     return faults + lab.faults_at_the_end()
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", cases(CASES, QUICK))
 def test_what_follows(case: Case, found: dict[Case, Future[list[str]]]) -> None:
     faults = found[case].result()
     assert not faults, "\n".join(faults)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from .conftest import cases
 from .lab import NUMBERS, Lab
 
 PHASES = (
@@ -54,6 +55,9 @@ CASES += [
 ]
 
 
+QUICK = {"kill_sent,_plain", "kill_running,_resume", "kill_not_written,_resume", "stop_running,_plain"}
+
+
 def check(case: Case, lab: Lab) -> list[str]:
     """Whether the cluster is alive: so each of these ends well, with every INSERT exactly once."""
     kind = {"resume": case.resume, "deferrable": case.deferrable}
@@ -91,7 +95,7 @@ def check(case: Case, lab: Lab) -> list[str]:
     return faults + lab.faults_at_the_end(sessions=not leaks)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", cases(CASES, QUICK))
 def test_the_next_try_after(case: Case, found: dict[Case, Future[list[str]]]) -> None:
     faults = found[case].result()
     assert not faults, "\n".join(faults)

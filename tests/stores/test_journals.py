@@ -13,12 +13,13 @@ from airflow_provider_impala_lb.stores.envelope import MAX_BYTES, name_of, seal,
 from airflow_provider_impala_lb.stores.journal_file import FileJournals
 from airflow_provider_impala_lb.stores.journal_memory import MemoryJournals
 from airflow_provider_impala_lb.stores.journal_redis import RedisJournals
+from tests.support.components import SERVERS
 
 KEY = "load_sales/insert/scheduled__2026-11-25T00:00:00+00:00/-1"
 ODD_KEYS = ["", ".", "..", "lock", "../../etc/passwd", "a\0b", "line\nbreak", "ä" * 1000, "\udc80", "x" * 100_000]
 
 
-@pytest.fixture(params=["memory", "file", "fuse", "gluster", "redis", "cluster"])
+@pytest.fixture(params=["memory", "file", "fuse", *SERVERS])
 def opened(request, tmp_path):
     """Journals as two hosts open them; each call is another process's."""
     if request.param == "memory":

@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state import LEASE_SECONDS
+from tests.support.components import lacking
 
 NODES = ["a", "b", "c"]
 
@@ -21,9 +22,7 @@ def share(tmp_path):
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(point)], capture_output=True, text=True
     )
     if made.returncode:
-        if os.environ.get("CI"):
-            pytest.fail(f"no file system can be mounted here: {made.stderr}")
-        pytest.skip(f"no file system can be mounted here, so faults of the NAS are NOT tested: {made.stderr}")
+        lacking(f"no file system can be mounted here, so faults of the NAS are NOT tested: {made.stderr}")
     (point / "impala").mkdir()
     yield point
     while os.path.ismount(point):

@@ -13,7 +13,9 @@ from airflow_provider_impala_lb.core.config import parse
 from airflow_provider_impala_lb.core.state import SessionRecord
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
-from tests.stores.test_races import KILLS, Crew
+from tests.stores.test_races import Crew
+from tests.support.components import SERVERS
+from tests.support.sizes import SEED, sizes
 
 WORKERS = 10
 SLOTS = 4096  # for each worker, to report in
@@ -51,7 +53,7 @@ class Processes(Crew):
         return super().start(lambda _, *rest: work(self.reports, *rest), *arguments)
 
 
-@pytest.fixture(params=["memory", "file", "redis", "cluster", "gluster"])
+@pytest.fixture(params=["memory", "file", *SERVERS])
 def fleet(request, tmp_path):
     """A crew, and what each of its two hosts says of the common store."""
     if request.param == "memory":
@@ -242,14 +244,15 @@ def hold_until_killed(reports, worker, host):
             pick.note(session="1:2")
 
 
-@pytest.mark.parametrize("fleet", ["file", "redis", "gluster"], indirect=True)
-def test_killed_holders_leave_a_state_that_is_right_by_itself(fleet):
+@pytest.mark.parametrize("kills", sizes("LEASE_KILLS"))
+@pytest.mark.parametrize("fleet", ["file", *SERVERS], indirect=True)
+def test_killed_holders_leave_a_state_that_is_right_by_itself(fleet, kills):
     """Whatever they were killed in: beginning a lease, ending one, or between."""
     crew, hosts = fleet
-    rng = random.Random(4692)
+    rng = random.Random(SEED)
     watcher = balancer_of(hosts[0], max_leases_per_node=3)
     workers = {crew.start(hold_until_killed, slot, hosts[slot % 2]): slot for slot in range(WORKERS)}
-    for _ in range(KILLS // 5):
+    for _ in range(kills):
         time.sleep(rng.uniform(0, 0.02))
         pid = rng.choice(list(workers))
         slot = workers.pop(pid)

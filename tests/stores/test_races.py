@@ -11,6 +11,8 @@ import traceback
 import pytest
 
 from airflow_provider_impala_lb import Balancer
+from tests.support.components import SERVERS
+from tests.support.sizes import SEED, sizes
 
 NODES = 30
 
@@ -60,7 +62,7 @@ def config(host, policy="round_robin"):
     return {"name": "race", "nodes": [f"n{i}" for i in range(NODES)], "policy": policy, **host}
 
 
-@pytest.fixture(params=["file", "redis", "cluster", "gluster"])
+@pytest.fixture(params=["file", *SERVERS])
 def hosts(request, tmp_path):
     """What two hosts say of their common store: two paths, as they mount one share, or one server."""
     if request.param == "redis":
@@ -99,15 +101,13 @@ def test_round_robin_is_exact_over_two_hosts_of_eight_processes(crew, hosts):
     assert counted(hosts[0]) == [100] * NODES
 
 
-KILLS = int(os.environ.get("KILLS", "500"))
-
-
-def test_five_hundred_killed_pickers_lose_nothing_and_leave_no_lock(crew, hosts):
-    rng = random.Random(4692)
+@pytest.mark.parametrize("kills", sizes("KILLS"))
+def test_killed_pickers_lose_nothing_and_leave_no_lock(crew, hosts, kills):
+    rng = random.Random(SEED)
     workers = {crew.start(pick_many, slot, hosts[slot % 2], 10**9): slot for slot in range(16)}
     watcher = Balancer.from_config(config(hosts[0])).store
     slowest = 0.0
-    for kill in range(KILLS):
+    for kill in range(kills):
         time.sleep(rng.uniform(0, 0.004))
         pid = rng.choice(list(workers))
         slot = workers.pop(pid)
@@ -120,10 +120,10 @@ def test_five_hundred_killed_pickers_lose_nothing_and_leave_no_lock(crew, hosts)
     for pid in list(workers):
         crew.kill(pid)
     committed, acked = counted(hosts[0]), handed_out(crew)
-    assert sum(acked) > 500
+    assert sum(acked) > kills
     assert max(committed) - min(committed) <= 1  # exact among what was committed, whoever was killed
     assert all(in_state >= known for in_state, known in zip(committed, acked, strict=True))  # none handed out uncounted
-    assert sum(committed) - sum(acked) <= KILLS + 16  # at most the one pick each was killed in
+    assert sum(committed) - sum(acked) <= kills + 16  # at most the one pick each was killed in
     assert slowest < 5.0
 
 

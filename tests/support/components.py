@@ -12,3 +12,7 @@ def lacking(text: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(text, pytrace=False)
     pytest.skip(text)
+
+
+SERVERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("redis", "cluster", "gluster")]
+"""Where a store may lie that is no file of this machine's, for the ``params`` of a fixture."""

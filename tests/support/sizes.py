@@ -1,0 +1,33 @@
+"""How often what is random, or is killed, is repeated: in `make test`, in `make test-all`, and in `make test-long`.
+
+In the long suite the environment may say another number, by the name in this table: ``KILLS=50000 make test-long``.
+``SEED=7``: another sequence of everything that is random; a failure names the seed that it was found with.
+"""
+
+import os
+
+import pytest
+
+SEED = int(os.environ.get("SEED", "4692"))
+
+SIZES: dict[str, tuple[int | None, int, int]] = {
+    # name: quick (None: not there), slow, long
+    "EXAMPLE_RUNS": (1, 8, 200),  # of the example DAG through Airflow
+    "KILLS": (40, 500, 10_000),  # kill -9 of processes that pick
+    "LEASE_KILLS": (20, 100, 2_000),  # of processes that hold leases
+    "JOURNAL_KILLS": (20, 200, 4_000),  # of processes that write journals
+    "FAULT_RUNS": (None, 1_000, 10_000),  # random scripts over a network that breaks at random
+    "STALE_RUNS": (None, 100, 2_000),  # sticky scripts whose coordinator is gone
+    "CHAOS_SECONDS": (None, 12, 600),  # scripts while coordinators are killed, stopped and drained at random
+    "MOVE_SECONDS": (None, 15, 600),  # restartable scripts while the load goes up and down at random
+}
+
+
+def sizes(name: str) -> list[object]:
+    """For ``pytest.mark.parametrize``: the same test in each suite, in that suite's size."""
+    quick, slow, long = SIZES[name]
+    found = [
+        pytest.param(slow, marks=pytest.mark.slow),
+        pytest.param(int(os.environ.get(name, long)), marks=[pytest.mark.long, pytest.mark.timeout(24 * 3600)]),
+    ]
+    return found if quick is None else [quick, *found]
