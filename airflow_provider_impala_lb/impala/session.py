@@ -17,7 +17,7 @@ from airflow_provider_impala_lb.impala.operation import Operation
 from airflow_provider_impala_lb.impala.pages import Pages
 from airflow_provider_impala_lb.impala.sending import submit
 from airflow_provider_impala_lb.impala.statement import Ended, StatementError, print_id
-from airflow_provider_impala_lb.impala.transport import describe, is_refused, status_error
+from airflow_provider_impala_lb.impala.transport import UnreadableReply, describe, is_refused, status_error
 from airflow_provider_impala_lb.impala.waiting import Limits, wait_for_end
 from airflow_provider_impala_lb.impala.wire import Wire, user_of
 
@@ -62,7 +62,7 @@ class Session:
         wire.service.client = self._line
         protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
         self.cursor = HiveServer2Cursor(HS2Session(wire.service, handle, configuration or {}, protocol, retries=1))
-        self.operation = Operation(self.cursor, self._line, handle.sessionId.secret, self.check_cancelled)
+        self.operation = Operation(self.cursor, self._line, handle.sessionId.secret, self.check_cancelled, self.pages)
         self.lost = False
         self._cancelled: str | None = None
         self._closed = False
@@ -234,7 +234,7 @@ class Session:
 
         try:
             return handler(cursor)
-        except (Error, TException) as error:
+        except (Error, TException, UnreadableReply) as error:
             self.check_cancelled()
             raise StatementError(f"it ran, fetching its rows failed: {error}", query_id=self.query_id) from error
 
