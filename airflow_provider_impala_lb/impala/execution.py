@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.picker import Pick
-from airflow_provider_impala_lb.errors import StatementFailed, StateUnavailable, Superseded
+from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
 from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, handle_gone, sort
@@ -286,8 +286,26 @@ class Execution:
             return
 
     def _write(self, cursor: Any) -> OutputDone:
-        assert self._script.output is not None
-        written = write(cursor, self._script.output)
+        script = self._script
+        assert script.output is not None
+        try:
+            written = write(cursor, script.output)
+        except (OSError, ValueError, ConfigError) as error:
+            # All that the connection raises is another kind: this is the file's, and no fault of the node.
+            may_repeat = self._elsewhere or self._tally.nothing_changed()
+            failure = self._tally.failed(
+                f"it ran, and its rows could not be written to {script.output}, where nothing was left: {error}",
+                cursor.query_id,
+                "",
+                "not started",
+                "A retry runs it again"
+                if may_repeat
+                else "Only the file is missing: a retry would begin at statement 1, and change again what was changed "
+                "before it. resume=True goes on at this query",
+            )
+            failure.retry = may_repeat and not isinstance(error, ConfigError)
+            self._note_not_run()
+            raise failure from error
         self._log.info("%d rows are in %s (%d bytes)", written.rows, written.path, written.bytes)
         return written
 
@@ -333,9 +351,8 @@ class Execution:
         """Raise what follows from it."""
         if self._journal is not None and error.query_id is not None:
             self._journal.check_mine()  # else it may have failed by what our successor does with it
-        if self._journal is not None and found.outcome in ("not started", "user error"):
-            with suppress(StateUnavailable):  # then the next try looks it up
-                self._journal.not_run(number)
+        if found.outcome in ("not started", "user error"):
+            self._note_not_run()
         if found.verdict == "refused" and (self._elsewhere or self._tally.nothing_done()):
             raise refusal(str(error)) from error
         failure = self._tally.failed(str(error), error.query_id, sql, found.outcome, found.now)
@@ -344,6 +361,12 @@ class Execution:
         if found.outcome != "user error":
             self._pick.failed()
         raise failure from error
+
+    def _note_not_run(self) -> None:
+        """The next statement changed nothing, and may be sent again."""
+        if self._journal is not None:
+            with suppress(StateUnavailable):  # then the next try looks it up
+                self._journal.not_run(self.number)
 
     def move(self, why: str, *, anew: bool) -> None:
         """From another thread: stop here, to go elsewhere; :meth:`run` raises :class:`Cancelled`.

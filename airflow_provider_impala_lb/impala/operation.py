@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_impala_lb.impala.line import Line
 from airflow_provider_impala_lb.impala.pages import Pages, ProbeFailed
-from airflow_provider_impala_lb.impala.rows import read_no_columns_as_no_rows
+from airflow_provider_impala_lb.impala.rows import be_lenient
 from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id, warnings_in
 from airflow_provider_impala_lb.impala.transport import describe, is_unreadable, status_error
 
@@ -55,7 +55,7 @@ class Operation:
             self._adopted = False
             self._cursor._last_operation = self._cursor.session.execute(sql, dict(options or {}), run_async=True)
             self.handle = self._cursor._last_operation.handle
-            read_no_columns_as_no_rows(self._cursor._last_operation)
+            be_lenient(self._cursor._last_operation)
 
         self._cursor._execute_async(send)
         self.query_id = print_id(self.handle.operationId.guid)
@@ -73,6 +73,7 @@ class Operation:
         self._adopted = True
         cursor = self._cursor
         cursor._last_operation = ImpylasOperation(cursor.session, self.handle, retries=1)
+        be_lenient(cursor._last_operation)
         cursor._last_operation_active = True
         cursor._last_operation_finished = False
 
