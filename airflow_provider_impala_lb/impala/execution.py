@@ -15,6 +15,7 @@ from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, handle_g
 from airflow_provider_impala_lb.impala.handover import LetGo, seal
 from airflow_provider_impala_lb.impala.line import RowsLost
 from airflow_provider_impala_lb.impala.output import OutputDone, write
+from airflow_provider_impala_lb.impala.sending import Sendings
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
@@ -67,6 +68,7 @@ class Execution:
         self._let_go, self._key, self._keep_last = let_go, key, keep_last
         self._under_way = False
         self._submitted = 0.0
+        self._sendings: tuple[int, Sendings] | None = None  # of which statement
         self._inherited = False
         self._has_run: Callable[[], bool] | None = None
         self._shared = False  # another process may go on in the session
@@ -159,7 +161,8 @@ class Execution:
                         self.session.detach()
                     raise
                 except _SessionGone as gone:
-                    lost = lost + 1 if self.number == number else 0
+                    if not gone.unanswered:  # that is bounded by the statement's own budget
+                        lost = lost + 1 if self.number == number else 0
                     if lost >= NEW_SESSIONS:
                         raise gone.failure from gone.__cause__
                     self._log.warning("%s: going on in a new session on %s", gone.failure.reason, self._pick.node)
@@ -234,6 +237,8 @@ class Execution:
         session, sql = self.session, self._script.texts[number - 1]
         assert session is not None
         pause, until = _WAIT_FIRST, time.monotonic() + session.patience
+        if self._sendings is None or self._sendings[0] != number:
+            self._sendings = number, Sendings(session.patience, new_session=True)
         while True:
             try:
                 self._once(session, number, sql)
@@ -245,6 +250,7 @@ class Execution:
                     return
                 if found.verdict != "wait" or time.monotonic() + pause >= until:
                     self._give_up(number, session, sql, error, found)
+                self._sendings[1].refused()
                 self._log.warning("[%d/%d] has to wait, and is tried again: %s", number, len(self._script), error)
             except Cancelled as error:
                 raise self._tally.failed(f"cancelled: {error}", session.query_id, sql) from error
@@ -334,8 +340,11 @@ class Execution:
             self._journal.intend(number, nonce_of(label) or "", self._pick.node, session.id)
         self._shared = True
         options = {"SYNC_DDL": "1"} if publish is not None else None
+        sendings = self._sendings[1] if self._sendings is not None else None
         try:
-            return session.execute(f"{label} {sql}", on_start=self._accepted, options=options, limits=limits)
+            return session.execute(
+                f"{label} {sql}", on_start=self._accepted, options=options, limits=limits, sendings=sendings
+            )
         except StatementError:
             self._under_way = False
             raise
@@ -357,7 +366,7 @@ class Execution:
             raise refusal(str(error)) from error
         failure = self._tally.failed(str(error), error.query_id, sql, found.outcome, found.now)
         if found.verdict == "session":
-            raise _SessionGone(failure) from error
+            raise _SessionGone(failure, unanswered=error.unanswered) from error
         if found.outcome != "user error":
             self._pick.failed()
         raise failure from error
@@ -389,8 +398,10 @@ class Execution:
 
 
 class _SessionGone(Exception):
-    """:ivar failure: what to say if no new session goes on."""
+    """:ivar failure: what to say if no new session goes on.
+    :ivar unanswered: a statement was sent, and the session closed for its answer was lost.
+    """
 
-    def __init__(self, failure: StatementFailed) -> None:
+    def __init__(self, failure: StatementFailed, *, unanswered: bool = False) -> None:
         super().__init__(failure.reason)
-        self.failure = failure
+        self.failure, self.unanswered = failure, unanswered

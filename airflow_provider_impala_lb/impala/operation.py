@@ -14,7 +14,7 @@ from airflow_provider_impala_lb.impala.line import Line
 from airflow_provider_impala_lb.impala.pages import Pages, ProbeFailed
 from airflow_provider_impala_lb.impala.rows import be_lenient
 from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id, warnings_in
-from airflow_provider_impala_lb.impala.transport import describe, is_unreadable, status_error
+from airflow_provider_impala_lb.impala.transport import describe, is_timeout, is_unreadable, status_error
 
 log = getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Operation:
         cursor._last_operation_finished = False
 
     def status(self) -> Any:
-        """Its state, as the server answers, or, where its answers cannot be read, as its page says.
+        """Its state, as the server answers, or, where no answer comes or can be read, as its page says.
 
         :raises StatementError: it gives none.
         """
@@ -89,7 +89,8 @@ class Operation:
         except Exception as error:
             self._check()
             failure = StatementError(f"the connection failed while it ran: {describe(error)}", query_id=self.query_id)
-            if is_unreadable(error) and (shown := self._status_on_page()) is not None:
+            # Impala answers once the statement is planned (the lock of ExecuteInternal, impala-server.cc).
+            if (is_unreadable(error) or is_timeout(error)) and (shown := self._status_on_page()) is not None:
                 return shown
             raise failure from error
         problem = status_error(response)

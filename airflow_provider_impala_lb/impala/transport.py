@@ -49,6 +49,13 @@ def is_unreadable(error: BaseException) -> bool:
     return isinstance(error, (UnreadableReply, TApplicationException))
 
 
+def is_timeout(error: BaseException) -> bool:
+    """Whether the other side took the request, and no answer came in time."""
+    from thrift.transport.TTransport import TTransportException
+
+    return isinstance(error, TTransportException) and error.type == TTransportException.TIMED_OUT
+
+
 def is_refused(error: BaseException) -> bool:
     """Nobody listens there: the coordinator's process is gone, and with it all that it knew."""
     return isinstance(getattr(error, "inner", None) or error, ConnectionRefusedError)
