@@ -50,9 +50,9 @@ def end_elsewhere(node: Node, config: SessionConfig, password: str | None, sessi
         wire = Wire(node, config, password, CANCEL_SECONDS / 2)
         if operation is not None:
             wire.limit(end - time.monotonic())
-            wire.client.CancelOperation(TCancelOperationReq(operationHandle=operation))
+            wire.call("CancelOperation", TCancelOperationReq(operationHandle=operation))
         wire.limit(end - time.monotonic())
-        problem = status_error(wire.client.CloseSession(TCloseSessionReq(sessionHandle=session)))
+        problem = status_error(wire.call("CloseSession", TCloseSessionReq(sessionHandle=session)))
         if problem is None:
             return Ending(None, operation is None or _gone(wire, operation, end))
     except Exception as error:
@@ -71,7 +71,7 @@ def _gone(wire: Wire, operation: Any, end: float) -> bool:
     over = (TOperationState.CANCELED_STATE, TOperationState.CLOSED_STATE, TOperationState.ERROR_STATE)
     while (left := end - time.monotonic()) > 0:
         wire.limit(left)
-        answer = wire.client.GetOperationStatus(TGetOperationStatusReq(operationHandle=operation))
+        answer = wire.call("GetOperationStatus", TGetOperationStatusReq(operationHandle=operation))
         if status_error(answer) or answer.operationState in over:
             return True
         time.sleep(0.05)

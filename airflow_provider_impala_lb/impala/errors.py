@@ -46,6 +46,10 @@ _LIMIT = "It is a limit of the user, the pool or the script: a retry alone meets
 _PUBLISH = (
     "As a rule its change is made, and shows on this coordinator: look here. Others hear of it later, or by REFRESH"
 )
+_IDLE = (
+    "Does a proxy or firewall on the way end idle connections while it is planned? Raise its timeout then, or name the "
+    "nodes' web pages (nodes: web), where the statement can be found and waited for"
+)
 _METADATA = "If the object is new, its metadata have not arrived on this coordinator yet; a retry tells"
 
 _SPARK_SAYS = (
@@ -86,6 +90,13 @@ RULES = (
     Rule(r"Cannot schedule query: no registered backends", "wait", "wait", "scheduler.cc [93]", _LATER),
     # The session. In place of a handle they mean that nothing was started. Once a statement has one they prove
     # nothing: its session may have been closed or reaped while it ran.
+    Rule(
+        r"; it was sent (once|\d+ times) in \d+ s \(",
+        "not started",
+        "not started",
+        "ours: impala/sending.py, of what may be sent again",
+        _IDLE,
+    ),
     Rule(r"so it was not sent$", "session", "unknown", "ours: impala/sending.py, line.py", gone=True),
     Rule(r"it never reached the coordinator$", "session", "session", "ours: impala/lookup.py", gone=True),
     Rule(

@@ -8,13 +8,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.picker import Pick
-from airflow_provider_impala_lb.errors import StatementFailed, StateUnavailable, Superseded
+from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
 from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, handle_gone, sort
 from airflow_provider_impala_lb.impala.handover import LetGo, seal
 from airflow_provider_impala_lb.impala.line import RowsLost
 from airflow_provider_impala_lb.impala.output import OutputDone, write
+from airflow_provider_impala_lb.impala.sending import Sendings
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
@@ -67,6 +68,7 @@ class Execution:
         self._let_go, self._key, self._keep_last = let_go, key, keep_last
         self._under_way = False
         self._submitted = 0.0
+        self._sendings: tuple[int, Sendings] | None = None  # of which statement
         self._inherited = False
         self._has_run: Callable[[], bool] | None = None
         self._shared = False  # another process may go on in the session
@@ -159,7 +161,8 @@ class Execution:
                         self.session.detach()
                     raise
                 except _SessionGone as gone:
-                    lost = lost + 1 if self.number == number else 0
+                    if not gone.unanswered:  # that is bounded by the statement's own budget
+                        lost = lost + 1 if self.number == number else 0
                     if lost >= NEW_SESSIONS:
                         raise gone.failure from gone.__cause__
                     self._log.warning("%s: going on in a new session on %s", gone.failure.reason, self._pick.node)
@@ -234,6 +237,8 @@ class Execution:
         session, sql = self.session, self._script.texts[number - 1]
         assert session is not None
         pause, until = _WAIT_FIRST, time.monotonic() + session.patience
+        if self._sendings is None or self._sendings[0] != number:
+            self._sendings = number, Sendings(session.patience, new_session=True)
         while True:
             try:
                 self._once(session, number, sql)
@@ -245,6 +250,7 @@ class Execution:
                     return
                 if found.verdict != "wait" or time.monotonic() + pause >= until:
                     self._give_up(number, session, sql, error, found)
+                self._sendings[1].refused()
                 self._log.warning("[%d/%d] has to wait, and is tried again: %s", number, len(self._script), error)
             except Cancelled as error:
                 raise self._tally.failed(f"cancelled: {error}", session.query_id, sql) from error
@@ -286,8 +292,26 @@ class Execution:
             return
 
     def _write(self, cursor: Any) -> OutputDone:
-        assert self._script.output is not None
-        written = write(cursor, self._script.output)
+        script = self._script
+        assert script.output is not None
+        try:
+            written = write(cursor, script.output)
+        except (OSError, ValueError, ConfigError) as error:
+            # All that the connection raises is another kind: this is the file's, and no fault of the node.
+            may_repeat = self._elsewhere or self._tally.nothing_changed()
+            failure = self._tally.failed(
+                f"it ran, and its rows could not be written to {script.output}, where nothing was left: {error}",
+                cursor.query_id,
+                "",
+                "not started",
+                "A retry runs it again"
+                if may_repeat
+                else "Only the file is missing: a retry would begin at statement 1, and change again what was changed "
+                "before it. resume=True goes on at this query",
+            )
+            failure.retry = may_repeat and not isinstance(error, ConfigError)
+            self._note_not_run()
+            raise failure from error
         self._log.info("%d rows are in %s (%d bytes)", written.rows, written.path, written.bytes)
         return written
 
@@ -316,8 +340,11 @@ class Execution:
             self._journal.intend(number, nonce_of(label) or "", self._pick.node, session.id)
         self._shared = True
         options = {"SYNC_DDL": "1"} if publish is not None else None
+        sendings = self._sendings[1] if self._sendings is not None else None
         try:
-            return session.execute(f"{label} {sql}", on_start=self._accepted, options=options, limits=limits)
+            return session.execute(
+                f"{label} {sql}", on_start=self._accepted, options=options, limits=limits, sendings=sendings
+            )
         except StatementError:
             self._under_way = False
             raise
@@ -333,17 +360,22 @@ class Execution:
         """Raise what follows from it."""
         if self._journal is not None and error.query_id is not None:
             self._journal.check_mine()  # else it may have failed by what our successor does with it
-        if self._journal is not None and found.outcome in ("not started", "user error"):
-            with suppress(StateUnavailable):  # then the next try looks it up
-                self._journal.not_run(number)
+        if found.outcome in ("not started", "user error"):
+            self._note_not_run()
         if found.verdict == "refused" and (self._elsewhere or self._tally.nothing_done()):
             raise refusal(str(error)) from error
         failure = self._tally.failed(str(error), error.query_id, sql, found.outcome, found.now)
         if found.verdict == "session":
-            raise _SessionGone(failure) from error
+            raise _SessionGone(failure, unanswered=error.unanswered) from error
         if found.outcome != "user error":
             self._pick.failed()
         raise failure from error
+
+    def _note_not_run(self) -> None:
+        """The next statement changed nothing, and may be sent again."""
+        if self._journal is not None:
+            with suppress(StateUnavailable):  # then the next try looks it up
+                self._journal.not_run(self.number)
 
     def move(self, why: str, *, anew: bool) -> None:
         """From another thread: stop here, to go elsewhere; :meth:`run` raises :class:`Cancelled`.
@@ -366,8 +398,10 @@ class Execution:
 
 
 class _SessionGone(Exception):
-    """:ivar failure: what to say if no new session goes on."""
+    """:ivar failure: what to say if no new session goes on.
+    :ivar unanswered: a statement was sent, and the session closed for its answer was lost.
+    """
 
-    def __init__(self, failure: StatementFailed) -> None:
+    def __init__(self, failure: StatementFailed, *, unanswered: bool = False) -> None:
         super().__init__(failure.reason)
-        self.failure = failure
+        self.failure, self.unanswered = failure, unanswered

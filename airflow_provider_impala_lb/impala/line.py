@@ -18,11 +18,13 @@ import msgspec
 
 from airflow_provider_impala_lb.core.config import Node, SessionConfig
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.impala.answers import rows_in
 from airflow_provider_impala_lb.impala.transport import (
     describe,
     is_refused,
     is_transport_failure,
     is_unknown_method,
+    is_unreadable,
     sort_open_failure,
     status_error,
 )
@@ -35,6 +37,8 @@ POLL_SECONDS = 30.0
 is noticed so much sooner than by a call that may have to plan a statement."""
 REFUSED_SECONDS = 10.0
 """Where nobody listens, the process is gone, and the session with it. This long it may be a device on the way."""
+UNREADABLE_REPLIES = 3
+"""So many replies to one call that cannot be read, each on a connection of its own, are not chance: it is given up."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 _LOOKING = frozenset(
@@ -84,11 +88,13 @@ class Line:
         :raises RowsLost: FetchResults was answered, and the answer was lost.
         :raises NotSent: ExecuteStatement was not sent: the connection was gone before, and no other could be had.
         :raises ConfigError: on a new connection the login was refused.
-        Else what thrift and the socket raise, when the time is up.
+        :raises UnreadableReply: there was one, again and again, that cannot be read.
+        Else what thrift raises, when the time is up.
         """
         repeatable = name in _LOOKING or name in _ENDING or name == "FetchResults"
         first: BaseException | None = None
         broken_at = pause = 0.0
+        unreadable = 0
         while True:
             sent = False
             try:
@@ -118,12 +124,15 @@ class Line:
                         name,
                         self._config.reconnect_timeout,
                     )
+                unreadable += is_unreadable(error)
+                if unreadable >= UNREADABLE_REPLIES:
+                    raise
                 limit = min(REFUSED_SECONDS, self._config.reconnect_timeout)
                 limit = limit if is_refused(error) else self._config.reconnect_timeout
                 if now + pause - broken_at >= limit:
                     if name == "ExecuteStatement":
                         raise NotSent(f"{describe(error)}, so it was not sent") from error
-                    raise
+                    raise _as_thrifts(error) from error
                 self._pause(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
@@ -131,7 +140,7 @@ class Line:
                 log.info("The connection to %s is back after %.1f s", self._node.address, time.monotonic() - broken_at)
                 self._mend(name, answer)
             if name == "FetchResults":
-                self._count(request, answer)
+                self._count(request, answer, first)
             return answer
 
     def hang_up(self) -> None:
@@ -164,7 +173,7 @@ class Line:
     def _ask(self, wire: Wire, name: str, request: Any) -> Any:
         seconds = self._config.rpc_timeout
         wire.limit(min(seconds, POLL_SECONDS) if name in _LOOKING else seconds)
-        return getattr(wire.client, name)(request)
+        return wire.call(name, request)
 
     @staticmethod
     def _mend(name: str, answer: Any) -> None:
@@ -174,7 +183,7 @@ class Line:
         if name in _ENDING and any(text in (status_error(answer) or "") for text in _NOT_KNOWN):
             answer.status.statusCode, answer.status.errorMessage = TStatusCode.SUCCESS_STATUS, None
 
-    def _count(self, request: Any, answer: Any) -> None:
+    def _count(self, request: Any, answer: Any, first: BaseException | None) -> None:
         """Impala says at which row an answer begins (FetchInternal, ``startRowOffset``): so a lost one shows. Looked at
         each time: a call that was given up and made again may arrive after that, and take rows for nobody."""
         if status_error(answer) or answer.results is None or request.fetchType:
@@ -183,16 +192,16 @@ class Line:
         guid, had = self._fetched
         had = had if guid == operation else 0
         if (answer.results.startRowOffset or 0) != had:
-            raise RowsLost(f"rows {had + 1} to {answer.results.startRowOffset} were sent, and never arrived")
-        self._fetched = operation, had + _rows(answer.results)
+            how = f" ({describe(first)})" if first else ""
+            raise RowsLost(f"rows {had + 1} to {answer.results.startRowOffset} were sent, and never arrived{how}")
+        self._fetched = operation, had + rows_in(answer.results)
 
 
-def _rows(results: Any) -> int:
-    if not results.columns:
-        return len(results.rows or ())
-    column = results.columns[0]
-    values = next((value for value in vars(column).values() if value is not None and hasattr(value, "values")), None)
-    return len(values.values) if values is not None else 0
+def _as_thrifts(error: Exception) -> Exception:
+    """A socket's own error as thrift's: whoever fetches rows may have errors of a file, too, which are not ours."""
+    from thrift.transport.TTransport import TTransportException
+
+    return TTransportException(message=describe(error), inner=error) if isinstance(error, OSError) else error
 
 
 def _hurried(config: SessionConfig, seconds: float) -> SessionConfig:

@@ -72,6 +72,32 @@ def look_up(session: Session, nonce: str | None, sent_at: float, failure: Statem
     return Found(found.id, False)
 
 
+def look_for(session: Session, nonce: str | None, failure: StatementError) -> Found | None:
+    """The statement with this label, of a kind that may be sent again: is it running there, or ready to be fetched?
+
+    :param failure: what is known so far.
+    :returns: None if it is not on the page, or has ended well and is closed already.
+    :raises StatementError: it has failed there. :raises ProbeFailed: the page does not tell.
+    """
+    pages = session.pages
+    if pages is None or nonce is None:
+        raise ProbeFailed("there is no page to look at")
+    for pause in (0.0, *_LOOKS):
+        session.pause(pause)
+        found = pages.queries().labelled(nonce)
+        if found is not None:
+            break
+    else:
+        return None
+    log.info("The statement was found on %s as query %s, %s", session.node.address, found.id, found.state)
+    if found.in_flight:
+        return Found(found.id, True)
+    status = pages.status(found.id)
+    if status != "OK":
+        raise StatementError(status or str(failure), query_id=found.id)
+    return None
+
+
 def why_it_may_have_run(session: Session, pages: Pages, page: Queries, sent_at: float) -> str | None:
     """A page without the statement's label is a proof only if the same process has kept it since ``sent_at``, and has
     dropped nothing since. Returns why that is not so, or None.

@@ -5,11 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.config import Node, SessionConfig
-from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal, sort_open_failure, status_error
+from airflow_provider_impala_lb.impala.transport import (
+    NodeRefused,
+    UnreadableReply,
+    refusal,
+    sort_open_failure,
+    status_error,
+)
 from airflow_provider_impala_lb.impala.wire import Wire, user_of
+
+log = getLogger(__name__)
 
 Opened = tuple[Wire, Any, Mapping[str, str]]
 """The connection, the session's handle, and what the server says of the session."""
@@ -30,7 +39,8 @@ def open_session(node: Node, config: SessionConfig, password: str | None, databa
     )
 
     def ask(wire: Wire) -> tuple[Any, Mapping[str, str]]:
-        response = wire.client.OpenSession(request)
+        # A session that was opened and not heard of ends by itself: nothing keeps a connection to it.
+        response = wire.call("OpenSession", request)
         problem = status_error(response)
         if problem:
             raise refusal(f"refused a session: {problem}")
@@ -49,7 +59,7 @@ def attach(node: Node, config: SessionConfig, password: str | None, guid: bytes,
     handle = TSessionHandle(THandleIdentifier(guid, secret))
 
     def ask(wire: Wire) -> tuple[Any, Mapping[str, str]]:
-        problem = status_error(wire.client.GetInfo(TGetInfoReq(handle, TGetInfoType.CLI_SERVER_NAME)))
+        problem = status_error(wire.call("GetInfo", TGetInfoReq(handle, TGetInfoType.CLI_SERVER_NAME)))
         if problem and "being shut down" not in problem:  # a draining one still knows its sessions
             raise refusal(problem)
         return handle, {}
@@ -60,21 +70,37 @@ def attach(node: Node, config: SessionConfig, password: str | None, guid: bytes,
 def _connected(
     node: Node, config: SessionConfig, password: str | None, ask: Callable[[Wire], tuple[Any, Mapping[str, str]]]
 ) -> Opened:
-    start, wire = time.monotonic(), None
+    start = time.monotonic()
     try:
-        wire = Wire(node, config, password, config.open_timeout)
-        wire.limit(config.open_timeout - (time.monotonic() - start))
-        return wire, *ask(wire)
-    except BaseException as error:  # a task's time limit may come here too
-        if wire:
-            wire.close()
-        if isinstance(error, NodeRefused) or not isinstance(error, Exception):
-            raise
+        try:
+            return _asked(node, config, password, start, ask)
+        except UnreadableReply as error:
+            log.warning("%s, and is asked again over another connection: %s", node.address, error)
+            return _asked(node, config, password, start, ask)
+    except NodeRefused:
+        raise
+    except Exception as error:
         login = f"user {user_of(config)!r}, auth_mechanism {config.auth_mechanism}"
         sorted_out = sort_open_failure(error, seconds=config.open_timeout, login=login)
         if isinstance(sorted_out, NodeRefused):
             raise sorted_out from error
         raise type(sorted_out)(f"{node.address}: {sorted_out}") from error
+
+
+def _asked(
+    node: Node,
+    config: SessionConfig,
+    password: str | None,
+    start: float,
+    ask: Callable[[Wire], tuple[Any, Mapping[str, str]]],
+) -> Opened:
+    wire = Wire(node, config, password, config.open_timeout)
+    try:
+        wire.limit(config.open_timeout - (time.monotonic() - start))
+        return wire, *ask(wire)
+    except BaseException:  # a task's time limit may come here too
+        wire.close()
+        raise
 
 
 def _options(config: SessionConfig, database: str | None) -> Mapping[str, str]:

@@ -11,9 +11,10 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.impala.line import Line
-from airflow_provider_impala_lb.impala.rows import read_no_columns_as_no_rows
+from airflow_provider_impala_lb.impala.pages import Pages, ProbeFailed
+from airflow_provider_impala_lb.impala.rows import be_lenient
 from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id, warnings_in
-from airflow_provider_impala_lb.impala.transport import describe, status_error
+from airflow_provider_impala_lb.impala.transport import describe, is_timeout, is_unreadable, status_error
 
 log = getLogger(__name__)
 
@@ -23,15 +24,18 @@ class Operation:
 
     :param cursor: impyla's cursor of the session. :param secret: the session's.
     :param check: raises if the script was told to stop: a failure then says nothing of the statement.
+    :param pages: the coordinator's, where its answers cannot be read; None: it has none.
     :ivar handle: by which the server knows it, from its answer until it is closed; else None.
     :ivar query_id: of the statement that was sent last, also once it is closed; None until the server has accepted it.
     """
 
-    def __init__(self, cursor: Any, line: Line, secret: bytes, check: Callable[[], None]) -> None:
+    def __init__(self, cursor: Any, line: Line, secret: bytes, check: Callable[[], None], pages: Pages | None) -> None:
         self.handle: Any = None
         self.query_id: str | None = None
         self._cursor, self._line, self._secret, self._check = cursor, line, secret, check
+        self._pages = pages
         self._adopted = False
+        cursor._close_finished_operation = self._close_after_rows
 
     @property
     def has_rows(self) -> bool:
@@ -51,7 +55,7 @@ class Operation:
             self._adopted = False
             self._cursor._last_operation = self._cursor.session.execute(sql, dict(options or {}), run_async=True)
             self.handle = self._cursor._last_operation.handle
-            read_no_columns_as_no_rows(self._cursor._last_operation)
+            be_lenient(self._cursor._last_operation)
 
         self._cursor._execute_async(send)
         self.query_id = print_id(self.handle.operationId.guid)
@@ -69,25 +73,51 @@ class Operation:
         self._adopted = True
         cursor = self._cursor
         cursor._last_operation = ImpylasOperation(cursor.session, self.handle, retries=1)
+        be_lenient(cursor._last_operation)
         cursor._last_operation_active = True
         cursor._last_operation_finished = False
 
     def status(self) -> Any:
-        """Its state, as the server answers. :raises StatementError: it gives none."""
+        """Its state, as the server answers, or, where no answer comes or can be read, as its page says.
+
+        :raises StatementError: it gives none.
+        """
         from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq
 
         try:
             response = self._line.GetOperationStatus(TGetOperationStatusReq(operationHandle=self.handle))
         except Exception as error:
             self._check()
-            raise StatementError(
-                f"the connection failed while it ran: {describe(error)}", query_id=self.query_id
-            ) from error
+            failure = StatementError(f"the connection failed while it ran: {describe(error)}", query_id=self.query_id)
+            # Impala answers once the statement is planned (the lock of ExecuteInternal, impala-server.cc).
+            if (is_unreadable(error) or is_timeout(error)) and (shown := self._status_on_page()) is not None:
+                return shown
+            raise failure from error
         problem = status_error(response)
         if problem:
             self._check()
             raise StatementError(problem, query_id=self.query_id)
         return response
+
+    def _status_on_page(self) -> Any:
+        """None if there is no page, or it does not know the statement."""
+        from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusResp, TOperationState, TStatus, TStatusCode
+
+        try:
+            found = self._pages.queries().by_id(self.query_id or "") if self._pages else None
+            if found is None or self._pages is None:
+                return None
+            state, message = TOperationState.RUNNING_STATE, None
+            if found.state == "FINISHED":
+                state = TOperationState.FINISHED_STATE
+            elif found.state in ("EXCEPTION", "ERROR") or not found.in_flight:
+                state, message = TOperationState.ERROR_STATE, self._pages.status(found.id)
+        except ProbeFailed as error:
+            log.warning("Query %s: %s", self.query_id, error)
+            return None
+        ok = TStatus(statusCode=TStatusCode.SUCCESS_STATUS)
+        has_rows = self.handle.hasResultSet
+        return TGetOperationStatusResp(status=ok, operationState=state, errorMessage=message, hasResultSet=has_rows)
 
     def log_text(self) -> str:
         """Its log. Raises whatever comes."""
@@ -128,19 +158,35 @@ class Operation:
         if not cursor._last_operation_active:  # impyla closed it after the last row, and kept the log
             self.handle = None
             return warnings_in(cursor._last_operation_log), None
-        operation, cursor._last_operation_active = cursor._last_operation, False
         self.handle = None
-        try:
-            text = operation.get_log()
-            answer = operation.close()
-        except Exception as error:
-            # It had finished: what failed is only the tidying up (impyla lets a lost close look like a lost statement).
-            log.warning("Statement %s had finished, closing it failed: %s", self.query_id, error)
-            return "", None
+        text, answer = self._close()
         result = getattr(answer, "dml_result", None)
         rows = sum(result.rows_modified.values()) if result and result.rows_modified else None
         cursor._rowcount = -1 if rows is None else rows
         return warnings_in(text), rows
+
+    def _close(self) -> tuple[str, Any]:
+        """Close the one that has finished. Returns its log, and the server's answer.
+
+        What fails here is only the tidying up, and undoes nothing: a warning (impyla lets a lost close look like a lost
+        statement, or lost rows).
+        """
+        cursor = self._cursor
+        operation, cursor._last_operation_active = cursor._last_operation, False
+        text, answer = "", None
+        try:
+            text = operation.get_log() or ""
+        except Exception as error:
+            log.warning("Statement %s had finished, asking for its log failed: %s", self.query_id, describe(error))
+        try:
+            answer = operation.close()
+        except Exception as error:
+            log.warning("Statement %s had finished, closing it failed: %s", self.query_id, describe(error))
+        return text, answer
+
+    def _close_after_rows(self) -> None:
+        """In place of impyla's own, which is called once the last row has been handed out."""
+        self._cursor._last_operation_log, _ = self._close()
 
     def discard(self) -> None:
         """Close one that failed, so that the coordinator need not keep it. What that says does not matter."""

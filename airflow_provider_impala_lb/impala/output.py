@@ -10,18 +10,22 @@ import base64
 import csv
 import io
 import os
+import reprlib
 import secrets
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from decimal import Decimal
+from logging import getLogger
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import msgspec
 
 from airflow_provider_impala_lb.errors import ConfigError
+
+log = getLogger(__name__)
 
 ROWS_AT_ONCE = 10_000
 _GROUP_ROWS, _GROUP_BYTES = 50_000, 64 << 20  # of a Parquet row group, which is written as one
@@ -77,17 +81,26 @@ def write(cursor: Any, path: str | os.PathLike[str]) -> OutputDone:
 
     CSV: a header, commas, ``\\n``, UTF-8, quotes where they are needed; NULL is empty, TRUE ``true``, BINARY base64.
     Parquet: Impala's own types; TIMESTAMP in microseconds, without a zone; ARRAY, MAP and STRUCT as their JSON text.
+    Columns of one name, as a join's, are told apart: :func:`unique_names`.
 
     :param cursor: DB-API, with impyla's ``description``.
     :raises ConfigError: as :func:`check`, or the statement has no rows to give, like an INSERT.
-    :raises OSError: the disk is full, and the like. Nothing is left then, under any name; nor after other errors, those
-        of the cursor included.
+    :raises OSError: the disk is full, and the like. :raises ValueError: a value does not fit the file's type.
+        Nothing is left then, under any name; nor after other errors, those of the cursor included.
     """
     path = Path(path)
     check(path)
     description = cursor.description
     if description is None:
         raise ConfigError(f"{path}: the statement gives no rows that could be written there")
+    names = [column[0] for column in description]
+    description = [(name, *column[1:]) for name, column in zip(unique_names(names), description, strict=True)]
+    if renamed := [
+        f"{number} ({a}) is {b}"
+        for number, (a, (b, *_)) in enumerate(zip(names, description, strict=True), 1)
+        if a != b
+    ]:
+        log.warning("%s: several columns have the same name: there column %s", path, ", ".join(renamed))
     rows = 0
     with _beside(path) as (file, keep):
         writer = _WRITERS[_ending(path)](file, description)
@@ -104,6 +117,23 @@ def write(cursor: Any, path: str | os.PathLike[str]) -> OutputDone:
         size = os.fstat(file.fileno()).st_size
         keep()
     return OutputDone(str(path), rows, size)
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names, of which those that were there before get ``_2``, ``_3`` and so on, or the next number that is free:
+    ``id, id, id_2`` become ``id, id_3, id_2``. ``ID`` and ``id`` are one: they are to Impala, and to most who read
+    Parquet."""
+    taken, found = {name.lower() for name in names}, []
+    seen: set[str] = set()
+    for name in names:
+        unique, number = name, 1
+        while unique.lower() in (seen if number == 1 else taken):
+            number += 1
+            unique = f"{name}_{number}"
+        seen.add(unique.lower())
+        taken.add(unique.lower())
+        found.append(unique)
+    return found
 
 
 def _ending(path: Path) -> str:
@@ -223,8 +253,12 @@ class _Parquet:
 
     def write(self, rows: list[Row]) -> None:
         columns = [
-            self._arrow.array([None if value is None else _string(value) for value in values] if text else values, kind)
-            for values, kind, text in zip(zip(*rows, strict=True), self._schema.types, self._is_text, strict=True)
+            self._column(
+                name, [None if value is None else _string(value) for value in values] if text else values, kind
+            )
+            for name, values, kind, text in zip(
+                self._schema.names, zip(*rows, strict=True), self._schema.types, self._is_text, strict=True
+            )
         ]
         self._waiting.append(self._arrow.RecordBatch.from_arrays(columns, schema=self._schema))
         if (
@@ -232,6 +266,14 @@ class _Parquet:
             or sum(batch.nbytes for batch in self._waiting) >= _GROUP_BYTES
         ):
             self._write_group()
+
+    def _column(self, name: str, values: Any, kind: Any) -> Any:
+        try:
+            return self._arrow.array(values, kind)
+        except (ValueError, TypeError, OverflowError) as error:  # pyarrow's own are these, too
+            for value in values if len(values) > 1 else ():
+                self._column(name, [value], kind)
+            raise ValueError(f"column {name}: {reprlib.repr(values[0])} is no {kind} ({error})") from error
 
     def _write_group(self) -> None:
         if self._waiting:

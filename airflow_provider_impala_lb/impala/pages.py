@@ -35,6 +35,11 @@ class Query(msgspec.Struct):
     started: float | None = None
     ended: float | None = None
 
+    @property
+    def under_way(self) -> bool:
+        """Whether it has not failed, and is not closed."""
+        return self.in_flight and self.state not in ("EXCEPTION", "ERROR")
+
 
 class Queries(msgspec.Struct):
     """The page ``/queries``. ``kept``: how many ended statements the coordinator keeps (``--query_log_size``)."""
@@ -43,8 +48,15 @@ class Queries(msgspec.Struct):
     kept: int
 
     def labelled(self, nonce: str) -> Query | None:
-        """The statement whose label has this nonce."""
-        return next((query for query in self.queries if nonce in query.text), None)
+        """The statement whose label has this nonce; of several, one that is under way. A statement that was sent twice,
+        or that Impala has run again by itself (RETRY_FAILED_QUERIES: every attempt is a query of its own, with the same
+        text), has ended only if none is."""
+        found = [query for query in self.queries if nonce in query.text]
+        return next((query for query in found if query.under_way), found[0] if found else None)
+
+    def by_id(self, query_id: str) -> Query | None:
+        """The statement with this query id."""
+        return next((query for query in self.queries if query.id == query_id), None)
 
 
 class Pages:

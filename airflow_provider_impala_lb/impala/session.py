@@ -15,9 +15,9 @@ from airflow_provider_impala_lb.impala.line import Line
 from airflow_provider_impala_lb.impala.opening import attach, open_session
 from airflow_provider_impala_lb.impala.operation import Operation
 from airflow_provider_impala_lb.impala.pages import Pages
-from airflow_provider_impala_lb.impala.sending import submit
+from airflow_provider_impala_lb.impala.sending import Sendings, submit
 from airflow_provider_impala_lb.impala.statement import Ended, StatementError, print_id
-from airflow_provider_impala_lb.impala.transport import describe, is_refused, status_error
+from airflow_provider_impala_lb.impala.transport import UnreadableReply, describe, is_refused, status_error
 from airflow_provider_impala_lb.impala.waiting import Limits, wait_for_end
 from airflow_provider_impala_lb.impala.wire import Wire, user_of
 
@@ -62,7 +62,7 @@ class Session:
         wire.service.client = self._line
         protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
         self.cursor = HiveServer2Cursor(HS2Session(wire.service, handle, configuration or {}, protocol, retries=1))
-        self.operation = Operation(self.cursor, self._line, handle.sessionId.secret, self.check_cancelled)
+        self.operation = Operation(self.cursor, self._line, handle.sessionId.secret, self.check_cancelled, self.pages)
         self.lost = False
         self._cancelled: str | None = None
         self._closed = False
@@ -183,30 +183,32 @@ class Session:
         on_start: Callable[[str], None] | None = None,
         options: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        sendings: Sendings | None = None,
     ) -> Ended:
         """Run one statement to its end. Rows of a query are left to be fetched from :attr:`cursor`.
 
         :param on_start: called with the query id once the coordinator has accepted the statement.
         :param options: query options for this statement alone. :param limits: what may end the waiting before.
+        :param sendings: how often it may be sent, with those in other sessions; None: in this one alone.
         :raises LetGo: by the limits; the statement goes on, and somebody else waits for it.
         :raises StatementError: it failed, or its outcome is not known; the text says what is known.
         :raises Cancelled: :meth:`cancel` was called meanwhile.
         """
         start = time.monotonic()
-        done = self.submit(sql, options=options)
+        done = self.submit(sql, options=options, sendings=sendings)
         if on_start:
             on_start(self.query_id or "")
         if done:
             return Ended(self.query_id or "", None, time.monotonic() - start)
         return self.wait(start=start, limits=limits)
 
-    def submit(self, sql: str, *, options: Mapping[str, str] | None = None) -> bool:
-        """Send a statement. A lost answer is looked into: what changes nothing is sent again, anything else is looked
-        up on the coordinator's web page. :attr:`query_id` is set once it is accepted.
+    def submit(self, sql: str, *, options: Mapping[str, str] | None = None, sendings: Sendings | None = None) -> bool:
+        """Send a statement. A lost answer is looked into: the statement is looked up on the coordinator's web page;
+        what changes nothing and is not there is sent again. :attr:`query_id` is set once it is accepted.
 
         :returns: True if it was found to be done already. Errors as :meth:`execute`.
         """
-        return submit(self, sql, options)
+        return submit(self, sql, options, sendings)
 
     def wait(self, *, start: float | None = None, limits: Limits | None = None) -> Ended:
         """Wait for the end of the statement that was submitted. Parameters and errors as :meth:`execute`.
@@ -234,7 +236,7 @@ class Session:
 
         try:
             return handler(cursor)
-        except (Error, TException) as error:
+        except (Error, TException, UnreadableReply) as error:
             self.check_cancelled()
             raise StatementError(f"it ran, fetching its rows failed: {error}", query_id=self.query_id) from error
 

@@ -17,11 +17,13 @@ class StatementError(Exception):
     """A statement failed; the text is the server's, or the transport's.
 
     :ivar query_id: None if the statement has no handle: the failure came in place of one.
+    :ivar unanswered: it was sent, nothing came back, and its session was closed so that it can be sent in another one.
     """
 
     def __init__(self, text: str, *, query_id: str | None = None) -> None:
         super().__init__(text)
         self.query_id = query_id
+        self.unanswered = False
 
 
 class Ended(msgspec.Struct):

@@ -51,6 +51,10 @@ class Tally:
         """Nothing but SET and USE was done: the script may begin anew anywhere."""
         return all(session_only(text) for text in self._script.texts[: self.number - 1])
 
+    def nothing_changed(self) -> bool:
+        """All that was done only read, or may be done twice: the script may begin anew."""
+        return all(changes_nothing(text) for text in self._script.texts[: self.number - 1])
+
     def safe_to_repeat(self) -> bool:
         """Whether the next statement may be sent again although it was interrupted."""
         if self.number > len(self._script):

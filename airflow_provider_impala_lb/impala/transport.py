@@ -21,15 +21,39 @@ class NodeRefused(ImpalaLBError):
         self.cause: Cause = cause
 
 
-def is_transport_failure(error: BaseException) -> bool:
-    """The connection is no longer in step with the server, and must be thrown away.
+class UnreadableReply(Exception):
+    """A reply arrived and makes no sense: cut short, damaged, of another call, or not of this protocol.
 
-    After a lost reply impyla reads the next one as if it were it (thrift's sequence ids are never checked), which
-    shows as KeyError, TypeError or TApplicationException.
+    The server may have done what it was asked to. Raised by :class:`.Wire` alone, for whatever goes wrong while a reply
+    is read (impyla's users met struct.error, EOFError, OverflowError, UnicodeDecodeError, TypeError and KeyError), so
+    that an error of anything else is never taken for one.
     """
-    from thrift.Thrift import TException
 
-    return isinstance(error, (TException, OSError, KeyError, TypeError, AttributeError))
+
+def is_transport_failure(error: BaseException) -> bool:
+    """Whether the request or its reply was lost on the way: the connection must be thrown away.
+
+    thrift raises TTransportException and OSError, and TApplicationException where the server could not make sense of
+    the request, or has no reply to it.
+    """
+    from thrift.Thrift import TApplicationException
+    from thrift.transport.TTransport import TTransportException
+
+    return isinstance(error, (TTransportException, TApplicationException, UnreadableReply, OSError))
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Whether there was a reply, and it was of no use: the next one to the same request may be no better."""
+    from thrift.Thrift import TApplicationException
+
+    return isinstance(error, (UnreadableReply, TApplicationException))
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether the other side took the request, and no answer came in time."""
+    from thrift.transport.TTransport import TTransportException
+
+    return isinstance(error, TTransportException) and error.type == TTransportException.TIMED_OUT
 
 
 def is_refused(error: BaseException) -> bool:
@@ -93,6 +117,13 @@ def _why(error: Exception, text: str, seconds: float, login: str) -> tuple[str, 
     from thrift.transport.TTransport import TTransportException
 
     inner = getattr(error, "inner", None)
+    if isinstance(error, UnreadableReply):
+        from thrift.protocol.TProtocol import TProtocolException
+
+        cause = error.__cause__
+        if isinstance(cause, TProtocolException) and cause.type == TProtocolException.BAD_VERSION:
+            return f"answered in another protocol ({login}; does it want PLAIN or LDAP?)", "failure"
+        return f"its answer cannot be read ({describe(error)})", "failure"
     if isinstance(inner, ConnectionRefusedError):
         return "connection refused: it is down, or still starting", "failure"
     if isinstance(error, ssl.SSLError) or isinstance(inner, ssl.SSLError):
@@ -110,6 +141,4 @@ def _why(error: Exception, text: str, seconds: float, login: str) -> tuple[str, 
                 f"closed the connection before a session was open ({login}; does it speak another auth_mechanism?)",
                 "failure",
             )
-        if error.type == TTransportException.SIZE_LIMIT:
-            return f"answered in another protocol ({login}; does it want PLAIN or LDAP?)", "failure"
     return " ".join(text.split()), "failure"

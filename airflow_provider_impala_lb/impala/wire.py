@@ -6,6 +6,9 @@ What impyla 0.24 does that has to be known here (its source, and measured):
 * An RPC on a closed socket opens it anew, silently; replies carry no sequence id that anybody checks. So after any
   transport failure the connection is thrown away, never used again.
 * With ``use_ssl`` alone the server's certificate is not verified.
+* thrift since 0.23 reads no string longer than 16,384,000 bytes unless told so (``string_length_limit``; its reader in
+  C looks it up for each reply). Impala's own limit for a value is 2 GB (docs/topics/impala_string.xml).
+* A reply of which a required field is missing is read without a word.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.config import Node, SessionConfig
+from airflow_provider_impala_lb.impala.answers import check_answer
+from airflow_provider_impala_lb.impala.transport import UnreadableReply, describe
 
 log = getLogger(__name__)
 
@@ -51,6 +56,10 @@ class Wire:
         )
         self.service = self.connection.service
         self.client = self.service.client
+        protocol = self.client._iprot
+        # What does not begin as a message of this protocol does is refused at once, whatever length it seems to have:
+        # without that, a server that wants SASL would seem to announce megabytes.
+        protocol.strictRead, protocol.string_length_limit = True, None
         self._socket = _innermost(self.client)
         # A firewall drops idle connections after some minutes: a statement of three hours is polled, a slow one to
         # plan is not. Impala itself sends probes only since 2025, every 600 s (IMPALA-14031).
@@ -59,6 +68,30 @@ class Wire:
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if hasattr(socket, "TCP_KEEPIDLE"):
                 handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
+
+    def call(self, name: str, request: Any) -> Any:
+        """One call of HiveServer2, once.
+
+        :raises UnreadableReply: there was a reply, and it cannot be made sense of.
+        What thrift and the socket raise: the request or its reply was lost, or the server does not know the call.
+        What else comes is wrong with the request, and nothing was sent.
+        """
+        from thrift.Thrift import TApplicationException
+        from thrift.transport.TTransport import TTransportException
+
+        getattr(self.client, f"send_{name}")(request)
+        try:
+            answer = getattr(self.client, f"recv_{name}")()
+            check_answer(name, answer)
+        except (TTransportException, OSError):
+            raise
+        except TApplicationException as error:
+            if error.type != TApplicationException.MISSING_RESULT:  # that one is not the server's: nothing was in it
+                raise
+            raise UnreadableReply(describe(error)) from error
+        except Exception as error:
+            raise UnreadableReply(f"the reply to {name} cannot be read: {describe(error)}") from error
+        return answer
 
     def limit(self, seconds: float) -> None:
         """From now on no read or write waits longer than this."""

@@ -59,11 +59,14 @@ class Connection(threading.Thread):
             self._server.close()
 
     def _pass(self) -> None:
+        idle = self._relay.idle
         poll = select.poll()
         for each in (self._client, self._server, self._relay.stop_signal):
             poll.register(each, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            ready = {descriptor for descriptor, _ in poll.poll(None if idle is None else idle * 1000)}
+            if not ready:
+                raise _Over("cut")
             if self._relay.stop_signal.fileno() in ready:
                 return
             if self._client.fileno() in ready:
@@ -83,6 +86,9 @@ class Connection(threading.Thread):
 
     def _request(self, rpc: str, message: bytes) -> None:
         _, fault = self._relay.note(rpc, self._number, message)
+        if fault is not None and fault.how == "alter" and fault.where == "before":
+            self._client.sendall(fault.alter(message))
+            return
         self._waiting.append(fault)
         if fault is None:
             self._server.sendall(message)
@@ -93,12 +99,14 @@ class Connection(threading.Thread):
             self._break(fault, self._server, message, half=fault.where == "request_half")
             return
         self._server.sendall(message)
-        if fault.where == "after" and fault.how != "delay":
+        if fault.where == "after" and fault.how not in ("delay", "alter"):
             raise _Over(fault.how)
 
     def _reply(self, message: bytes) -> None:
         fault = self._waiting.popleft()
-        if fault is not None and fault.where in ("after", "within"):
+        if fault is not None and fault.how == "alter":
+            self._client.sendall(fault.alter(message))
+        elif fault is not None and fault.where in ("after", "within"):
             self._break(fault, self._client, message, half=fault.where == "within")
         else:
             self._client.sendall(message)

@@ -15,7 +15,7 @@ from typing import Literal
 from tests.faults.connection import Connection
 
 Where = Literal["before", "request_half", "after", "within"]
-How = Literal["cut", "reset", "blackhole", "delay"]
+How = Literal["cut", "reset", "blackhole", "delay", "alter"]
 NEAR = 10.0
 """Seconds for what happens on this machine at once, unless it is broken."""
 _ports: set[int] = set()
@@ -48,6 +48,8 @@ class Fault:
     :param how: ``"cut"``: both sides see the connection end (FIN). ``"reset"``: so, but by RST. ``"blackhole"``: both
         connections stay open, and nothing is passed on them any more. ``"delay"``: what is held back at ``where`` is
         passed after ``seconds``, also if the client has hung up meanwhile: so may what is in a socket's buffer.
+        ``"alter"``: the client gets what ``alter`` makes of the server's reply, or, with ``"before"``, of its own
+        request, which the server then never sees.
     :param down: for so many seconds after it new connections are refused.
     """
 
@@ -58,6 +60,7 @@ class Fault:
     seconds: float = 0.0
     times: int = 1
     down: float = 0.0
+    alter: Callable[[bytes], bytes] = bytes
 
 
 Decide = Callable[[Call], Fault | None]
@@ -67,6 +70,8 @@ class Relay:
     """A TCP proxy for HiveServer2 without SASL. A context manager; no thread is left at its end.
 
     :param faults: rules, each used up after ``times``; or a callable that is asked for each call.
+    :param idle: a connection over which nothing has passed for so many seconds is cut, as proxies and firewalls do;
+        None: never.
     :ivar port: where it listens. :ivar calls: all that it has seen.
     :ivar fired: the faults that happened, each with the call it happened to.
     :ivar upstreams: ``host:port`` of its own ends of the connections to the server.
@@ -80,8 +85,10 @@ class Relay:
         listen_port: int = 0,
         *,
         faults: Iterable[Fault] | Decide = (),
+        idle: float | None = None,
     ) -> None:
         self.target = (target_host, target_port)
+        self.idle = idle
         self.calls: list[Call] = []
         self.fired: list[tuple[Call, Fault]] = []
         self.upstreams: set[str] = set()
