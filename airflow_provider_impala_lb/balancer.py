@@ -92,7 +92,8 @@ class Balancer(Picker):
         """A session on this node (``host:port``), with the configuration's user and query options.
 
         :param options: query options over the configuration's.
-        :raises NodeRefused: the node cannot take it, and another one may. :raises ConfigError: a bad login.
+        :raises NodeRefused: the node cannot take it, and another one may; `fault` says whose fault it is.
+        :raises ConfigError: a file or a library that the configuration needs is missing on this host.
         """
         from airflow_provider_impala_lb.impala.pages import Pages
         from airflow_provider_impala_lb.impala.session import Session

@@ -10,6 +10,7 @@ from airflow_provider_impala_lb.core.check import Check
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.impala.doctor import check_nodes
 from airflow_provider_impala_lb.stores.doctor import check_lock_file
+from airflow_provider_impala_lb.stores.file import FileStore
 from airflow_provider_impala_lb.stores.peers import check_peer
 
 
@@ -33,7 +34,7 @@ def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, li
     elif peer:
         yield Check("other host", "failed", f"{config.name} has no lock file to try from two sides")
     if config.lock_file or config.store:
-        yield from _check_state(balancer)
+        yield from check_state(balancer)
         yield from _check_journals(balancer)
     yield from check_nodes(balancer)
 
@@ -52,14 +53,18 @@ def _check_journals(balancer: Balancer) -> Iterator[Check]:
     yield Check("journals", "warning" if may_lose else "ok", may_lose or journals.where)
 
 
-def _check_state(balancer: Balancer) -> Iterator[Check]:
-    config = balancer.config
+def check_state(balancer: Balancer) -> Iterator[Check]:
+    """Can this process read, lock and write the shared state?"""
+    config, store = balancer.config, balancer.store
     try:
         balancer.status()
         ahead: dict[str, float] = {}
+        if isinstance(store, FileStore):
+            store.try_out()
+        else:
+            store.transact(lambda state, now: None)
         # A lock file that is not there is left for a worker to make: the doctor's user may be another one.
         if config.store or (config.lock_file and os.path.exists(config.lock_file)):
-            balancer.store.transact(lambda state, now: None)
             ahead = balancer.clocks()
     except ImpalaLBError as error:
         yield Check("state", "failed", str(error))

@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: ImpalaLBError) -> int:
-    print(f"impala-lb: {error}", file=sys.stderr)
+    from airflow_provider_impala_lb.tables import plain
+
+    print(f"impala-lb: {plain(error)}", file=sys.stderr)
     return 1
 
 
@@ -343,13 +345,15 @@ def _split(options: argparse.Namespace) -> None:
 def _doctor(options: argparse.Namespace) -> int:
     from airflow_provider_impala_lb.checkup import look
     from airflow_provider_impala_lb.stores.peers import parse_listen, parse_peer
+    from airflow_provider_impala_lb.tables import plain
 
     peer = parse_listen(options.listen) if options.listen else parse_peer(options.peer) if options.peer else None
     found = []
     for check in look(lambda: _balancer(options), peer, listen=bool(options.listen)):
         found.append(check)
         if not options.json:
-            print(f"{check.verdict:8} {check.name}: {check.says}" + (f" -> {check.do}" if check.do else ""), flush=True)
+            remedy = f" -> {check.do}" if check.do else ""
+            print(plain(f"{check.verdict:8} {check.name}: {check.says}{remedy}"), flush=True)
     if options.json:
         keys = ("name", "verdict", "says", "do")
         print(json.dumps([{key: getattr(check, key) for key in keys} for check in found]))

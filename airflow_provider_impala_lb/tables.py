@@ -54,17 +54,25 @@ def show_journals(found: Mapping[str, Any]) -> None:
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """One table on standard output."""
+    """One table on standard output. What is in it is data: no markup, no emoji, no control characters."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(plain(title)), title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(column), overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
+        table.add_row(*(Text("" if value is None else plain(value)) for value in row))
     # In a pipe there is no width to fit: a cut host name would be of no use to the next program.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def plain(value: Any) -> str:
+    """As text that a terminal shows and does not obey: control characters as ``\\x1b``, line breaks stay."""
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in str(value)
+    )
 
 
 def _of(entry: Mapping[str, Any], keys: Sequence[str]) -> list[Any]:

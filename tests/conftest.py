@@ -14,7 +14,7 @@ PROGRAMS = {
     "impala_shell": "impala-shell",
     "all_servers": "Spark",
 }
-"""Fixtures that start a program which not everybody has: the quick suite does without, so that it is the same for all."""
+"""Fixtures that start a program which not everybody has: the quick suite does without, and is the same for all."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,8 +12,10 @@ import msgspec
 
 from airflow_provider_impala_lb.core.address import DEFAULT_PORT, format_address, parse_address
 from airflow_provider_impala_lb.core.config_error import explained
+from airflow_provider_impala_lb.core.limits import DAY, WEEK, check_seconds
 from airflow_provider_impala_lb.core.load_config import LoadConfig, WebAuth, check_url, checked_load, in_clear_text
 from airflow_provider_impala_lb.core.store_url import StoreUrl, parse_store
+from airflow_provider_impala_lb.core.yaml_file import read_yaml
 from airflow_provider_impala_lb.errors import ConfigError
 
 # The policies of this version; a name that is not here is an error that lists them.
@@ -128,6 +130,18 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         return None if place is None else self.nodes[place]
 
 
+# least (None: above 0), most, why
+_SECONDS: dict[str, tuple[float | None, float, str]] = {
+    "open_timeout": (0.5, 600.0, "in less no coordinator answers; for so long a silent one holds up each script"),
+    "rpc_timeout": (None, DAY, "the planning of one statement"),
+    "reconnect_timeout": (
+        None,
+        WEEK,
+        "it is QUERY_TIMEOUT_S, too: so long a query without its client holds its memory",
+    ),
+}
+
+
 class _NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
     """A node as it is written; ``port`` falls back on the cluster's."""
 
@@ -160,15 +174,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 def load(path: str | Path) -> Config:
     """Read a YAML file. :raises ConfigError: unreadable, not YAML, or anything :func:`parse` refuses."""
-    import yaml
-
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from error
-    return parse(raw, source=str(path))
+    return parse(read_yaml(path), source=str(path))
 
 
 def parse(raw: Any, *, source: str = "config") -> Config:
@@ -179,12 +185,20 @@ def parse(raw: Any, *, source: str = "config") -> Config:
     """
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{source}: must be a mapping of keys to values, is {type(raw).__name__}")
+    raw = dict(raw)
+    for section in ("session", "load"):
+        if section in raw and raw[section] is None:  # `load:` and no more is as `load: {}`
+            raw[section] = {}
+    if raw.get("load") in (False, "off"):
+        del raw["load"]
     try:
-        entry = msgspec.convert(dict(raw), _File)
+        entry = msgspec.convert(raw, _File)
     except msgspec.ValidationError as error:
         sections = {"": _File, "session": SessionConfig, "load": LoadConfig}
         choices = {"policy": Policy, "session.auth_mechanism": AuthMechanism, "load.web_auth": WebAuth}
         raise ConfigError(f"{source}: {explained(str(error), raw, sections, _NodeEntry, choices)}") from None
+    if not 0 < entry.port < 65536:
+        raise ConfigError(f"{source}: port: {entry.port} is not between 1 and 65535")
     nodes = tuple(_node(source, index, item, entry.port) for index, item in enumerate(entry.nodes))
     store = _store(source, "store", entry.store)
     mirror = _store(source, "mirror", entry.mirror) if entry.mirror else None
@@ -217,6 +231,8 @@ def _cross_check(
         raise ConfigError(f"{source}: nodes: {', '.join(twice)} listed more than once; each node may appear once")
     if entry.node_count is not None and entry.node_count != len(nodes):
         raise ConfigError(f"{source}: node_count: is {entry.node_count}, but nodes lists {len(nodes)}")
+    if not entry.name.strip():
+        raise ConfigError(f"{source}: name: is empty; leave it out, or give the cluster a name")
     if (store or mirror) and not re.fullmatch(r"[^{}]+", entry.name):
         raise ConfigError(
             f"{source}: name: {entry.name!r} names keys in Redis: it must not be empty, nor hold {{ or }}"
@@ -230,13 +246,11 @@ def _cross_check(
     for key in ("max_leases", "max_leases_per_node"):
         if (limit := getattr(entry, key)) is not None and limit < 1:
             raise ConfigError(f"{source}: {key}: must be at least 1, is {limit}; leave it out for no limit")
-    if not 0 <= entry.max_wait < float("inf"):
-        raise ConfigError(f"{source}: max_wait: must be 0 seconds or more, is {entry.max_wait}")
+    check_seconds(f"{source}: max_wait", entry.max_wait, WEEK, "a task that waits longer is lost", least=0)
     if entry.lock_file is not None and not Path(entry.lock_file).is_absolute():
         raise ConfigError(f"{source}: lock_file: {entry.lock_file!r} must be an absolute path, the same on every host")
-    for key in ("open_timeout", "rpc_timeout", "reconnect_timeout"):
-        if getattr(entry.session, key) <= 0:
-            raise ConfigError(f"{source}: session.{key}: must be above 0 seconds, is {getattr(entry.session, key)}")
+    for key, (least, most, why) in _SECONDS.items():
+        check_seconds(f"{source}: session.{key}", getattr(entry.session, key), most, why, least=least)
 
 
 def _store(source: str, key: str, text: str) -> StoreUrl | None:
@@ -267,9 +281,13 @@ def _node(source: str, index: int, item: str | _NodeEntry, default_port: int) ->
     if isinstance(item, str):
         item = _NodeEntry(host=item)
     try:
-        host, port = parse_address(item.host, item.port or default_port)
+        host, port = parse_address(item.host, 0)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
+    if port and item.port is not None:
+        raise ConfigError(f"{where}.port: is {item.port}, and host has one, too ({port}); give it once")
+    if not port:
+        port = default_port if item.port is None else item.port
     if not 0 < port < 65536:
         raise ConfigError(f"{where}.port: {port} is not between 1 and 65535")
     if not 0 < item.weight < float("inf"):

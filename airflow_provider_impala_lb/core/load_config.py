@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
 from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
+from airflow_provider_impala_lb.core.limits import check_seconds
 from airflow_provider_impala_lb.errors import ConfigError
 
 WebAuth = Literal["none", "digest", "basic", "bearer"]
@@ -85,7 +85,7 @@ def checked_load(source: str, load: LoadConfig) -> LoadConfig:
         f"0 or more, and below load.busy ({load.busy}): the difference takes what arrives between two reports",
     )
     for name, weight in load.weights.items():
-        _check(source, f"load.weights.{name}", weight, 0 <= weight < math.inf, "0 or more")
+        _check(source, f"load.weights.{name}", weight, 0 <= weight <= 1e6, "within 0 and 1e6")
     for key in ("floor", "weights"):
         names = getattr(load, key)
         for name in names if isinstance(names, dict) else ():
@@ -94,7 +94,7 @@ def checked_load(source: str, load: LoadConfig) -> LoadConfig:
     weights = {**DEFAULT_WEIGHTS, **load.weights}
     if not any(weights.values()):
         raise ConfigError(f"{source}: load.weights: are all 0; at least one must be above 0")
-    _check(source, "load.refresh", load.refresh, 1 <= load.refresh < math.inf, "1 second or more")
+    check_seconds(f"{source}: load.refresh", load.refresh, 3600.0, "a report counts for three times as long", least=1)
     if load.web_auth in ("digest", "basic") and not load.web_user:
         raise ConfigError(f"{source}: load.web_user: is missing; load.web_auth {load.web_auth} needs a login")
     return msgspec.structs.replace(load, weights=weights)

@@ -17,18 +17,20 @@ from airflow_provider_impala_lb.core.cluster import Cluster
 from airflow_provider_impala_lb.core.config import Config
 from airflow_provider_impala_lb.core.holder import is_dead, this_process
 from airflow_provider_impala_lb.core.lease import Keeper
+from airflow_provider_impala_lb.core.limits import DAY, check_seconds
 from airflow_provider_impala_lb.core.orphans import check_attempt, check_claim
 from airflow_provider_impala_lb.core.pick import Pick
 from airflow_provider_impala_lb.core.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.reap import reap
 from airflow_provider_impala_lb.core.state import LEASE_SECONDS, Head, Lease, State, Ticket
 from airflow_provider_impala_lb.core.store import Store
-from airflow_provider_impala_lb.errors import ConfigError, MustWait, NoNodeAvailable, StateUnavailable
+from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable, StateUnavailable
 
 __all__ = ["Pick", "Picker"]
 
 log = getLogger(__name__)
 
+LONGEST_HOLD = 30 * DAY
 _LOOK_FOR_DEAD_EVERY = 1.0
 
 
@@ -150,8 +152,7 @@ class Picker(Cluster):
     def hold(self, seconds: float, owner: str = "", session_key: str | None = None, wait: float | None = None) -> Pick:
         """A pick with a lease that nobody renews: it ends after ``seconds``, or by :meth:`release`. For programs that
         do not go on running here. Errors as :meth:`acquire`."""
-        if not 0 < seconds < float("inf"):
-            raise ConfigError(f"a lease is held for more than 0 seconds, not {seconds:g}")
+        check_seconds("hold", seconds, LONGEST_HOLD, "a lease that nobody ends counts on its node for so long")
         lease = self._lease(owner)
         lease.holder = None  # the process that asks is gone long before its work ends
         request = self._request(lease, session_key, None, ())

@@ -55,7 +55,7 @@ def config_of(connection: Connection) -> Config:
         extra["store"] = _store_url(store_conn_id, source)
     web_conn_id = extra.pop("web_conn_id", None)
     if web_conn_id is not None:
-        load = extra.get("load")
+        load = {} if "load" in extra and extra["load"] is None else extra.get("load")
         if not isinstance(load, dict):
             raise ConfigError(f"{source}: web_conn_id: is of no use without load, whose web_auth it is for")
         login = _connection(web_conn_id).login
@@ -67,7 +67,7 @@ def config_of(connection: Connection) -> Config:
     if not detailed:
         extra["nodes"] = in_host
     extra.setdefault("name", connection.conn_id)
-    session_keys = extra.get("session", {})
+    session_keys = extra.get("session") or {}
     if isinstance(session_keys, dict):
         filled = dict(session_keys)
         if connection.login:
@@ -108,8 +108,18 @@ def _store_url(conn_id: str, source: str) -> str:
     files: dict[str, str] = {key: extra[key] for key in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if key in extra}
     login = f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"
     address = format_address(connection.host, connection.port or 6379)
-    scheme = "rediss" if extra.get("ssl") else "redis"
+    scheme = "rediss" if _is_true(extra.get("ssl", False), f"connection {conn_id}: ssl") else "redis"
     return f"{scheme}://{login}{address}/{extra.get('db') or 0}" + (f"?{urlencode(files)}" if files else "")
+
+
+def _is_true(value: Any, key: str) -> bool:
+    """A URI's extra holds texts only. :raises ConfigError: neither yes nor no."""
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes", "on"):
+        return True
+    if text in ("false", "0", "no", "off"):
+        return False
+    raise ConfigError(f"{key}: is {value!r}, must be true or false")
 
 
 def _extra(connection: Connection, source: str) -> dict[str, Any]:
@@ -117,10 +127,13 @@ def _extra(connection: Connection, source: str) -> dict[str, Any]:
         extra = connection.extra_dejson
     except Exception as error:
         raise ConfigError(f"{source}: extra: is not JSON") from error
-    # A form saves its empty fields too.
-    extra = {key: value for key, value in extra.items() if value not in (None, "")}
+    # A form saves its empty fields too; an empty section is no field of it (see README).
+    sections = ("session", "load")
+    extra = {
+        key: value for key, value in extra.items() if value not in (None, "") or (key in sections and value is None)
+    }
     if connection.conn_type == "impala":
-        session = dict(extra.pop("session", {}))
+        session = dict(extra.pop("session", None) or {})
         for theirs, ours in _IMPYLA_KEYS.items():
             if theirs in extra:
                 session[ours] = extra.pop(theirs)

@@ -202,12 +202,18 @@ class ImpalaLBHook(DbApiHook):
                 self.log.info("Inserted %d of %d rows into %s", start + len(chunk), len(everything), table)
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # its own returns one too
-        """Open a session on every coordinator. True only if all answer; the text says what each one said."""
+        """Try the lock file's directory (or the Redis) and open a session on every coordinator, from the
+        host of who asks. True only if all is well; the text says what each one said."""
+        from airflow_provider_impala_lb.checkup import check_state
+
         try:
             balancer = self.balancer
         except ImpalaLBError as error:
             return False, str(error)
         said = {}
+        if balancer.config.lock_file or balancer.config.store:
+            problems = [check.says for check in check_state(balancer) if check.verdict == "failed"]
+            said["shared state"] = "; ".join(problems) or "ok"
         for address in balancer.config.addresses:
             try:
                 balancer.open_session(address).close()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, ScriptError, StatementFailed
 from airflow_provider_impala_lb.impala.errors import Cancelled, sort
+from airflow_provider_impala_lb.impala.refusals import Refusals
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.sql.label import make_label
 from airflow_provider_impala_lb.impala.sql.statement import excerpt
@@ -163,20 +164,23 @@ class Connection:
 def connect(balancer: Balancer, owner: str) -> Connection:
     """A connection on a picked node; those that refuse a session are left out, and the next one is picked.
 
-    :raises NoNodeAvailable: all refused. :raises ConfigError: the login was refused.
+    :raises NoNodeAvailable: all refused. :raises ConfigError: two of them refused the login.
     """
     refused: dict[str, str] = {}
+    refusals = Refusals(balancer.config)
     while True:
         try:
             pick = balancer.acquire(owner, exclude=refused)
         except NoNodeAvailable as error:
             raise NoNodeAvailable(f"{error.summary}; nothing was run", error.reasons) from None
         try:
-            return Connection(balancer, pick, balancer.open_session(pick.node))
+            connection = Connection(balancer, pick, balancer.open_session(pick.node))
+            refusals.accepted(pick.node)
+            return connection
         except NodeRefused as error:
             refused[pick.node] = str(error)
-            pick.refused(error.cause, str(error))
             pick.release()
+            refusals.add(pick, error)
         except BaseException:
             pick.release()
             raise

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
 
 WEB_SECONDS = 3.0
+_REMEDIES = {
+    "node": "start it, or drain it until it is back",
+    "client": "look at this host: its DNS, its routes, its limits",
+    "login": "check user, password, session.auth_mechanism, session.use_ssl; if other nodes take these, see this one",
+    "certificate": "check session.ca_cert; if other nodes' certificates are accepted, look at this one's",
+    "unclear": "check session.auth_mechanism, session.use_ssl and its port; if other nodes answer, look at this one",
+}
 
 
 def check_nodes(balancer: Balancer) -> Iterator[Check]:
@@ -43,10 +50,10 @@ def _check_node(balancer: Balancer, address: str) -> Iterator[Check]:
             version = str(session.cursor.fetchall()[0][0]).split(" RELEASE")[0]
         yield Check(f"node {address}", "ok", f"session as {session.user} in {opened * 1000:.0f} ms, {version}")
     except NodeRefused as error:
-        do = "wait, or drain it" if error.cause == "shutdown" else "start it, or drain it until it is back"
+        do = "wait, or drain it" if error.cause == "shutdown" else _REMEDIES[error.fault]
         yield Check(f"node {address}", "failed", str(error), do)
     except ConfigError as error:
-        yield Check(f"node {address}", "failed", str(error), "check login, password and session.auth_mechanism")
+        yield Check(f"node {address}", "failed", str(error), "correct the configuration on this host")
     except StatementError as error:
         yield Check(f"node {address}", "failed", f"a session opened, but SELECT version() failed: {error}")
     if node and (web or node.metrics or node.exporter):

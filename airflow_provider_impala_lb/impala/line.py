@@ -19,16 +19,17 @@ import msgspec
 from airflow_provider_impala_lb.core.config import Node, SessionConfig
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.impala.answers import rows_in
+from airflow_provider_impala_lb.impala.open_failure import sort_open_failure
 from airflow_provider_impala_lb.impala.transport import (
+    NodeRefused,
     describe,
     is_refused,
     is_transport_failure,
     is_unknown_method,
     is_unreadable,
-    sort_open_failure,
     status_error,
 )
-from airflow_provider_impala_lb.impala.wire import Wire, user_of
+from airflow_provider_impala_lb.impala.wire import Wire
 
 log = getLogger(__name__)
 
@@ -160,14 +161,14 @@ class Line:
         self._config = _hurried(self._config, seconds)
 
     def _lay(self) -> Wire:
-        config = self._config
+        config, start = self._config, time.monotonic()
         try:
             return Wire(self._node, config, self._password, config.open_timeout)
         except Exception as error:
-            login = f"user {user_of(config)!r}, auth_mechanism {config.auth_mechanism}"
-            refused = sort_open_failure(error, seconds=config.open_timeout, login=login)
-            if isinstance(refused, ConfigError):  # to try it for ten minutes would lock the account
-                raise refused from error
+            refused = sort_open_failure(error, self._node, config, time.monotonic() - start)
+            if isinstance(refused, NodeRefused) and refused.fault == "login":
+                # To try it for ten minutes would lock the account.
+                raise ConfigError(f"{self._node.address}: {refused}") from error
             raise
 
     def _ask(self, wire: Wire, name: str, request: Any) -> Any:

@@ -9,13 +9,8 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.config import Node, SessionConfig
-from airflow_provider_impala_lb.impala.transport import (
-    NodeRefused,
-    UnreadableReply,
-    refusal,
-    sort_open_failure,
-    status_error,
-)
+from airflow_provider_impala_lb.impala.open_failure import sort_open_failure
+from airflow_provider_impala_lb.impala.transport import NodeRefused, UnreadableReply, refusal, status_error
 from airflow_provider_impala_lb.impala.wire import Wire, user_of
 
 log = getLogger(__name__)
@@ -27,8 +22,8 @@ Opened = tuple[Wire, Any, Mapping[str, str]]
 def open_session(node: Node, config: SessionConfig, password: str | None, database: str | None) -> Opened:
     """Connect, log in and open a session, all within ``config.open_timeout`` seconds.
 
-    :raises NodeRefused: down, silent, full, shutting down: nothing was run, another node may be tried.
-    :raises ConfigError: the login was refused.
+    :raises NodeRefused: nothing was run, another node may be tried; `fault` says whose fault it is.
+    :raises ConfigError: a file or a library that the configuration needs is missing on this host.
     """
     from impala._thrift_gen.TCLIService.ttypes import TOpenSessionReq, TProtocolVersion
 
@@ -80,11 +75,7 @@ def _connected(
     except NodeRefused:
         raise
     except Exception as error:
-        login = f"user {user_of(config)!r}, auth_mechanism {config.auth_mechanism}"
-        sorted_out = sort_open_failure(error, seconds=config.open_timeout, login=login)
-        if isinstance(sorted_out, NodeRefused):
-            raise sorted_out from error
-        raise type(sorted_out)(f"{node.address}: {sorted_out}") from error
+        raise sort_open_failure(error, node, config, time.monotonic() - start) from error
 
 
 def _asked(

@@ -26,6 +26,7 @@ from airflow_provider_impala_lb.impala.execution import Execution
 from airflow_provider_impala_lb.impala.handover import Handover, LetGo, new_key
 from airflow_provider_impala_lb.impala.journal import Journal
 from airflow_provider_impala_lb.impala.progress import Moved, Progress
+from airflow_provider_impala_lb.impala.refusals import Refusals
 from airflow_provider_impala_lb.impala.resume import left_by, settle_intent, take_over
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.settle import settle
@@ -134,6 +135,7 @@ class ScriptRun:
         self._on_unavailable = on_unavailable
         before = [upstream or Upstream(host=self._prefer)] if self._prefer else []
         self._progress = Progress(self._script, before, resumes=resume)
+        self._refusals = Refusals(balancer.config)
         self._restartable, self._resume = restartable, resume
         self._settles = settles and bool(owner)
         self._journal: Journal | None = None
@@ -199,7 +201,7 @@ class ScriptRun:
         :raises Superseded: a later try has taken over; nothing more was run.
         :raises JournalMissing, JournalDamaged: which statements have run is not known.
         :raises StatementFailed: which statement, where, whether it ran, and what is done.
-        :raises ConfigError: the login was refused.
+        :raises ConfigError: two coordinators refused the login, or the only one did.
         """
         if self._defers:
             self._custody.key = new_key()
@@ -272,7 +274,8 @@ class ScriptRun:
                         return self._run_on(pick)
                     except NodeRefused as error:
                         why = str(error)
-                        pick.refused(error.cause, why)
+                        sticks = node == prefer and on_unavailable != "move"
+                        self._refusals.add(pick, error, self._ask if sticks else None)
                         self._progress.refused(node, why)
                         self._leave_node()
                     except Moved as error:
@@ -440,8 +443,13 @@ class ScriptRun:
             if random.random() < _SWEEP_SHARE:
                 self._journal.sweep(self._log)
 
+    def _ask(self, node: str) -> None:
+        """Whether this node takes a session."""
+        self._balancer.open_session(node).close()
+
     def _cross(self, session: Session) -> None:
         """Let the node hear of all that this script builds on, before it runs there."""
+        self._refusals.accepted(session.node.address)
         for upstream in self._progress.before:
             if upstream.host and upstream.host != session.node.address:
                 try:

@@ -82,8 +82,8 @@ class Session:
         """Connect, log in and open a session, all within ``config.open_timeout`` seconds.
 
         :param database: instead of the configuration's. :param pages: of the node, with a login.
-        :raises NodeRefused: down, silent, full, shutting down: nothing was run, another node may be tried.
-        :raises ConfigError: the login was refused.
+        :raises NodeRefused: nothing was run, another node may be tried; `fault` says whose fault it is.
+        :raises ConfigError: a file or a library that the configuration needs is missing on this host.
         """
         wire, handle, configuration = open_session(node, config, password, database)
         return cls(node, config, password, wire, handle, configuration, pages)
@@ -101,7 +101,7 @@ class Session:
     ) -> Session:
         """Go on with a session that another process has opened, over a connection of one's own.
 
-        :raises NodeRefused: the node cannot be reached, or does not know the session. :raises ConfigError: a bad login.
+        :raises NodeRefused: the node cannot be reached, or does not know the session. :raises ConfigError: as above.
         """
         wire, handle, configuration = attach(node, config, password, guid, secret)
         return cls(node, config, password, wire, handle, configuration, pages)

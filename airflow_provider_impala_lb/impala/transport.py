@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import re
-import ssl
-from typing import Any
+from typing import Any, Literal
 
 from airflow_provider_impala_lb.core.state import Cause
-from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.errors import ImpalaLBError
+
+Fault = Literal["node", "client", "login", "certificate", "unclear"]
+"""Whose fault it is that a node did not take the work (open_failure.py sorts it; refusals.py draws the conclusions).
+
+* ``node``: it is down, silent, full or going. All workers may be told.
+* ``client``: this host's, or its configuration's: a name that it cannot resolve, a route or a file that it lacks. That
+  says nothing about the node, so nobody else is told.
+* ``login``, ``certificate``, ``unclear``: the two do not agree on the login, the certificate, or something else. If
+  another node agrees with this client, it was the first node's fault; if it refuses for the same reason, this client's.
+"""
 
 
 class NodeRefused(ImpalaLBError):
     """This coordinator cannot take the work, and nothing of it was run: another one may be tried.
 
-    :ivar cause: what the other workers should make of it: overload is not failure.
+    :ivar cause: what the other workers should make of it, if the fault is the node's: overload is not failure.
+    :ivar fault: whose fault it is.
     """
 
-    def __init__(self, why: str, cause: Cause = "failure") -> None:
+    def __init__(self, why: str, cause: Cause = "failure", fault: Fault = "node") -> None:
         super().__init__(why)
         self.cause: Cause = cause
+        self.fault: Fault = fault
 
 
 class UnreadableReply(Exception):
@@ -93,52 +103,12 @@ def status_error(response: Any) -> str | None:
     return status.errorMessage or "an error without a text"
 
 
-def sort_open_failure(error: Exception, *, seconds: float, login: str) -> Exception:
-    """A failure to connect, log in or open a session, as :class:`NodeRefused` or, for a bad login, ConfigError.
-
-    :param seconds: the open timeout, for the text; ``login`` says who tried and how.
-    """
-    text = str(error) or type(error).__name__
-    # thrift_sasl: "Bad status: 3 (b'Error validating the login')"
-    if re.search(r"Bad status: \d|Error validating the login|SASL|delegate to", text, re.IGNORECASE):
-        return ConfigError(f"the login was refused ({login}): {text}")
-    why, cause = _why(error, text, seconds, login)
-    return NodeRefused(why, cause)
-
-
 def refusal(message: str) -> NodeRefused:
     """What a coordinator answered in place of a session, or of the first statement."""
     if "Server is being shut down" in message:
         return NodeRefused(message, "shutdown")
-    return NodeRefused(message, "overload" if "exceeds coordinator limit" in message else "failure")
-
-
-def _why(error: Exception, text: str, seconds: float, login: str) -> tuple[str, Cause]:
-    from thrift.transport.TTransport import TTransportException
-
-    inner = getattr(error, "inner", None)
-    if isinstance(error, UnreadableReply):
-        from thrift.protocol.TProtocol import TProtocolException
-
-        cause = error.__cause__
-        if isinstance(cause, TProtocolException) and cause.type == TProtocolException.BAD_VERSION:
-            return f"answered in another protocol ({login}; does it want PLAIN or LDAP?)", "failure"
-        return f"its answer cannot be read ({describe(error)})", "failure"
-    if isinstance(inner, ConnectionRefusedError):
-        return "connection refused: it is down, or still starting", "failure"
-    if isinstance(error, ssl.SSLError) or isinstance(inner, ssl.SSLError):
-        return f"TLS failed: {inner or error}", "failure"
-    if isinstance(error, TTransportException):
-        if error.type == TTransportException.NOT_OPEN and isinstance(inner, TimeoutError):
-            return f"no answer to the connection within {seconds:g} s", "failure"
-        if error.type == TTransportException.TIMED_OUT:
-            # Nobody can tell these two apart from here: the milder one.
-            return f"accepted the connection and stayed silent for {seconds:g} s: it is full, or stopped", "overload"
-        if error.type == TTransportException.NOT_OPEN and inner is not None:
-            return f"cannot be reached: {inner}", "failure"
-        if error.type == TTransportException.END_OF_FILE or isinstance(inner, ConnectionError):
-            return (
-                f"closed the connection before a session was open ({login}; does it speak another auth_mechanism?)",
-                "failure",
-            )
-    return " ".join(text.split()), "failure"
+    if "exceeds coordinator limit" in message:
+        return NodeRefused(message, "overload")
+    if "not authorized to delegate" in message:  # impala-server.cc, AuthorizeProxyUser
+        return NodeRefused(message, fault="login")
+    return NodeRefused(message, fault="unclear")

@@ -131,7 +131,15 @@ class _Quiet(logging.Filter):
     """impyla and thrift log tracebacks of calls that fail; the caller here says it in one line, with what follows."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith(("RPC failed", "Failed to open transport", "Could not connect to"))
+        return not str(record.msg).startswith(
+            (
+                "RPC failed",
+                "Failed to open transport",
+                "Could not connect to",
+                "failed to resolve sockaddr",
+                "failed to initialize SSL",
+            )
+        )
 
 
 for _name in ("impala.hiveserver2", "thrift.transport.TSocket", "thrift.transport.TSSLSocket"):

@@ -20,6 +20,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from msgspec import to_builtins
 
 from airflow_provider_impala_lb import errors
+from airflow_provider_impala_lb.core.limits import WEEK, check_seconds
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
@@ -141,6 +142,10 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         self.publish = publish
         if isinstance(statement_timeout, timedelta):
             statement_timeout = statement_timeout.total_seconds()
+        if statement_timeout is not None:
+            check_seconds("statement_timeout", statement_timeout, WEEK, "leave it out for no limit")
+        if max_wait is not None:
+            check_seconds("max_wait", max_wait, WEEK, "a task that waits longer is lost", least=0)
         self.statement_timeout = statement_timeout
         self.output_file = output  # BaseOperator.output is the task's XCom
         self.max_wait = max_wait

@@ -43,7 +43,7 @@ def make(path: str, mode: int = 0o660) -> None:
         os.fchmod(descriptor, mode)
         with attributes.needed(path, descriptor):
             attributes.begin(descriptor, _inline(zlib.compress(b"")))
-        os.link(temporary, path)
+        data_file.publish(temporary, path)
     finally:
         os.close(descriptor)
         with suppress(OSError):

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from airflow_provider_impala_lb.errors import StateUnavailable
 from airflow_provider_impala_lb.stores import filesystem
+from airflow_provider_impala_lb.stores.faults import fault_of
 
 MEASURE_EVERY = 60.0
 PROBE = ".impala-lb-clock."
@@ -77,11 +77,9 @@ def clock_of(where: str, directory: str) -> tuple[HostClock | ServerClock, bool]
 def file_system_of(where: str, directory: str) -> int:
     """On what kind of file system it is.
 
-    :param where: what is to lie there, for the error. :raises StateUnavailable: the directory is not there.
+    :param where: what is to lie there, for the error. :raises StateUnavailable, ConfigError: as `faults.fault_of`.
     """
     try:
         return filesystem.kind_of(directory)
-    except FileNotFoundError:
-        raise StateUnavailable(f"{where}: its directory is not there; is the share mounted?") from None
     except OSError as error:
-        raise StateUnavailable(f"{where}: {error.strerror}") from error
+        raise fault_of(where, error, directory, "cannot be reached") from error

@@ -13,6 +13,7 @@ import stat
 import zlib
 from contextlib import suppress
 
+from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.clock import PROBE, server_time
 
 ORPHAN_SECONDS = 3600.0
@@ -31,6 +32,22 @@ def write(lock_file: str, token: str, content: bytes, mode: int = 0o660) -> None
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def publish(temporary: str, path: str) -> None:
+    """Give the finished file its name, unless that is taken.
+
+    :raises FileExistsError: it is. :raises ConfigError: there are no hard links on this file system (link(2), EPERM).
+    """
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        raise ConfigError(
+            f"lock_file {path}: its file system makes no hard links ({error.strerror}), and a new file is whole only "
+            "by one: put the lock file on a local disk (one host), NFS or GlusterFS, or use a Redis (store: redis://...)"
+        ) from None
 
 
 def sync_directory(path: str) -> None:

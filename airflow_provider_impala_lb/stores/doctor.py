@@ -19,6 +19,7 @@ from airflow_provider_impala_lb.core.state import LEASE_SECONDS
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.stores import cas, filesystem
 from airflow_provider_impala_lb.stores.clock import server_time
+from airflow_provider_impala_lb.stores.faults import fault_of
 from airflow_provider_impala_lb.stores.file import FileStore
 
 TURNS_LIMIT = 20.0
@@ -39,14 +40,12 @@ def check_lock_file(lock_file: str, peer: str | None = None) -> Iterator[Check]:
     :param peer: the same directory by another mount of this host: caches of two mounts disagree where one's do not.
     """
     directory = Path(lock_file).parent
-    if not directory.is_dir():
-        yield Check("lock directory", "failed", f"{directory} is not there", "mount the share, or make the directory")
-        return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        magic = filesystem.kind(descriptor)
-    finally:
-        os.close(descriptor)
+        magic = filesystem.kind_of(str(directory))
+    except OSError as error:
+        says = str(fault_of(lock_file, error, str(directory), "cannot be reached"))
+        yield Check("lock directory", "failed", says, "mount the share, or make the directory")
+        return
     store = FileStore(lock_file)
     try:
         mode = store.mode

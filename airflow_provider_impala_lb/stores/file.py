@@ -12,18 +12,21 @@ it is, so that all hosts agree, by whatever way they reach it.
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from logging import getLogger
 from typing import Literal
 
 from airflow_provider_impala_lb.core.state import State, encode
 from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
-from airflow_provider_impala_lb.stores import attributes, cas, filesystem
+from airflow_provider_impala_lb.stores import attributes, cas, filesystem, used
 from airflow_provider_impala_lb.stores.cas import Versions
-from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock, clock_of
-from airflow_provider_impala_lb.stores.lock import Lock, make_empty, require_regular, unusable
+from airflow_provider_impala_lb.stores.clock import PROBE, HostClock, ServerClock, clock_of
+from airflow_provider_impala_lb.stores.faults import fault_of
+from airflow_provider_impala_lb.stores.lock import Lock, make_empty, require_regular
 from airflow_provider_impala_lb.stores.record import decoded
 from airflow_provider_impala_lb.stores.slots import MAGIC, Slots
 
@@ -40,6 +43,7 @@ class FileStore:
 
     def __init__(self, path: str, deadline: float = 5.0) -> None:
         self.where = path
+        self._directory = os.path.dirname(path)
         self._what = f"lock_file {path}"
         self._lock = Lock(path, deadline, self._make)
         self._slots, self._versions = Slots(path), Versions(path)
@@ -94,7 +98,10 @@ class FileStore:
             self._lock.release(descriptor)
         except OSError as error:
             if not committed:
-                raise StateUnavailable(f"{self.where}: {error.strerror or error}") from error
+                if isinstance(error, attributes.OutcomeUnknown):
+                    raise StateUnavailable(f"{self.where}: {error.strerror}") from error
+                raise fault_of(self.where, error, self._directory, "cannot be written") from error
+        used.note(self._directory)
         if unreadable and not self._warned:
             self._warned = True
             log.warning("%s: the state in it was unreadable; it was started anew, and heals by itself", self.where)
@@ -109,7 +116,7 @@ class FileStore:
             self._is_cas = not self._coherent
             return State(), now
         except OSError as error:
-            raise unusable(self.where, error) from error
+            raise fault_of(self.where, error, self._directory, "cannot be opened") from error
         try:
             require_regular(self.where, descriptor)
             self._is_cas = self._find_mode(descriptor)
@@ -122,14 +129,34 @@ class FileStore:
                     break
             return state, now
         except OSError as error:
-            raise StateUnavailable(f"{self.where}: cannot be read: {error.strerror}") from error
+            raise fault_of(self.where, error, self._directory, "cannot be read") from error
         finally:
             os.close(descriptor)
+
+    def try_out(self) -> None:
+        """Write and lock as a pick does. Where the file is not there yet, another one in its directory, which is
+        removed: whoever tries may be another user than the workers.
+
+        :raises StateUnavailable, ConfigError: as :meth:`transact`.
+        """
+        if os.path.lexists(self.where):
+            self.transact(lambda state, now: None)
+            return
+        self._now()
+        path = os.path.join(self._directory, PROBE + secrets.token_hex(8))
+        try:
+            with Lock(path, self._lock.deadline, self._make).hold() as descriptor:
+                os.pwrite(descriptor, b"tried", 0)
+        except OSError as error:
+            raise fault_of(self.where, error, self._directory, "cannot be made") from error
+        finally:
+            with suppress(OSError):
+                os.unlink(path)
 
     def _now(self) -> float:
         """The clock, chosen by the file system at first use. Outside the lock."""
         if self._clock is None:
-            self._clock, self._coherent = clock_of(self.where, os.path.dirname(self.where))
+            self._clock, self._coherent = clock_of(self.where, self._directory)
         return self._clock.now()
 
     def _make(self, path: str) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.clock import PROBE, file_system_of
 from airflow_provider_impala_lb.stores.data_file import WRITE_NEW, sync_directory
+from airflow_provider_impala_lb.stores.faults import fault_of
 from airflow_provider_impala_lb.stores.lock import Lock, make_empty
 
 _LOCK = "lock"
@@ -50,10 +51,8 @@ class JournalDirectory:
             if not self._synced:  # whoever made it may have been killed before
                 sync_directory(self.parent)
                 self._synced = True
-        except FileNotFoundError:
-            raise StateUnavailable(f"{self.path}: its directory is not there; is the share mounted?") from None
         except OSError as error:
-            raise StateUnavailable(f"{self.path}: cannot be made: {error.strerror}") from error
+            raise fault_of(self.path, error, self.parent, "cannot be made") from error
 
     def exists(self) -> bool:
         """Whether it is there.
@@ -69,7 +68,7 @@ class JournalDirectory:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise ConfigError(f"{self.path}: is not a directory, but journals are to be kept in it") from None
-            raise StateUnavailable(f"{self.path}: cannot be opened: {error.strerror}") from error
+            raise fault_of(self.path, error, self.parent, "cannot be opened") from error
         try:
             found = os.fstat(descriptor)
         finally:
@@ -100,7 +99,9 @@ class JournalDirectory:
     @contextmanager
     def lock(self, deadline: float, *, shared: bool) -> Iterator[None]:
         """Hold it: shared to work on files, alone to unlink them. :raises StateUnavailable: not in ``deadline`` s."""
-        lock = Lock(self.path_of(_LOCK), deadline, lambda path: make_empty(path, 0o600), shared=shared)
+        lock = Lock(
+            self.path_of(_LOCK), deadline, lambda path: make_empty(path, 0o600), home=self.parent, shared=shared
+        )
         descriptor = lock.acquire()
         try:
             yield
@@ -113,7 +114,7 @@ class JournalDirectory:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StateUnavailable(f"{self.path}: cannot be read: {error.strerror}") from error
+            raise fault_of(self.path, error, self.parent, "cannot be read") from error
 
     def _as_stamped(self) -> int | None:
         """As which user the file server sees this one (root, or all, may be mapped to another); None: unknown."""

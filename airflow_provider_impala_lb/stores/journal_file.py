@@ -23,11 +23,12 @@ from typing import TypeVar
 from airflow_provider_impala_lb.core.journals import Change, Swept
 from airflow_provider_impala_lb.core.store import Result
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged, StateUnavailable
-from airflow_provider_impala_lb.stores import attributes, cas, data_file, filesystem, journal_slots
+from airflow_provider_impala_lb.stores import attributes, cas, data_file, filesystem, journal_slots, used
 from airflow_provider_impala_lb.stores.cas import Versions
 from airflow_provider_impala_lb.stores.clock import HostClock, ServerClock, clock_of, file_system_of
 from airflow_provider_impala_lb.stores.data_file import sync_directory
 from airflow_provider_impala_lb.stores.envelope import damaged, name_of, seal, unseal
+from airflow_provider_impala_lb.stores.faults import fault_of
 from airflow_provider_impala_lb.stores.journal_directory import JournalDirectory
 from airflow_provider_impala_lb.stores.lock import Lock
 
@@ -68,7 +69,9 @@ class FileJournals:
 
         now = self._now()
         self._directory.make()
-        return self._update(name, now, changed, self._make)
+        result = self._update(name, now, changed, self._make)
+        used.note(self._directory.parent)
+        return result
 
     def read(self, key: str) -> bytes | None:
         envelope = self._look(name_of(key)) if self._directory.exists() else None
@@ -202,7 +205,7 @@ class FileJournals:
         self, name: str, make: Callable[[str], None], work: Callable[[int, float], Answer], until: float
     ) -> Answer:
         path = self._directory.path_of(name)
-        lock = Lock(path, max(0.0, until - time.monotonic()), make)
+        lock = Lock(path, max(0.0, until - time.monotonic()), make, home=self._directory.parent)
         descriptor = lock.acquire()
         try:
             return work(descriptor, until)
@@ -213,7 +216,9 @@ class FileJournals:
         except OSError as error:
             if error.errno == errno.ESTALE and not isinstance(error, attributes.OutcomeUnknown):
                 raise _Stale from error
-            raise StateUnavailable(f"{path}: {error.strerror or error}") from error
+            if isinstance(error, attributes.OutcomeUnknown):
+                raise StateUnavailable(f"{path}: {error.strerror}") from error
+            raise fault_of(path, error, self._directory.parent, "cannot be used") from error
         finally:
             lock.release_quietly(descriptor)  # what was to be durable is: no error here can mean otherwise
 
@@ -297,7 +302,7 @@ def _make_slots(path: str) -> None:
         os.fchmod(descriptor, 0o600)
         journal_slots.begin(descriptor)
         os.fsync(descriptor)
-        os.link(temporary, path)
+        data_file.publish(temporary, path)
     finally:
         os.close(descriptor)
         with suppress(OSError):

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Literal
 
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+from airflow_provider_impala_lb.stores.faults import fault_of
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -47,17 +48,6 @@ os.register_at_fork(
     after_in_parent=lambda: _opening.release(),
     after_in_child=_forget_in_child,
 )
-
-
-def unusable(path: str, error: OSError) -> ConfigError | StateUnavailable:
-    """Why the file cannot be opened: something to correct, or something that may come back by itself."""
-    if error.errno == errno.ELOOP:
-        return ConfigError(f"{path}: is a symbolic link; name the file itself")
-    if error.errno == errno.EISDIR:
-        return ConfigError(f"{path}: is a directory; name a file in it")
-    if isinstance(error, FileNotFoundError):
-        return StateUnavailable(f"{path}: its directory is not there; is the share mounted?")
-    return StateUnavailable(f"{path}: cannot be opened: {error.strerror}")
 
 
 def require_regular(path: str, descriptor: int) -> None:
@@ -84,6 +74,7 @@ class Lock:
 
     :param deadline: seconds to wait for the lock, in all.
     :param make: makes the file, whole at once; raises FileExistsError if another process was faster.
+    :param home: the lock file's directory, where ``path`` is not in it but below.
     :param shared: not against each other, only against who wants it alone.
     """
 
@@ -96,9 +87,11 @@ class Lock:
         deadline: float = 5.0,
         make: Callable[[str], None] = make_empty,
         *,
+        home: str = "",
         shared: bool = False,
     ) -> None:
         self.path = path
+        self._home = home or os.path.dirname(path)
         self.deadline = deadline
         self._make = make
         self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -107,7 +100,7 @@ class Lock:
         """Open the file, wait for the lock, and return the descriptor, for :meth:`release`.
 
         :raises StateUnavailable: names the file, and how long it was waited for.
-        :raises ConfigError: the path is not a regular file.
+        :raises ConfigError: the path is not a regular file, or not one that this process can ever use.
         """
         start = time.monotonic()
         while True:
@@ -171,7 +164,7 @@ class Lock:
     def _is_deleted(self, error: OSError, start: float) -> Literal[False]:
         """A mount may open, by what it still knew, what another host has removed, and hear of that only now."""
         if error.errno != errno.ESTALE or time.monotonic() - start >= self.deadline:
-            raise StateUnavailable(f"{self.path}: cannot be locked: {error.strerror}") from error
+            raise fault_of(self.path, error, self._home, "cannot be locked") from error
         time.sleep(self.FIRST_PAUSE)
         return False
 
@@ -188,7 +181,7 @@ class Lock:
                     # says so, too); or it came and went between two calls. The next look goes to the server, but where
                     # files are made and removed all the time, that may be late again: as often as the deadline allows.
                     if error.errno != errno.ESTALE or time.monotonic() - start >= self.deadline:
-                        raise unusable(self.path, error) from error
+                        raise fault_of(self.path, error, self._home, "cannot be opened") from error
             time.sleep(random.uniform(pause / 2, pause))
             pause = min(pause * 1.5, self.LONGEST_PAUSE)
 

@@ -174,7 +174,7 @@ def test_a_connection_holds_a_lease_until_it_is_closed(cluster):
 
 def test_the_test_button_tells_of_every_coordinator(connection, cluster):
     good = ImpalaLBHook().test_connection()
-    assert good == (True, "; ".join(f"{node.address}: ok" for node in cluster.nodes))
+    assert good == (True, "; ".join(["shared state: ok", *(f"{node.address}: ok" for node in cluster.nodes)]))
     node = cluster.nodes[0]
     extra = {"lock_file": str(cluster.directory / "other.tmp")}
     ok, text = connection("wh", host=f"{node.address},127.0.0.1:1", extra=extra).test_connection()
@@ -182,6 +182,21 @@ def test_the_test_button_tells_of_every_coordinator(connection, cluster):
     assert f"{node.address}: ok" in text
     assert "127.0.0.1:1: connection refused" in text
     assert connection("bad", extra={"x": 1}).test_connection()[0] is False
+
+
+def test_the_test_button_tries_the_lock_files_directory(connection, cluster, tmp_path):
+    node = cluster.nodes[0]
+
+    def tried(lock_file):
+        return connection("wh", host=node.address, extra={"lock_file": str(lock_file)}).test_connection()
+
+    ok, text = tried(tmp_path / "typo" / "lock.tmp")
+    assert not ok and f"lock_file {tmp_path}/typo/lock.tmp: its directory is not there" in text
+    assert f"{node.address}: ok" in text
+    assert tried(tmp_path / "lock.tmp")[0] and list(tmp_path.iterdir()) == []  # the workers' user makes it
+    (tmp_path / "lock.tmp").write_text("something else\n" * 9)
+    ok, text = tried(tmp_path / "lock.tmp")
+    assert not ok and "holds something else" in text
 
 
 def test_when_no_node_answers_the_connection_says_why(connection, tmp_path):

@@ -1,5 +1,10 @@
+import re
+import traceback
+from math import inf, nan
+
 import pytest
 
+from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.address import parse_address
 from airflow_provider_impala_lb.core.config import Node, load, parse
 from airflow_provider_impala_lb.errors import ConfigError
@@ -47,7 +52,16 @@ session: {auth_mechanism: LDAP, database: dwh, query_options: {MEM_LIMIT: 2g, MT
         ({"nodes": ["a"], "session": {"auth_mechanism": "X"}}, "session.auth_mechanism", "NOSASL, PLAIN, LDAP, GSSAPI"),
         ({"nodes": ["a"], "port": "x"}, "port", "expected `int`, got `str` ('x')"),
         ({"nodes": ["a", "b:port"], "lock_file": LOCK}, "nodes[1]", "'b:port' is not host, host:port or [v6]:port"),
-        ({"nodes": ["a:70000"]}, "nodes[0].port", "70000"),
+        ({"nodes": ["a:70000"]}, "nodes[0]", "port 70000 is not between 1 and 65535"),
+        ({"nodes": [{"host": "a", "port": 70000}]}, "nodes[0].port", "70000"),
+        ({"nodes": [{"host": "a", "port": 0}]}, "nodes[0].port", "0 is not between 1 and 65535"),
+        ({"nodes": ["a:0"]}, "nodes[0]", "port 0 is not between 1 and 65535"),
+        ({"nodes": ["a"], "port": 0}, "port", "0 is not between 1 and 65535"),
+        ({"nodes": ["a"], "port": -1}, "port", "-1 is not between"),
+        ({"nodes": [{"host": "a:1", "port": 2}]}, "nodes[0].port", "is 2, and host has one, too (1)"),
+        ({"nodes": ["etl:s3cret@a"]}, "nodes[0]", "(value not shown) is not host, host:port"),
+        ({"nodes": ["a"], "name": ""}, "name", "is empty"),
+        ({"nodes": ["a"], "name": " "}, "name", "is empty"),
         ({"nodes": [{"host": "a", "weight": 0}]}, "nodes[0].weight", "must be above 0"),
         ({"nodes": ["a", "a:21050"], "lock_file": LOCK}, "nodes", "a:21050 listed more than once"),
         ({"nodes": ["a"], "node_count": 2}, "node_count", "is 2, but nodes lists 1"),
@@ -58,7 +72,8 @@ session: {auth_mechanism: LDAP, database: dwh, query_options: {MEM_LIMIT: 2g, MT
         ({"nodes": ["a"], "lock_file": "here.tmp"}, "lock_file", "absolute path"),
         ({"nodes": []}, "nodes", "at least one"),
         ({}, "nodes", "is missing"),
-        ({"nodes": ["a"], "session": {"open_timeout": 0}}, "session.open_timeout", "above 0"),
+        ({"nodes": ["a"], "session": {"open_timeout": 0}}, "session.open_timeout", "is 0, must be 0.5 or more"),
+        ({"nodes": ["a"], "load": "on"}, "load", "expected `object"),
     ],
 )
 def test_an_error_names_the_source_the_key_and_what_is_allowed(raw, key, says):
@@ -102,6 +117,148 @@ def test_addresses(text, expected):
 def test_not_addresses(text):
     with pytest.raises(ValueError, match="is not host"):
         parse_address(text)
+
+
+@pytest.mark.parametrize("value", [nan, inf, -inf, -1.0, 1e12, 1e308])
+@pytest.mark.parametrize(
+    "key", ["max_wait", "session.open_timeout", "session.rpc_timeout", "session.reconnect_timeout", "load.refresh"]
+)
+def test_a_time_that_cannot_be_meant(key, value):
+    section, _, name = key.rpartition(".")
+    raw = {"nodes": ["a"], section: {name: value}} if section else {"nodes": ["a"], name: value}
+    with pytest.raises(
+        ConfigError, match=rf"^config: {key}: is {re.escape(f'{value:g}')}, must be .* and at most \d+ seconds \(\w+"
+    ):
+        parse(raw)
+
+
+@pytest.mark.parametrize("seconds", [nan, inf, -1.0, 0.0, 1e308])
+def test_a_lease_is_not_held_for_ever(seconds, tmp_path):
+    balancer = Balancer.from_config({"nodes": ["a"], "lock_file": str(tmp_path / "lock")})
+    with pytest.raises(
+        ConfigError, match=rf"hold: is {re.escape(f'{seconds:g}')}, must be above 0 and at most 2592000 seconds"
+    ):
+        balancer.hold(seconds)
+    assert balancer.status()["leases"] == []
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("impala-1", "Impala-1", "IMPALA-1.", "impala-1:21050", {"host": "Impala-1", "port": 21050}),
+        ("[::1]", "[0:0::1]", "[0:0:0:0:0:0:0:1]:21050", "[::0001]"),
+        ("[fd00::a]", "[FD00::A]", "[fd00:0::000a]:21050"),
+        ("127.0.0.1", "127.0.0.1:21050", "[::ffff:127.0.0.1]", "[::FFFF:7f00:1]"),
+    ],
+)
+def test_one_node_has_one_spelling(spellings, tmp_path):
+    """In the list, and wherever a node is named: by operators of the cluster, by XCom, in stick_to."""
+    lock = str(tmp_path / "lock")
+    for spelling in spellings[1:]:
+        with pytest.raises(ConfigError, match="listed more than once"):
+            parse({"nodes": [spellings[0], spelling], "lock_file": lock})
+    balancers = [Balancer.from_config({"nodes": [spelling, "other"], "lock_file": lock}) for spelling in spellings]
+    assert len({balancer.config.addresses for balancer in balancers}) == 1
+    named = [spelling for spelling in spellings if isinstance(spelling, str)]
+    assert {balancers[0].known(spelling) for spelling in named} == {balancers[0].config.addresses[0]}
+    balancers[0].drain(named[1])
+    assert {balancers[-1].get_host() for _ in range(4)} == {"other:21050"}
+    assert [node["state"] for node in balancers[0].status()["nodes"]] == ["drain", "ready"]
+    balancers[0].ready(named[-1])
+    assert balancers[0].acquire(prefer=named[-1]).node == balancers[0].config.addresses[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["127.1", "0x7f000001", "010.0.0.1", "10.0.0.256", "2130706433", "[:::]", "..", "[1.2.3.4]"]
+)
+def test_an_address_that_has_several_spellings_or_is_none_is_refused(text):
+    with pytest.raises(ConfigError, match=r"is neither a name nor an address like 10\.0\.0\.11 or \[fd00::11\]"):
+        parse({"nodes": [text]})
+
+
+def test_an_empty_section_is_one_with_its_defaults(tmp_path):
+    path = tmp_path / "c.yml"
+    path.write_text("nodes: [a]\nsession:\nload:\n")
+    assert load(path) == parse({"nodes": ["a"], "session": {}, "load": {}})
+    assert load(path).load is not None
+    for off in ("off", "false", '"off"'):
+        path.write_text(f"nodes: [a]\nload: {off}\n")
+        assert load(path).load is None
+    assert parse({"nodes": ["a"]}).load is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nodes: [a]\nmax_leases: 1\nname: x\nmax_leases: 9\n", "line 4: max_leases is there already, in line 2"),
+        ("nodes: [a]\nsession: {user: x, user: y}\n", "line 2: user is there already, in line 2"),
+        ("nodes:\n  - {host: a,\n     host: b}\n", "line 3: host is there already, in line 2"),
+        ("nodes: [a]\nmax_leases: 010\n", "line 2: 010 is another number in YAML than it looks; write it without"),
+        ("nodes: [a]\nmax_wait: 1:30\n", "line 2: 1:30 is another number in YAML than it looks"),
+        ("nodes: [a]\nmax_wait: 1:30.5\n", "line 2: 1:30.5 is another number in YAML than it looks"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused_with_its_line(tmp_path, text, says):
+    path = tmp_path / "c.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: {says}")
+
+
+def test_numbers_and_merges_that_are_clear(tmp_path):
+    path = tmp_path / "c.yml"
+    path.write_text(
+        "nodes:\n  - &first {host: a, port: 21051}\n  - {<<: *first, host: b}\nmax_leases: 1_0\nmax_wait: 0\n"
+        "lock_file: /l\nsession: {rpc_timeout: 1.5e+2, open_timeout: 0.5}\n"
+    )
+    config = load(path)
+    assert (config.addresses, config.max_leases, config.session.rpc_timeout) == (("a:21051", "b:21051"), 10, 150.0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'store: "redis://u:{}@h',
+        "store: 'redis://u:{}@h'x",
+        "store: [redis://u:{}@h",
+        "store: redis://u:{}@h: x",
+        "store: *{}",
+        "store: !{} x",
+        "store: !{}!x y",
+        "store: !{}'y x",
+        "store: !!python/object:{} x",
+        "\tstore: {}",
+        "store: &{}",
+        "? {{store: {}}}\n: x",
+        "store: {}\x07",
+        "password: {}\npassword: {}",
+        "store: %{}",
+        "store: @{}",
+        "store: `{}",
+    ],
+)
+def test_no_error_about_a_file_shows_what_is_in_it(tmp_path, line):
+    path = tmp_path / "secret.yml"
+    path.write_text("name: x\n" + line.format("s3cret", "s3cret") + "\nnodes: [a]\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    told = "".join(traceback.format_exception(caught.value)) + str(caught.value.__context__)
+    told += str(caught.value.__cause__)
+    assert "s3cret" not in told, told
+    assert str(path) in str(caught.value)
+
+
+def test_a_syntax_error_names_its_place(tmp_path):
+    path = tmp_path / "bad.yml"
+    path.write_text("name: x\nnodes: [a\nstore: file\n")
+    with pytest.raises(
+        ConfigError, match=r"bad\.yml: is not YAML: line 3, column 6: expected ',' or '\]', but got ':'"
+    ):
+        load(path)
+    path.write_bytes(b"name: x\nnodes: [\xe4]\n")
+    with pytest.raises(ConfigError, match=r"bad\.yml: line 2: is not UTF-8"):
+        load(path)
 
 
 def test_a_shared_store_needs_no_lock_file():

@@ -51,7 +51,7 @@ def test_a_node_says_where_its_load_is_told():
         ({"floor": {"cpu": -1}}, "load.floor.cpu", "is -1"),
         ({"floor": {"C P U": 0.1}}, "load.floor", "'C P U' is not the name of a resource"),
         ({"floor": "low"}, "load.floor", "'low'"),
-        ({"weights": {"cpu": -1}}, "load.weights.cpu", "is -1.0, must be 0 or more"),
+        ({"weights": {"cpu": -1}}, "load.weights.cpu", "is -1.0, must be within 0 and 1e6"),
         ({"weights": {"cpu": float("inf")}}, "load.weights.cpu", "is inf"),
         ({"weights": {"cpu": "much"}}, "load.weights", "much"),
         (
@@ -59,7 +59,7 @@ def test_a_node_says_where_its_load_is_told():
             "load.weights",
             "all 0",
         ),
-        ({"refresh": 0.5}, "load.refresh", "is 0.5, must be 1 second or more"),
+        ({"refresh": 0.5}, "load.refresh", "is 0.5, must be 1 or more and at most 3600 seconds"),
         ({"refresh": float("inf")}, "load.refresh", "is inf"),
         ({"web_auth": "kerberos"}, "load.web_auth", "'kerberos' is not one of none, digest, basic, bearer"),
         ({"web_auth": "digest"}, "load.web_user", "is missing; load.web_auth digest needs a login"),

@@ -92,7 +92,10 @@ def test_records_and_their_types(hook, servers):
     assert hook.run("SELECT 1; SELECT 2", handler=lambda cursor: cursor.fetchall()) == [(2,)]
     assert hook.run("DROP TABLE IF EXISTS nowhere") is None
     assert hook.host in {node.address for node in servers.nodes}
-    assert hook.test_connection() == (True, "; ".join(f"{node.address}: ok" for node in servers.nodes))
+    assert hook.test_connection() == (
+        True,
+        "; ".join(["shared state: ok", *(f"{node.address}: ok" for node in servers.nodes)]),
+    )
 
 
 def test_a_data_frame(hook):

@@ -1,4 +1,5 @@
 import os
+import shutil
 import stat
 import zlib
 
@@ -278,10 +279,13 @@ def test_only_a_regular_file_is_used(path, kind):
 def test_a_missing_directory_is_named(tmp_path):
     store = FileStore(str(tmp_path / "nas" / "lock"))
     for action in (lambda: store.transact(bump), store.read):
-        with pytest.raises(StateUnavailable, match="its directory is not there; is the share mounted"):
+        with pytest.raises(ConfigError, match="its directory is not there, and this host .* has never used it"):
             action()
     os.mkdir(tmp_path / "nas")
     assert store.transact(bump) == 1  # back by itself
+    shutil.rmtree(tmp_path / "nas")
+    with pytest.raises(StateUnavailable, match="its directory is not there; is the share mounted"):
+        store.transact(bump)
 
 
 def test_the_kernel_tells_the_file_system(tmp_path):

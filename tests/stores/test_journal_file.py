@@ -138,7 +138,7 @@ def test_something_else_in_a_files_place_is_refused(journals, tmp_path, thing):
 def test_a_directory_that_cannot_be_there_yet(tmp_path):
     journals = FileJournals(str(tmp_path / "not mounted" / "lock"))
     for action in actions(journals):
-        with pytest.raises(StateUnavailable, match="its directory is not there; is the share mounted"):
+        with pytest.raises(ConfigError, match="its directory is not there, and this host .* has never used it"):
             action()
 
 

@@ -104,7 +104,8 @@ def test_a_share_that_is_not_there(share, caplog):
     is_exact_again(balancer)
 
 
-def test_a_new_process_without_any_copy_picks_at_random(share):
+def test_without_any_copy_of_a_share_that_was_there_picks_are_at_random(share):
+    balancer_of(share).get_host()
     subprocess.run(["umount", "-l", str(share)], check=True)
     hosts = {balancer_of(share).get_host() for _ in range(60)}
     assert hosts == {"a:21050", "b:21050", "c:21050"}
