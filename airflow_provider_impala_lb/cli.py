@@ -242,7 +242,7 @@ def _probe(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from airflow_provider_impala_lb.balancer import open_journals
     from airflow_provider_impala_lb.impala.run import ScriptRun
-    from airflow_provider_impala_lb.impala.work import StatementDone
+    from airflow_provider_impala_lb.impala.work import StatementDone, counted
 
     script = _script(options)
     if not script:
@@ -284,7 +284,7 @@ def _run(options: argparse.Namespace) -> int:
         keys = ("node", "why", "session", "statements", "seconds", "resumed", "output")
         print(json.dumps({key: value for key, value in msgspec.to_builtins(done).items() if key in keys}))
     else:
-        print(f"{len(done.statements)} statements on {done.node} in {done.seconds:.2f} s")
+        print(f"{counted(len(done.statements))} on {done.node} in {done.seconds:.2f} s")
     return 0
 
 

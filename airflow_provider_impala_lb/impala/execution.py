@@ -193,9 +193,20 @@ class Execution:
             if self._journal is not None and self._key:
                 self._journal.seal(seal(session.handle[1], self._key))
             if script.on_session:
-                script.on_session(pick, session)
+                self._tell_of_session(session)
         except BaseException:
             self.close()
+            raise
+
+    def _tell_of_session(self, session: Session) -> None:
+        assert self._script.on_session is not None
+        try:
+            self._script.on_session(self._pick, session)
+        except Exception:
+            number, total = self.number, len(self._script)
+            done = f"{number - 1} of {total} statements are done" if number > 1 else "nothing was run"
+            with suppress(Exception):
+                self._log.error("What is told of the session on %s (on_session) has failed: %s", self._pick.node, done)
             raise
 
     def _reopen(self, failure: StatementFailed) -> None:
@@ -265,12 +276,18 @@ class Execution:
             try:
                 cursor = Cursor(session, self._pick)
                 cursor.query_id = ended.query_id
-                if number == self._script.output_number:
-                    self.done.output = session.fetch(self._write, cursor)
-                elif handler:
-                    result = session.fetch(handler, cursor)
-                    self.done.results.append(result)
-                    self.done.descriptions.append(cursor.description)
+                try:
+                    if number == self._script.output_number:
+                        self.done.output = session.fetch(self._write, cursor)
+                    elif handler:
+                        result = session.fetch(handler, cursor)
+                        self.done.results.append(result)
+                        self.done.descriptions.append(cursor.description)
+                except (StatementError, RowsLost, Cancelled):
+                    raise
+                except Exception as error:  # of the author's handler, or of the file
+                    self._tally.note_unfetched(ended, error)
+                    raise
                 ended.warnings = ended.warnings or session.finish()[0]
             except RowsLost as lost:
                 if tries < NEW_SESSIONS and reads_only(sql):
@@ -288,7 +305,8 @@ class Execution:
     def _write(self, cursor: Any) -> OutputDone:
         assert self._script.output is not None
         written = write(cursor, self._script.output)
-        self._log.info("%d rows are in %s (%d bytes)", written.rows, written.path, written.bytes)
+        with suppress(Exception):  # a line is not worth a script
+            self._log.info("%d rows are in %s (%d bytes)", written.rows, written.path, written.bytes)
         return written
 
     def _to_its_end(self, session: Session, number: int, sql: str) -> Ended:

@@ -34,6 +34,8 @@ KEPT_SECONDS = 30 * 24 * 3600.0
 """The journal of a script is kept this long after its last change, in case its task is cleared."""
 _QUERIES = 100
 _PAUSE = 0.5
+_END_PATIENCE = 30.0
+"""Seconds to try to note the end: all statements are noted as done before it, so it is not worth longer."""
 
 Result = TypeVar("Result")
 
@@ -158,13 +160,13 @@ class Journal:
                 record = Record()
             elif attempt is not None and record.attempt is not None and attempt.is_before(record.attempt):
                 raise self._superseded(record.by)
-            elif record.ended and resume and record.script == self._script and self._repeats(record):
+            elif self._is_whole(record) and resume and record.script == self._script and self._repeats(record):
                 said = (
                     f"{record.by or 'an earlier try'} had come to its end, which did not reach whoever asked for it: "
                     "nothing of it is done twice"
                 )
                 record.ended = False
-            elif record.ended:
+            elif self._is_whole(record):
                 said = f"{record.by or 'An earlier run'} had come to its end: the script begins anew"
                 record = Record(epoch=record.epoch)
             elif record.script != self._script and record.script:
@@ -260,7 +262,7 @@ class Journal:
         def change(record: Record, now: float) -> None:
             record.ended, record.intent, record.sealed = True, None, ""
 
-        self._own(change)
+        self._own(change, patience=_END_PATIENCE)
 
     def sweep(self, log: Logger) -> None:
         """Remove the journals that nobody has written in for a month. Never raises."""
@@ -290,6 +292,14 @@ class Journal:
                 raise self._superseded(seen.by) from None
         except ImpalaLBError as error:
             log.warning("Whether another try of %s has taken over cannot be known now: %s", self.key, error)
+
+    def _is_whole(self, record: Record) -> bool:
+        """Whether the script of the record had come to its end. If its last statement is done and that could not be
+        noted, only a try that knows which one it is can tell a retry of it from the work being asked for anew."""
+        if record.ended:
+            return True
+        known = self._attempt is not None and record.attempt is not None
+        return known and record.intent is None and 0 < record.total <= record.done
 
     def _repeats(self, record: Record) -> bool:
         attempt = self._attempt
