@@ -368,7 +368,8 @@ class ScriptRun:
         except NoNodeAvailable as error:
             self._check_cancelled()
             raise NoNodeAvailable(f"{error.summary}; {self._progress.so_far}", error.reasons) from None
-        self._log.info("Picked %s (%s)", pick.node, pick.why)
+        with suppress(Exception):  # else the lease would be lost with this line
+            self._log.info("Picked %s (%s)", pick.node, pick.why)
         return pick
 
     def _run_on(self, pick: Pick, begin: Callable[[Execution], None] | None = None) -> ScriptDone:
