@@ -144,9 +144,9 @@ def _balancer(options: argparse.Namespace) -> Balancer:
     from airflow_provider_impala_lb.balancer import Balancer
 
     if options.conn_id:
-        from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
+        from airflow_provider_impala_lb.cli_connection import balancer_of
 
-        return ImpalaLBHook(options.conn_id).balancer
+        return balancer_of(options.conn_id)
     return Balancer.from_config(_config_path(options))
 
 

@@ -58,7 +58,7 @@ def config_of(connection: Connection) -> Config:
         load = extra.get("load")
         if not isinstance(load, dict):
             raise ConfigError(f"{source}: web_conn_id: is of no use without load, whose web_auth it is for")
-        login = _connection(web_conn_id).login
+        login = _connection(web_conn_id, source, "web_conn_id").login
         extra["load"] = {**({"web_user": login} if login else {}), **load}
     if connection.port:
         extra.setdefault("port", connection.port)
@@ -88,20 +88,24 @@ def config_of(connection: Connection) -> Config:
 
 def web_password_of(connection: Connection) -> str | None:
     """The password or token of the connection that the extra names as ``web_conn_id``; None without one."""
-    conn_id = _extra(connection, f"connection {connection.conn_id}").get("web_conn_id")
-    password: str | None = _connection(conn_id).password if conn_id is not None else None
+    source = f"connection {connection.conn_id}"
+    conn_id = _extra(connection, source).get("web_conn_id")
+    password: str | None = _connection(conn_id, source, "web_conn_id").password if conn_id is not None else None
     return password
 
 
-def _connection(conn_id: str) -> Connection:
-    from airflow.providers.common.compat.sdk import BaseHook
+def _connection(conn_id: str, source: str, key: str) -> Connection:
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-    return BaseHook.get_connection(conn_id)
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise ConfigError(f"{source}: {key}: Airflow knows no connection {conn_id!r}") from None
 
 
 def _store_url(conn_id: str, source: str) -> str:
     """The URL of a connection of type ``redis``: host, port, login, password; in its extra db, ssl and TLS files."""
-    connection = _connection(conn_id)
+    connection = _connection(conn_id, source, "store_conn_id")
     if connection.conn_type != "redis" or not connection.host:
         raise ConfigError(f"{source}: store_conn_id: {conn_id!r} must be a connection of type redis with a host")
     extra = _extra(connection, f"connection {conn_id}")

@@ -51,7 +51,12 @@ class ImpalaLBHook(DbApiHook):
     def balancer(self) -> Balancer:
         """:raises ConfigError: names the connection, the key, the value, and what is allowed."""
         connection = self.connection
-        return Balancer(config_of(connection), password=connection.password, web_password=web_password_of(connection))
+        return Balancer(
+            config_of(connection),
+            password=connection.password,
+            web_password=web_password_of(connection),
+            options=("--conn-id", str(connection.conn_id)),
+        )
 
     @property
     def journals(self) -> Journals | None:

@@ -10,6 +10,7 @@ told that it was superseded, and stops: two processes that both believe they own
 from __future__ import annotations
 
 import hashlib
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from logging import Logger, getLogger
@@ -112,6 +113,7 @@ class Journal:
     """The journal of one run of a script, for one try.
 
     :param key: whose it is, ``dag/run/task[map]``. :param by: this try, for people; ``attempt``: which one, if known.
+    :param command: how a command for the author begins, for a shell.
     :param patience: seconds to try while the store is out of reach; ``pause`` waits, or raises.
     """
 
@@ -123,17 +125,26 @@ class Journal:
         *,
         by: str = "",
         attempt: Attempt | None = None,
+        command: str = "impala-lb",
         patience: float = 60.0,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.key, self.epoch = key, 0
         self._journals, self._script, self._total, self._by = journals, digest(texts), len(texts), by
         self._attempt, self._patience, self._pause = attempt, patience, pause
+        self._command = command
 
     @property
     def where(self) -> str:
         """What to call it in a message."""
         return f"{self._journals.where} of {self.key}"
+
+    def command(self, answer: str) -> str:
+        """What to type into a shell to answer a question about this journal, see :func:`answer`."""
+        # A key that begins with a dash would be taken for an option.
+        return (
+            f"{self._command} journal {shlex.join((['--'] if self.key.startswith('-') else []) + [self.key, answer])}"
+        )
 
     def durability(self) -> str | None:
         """What the place of the journal may lose, as a sentence; None if nothing."""
@@ -155,7 +166,7 @@ class Journal:
                     raise JournalMissing(
                         f"{self.where} is missing: it was never written (was resume switched on after the first try?), "
                         "or it was lost. Which statements have run is not known, so nothing was run. If it may begin "
-                        f"anew: impala-lb journal '{self.key}' start-over"
+                        f"anew, run this and try again:\n  {self.command('start-over')}"
                     )
                 record = Record()
             elif attempt is not None and record.attempt is not None and attempt.is_before(record.attempt):

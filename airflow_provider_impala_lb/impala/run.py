@@ -146,6 +146,7 @@ class ScriptRun:
                 self._script.texts,
                 by=f"try {tags['try']}" if tags and tags.get("try") else "",
                 attempt=attempt,
+                command=balancer.command,
                 patience=balancer.config.session.reconnect_timeout,
                 pause=self._sleep,
             )
