@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -24,6 +25,22 @@ _IMPYLA_KEYS = {
     "kerberos_service_name": "kerberos_service_name",
     "krb_host": "krb_host",
     "timeout": "rpc_timeout",
+}
+_HTTP = (
+    "HiveServer2 over HTTP is not supported here (nor are the proxies and JSON Web Tokens that need it): name the "
+    "coordinators' own HiveServer2 port, 21050 by default, and remove these keys; or keep the official provider for "
+    "this connection"
+)
+# Arguments of impyla's `connect` that the official provider passes on, and this one has no use for.
+_UNSUPPORTED = {
+    **dict.fromkeys(("use_http_transport", "http_path", "jwt", "http_cookie_names", "auth_cookie_names"), _HTTP),
+    **dict.fromkeys(("user_agent", "get_user_custom_headers_func"), _HTTP),
+    "use_ldap": "write auth_mechanism LDAP instead",
+    "ldap_user": "write it as the connection's login instead",
+    "ldap_password": "write it as the connection's password instead",
+    "use_kerberos": "write auth_mechanism GSSAPI instead",
+    "retries": "remove it: a connection that breaks is made anew for up to session.reconnect_timeout seconds",
+    "protocol": "remove it: HiveServer2 is the only one",
 }
 
 
@@ -75,9 +92,9 @@ def config_of(connection: Connection) -> Config:
         if connection.schema:
             filled["database"] = connection.schema
         extra["session"] = filled
-    config = configuration.parse(extra, source=source)
+    config = configuration.parse(extra, source=source, from_text=True)
     if detailed and in_host:
-        hosts = configuration.parse({**extra, "nodes": in_host, "node_count": None}, source=source)
+        hosts = configuration.parse({**extra, "nodes": in_host, "node_count": None}, source=source, from_text=True)
         if set(hosts.addresses) != set(config.addresses):
             raise ConfigError(
                 f"{source}: host names {', '.join(hosts.addresses)}, but nodes in extra lists "
@@ -112,7 +129,7 @@ def _store_url(conn_id: str, source: str) -> str:
     files: dict[str, str] = {key: extra[key] for key in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if key in extra}
     login = f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"
     address = format_address(connection.host, connection.port or 6379)
-    scheme = "rediss" if extra.get("ssl") else "redis"
+    scheme = "rediss" if _is_on(extra.get("ssl")) else "redis"
     return f"{scheme}://{login}{address}/{extra.get('db') or 0}" + (f"?{urlencode(files)}" if files else "")
 
 
@@ -122,11 +139,44 @@ def _extra(connection: Connection, source: str) -> dict[str, Any]:
     except Exception as error:
         raise ConfigError(f"{source}: extra: is not JSON") from error
     # A form saves its empty fields too.
-    extra = {key: value for key, value in extra.items() if value not in (None, "")}
+    extra = {key: _from_json(value) for key, value in extra.items() if value not in (None, "")}
+    _refuse_unsupported(extra, source)
     if connection.conn_type == "impala":
-        session = dict(extra.pop("session", {}))
+        session = extra.pop("session", {})
+        if not isinstance(session, dict):
+            raise ConfigError(f"{source}: session: expected an object of keys and values, is {session!r}")
+        session = dict(session)
         for theirs, ours in _IMPYLA_KEYS.items():
             if theirs in extra:
                 session[ours] = extra.pop(theirs)
         extra["session"] = session
     return extra
+
+
+def _refuse_unsupported(extra: dict[str, Any], source: str) -> None:
+    """Remove from ``extra`` what is switched off. :raises ConfigError: what is not, and what to do."""
+    found: dict[str, list[str]] = {}
+    for key, advice in _UNSUPPORTED.items():
+        if key in extra:
+            if _is_on(extra[key]):
+                found.setdefault(advice, []).append(key)
+            else:
+                del extra[key]
+    if found:
+        raise ConfigError("; ".join(f"{source}: {', '.join(keys)}: {advice}" for advice, keys in found.items()))
+
+
+def _from_json(value: Any) -> Any:
+    """An object or a list that is written as text, as in a URI under Airflow 2; what else it is stays as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    if isinstance(value, dict):
+        return {key: _from_json(each) for key, each in value.items()}
+    return value
+
+
+def _is_on(value: Any) -> bool:
+    return bool(value) and str(value).lower() not in ("false", "0")
