@@ -206,6 +206,32 @@ def test_airflow_knows_the_provider(cluster):
     assert set(ImpalaLBHook.get_ui_field_behaviour()) == {"hidden_fields", "relabeling", "placeholders"}
 
 
+def test_the_columns_of_a_table_need_no_sqlalchemy(cluster):
+    hook = ImpalaLBHook()
+    hook.run("SET SYNC_DDL=1; CREATE TABLE described (`order` INT, s STRING) PARTITIONED BY (`date` STRING)")
+    assert hook.dialect.get_column_names("default.described") == ["order", "s", "date"]
+    assert hook.dialect.get_column_names("`described`", "default", lambda column: column["type"] == "int") == ["order"]
+    assert hook.get_table_schema("described", "default")[0] == {"name": "order", "type": "int"}
+    assert hook.dialect.get_primary_keys("described") is None
+    hook.insert_rows("described", [(1, "a", "2026")], target_fields=["order", "`s`", "date"])
+    with pytest.raises(StatementFailed, match="no_such_table"):
+        hook.dialect.get_column_names("no_such_table")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda hook: hook.get_uri(),
+        lambda hook: hook.sqlalchemy_url,
+        lambda hook: hook.get_sqlalchemy_engine(),
+        lambda hook: hook.inspector,
+    ],
+)
+def test_there_is_no_sqlalchemy_dialect(cluster, use):
+    with pytest.raises(ConfigError, match="connection impala_lb_default: no SQLAlchemy dialect here"):
+        use(ImpalaLBHook())
+
+
 NESTED = (
     "session=%7B%22rpc_timeout%22%3A%20%2230%22%2C%20%22query_options%22%3A%20%7B%22MEM_LIMIT%22%3A%20%221g%22%7D%7D"
 )
