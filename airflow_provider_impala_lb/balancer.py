@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
@@ -38,6 +39,9 @@ class Balancer(Picker):
 
     :param password: for ``auth_mechanism`` PLAIN and LDAP; default the environment's ``IMPALA_LB_PASSWORD``.
     :param web_password: for ``load.web_auth``; default the environment's ``IMPALA_LB_WEB_PASSWORD``.
+    :param options: of the command line for this configuration, for the commands that an error proposes; default
+        ``--config FILE``, which is not to be run as it stands.
+    :ivar command: how such a command begins, for a shell.
     """
 
     def __init__(
@@ -47,10 +51,12 @@ class Balancer(Picker):
         *,
         password: str | None = None,
         web_password: str | None = None,
+        options: Sequence[str] = ("--config", "FILE"),
     ) -> None:
         super().__init__(config, store or open_store(config))
         self.password = password if password is not None else os.environ.get("IMPALA_LB_PASSWORD")
         self.web_password = web_password if web_password is not None else os.environ.get("IMPALA_LB_WEB_PASSWORD")
+        self.command = shlex.join(["impala-lb", *options])
         self.sessions.mirror = open_mirror(config.mirror, config.name)
         if config.load and any(node.web or node.metrics or node.exporter for node in config.nodes):
             self.reports.prober = self._probe
@@ -70,10 +76,10 @@ class Balancer(Picker):
         :raises ConfigError: names the file, the key, the value, and what is allowed.
         """
         if isinstance(config, Mapping):
-            config = configuration.parse(config)
-        elif not isinstance(config, Config):
-            config = configuration.load(config)
-        return cls(config, password=password)
+            return cls(configuration.parse(config), password=password)
+        if isinstance(config, Config):
+            return cls(config, password=password)
+        return cls(configuration.load(config), password=password, options=("--config", os.path.abspath(config)))
 
     def connect(self, owner: str = "") -> Connection:
         """A DB-API connection to a picked node; ``close()`` ends its lease.

@@ -146,9 +146,9 @@ def _balancer(options: argparse.Namespace) -> Balancer:
     from airflow_provider_impala_lb.balancer import Balancer
 
     if options.conn_id:
-        from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
+        from airflow_provider_impala_lb.cli_connection import balancer_of
 
-        return ImpalaLBHook(options.conn_id).balancer
+        return balancer_of(options.conn_id)
     return Balancer.from_config(_config_path(options))
 
 
@@ -244,7 +244,7 @@ def _probe(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from airflow_provider_impala_lb.balancer import open_journals
     from airflow_provider_impala_lb.impala.run import ScriptRun
-    from airflow_provider_impala_lb.impala.work import StatementDone
+    from airflow_provider_impala_lb.impala.work import StatementDone, counted
 
     script = _script(options)
     if not script:
@@ -286,7 +286,7 @@ def _run(options: argparse.Namespace) -> int:
         keys = ("node", "why", "session", "statements", "seconds", "resumed", "output")
         print(json.dumps({key: value for key, value in msgspec.to_builtins(done).items() if key in keys}))
     else:
-        print(f"{len(done.statements)} statements on {done.node} in {done.seconds:.2f} s")
+        print(f"{counted(len(done.statements))} on {done.node} in {done.seconds:.2f} s")
     return 0
 
 

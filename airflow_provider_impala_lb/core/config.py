@@ -177,10 +177,11 @@ def load(path: str | Path) -> Config:
     return parse(read_yaml(path), source=str(path))
 
 
-def parse(raw: Any, *, source: str = "config") -> Config:
+def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Config:
     """Check a configuration given as a mapping.
 
     :param source: what to call it in an error: the file's path, or the connection's id.
+    :param from_text: a number or truth value may be its text (``"30"``, ``"true"``), as in a connection's URI.
     :raises ConfigError: names the source, the key, the value, and what is allowed.
     """
     if not isinstance(raw, Mapping):
@@ -192,7 +193,7 @@ def parse(raw: Any, *, source: str = "config") -> Config:
     if raw.get("load") in (False, "off"):
         del raw["load"]
     try:
-        entry = msgspec.convert(raw, _File)
+        entry = msgspec.convert(raw, _File, strict=not from_text)
     except msgspec.ValidationError as error:
         sections = {"": _File, "session": SessionConfig, "load": LoadConfig}
         choices = {"policy": Policy, "session.auth_mechanism": AuthMechanism, "load.web_auth": WebAuth}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -24,6 +25,22 @@ _IMPYLA_KEYS = {
     "kerberos_service_name": "kerberos_service_name",
     "krb_host": "krb_host",
     "timeout": "rpc_timeout",
+}
+_HTTP = (
+    "HiveServer2 over HTTP is not supported here (nor are the proxies and JSON Web Tokens that need it): name the "
+    "coordinators' own HiveServer2 port, 21050 by default, and remove these keys; or keep the official provider for "
+    "this connection"
+)
+# Arguments of impyla's `connect` that the official provider passes on, and this one has no use for.
+_UNSUPPORTED = {
+    **dict.fromkeys(("use_http_transport", "http_path", "jwt", "http_cookie_names", "auth_cookie_names"), _HTTP),
+    **dict.fromkeys(("user_agent", "get_user_custom_headers_func"), _HTTP),
+    "use_ldap": "write auth_mechanism LDAP instead",
+    "ldap_user": "write it as the connection's login instead",
+    "ldap_password": "write it as the connection's password instead",
+    "use_kerberos": "write auth_mechanism GSSAPI instead",
+    "retries": "remove it: a connection that breaks is made anew for up to session.reconnect_timeout seconds",
+    "protocol": "remove it: HiveServer2 is the only one",
 }
 
 
@@ -58,7 +75,7 @@ def config_of(connection: Connection) -> Config:
         load = {} if "load" in extra and extra["load"] is None else extra.get("load")
         if not isinstance(load, dict):
             raise ConfigError(f"{source}: web_conn_id: is of no use without load, whose web_auth it is for")
-        login = _connection(web_conn_id).login
+        login = _connection(web_conn_id, source, "web_conn_id").login
         extra["load"] = {**({"web_user": login} if login else {}), **load}
     if connection.port:
         extra.setdefault("port", connection.port)
@@ -75,9 +92,9 @@ def config_of(connection: Connection) -> Config:
         if connection.schema:
             filled["database"] = connection.schema
         extra["session"] = filled
-    config = configuration.parse(extra, source=source)
+    config = configuration.parse(extra, source=source, from_text=True)
     if detailed and in_host:
-        hosts = configuration.parse({**extra, "nodes": in_host, "node_count": None}, source=source)
+        hosts = configuration.parse({**extra, "nodes": in_host, "node_count": None}, source=source, from_text=True)
         if set(hosts.addresses) != set(config.addresses):
             raise ConfigError(
                 f"{source}: host names {', '.join(hosts.addresses)}, but nodes in extra lists "
@@ -88,20 +105,24 @@ def config_of(connection: Connection) -> Config:
 
 def web_password_of(connection: Connection) -> str | None:
     """The password or token of the connection that the extra names as ``web_conn_id``; None without one."""
-    conn_id = _extra(connection, f"connection {connection.conn_id}").get("web_conn_id")
-    password: str | None = _connection(conn_id).password if conn_id is not None else None
+    source = f"connection {connection.conn_id}"
+    conn_id = _extra(connection, source).get("web_conn_id")
+    password: str | None = _connection(conn_id, source, "web_conn_id").password if conn_id is not None else None
     return password
 
 
-def _connection(conn_id: str) -> Connection:
-    from airflow.providers.common.compat.sdk import BaseHook
+def _connection(conn_id: str, source: str, key: str) -> Connection:
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-    return BaseHook.get_connection(conn_id)
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise ConfigError(f"{source}: {key}: Airflow knows no connection {conn_id!r}") from None
 
 
 def _store_url(conn_id: str, source: str) -> str:
     """The URL of a connection of type ``redis``: host, port, login, password; in its extra db, ssl and TLS files."""
-    connection = _connection(conn_id)
+    connection = _connection(conn_id, source, "store_conn_id")
     if connection.conn_type != "redis" or not connection.host:
         raise ConfigError(f"{source}: store_conn_id: {conn_id!r} must be a connection of type redis with a host")
     extra = _extra(connection, f"connection {conn_id}")
@@ -130,12 +151,47 @@ def _extra(connection: Connection, source: str) -> dict[str, Any]:
     # A form saves its empty fields too; an empty section is no field of it (see README).
     sections = ("session", "load")
     extra = {
-        key: value for key, value in extra.items() if value not in (None, "") or (key in sections and value is None)
+        key: _from_json(value)
+        for key, value in extra.items()
+        if value not in (None, "") or (key in sections and value is None)
     }
+    _refuse_unsupported(extra, source)
     if connection.conn_type == "impala":
-        session = dict(extra.pop("session", None) or {})
+        session = extra.pop("session", None) or {}
+        if not isinstance(session, dict):
+            raise ConfigError(f"{source}: session: expected an object of keys and values, is {session!r}")
+        session = dict(session)
         for theirs, ours in _IMPYLA_KEYS.items():
             if theirs in extra:
                 session[ours] = extra.pop(theirs)
         extra["session"] = session
     return extra
+
+
+def _refuse_unsupported(extra: dict[str, Any], source: str) -> None:
+    """Remove from ``extra`` what is switched off. :raises ConfigError: what is not, and what to do."""
+    found: dict[str, list[str]] = {}
+    for key, advice in _UNSUPPORTED.items():
+        if key in extra:
+            if _is_on(extra[key]):
+                found.setdefault(advice, []).append(key)
+            else:
+                del extra[key]
+    if found:
+        raise ConfigError("; ".join(f"{source}: {', '.join(keys)}: {advice}" for advice, keys in found.items()))
+
+
+def _from_json(value: Any) -> Any:
+    """An object or a list that is written as text, as in a URI under Airflow 2; what else it is stays as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    if isinstance(value, dict):
+        return {key: _from_json(each) for key, each in value.items()}
+    return value
+
+
+def _is_on(value: Any) -> bool:
+    return bool(value) and str(value).lower() not in ("false", "0")

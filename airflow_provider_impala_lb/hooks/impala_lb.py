@@ -12,11 +12,12 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_impala_lb.balancer import Balancer, open_journals
 from airflow_provider_impala_lb.core.journals import Journals
-from airflow_provider_impala_lb.errors import ImpalaLBError, ScriptError, StatementFailed
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.connection import config_of, web_password_of
 from airflow_provider_impala_lb.impala.sql.splitter import Statement, split
 
 if TYPE_CHECKING:
+    from airflow_provider_impala_lb.hooks.dialect import ImpalaDialect
     from airflow_provider_impala_lb.impala.connection import Connection as BalancedConnection
     from airflow_provider_impala_lb.impala.run import ScriptRun
     from airflow_provider_impala_lb.impala.work import ScriptDone
@@ -51,7 +52,12 @@ class ImpalaLBHook(DbApiHook):
     def balancer(self) -> Balancer:
         """:raises ConfigError: names the connection, the key, the value, and what is allowed."""
         connection = self.connection
-        return Balancer(config_of(connection), password=connection.password, web_password=web_password_of(connection))
+        return Balancer(
+            config_of(connection),
+            password=connection.password,
+            web_password=web_password_of(connection),
+            options=("--conn-id", str(connection.conn_id)),
+        )
 
     @property
     def journals(self) -> Journals | None:
@@ -64,6 +70,42 @@ class ImpalaLBHook(DbApiHook):
         :raises NoNodeAvailable: no coordinator took it; the error says why for each.
         """
         return self.balancer.connect(owner(tags_from_environment()))
+
+    @cached_property
+    def dialect_name(self) -> str:
+        """``default``: no dialect of SQLAlchemy's."""
+        return "default"
+
+    @cached_property
+    def dialect(self) -> ImpalaDialect:
+        """By which common-sql finds out a table's columns."""
+        from airflow_provider_impala_lb.hooks.dialect import ImpalaDialect
+
+        return ImpalaDialect(self)
+
+    def get_table_schema(self, table_name: str, schema: str | None = None) -> list[dict[str, str]]:
+        """``name`` and ``type`` of each column, as DESCRIBE says."""
+        return self.dialect.columns(table_name, schema)
+
+    @property
+    def sqlalchemy_url(self) -> Any:
+        """:raises ConfigError: there is none."""
+        raise self._no_sqlalchemy()
+
+    def get_uri(self) -> str:
+        """:raises ConfigError: common-sql takes it for a URL of SQLAlchemy's."""
+        raise self._no_sqlalchemy()
+
+    def get_sqlalchemy_engine(self, engine_kwargs: Any = None) -> Any:
+        """:raises ConfigError: there is none."""
+        raise self._no_sqlalchemy()
+
+    def _no_sqlalchemy(self) -> ConfigError:
+        return ConfigError(
+            f"connection {self.get_conn_id()}: no SQLAlchemy dialect here, so it has no SQLAlchemy URL, engine or "
+            "inspector. hook.get_conn() is a DB-API connection; hook.get_records(), get_df() and get_table_schema() "
+            "need no SQLAlchemy"
+        )
 
     @overload
     def run(
@@ -170,11 +212,12 @@ class ImpalaLBHook(DbApiHook):
         :param replace: must be False: Impala's INSERT OVERWRITE replaces the whole table, not rows.
         :raises StatementFailed: which rows failed, and which are in the table already.
         """
+        from airflow_provider_impala_lb.hooks.dialect import quoted
         from airflow_provider_impala_lb.impala.connection import bind
 
         if replace:
             raise ValueError("replace=True: Impala has no REPLACE; INSERT OVERWRITE would replace the whole table")
-        fields = f" ({', '.join(target_fields)})" if target_fields else ""
+        fields = f" ({', '.join(quoted(field) for field in target_fields)})" if target_fields else ""
         everything = [tuple(row) for row in rows]
         size = commit_every or len(everything) or 1
         starts = range(0, len(everything), size)

@@ -196,9 +196,20 @@ class Execution:
             if self._journal is not None and self._key:
                 self._journal.seal(seal(session.handle[1], self._key))
             if script.on_session:
-                script.on_session(pick, session)
+                self._tell_of_session(session)
         except BaseException:
             self.close()
+            raise
+
+    def _tell_of_session(self, session: Session) -> None:
+        assert self._script.on_session is not None
+        try:
+            self._script.on_session(self._pick, session)
+        except Exception:
+            number, total = self.number, len(self._script)
+            done = f"{number - 1} of {total} statements are done" if number > 1 else "nothing was run"
+            with suppress(Exception):
+                self._log.error("What is told of the session on %s (on_session) has failed: %s", self._pick.node, done)
             raise
 
     def _reopen(self, failure: StatementFailed) -> None:
@@ -271,12 +282,18 @@ class Execution:
             try:
                 cursor = Cursor(session, self._pick)
                 cursor.query_id = ended.query_id
-                if number == self._script.output_number:
-                    self.done.output = session.fetch(self._write, cursor)
-                elif handler:
-                    result = session.fetch(handler, cursor)
-                    self.done.results.append(result)
-                    self.done.descriptions.append(cursor.description)
+                try:
+                    if number == self._script.output_number:
+                        self.done.output = session.fetch(self._write, cursor)
+                    elif handler:
+                        result = session.fetch(handler, cursor)
+                        self.done.results.append(result)
+                        self.done.descriptions.append(cursor.description)
+                except (StatementError, StatementFailed, RowsLost, Cancelled):
+                    raise
+                except Exception as error:  # of the author's handler
+                    self._tally.note_unfetched(ended, error)
+                    raise
                 ended.warnings = ended.warnings or session.finish()[0]
             except RowsLost as lost:
                 if tries < NEW_SESSIONS and reads_only(sql):
@@ -312,7 +329,8 @@ class Execution:
             failure.retry = may_repeat and not isinstance(error, ConfigError)
             self._note_not_run()
             raise failure from error
-        self._log.info("%d rows are in %s (%d bytes)", written.rows, written.path, written.bytes)
+        with suppress(Exception):  # a line is not worth a script
+            self._log.info("%d rows are in %s (%d bytes)", written.rows, written.path, written.bytes)
         return written
 
     def _to_its_end(self, session: Session, number: int, sql: str) -> Ended:

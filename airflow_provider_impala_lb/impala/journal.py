@@ -10,6 +10,7 @@ told that it was superseded, and stops: two processes that both believe they own
 from __future__ import annotations
 
 import hashlib
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from logging import Logger, getLogger
@@ -34,6 +35,8 @@ KEPT_SECONDS = 30 * 24 * 3600.0
 """The journal of a script is kept this long after its last change, in case its task is cleared."""
 _QUERIES = 100
 _PAUSE = 0.5
+_END_PATIENCE = 30.0
+"""Seconds to try to note the end: all statements are noted as done before it, so it is not worth longer."""
 
 Result = TypeVar("Result")
 
@@ -110,6 +113,7 @@ class Journal:
     """The journal of one run of a script, for one try.
 
     :param key: whose it is, ``dag/run/task[map]``. :param by: this try, for people; ``attempt``: which one, if known.
+    :param command: how a command for the author begins, for a shell.
     :param patience: seconds to try while the store is out of reach; ``pause`` waits, or raises.
     """
 
@@ -121,17 +125,26 @@ class Journal:
         *,
         by: str = "",
         attempt: Attempt | None = None,
+        command: str = "impala-lb",
         patience: float = 60.0,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.key, self.epoch = key, 0
         self._journals, self._script, self._total, self._by = journals, digest(texts), len(texts), by
         self._attempt, self._patience, self._pause = attempt, patience, pause
+        self._command = command
 
     @property
     def where(self) -> str:
         """What to call it in a message."""
         return f"{self._journals.where} of {self.key}"
+
+    def command(self, answer: str) -> str:
+        """What to type into a shell to answer a question about this journal, see :func:`answer`."""
+        # A key that begins with a dash would be taken for an option.
+        return (
+            f"{self._command} journal {shlex.join((['--'] if self.key.startswith('-') else []) + [self.key, answer])}"
+        )
 
     def durability(self) -> str | None:
         """What the place of the journal may lose, as a sentence; None if nothing."""
@@ -153,18 +166,18 @@ class Journal:
                     raise JournalMissing(
                         f"{self.where} is missing: it was never written (was resume switched on after the first try?), "
                         "or it was lost. Which statements have run is not known, so nothing was run. If it may begin "
-                        f"anew: impala-lb journal '{self.key}' start-over"
+                        f"anew, run this and try again:\n  {self.command('start-over')}"
                     )
                 record = Record()
             elif attempt is not None and record.attempt is not None and attempt.is_before(record.attempt):
                 raise self._superseded(record.by)
-            elif record.ended and resume and record.script == self._script and self._repeats(record):
+            elif self._is_whole(record) and resume and record.script == self._script and self._repeats(record):
                 said = (
                     f"{record.by or 'an earlier try'} had come to its end, which did not reach whoever asked for it: "
                     "nothing of it is done twice"
                 )
                 record.ended = False
-            elif record.ended:
+            elif self._is_whole(record):
                 said = f"{record.by or 'An earlier run'} had come to its end: the script begins anew"
                 record = Record(epoch=record.epoch)
             elif record.script != self._script and record.script:
@@ -260,7 +273,7 @@ class Journal:
         def change(record: Record, now: float) -> None:
             record.ended, record.intent, record.sealed = True, None, ""
 
-        self._own(change)
+        self._own(change, patience=_END_PATIENCE)
 
     def sweep(self, log: Logger) -> None:
         """Remove the journals that nobody has written in for a month. Never raises."""
@@ -290,6 +303,14 @@ class Journal:
                 raise self._superseded(seen.by) from None
         except ImpalaLBError as error:
             log.warning("Whether another try of %s has taken over cannot be known now: %s", self.key, error)
+
+    def _is_whole(self, record: Record) -> bool:
+        """Whether the script of the record had come to its end. If its last statement is done and that could not be
+        noted, only a try that knows which one it is can tell a retry of it from the work being asked for anew."""
+        if record.ended:
+            return True
+        known = self._attempt is not None and record.attempt is not None
+        return known and record.intent is None and 0 < record.total <= record.done
 
     def _repeats(self, record: Record) -> bool:
         attempt = self._attempt

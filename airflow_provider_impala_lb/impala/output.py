@@ -240,6 +240,14 @@ _TO_TEXT: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def text_of(value: Any, column_type: Any) -> Any:
+    """A value as a CSV file has it.
+
+    :param value: as impyla gives it; not None. :param column_type: of the cursor's description; None: not known.
+    """
+    return _TO_TEXT.get(column_type, _plain)(value)
+
+
 class _Parquet:
     def __init__(self, file: IO[bytes], description: Description) -> None:
         import pyarrow

@@ -130,10 +130,10 @@ def _question(journal: Journal, intent: Intent, script: Script, doubt: Doubt, re
     if doubt.may_clear_up:
         now = "The next try looks again"
     else:
+        commands = "".join(f"\n  {journal.command(answer)}" for answer in ("ran", "not-run", "start-over"))
         now = (
-            f"Look whether it ran, then say so: impala-lb journal '{journal.key}' ran (or: not-run, or: start-over), "
-            "and clear the task. A statement that may run twice can say so itself, by the comment "
-            "-- impala-lb: safe to repeat"
+            f"Look whether it ran, then say so by one of these:{commands}\nand clear the task, or run the script again."
+            " A statement that may run twice can say so itself, by the comment -- impala-lb: safe to repeat"
         )
     return StatementFailed(
         f"an earlier try ({record.by or 'unknown'}) was about to send it, and whether it ran is not known: {doubt}",

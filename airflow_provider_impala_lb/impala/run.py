@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.core.picker import Pick, new_id
 from airflow_provider_impala_lb.errors import (
     ConfigError,
+    ImpalaLBError,
     NoNodeAvailable,
     StatementFailed,
     StateUnavailable,
@@ -71,7 +73,7 @@ class ScriptRun:
     :param output: a file (.csv, .csv.gz, .parquet) for the rows of the script's last query, instead of ``handler``;
         streamed, and there under its name only once it is whole.
     :param on_session: called once the session is open and before the first statement, and again after a move.
-    :param on_statement: called when a statement has ended well.
+    :param on_statement: called when a statement has ended well. What it raises is logged, and the script goes on.
     :param texts: what is sent for each statement; None: with ``parameters`` bound.
     :param let_go_after: with ``journals``: after so many seconds :meth:`run` raises :class:`~.handover.Deferred`, and
         another process goes on by :meth:`go_on`. :param keep_last: it does so at the end, to fetch the last rows.
@@ -146,6 +148,7 @@ class ScriptRun:
                 self._script.texts,
                 by=f"try {tags['try']}" if tags and tags.get("try") else "",
                 attempt=attempt,
+                command=balancer.command,
                 patience=balancer.config.session.reconnect_timeout,
                 pause=self._sleep,
             )
@@ -187,6 +190,22 @@ class ScriptRun:
     def epoch(self) -> int:
         """In the journal, of this process; 0 without one."""
         return self._journal.epoch if self._journal is not None else 0
+
+    @property
+    def ended(self) -> ScriptDone | None:
+        """The whole script, once its last statement is done, whatever may have gone wrong after that; else None."""
+        done = self._progress.done
+        return done if done.statements and len(done.statements) == len(self._script) else None
+
+    @property
+    def node(self) -> str:
+        """Where it runs, or ran last: ``host:port``; "" before that."""
+        return self._progress.done.node
+
+    @property
+    def changes_something(self) -> bool:
+        """Whether the script has a statement that may change something."""
+        return self._script.changes_something
 
     def leave(self) -> None:
         """From another thread: let go of the script as soon as may be, for another process to :meth:`go_on`."""
@@ -353,7 +372,8 @@ class ScriptRun:
         except NoNodeAvailable as error:
             self._check_cancelled()
             raise NoNodeAvailable(f"{error.summary}; {self._progress.so_far}", error.reasons) from None
-        self._log.info("Picked %s (%s)", pick.node, pick.why)
+        with suppress(Exception):  # else the lease would be lost with this line
+            self._log.info("Picked %s (%s)", pick.node, pick.why)
         return pick
 
     def _run_on(self, pick: Pick, begin: Callable[[Execution], None] | None = None) -> ScriptDone:
@@ -437,11 +457,20 @@ class ScriptRun:
                     raise deferred from None
 
     def finish(self) -> None:
-        """Note in the journal that the script has come to its end, and what it gave has been taken."""
-        if self._journal is not None:
+        """Note in the journal that the script has come to its end, and what it gave has been taken. A journal that
+        cannot be written is one warning: all statements are in it as done."""
+        if self._journal is None:
+            return
+        try:
             self._journal.finish()
-            if random.random() < _SWEEP_SHARE:
-                self._journal.sweep(self._log)
+        except ImpalaLBError as error:
+            with suppress(Exception):
+                self._log.warning(
+                    "%s has come to its end, which could not be noted in its journal: %s", self._owner, error
+                )
+            return
+        if random.random() < _SWEEP_SHARE:
+            self._journal.sweep(self._log)
 
     def _ask(self, node: str) -> None:
         """Whether this node takes a session."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_impala_lb.errors import StatementFailed, StateUnavailable
+from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, StateUnavailable
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.errors import sort
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.repeatable import is_idempotent
 from airflow_provider_impala_lb.impala.sql.session_data import SessionData
-from airflow_provider_impala_lb.impala.sql.statement import changes_nothing, excerpt, session_only
+from airflow_provider_impala_lb.impala.sql.statement import changes_nothing, excerpt, reads_only, session_only
 from airflow_provider_impala_lb.impala.statement import Ended
 from airflow_provider_impala_lb.impala.work import Script, ScriptDone, StatementDone
 
@@ -69,6 +70,78 @@ class Tally:
         """
         script, number = self._script, self.number
         statement, text = script.statements[number - 1], script.texts[number - 1]
+        if not fetched and script.handler:  # it has nothing to fetch, but its place among the results
+            self._done.results.append(None)
+            self._done.descriptions.append(None)
+        with suppress(Exception):  # a log that fails is no reason to stop a script in its middle
+            self._say_done(ended, fetched)
+        if self._journal is not None:
+            try:
+                self._journal.done(number, ended.query_id, ended.rows)
+            except StateUnavailable as error:
+                problem = f"it is done, but that could not be written down: {error}"
+                if number < len(script):
+                    raise self.failed(problem, ended.query_id, "", "done") from error
+                with suppress(Exception):  # the whole script is done: nothing more depends on the journal
+                    script.log.warning("[%d/%d] %s", number, len(script), problem)
+        self._done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
+        self._data.note(text)
+        published = script.publish is not None and number == script.last_change and fetched
+        self._note_written(text, published=published, broadcast=fetched)
+        self._note_left()
+        self._tell()
+
+    def note_unfetched(self, ended: Ended, error: Exception) -> None:
+        """The next statement is done, and what was to be done with its rows has failed. The caller raises ``error``."""
+        number, total = self.number, len(self._script)
+        statement, text = self._script.statements[number - 1], self._script.texts[number - 1]
+        before = "none is before it" if number == 1 else f"so are the {number - 1} before it"
+        with suppress(Exception):
+            self._script.log.error(
+                "[%d/%d] line %d on %s: query %s: the handler failed on statement %d of %d, which is done; %s, %s: %s: %s",
+                number,
+                total,
+                statement.line,
+                self._node,
+                ended.query_id,
+                number,
+                total,
+                before,
+                f"{total - number} after it not sent" if number < total else "none is after it",
+                type(error).__name__,
+                error,
+            )
+        if self._journal is not None:
+            with suppress(ImpalaLBError):  # then the next try looks it up
+                if reads_only(text):  # its rows are wanted: the next try runs it again
+                    self._journal.not_run(number)
+                else:
+                    self._journal.done(number, ended.query_id, ended.rows)
+        self._done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
+        self._note_written(text, broadcast=False)
+        self._note_left()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Whom it may concern, of the statement that was done last."""
+        script, done = self._script, self._done.statements[-1]
+        if script.on_statement is None:
+            return
+        try:
+            script.on_statement(done)
+        except Exception as error:  # it is told of what is done already, and cannot undo it
+            with suppress(Exception):
+                script.log.warning(
+                    "[%d/%d] on_statement failed, the script goes on: %s: %s",
+                    done.number,
+                    len(script),
+                    type(error).__name__,
+                    error,
+                )
+
+    def _say_done(self, ended: Ended, fetched: bool) -> None:
+        script, number = self._script, self.number
+        statement = script.statements[number - 1]
         if fetched:
             script.log.info(
                 "[%d/%d] line %d on %s: query %s%s, %.2f s: %s",
@@ -81,26 +154,9 @@ class Tally:
                 ended.seconds,
                 excerpt(statement.sql),  # as written: the values of parameters stay out of the log
             )
-        elif script.handler:  # it has nothing to fetch, but its place among the results
-            self._done.results.append(None)
-            self._done.descriptions.append(None)
         if ended.warnings:
             said = "%s" if fetched else "is done, with a warning: %s"
             script.log.warning(f"[%d/%d] {said}", number, len(script), ended.warnings)
-        if self._journal is not None:
-            try:
-                self._journal.done(number, ended.query_id, ended.rows)
-            except StateUnavailable as error:
-                raise self.failed(
-                    f"it is done, but that could not be written down: {error}", ended.query_id, "", "done"
-                ) from error
-        self._done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
-        self._data.note(text)
-        published = script.publish is not None and number == script.last_change and fetched
-        self._note_written(text, published=published, broadcast=fetched)
-        self._note_left()
-        if script.on_statement:
-            script.on_statement(self._done.statements[-1])
 
     def touched(self, *, under_way: bool) -> Upstream:
         """What was done may have changed all this, and the next statement, too, if it was under way."""

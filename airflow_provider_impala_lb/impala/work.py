@@ -49,6 +49,11 @@ class ScriptDone(msgspec.Struct):
     output: OutputDone | None = None
 
 
+def counted(statements: int) -> str:
+    """``1 statement``, ``2 statements``."""
+    return f"{statements} statement" + ("" if statements == 1 else "s")
+
+
 class Script:
     """What is to be run, and whom to tell. Parameters as for :class:`~.run.ScriptRun`.
 
@@ -86,6 +91,10 @@ class Script:
             if not queries:
                 raise ConfigError(f"output {output}: the script has no query whose rows could go there")
             self.output_number = queries[-1]
+
+    @property
+    def changes_something(self) -> bool:
+        return self.last_change > 0
 
     def __len__(self) -> int:
         return len(self.statements)

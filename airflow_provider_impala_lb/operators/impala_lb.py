@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import (
+    AirflowException,
     AirflowFailException,
     BaseOperator,
     XComArg,
@@ -33,8 +35,11 @@ from airflow_provider_impala_lb.errors import (
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
 from airflow_provider_impala_lb.impala.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.sql.statement import reads_only
+from airflow_provider_impala_lb.impala.work import counted
 from airflow_provider_impala_lb.operators import this_try
+from airflow_provider_impala_lb.operators.no_retry import forbid_retry
 from airflow_provider_impala_lb.operators.sticking import XCOM_HOST, XCOM_RUN, Stuck, find
+from airflow_provider_impala_lb.operators.xcom import carried
 from airflow_provider_impala_lb.triggers.impala_lb import RESUME_SECONDS, NodeTrigger
 from airflow_provider_impala_lb.triggers.script import ScriptTrigger, summary
 
@@ -43,9 +48,11 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_impala_lb.core.picker import Pick
     from airflow_provider_impala_lb.impala.run import ScriptRun
+    from airflow_provider_impala_lb.impala.session import Session
     from airflow_provider_impala_lb.impala.sql.splitter import Statement
-    from airflow_provider_impala_lb.impala.work import ScriptDone
+    from airflow_provider_impala_lb.impala.work import ScriptDone, StatementDone
 
 PUBLISH_SECONDS = 300.0
 """How long ``publish=True`` waits for the other coordinators."""
@@ -174,6 +181,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             )
         self._script_run: ScriptRun | None = None
         self._packed = ""
+        self._told_host: str | None = None
 
     @classmethod
     def get_serialized_fields(cls) -> frozenset[str]:
@@ -272,11 +280,74 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def _end(self, context: Context, event: Mapping[str, Any]) -> None:
         """The trigger has run the script to its end, and nobody wants its rows."""
-        run, tags = event["done"], this_try.tags(context)
-        context["ti"].xcom_push(key=XCOM_HOST, value=run["host"])
-        context["ti"].xcom_push(key=XCOM_RUN, value=run)
-        self.log.info("%d statements on %s in %.2f s", run["statements"], run["host"], run["seconds"])
-        self._hook.end_journal(owner(tags), event["epoch"])
+        run = event["done"]
+        if event.get("changes", True):
+            self._forbid_retry(context, run["statements"], run["host"])
+        if event.get("warning"):
+            self._warn("%s", event["warning"])
+        self._tell_end(context, run)
+        try:
+            self._hook.end_journal(owner(this_try.tags(context)), event["epoch"])
+        except ImpalaLBError as error:
+            self._warn("The script's end could not be noted in its journal: %s", error)
+
+    def _forbid_retry(self, context: Context, statements: int, host: str) -> None:
+        """All statements are done: a retry would run them again, unless the author said that this is safe, or the
+        journal keeps it from that."""
+        if not (self.resume or self.restartable):
+            why = f"{counted(statements)} ran to the end on {host}, so the task is not retried: it would run again"
+            forbid_retry(self, context, why)
+
+    def _tell_host(self, context: Context, pick: Pick, _: Session) -> None:
+        """Before the first statement on a node."""
+        if pick.host == self._told_host:  # a new session there
+            return
+        try:
+            context["ti"].xcom_push(key=XCOM_HOST, value=pick.host)
+        except Exception as error:
+            before = "nothing was run" if self._told_host is None else "nothing was run there"
+            raise AirflowException(
+                f"{XCOM_HOST} could not be pushed to XCom ({type(error).__name__}: {error}); {before} on {pick.host}"
+            ) from error
+        self._told_host = pick.host
+
+    def _tell_end(self, context: Context, run: Mapping[str, Any]) -> None:
+        """Push what XCom is to say of a script that is done.
+
+        :raises AirflowFailException: dependent tasks would be led to another node than the one it ended on.
+        """
+        ti, host = context["ti"], run["host"]
+        if host != self._told_host:  # or another process told of it
+            try:
+                ti.xcom_push(key=XCOM_HOST, value=host)
+            except Exception as error:
+                problem = f"{counted(run['statements'])} ran to the end on {host}, but {XCOM_HOST} could not be pushed"
+                if self._pushed_host(context) != host:
+                    raise AirflowFailException(f"{problem} to XCom: {type(error).__name__}: {error}") from error
+                self._warn("%s again (it is there already): %s", problem, error)
+        try:
+            ti.xcom_push(key=XCOM_RUN, value=run)
+        except Exception as error:
+            self._warn(
+                "%s could not be pushed to XCom (a sticky task that has to move waits longer): %s: %s",
+                XCOM_RUN,
+                type(error).__name__,
+                error,
+            )
+        with suppress(Exception):
+            self.log.info("%s on %s in %.2f s", counted(run["statements"]), host, run["seconds"])
+
+    @staticmethod
+    def _pushed_host(context: Context) -> Any:
+        ti = context["ti"]
+        with suppress(Exception):
+            return ti.xcom_pull(task_ids=ti.task_id, key=XCOM_HOST, map_indexes=ti.map_index)
+        return None
+
+    def _warn(self, text: str, *values: Any) -> None:
+        """About something that went wrong after the end of the script, which undoes nothing."""
+        with suppress(Exception):
+            self.log.warning(text, *values)
 
     @property
     def _publish_seconds(self) -> float | None:
@@ -314,7 +385,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         return False
 
     def _execute(self, context: Context, handover: Mapping[str, Any] | None = None, packed: str | None = None) -> Any:
-        hook, ti = self._hook, context["ti"]
+        hook = self._hook
         split_statements = self.split_statements is not False
         script, texts = unpack_script(packed) if packed else (self._script(), None)
         stuck = self._stuck(context)
@@ -342,20 +413,32 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             statement_timeout=self.statement_timeout,
             wait=self.max_wait,
             **self._line(context),
-            on_session=lambda pick, _: ti.xcom_push(key=XCOM_HOST, value=pick.host),
+            on_session=lambda pick, session: self._tell_host(context, pick, session),
+            on_statement=lambda done: self._note_done(context, done, len(script)),
         )
+        run = self._script_run
         try:
-            run = self._script_run
             done = run.run() if handover is None else run.go_on(Handover.of(handover))
+        except ImpalaLBError as error:
+            ended = run.ended
+            if ended is None or (self._wants_rows and ended.output is None and len(ended.results) < len(script)):
+                raise
+            done = ended
+            self._warn("After the end of the script: %s: %s", type(error).__name__, error)
         finally:
             self._script_run = None
         if stuck.host is not None and done.node == hook.balancer.known(stuck.host):
             done.why = f"sticks to {stuck.task_id or 'the host it was given'}"
-        ti.xcom_push(key=XCOM_RUN, value=summary(done))
+        self._tell_end(context, summary(done))
         result = self._result(done, split_statements)
         # Last: what a retry would have to do again, if this one died here, is not done yet.
         run.finish()
         return result
+
+    def _note_done(self, context: Context, done: StatementDone, total: int) -> None:
+        run = self._script_run
+        if done.number == total and run is not None and run.changes_something:
+            self._forbid_retry(context, total, run.node)
 
     def _result(self, done: ScriptDone, split_statements: bool) -> Any:
         """What ``SQLExecuteQueryOperator`` would return."""
@@ -363,12 +446,15 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             self._hook.results(done, self.sql, split_statements, self.return_last)
             return to_builtins(done.output) if done.output else None
         output = self._hook.results(done, self.sql, split_statements, self.return_last)
-        self.log.info("%d statements on %s in %.2f s", len(done.statements), done.node, done.seconds)
         if not self._should_run_output_processing():
             return None
+        descriptions = self._hook.descriptions
         if return_single_query_results(self.sql, self.return_last, split_statements):
-            return self._process_output([output], self._hook.descriptions)[-1]
-        return self._process_output(output, self._hook.descriptions)
+            return carried(self._process_output([output], descriptions)[-1], descriptions[-1] if descriptions else None)
+        results = self._process_output(output, descriptions)
+        if not isinstance(results, list) or len(results) != len(descriptions):
+            return carried(results, None)
+        return [carried(result, description) for result, description in zip(results, descriptions, strict=True)]
 
     def _line(self, context: Context) -> dict[str, Any]:
         """How to stand in the line: here, or under a name to come back to."""

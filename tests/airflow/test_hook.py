@@ -219,3 +219,109 @@ def test_airflow_knows_the_provider(cluster):
     assert hook.hook_name == "Impala (balanced)"
     assert get_provider_info()["connection-types"][0]["connection-type"] == "impala_lb"
     assert set(ImpalaLBHook.get_ui_field_behaviour()) == {"hidden_fields", "relabeling", "placeholders"}
+
+
+def test_the_columns_of_a_table_need_no_sqlalchemy(cluster):
+    hook = ImpalaLBHook()
+    hook.run("SET SYNC_DDL=1; CREATE TABLE described (`order` INT, s STRING) PARTITIONED BY (`date` STRING)")
+    assert hook.dialect.get_column_names("default.described") == ["order", "s", "date"]
+    assert hook.dialect.get_column_names("`described`", "default", lambda column: column["type"] == "int") == ["order"]
+    assert hook.get_table_schema("described", "default")[0] == {"name": "order", "type": "int"}
+    assert hook.dialect.get_primary_keys("described") is None
+    hook.insert_rows("described", [(1, "a", "2026")], target_fields=["order", "`s`", "date"])
+    with pytest.raises(StatementFailed, match="no_such_table"):
+        hook.dialect.get_column_names("no_such_table")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda hook: hook.get_uri(),
+        lambda hook: hook.sqlalchemy_url,
+        lambda hook: hook.get_sqlalchemy_engine(),
+        lambda hook: hook.inspector,
+    ],
+)
+def test_there_is_no_sqlalchemy_dialect(cluster, use):
+    with pytest.raises(ConfigError, match="connection impala_lb_default: no SQLAlchemy dialect here"):
+        use(ImpalaLBHook())
+
+
+NESTED = (
+    "session=%7B%22rpc_timeout%22%3A%20%2230%22%2C%20%22query_options%22%3A%20%7B%22MEM_LIMIT%22%3A%20%221g%22%7D%7D"
+)
+
+
+@pytest.mark.parametrize(
+    ("conn", "seen"),
+    [
+        ("impala://u:p@h:21050/db?use_ssl=true&timeout=30", {"use_ssl": True, "rpc_timeout": 30.0}),
+        ("impala://h?use_ssl=false&verify_cert=0&timeout=1.5", {"use_ssl": False, "rpc_timeout": 1.5}),
+        ({"conn_type": "impala", "host": "h", "extra": {"use_ssl": "true"}}, {"use_ssl": True}),
+        ({"conn_type": "impala", "host": "h", "extra": {"use_ssl": "1", "timeout": "30"}}, {"rpc_timeout": 30.0}),
+        (f"impala-lb://h/db?{NESTED}", {"rpc_timeout": 30.0, "query_options": {"MEM_LIMIT": "1g"}}),
+        ({"conn_type": "impala_lb", "host": "h", "extra": {"session": {"use_ssl": "False"}}}, {"use_ssl": False}),
+    ],
+)
+def test_texts_are_taken_for_what_is_wanted(monkeypatch, conn, seen):
+    """Airflow 2.11 makes texts of all values in a URI; some people write them so in JSON."""
+    monkeypatch.setenv("AIRFLOW_CONN_TEXTS", conn if isinstance(conn, str) else json.dumps(conn))
+    session = ImpalaLBHook("texts").balancer.config.session
+    assert {key: getattr(session, key) for key in seen} == seen
+
+
+def test_other_texts_are_taken_too(connection):
+    nodes = '[{"host": "c1", "weight": "2"}, "c2"]'
+    load = '{"refresh": "5", "weights": {"cpu": "2"}, "floor": {"cpu": "0.05"}}'
+    extra = {"nodes": nodes, "max_leases": "7", "lock_file": "/l", "load": load, "max_wait": "1.5", "node_count": "2"}
+    config = connection("texts", extra=extra).balancer.config
+    assert ([node.weight for node in config.nodes], config.max_leases, config.max_wait) == ([2, 1], 7, 1.5)
+    assert (config.load.refresh, config.load.weights["cpu"], config.load.floor["cpu"]) == (5, 2, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({"use_ssl": "perhaps"}, "session.use_ssl: .*'perhaps'"),
+        ({"timeout": "soon"}, "session.rpc_timeout: .*'soon'"),
+        ({"session": "{'rpc_timeout': 3}"}, "session: "),
+    ],
+)
+def test_a_text_that_is_something_else_is_named(monkeypatch, extra, says):
+    monkeypatch.setenv("AIRFLOW_CONN_TEXTS", json.dumps({"conn_type": "impala", "host": "h", "extra": extra}))
+    with pytest.raises(ConfigError, match=f"connection texts: {says}"):
+        _ = ImpalaLBHook("texts").balancer
+
+
+def test_the_text_false_is_no_tls_to_redis(connection, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", "redis://u:p@r:6379?ssl=false&db=3")
+    assert str(connection("wh", host="c1,c2", extra={"store_conn_id": "state"}).balancer.config.store) == (
+        "redis://r:6379/3"
+    )
+
+
+@pytest.mark.parametrize("conn_type", ["impala", "impala_lb"])
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (
+            {"use_http_transport": True, "http_path": "cliservice", "auth_mechanism": "LDAP"},
+            "use_http_transport, http_path: HiveServer2 over HTTP is not supported here",
+        ),
+        ({"use_http_transport": "true", "jwt": "s3cret", "auth_mechanism": "JWT"}, "jwt: .*over HTTP is not supported"),
+        ({"use_ldap": True}, "use_ldap: .*auth_mechanism"),
+        ({"retries": 3}, "retries: .*reconnect_timeout"),
+    ],
+)
+def test_what_only_the_official_provider_can_do_is_named(monkeypatch, conn_type, extra, says):
+    fields = {"conn_type": conn_type, "host": "h", "port": 28000, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_OFFICIAL", json.dumps(fields))
+    with pytest.raises(ConfigError, match=f"connection official: .*{says}") as caught:
+        _ = ImpalaLBHook("official").balancer
+    assert "allowed:" not in str(caught.value) and "s3cret" not in str(caught.value)
+
+
+def test_what_is_switched_off_is_not_missed(monkeypatch):
+    extra = {"use_http_transport": False, "use_ldap": "false", "http_path": ""}
+    monkeypatch.setenv("AIRFLOW_CONN_OFFICIAL", json.dumps({"conn_type": "impala", "host": "h", "extra": extra}))
+    assert ImpalaLBHook("official").balancer.config.addresses == ("h:21050",)

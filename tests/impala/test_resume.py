@@ -211,7 +211,7 @@ def test_a_statement_in_doubt_is_a_question_and_its_answer_holds(pair):
         resumed(pair, inserts(1, 2))
     assert asked.value.outcome == "unknown"
     assert not asked.value.retry
-    assert f"impala-lb journal '{OWNER}' ran" in str(asked.value)
+    assert f"\n  impala-lb --config FILE journal {OWNER} ran\n" in str(asked.value)
     assert executed(pair) == []
     answer(open_journals(changed(pair).config), OWNER, "ran")
     assert resumed(pair, inserts(1, 2)).resumed == 1

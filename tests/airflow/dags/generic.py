@@ -8,6 +8,7 @@ from airflow.providers.common.sql.operators.sql import (
     SQLCheckOperator,
     SQLColumnCheckOperator,
     SQLExecuteQueryOperator,
+    SQLInsertRowsOperator,
     SQLThresholdCheckOperator,
 )
 from airflow.providers.common.sql.sensors.sql import SqlSensor
@@ -20,6 +21,8 @@ with DAG("generic", start_date=datetime(2026, 1, 1), schedule=None) as dag:
         sql="""
             DROP TABLE IF EXISTS g; DROP TABLE IF EXISTS g_copy;
             SET SYNC_DDL=1;
+            DROP TABLE IF EXISTS g_rows;
+            CREATE TABLE g_rows (`order` INT, s STRING);
             CREATE TABLE g_copy (a INT, s STRING);
             CREATE TABLE g (a INT, s STRING);
             INSERT INTO g VALUES (1, 'it\\'s;')
@@ -51,5 +54,14 @@ with DAG("generic", start_date=datetime(2026, 1, 1), schedule=None) as dag:
     def copied():
         return "REFRESH g_copy; SELECT a, s FROM g_copy"
 
+    # Columns are asked for where none are given.
+    rows = SQLInsertRowsOperator(
+        task_id="rows", table_name="g_rows", schema="default", rows=[(1, "a"), (2, "b")], **CONN
+    )
+    inserted = SQLCheckOperator(
+        task_id="inserted", sql="REFRESH g_rows; SELECT count(*) = 2 AND max(`order`) = 2 FROM g_rows", **CONN
+    )
+
+    make >> rows >> inserted
     make >> checks
     make >> transfer >> copied()

@@ -13,11 +13,11 @@ def fail_the_first_time(context, result):
 
 
 with DAG("told_late", start_date=datetime(2026, 1, 1), schedule=None) as dag:
-    for name, resume in (("resumes", True), ("repeats", False)):
+    for name, options in (("resumes", {"resume": True}), ("repeats", {"restartable": True}), ("may_not", {})):
         ImpalaLBOperator(
             task_id=name,
             sql=(f"CREATE TABLE IF NOT EXISTS {name} (n INT);INSERT INTO {name} SELECT 1;SELECT count(*) FROM {name}"),
-            resume=resume,
+            **options,
             retries=1,
             retry_delay=timedelta(seconds=0),
             post_execute=fail_the_first_time,
