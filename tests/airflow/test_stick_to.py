@@ -4,10 +4,12 @@ import re
 from datetime import datetime
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, task, task_group
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task, task_group
+from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
 from airflow.providers.common.sql.operators.generic_transfer import GenericTransfer
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
+from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
 
 CONN = {"conn_id": "impala_lb_default"}
@@ -148,6 +150,139 @@ def test_what_can_never_stick_is_refused_when_the_file_is_read(dag, wrong):
     make, text = REFUSED[wrong]
     with pytest.raises((TypeError, ValueError), match=re.escape(text)):
         make(It())
+
+
+READERS = [
+    *("by_operator", "by_output", "by_key", "by_id", "by_template", "by_text", "by_result"),
+    *("group.by_full_id", "group.by_short_id", "work", "drop", "query", "decorated"),
+]
+MAPPED_READERS = {"mapped": 2, "mapped_output": 2, "over_kwargs": 2, "over_list": 3, "twins": 3, "each.read": 2}
+
+
+def test_each_form_reads_what_was_loaded_a_moment_ago(run_dag, cluster):
+    """And the checks, sensors and transfers: they fail by themselves where rows are missing."""
+    make_tables()
+    run = run_dag("stick_forms")
+    assert {name: state for name, state in run.states.items() if state != "success"} == {"no": "skipped"}
+    found = {name: run.xcom(name) for name in READERS}
+    assert {name: [list(row) for row in rows] for name, rows in found.items()} == {name: [[1]] for name in READERS}
+    for name, count in MAPPED_READERS.items():
+        assert [[list(row) for row in run.xcom(name, map_index=n)] for n in range(count)] == [[[1]]] * count, name
+    node = on_node(cluster, run.run.run_id)
+    for name, upstream in UPSTREAM.items():
+        assert node[name] == node[upstream], name
+    for n in range(3):
+        assert run.xcom("twins", "impala_host", n) == run.xcom("loads", "impala_host", n)
+    assert count_rows(run.run.run_id, 9) == 1
+
+
+def make_tables():
+    ImpalaLBHook().run("SET SYNC_DDL=1; DROP TABLE IF EXISTS stuck_rows; CREATE TABLE stuck_rows (r STRING, n INT)")
+
+
+def count_rows(run_id, n):
+    read = f"REFRESH stuck_rows; SELECT count(*) FROM stuck_rows WHERE r = '{run_id}' AND n = {n}"
+    return ImpalaLBHook().run(read, handler=fetch_all_handler)[0][0]
+
+
+UPSTREAM = {
+    **dict.fromkeys(READERS, "load"),
+    **dict.fromkeys(("deferred", "mapped", "mapped_output", "over_kwargs", "over_list"), "load"),
+    **dict.fromkeys(("check", "column", "table", "sensor", "branch", "transfer"), "load"),
+    **dict.fromkeys(("group.by_full_id", "group.by_short_id"), "group.stage"),
+    **dict.fromkeys(("work", "drop"), "create"),
+}
+
+
+def on_node(cluster, run_id):
+    """Where each task ran its statements, by the coordinators' own journals; a set for one that ran on several."""
+    found = {}
+    for node in cluster.nodes:
+        for entry in node.journal():
+            label = re.search(r"dag=stick_forms task=(\S+) run=(\S+)", entry.get("sql", ""))
+            if label and label[2] == run_id and "stuck_copy" not in entry["sql"]:
+                found.setdefault(label[1], set()).add(node.address)
+    return {name: nodes.pop() if len(nodes) == 1 else frozenset(nodes) for name, nodes in found.items()}
+
+
+WRONG = {
+    "beside": "nothing makes task 'beside' wait for 'load'",
+    "beside_mapped": "nothing makes task 'beside_mapped' wait for 'load'",
+    "beside_kwargs": "Write load >> beside_kwargs in the DAG, or stick to the operator's XCom",
+    "beside_template": "nothing makes task 'beside_template' wait for 'load'",
+    "hook_beside": 'load >> hook_beside in the DAG, or stick to the operator\'s XCom, <operator>.output["impala_host"]',
+    "hook_operator": "nothing makes task 'hook_operator' wait for 'load'",
+    "early": "task 'slow' has not finished (",
+    "of_sql": "task 'sql' is a SQLExecuteQueryOperator, which leaves no host to stick to: make it an ImpalaLBOperator",
+    "of_nothing": "task 'nothing' (_PythonDecoratedOperator) has run and left no host: stick to an ImpalaLBOperator",
+    "of_a_missing_one": "'laod' is neither a task of DAG stick_wrong nor host:port; its tasks: after_skipped, beside",
+    "hook_itself": "'hook_itself' is this task itself",
+    "hook_rows": "is no host:port; of a task that ran a script it is the XCom impala_host: write <operator>.output[",
+    "hook_missing_template": "it was rendered to nothing: the XCom is not there. Write the id of the task to stick to",
+    "hook_unknown": "hook_params: stik_to is unknown; allowed: schema, session_key, stick_to",
+}
+
+
+def test_what_does_not_stick_is_an_error_that_says_what_to_write(run_dag, capfd):
+    run = run_dag("stick_wrong")
+    states = run.states
+    output = capfd.readouterr()
+    said = " ".join((output.out + output.err).split())
+    assert {name for name, state in states.items() if state == "failed"} == set(WRONG)
+    assert {name: text for name, text in WRONG.items() if text not in said} == {}
+    after = ("after_skipped", "template_of_skipped", "hook_after_skipped")
+    assert [states[name] for name in after] == ["success"] * 3
+    assert said.count("skipped has left no host (skipped): an ordinary pick instead") == 3
+
+
+def test_readers_whose_node_takes_no_more_move_and_read_all(run_dag, cluster):
+    ImpalaLBHook().run("SET SYNC_DDL=1; DROP TABLE IF EXISTS stuck_moved; CREATE TABLE stuck_moved (r STRING)")
+    run = run_dag("stick_moves")
+    assert set(run.states.values()) == {"success"}, run.states
+    host = run.xcom("load", "impala_host")
+    assert run.xcom("ours", "impala_host") != host
+    assert [list(row) for row in run.xcom("ours")] == [[1]]
+    assert run.xcom("frame") == 1
+    refreshed = [
+        entry["sql"] for node in cluster.nodes for entry in node.journal() if "stuck_moved`" in entry.get("sql", "")
+    ]
+    assert len([sql for sql in refreshed if "barrier=" in sql and "REFRESH" in sql]) == 4
+
+
+def test_a_hook_with_a_session_key_stays_on_its_node(cluster):
+    hooks = [ImpalaLBHook(session_key="together") for _ in range(4)]
+    nodes = []
+    for hook in hooks:
+        hook.run("SELECT 1")
+        nodes.append(hook.host)
+        with hook.get_conn() as connection:
+            nodes.append(connection.pick.node)
+    assert len(set(nodes)) == 1
+
+
+def test_a_hook_outside_of_a_task_takes_a_host_only(cluster):
+    host = cluster.nodes[1].address
+    hook = ImpalaLBHook(stick_to=host)
+    hook.run("SELECT 1")
+    assert hook.host == host
+    with hook.get_conn() as connection:
+        assert connection.pick.node == host
+    with pytest.raises(AirflowFailException, match="'load' is taken for a task id, but no task runs here"):
+        ImpalaLBHook(stick_to="load").get_first("SELECT 1")
+
+
+def test_a_hook_goes_on_where_it_has_changed_something(cluster):
+    """What it wrote is not known elsewhere for seconds. Without a change each run is placed anew."""
+    for _ in range(3):
+        hook = ImpalaLBHook()
+        hook.run("DROP TABLE IF EXISTS hook_steps; CREATE TABLE hook_steps (a INT)")
+        hook.insert_rows("hook_steps", [(1,)])
+        assert hook.get_first("SELECT count(*) FROM hook_steps") == (1,)
+    hook, nodes = ImpalaLBHook(), set()
+    for _ in range(9):
+        hook.get_first("SELECT 1")
+        nodes.add(hook.host)
+    assert len(nodes) > 1
 
 
 def test_a_group_is_no_task(dag):
