@@ -44,7 +44,7 @@ with DAG(
     by_text = ImpalaLBOperator(task_id="by_text", stick_to=f"{load.output['impala_host']}", **read)
     load >> [by_id, by_template, by_text]
     deferred = ImpalaLBOperator(
-        task_id="deferred", stick_to=load, deferrable=True, sql=f"SELECT sleep(2500); {READ} 0", handler=None
+        task_id="deferred", stick_to=load, deferrable=True, sql=f"SELECT sleep(9000); {READ} 0", handler=None
     )
 
     @task
