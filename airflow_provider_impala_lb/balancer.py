@@ -26,6 +26,7 @@ from airflow_provider_impala_lb.stores.mirror import open_mirror
 from airflow_provider_impala_lb.stores.redis import RedisStore
 
 if TYPE_CHECKING:
+    from airflow_provider_impala_lb.impala.barrier import Upstream
     from airflow_provider_impala_lb.impala.connection import Connection
     from airflow_provider_impala_lb.impala.session import Session
 
@@ -81,16 +82,29 @@ class Balancer(Picker):
             return cls(config, password=password)
         return cls(configuration.load(config), password=password, options=("--config", os.path.abspath(config)))
 
-    def connect(self, owner: str = "") -> Connection:
+    def connect(
+        self,
+        owner: str = "",
+        *,
+        database: str | None = None,
+        session_key: str | None = None,
+        prefer: str | None = None,
+        upstream: Upstream | None = None,
+    ) -> Connection:
         """A DB-API connection to a picked node; ``close()`` ends its lease.
 
         A node that refuses the connection is left out, and the next is picked.
 
+        :param database: of each cursor's session, instead of the configuration's.
+        :param session_key: connections and scripts with the same key are on one node.
+        :param prefer: a node (``host:port``) to keep if it takes the connection.
+        :param upstream: what ran on ``prefer`` before, and changed; another node is told of it first. None: not known.
         :raises NoNodeAvailable: none could take it; the error says why for each.
+        :raises ConfigError: the login was refused, or ``prefer`` is not a node of the configuration.
         """
         from airflow_provider_impala_lb.impala.connection import connect
 
-        return connect(self, owner)
+        return connect(self, owner, database=database, session_key=session_key, prefer=prefer, upstream=upstream)
 
     def open_session(
         self, address: str, *, database: str | None = None, options: Mapping[str, Any] | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
+import msgspec
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
@@ -14,9 +16,13 @@ from airflow_provider_impala_lb.balancer import Balancer, open_journals
 from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.connection import config_of, web_password_of
+from airflow_provider_impala_lb.hooks.sticking import Stuck, find, running_task
+from airflow_provider_impala_lb.impala.barrier import MOVE_SECONDS, Upstream
 from airflow_provider_impala_lb.impala.sql.splitter import Statement, split
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from airflow_provider_impala_lb.hooks.dialect import ImpalaDialect
     from airflow_provider_impala_lb.impala.connection import Connection as BalancedConnection
     from airflow_provider_impala_lb.impala.run import ScriptRun
@@ -28,9 +34,17 @@ T = TypeVar("T")
 class ImpalaLBHook(DbApiHook):
     """Every common-sql operator, sensor, check and transfer works on such a connection, balanced.
 
+    What comes after something that the hook itself has changed within the last 10 s is on the same node.
+
     :param impala_lb_conn_id: a connection of type ``impala_lb``, or a plain ``impala`` one (a cluster of one).
     :param schema: the database, instead of the connection's.
-    :param kwargs: taken and ignored, since common-sql's operators pass each key of the connection's extra.
+    :param stick_to: run where that task ran: its id, or a ``host:port``, as a rule from its XCom ``impala_host``. Where
+        that node takes no more it is another one, which first hears of what the task wrote (by its id; else it waits
+        until 10 s after now). An upstream that has not finished, or that nothing makes the running task wait for, is an
+        error; one that has left no host (it was skipped, say) means an ordinary pick.
+    :param session_key: tasks with the same key run on one node.
+    :param kwargs: the keys of the connection's extra, which common-sql's operators pass, are taken and ignored.
+    :raises ConfigError: another parameter.
     """
 
     conn_name_attr = "impala_lb_conn_id"
@@ -40,9 +54,24 @@ class ImpalaLBHook(DbApiHook):
     supports_autocommit = False
     strip_semicolon = True
 
-    def __init__(self, *args: Any, schema: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        schema: str | None = None,
+        stick_to: Any = None,
+        session_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, schema=schema, **kwargs)
-        self.schema = schema
+        unknown = kwargs.keys() - {self.conn_name_attr, "connection"}
+        if unknown and (unknown := unknown - self.connection_extra.keys()):
+            raise ConfigError(
+                f"connection {self.get_conn_id()}: hook_params: {', '.join(sorted(unknown))} is unknown; allowed: "
+                "schema, session_key, stick_to"
+            )
+        self.schema, self.stick_to, self.session_key = schema, stick_to, session_key
+        self._found: Stuck | None = None
+        self._changed: Upstream | None = None
         self.host: str | None = None
         """The node of the last run, ``host:port``."""
         self.query_ids: list[str] = []
@@ -69,7 +98,28 @@ class ImpalaLBHook(DbApiHook):
 
         :raises NoNodeAvailable: no coordinator took it; the error says why for each.
         """
-        return self.balancer.connect(owner(tags_from_environment()))
+        stuck = self._stuck()
+        return self.balancer.connect(
+            owner(tags_from_environment()),
+            database=self.schema,
+            session_key=self.session_key,
+            prefer=stuck.host,
+            upstream=stuck.upstream,
+        )
+
+    def _stuck(self) -> Stuck:
+        """The node to be on, and what was changed there: by this hook itself just now, or by the task to stick to."""
+        if self._changed is not None and time.time() - (self._changed.ended or 0.0) < MOVE_SECONDS:
+            return Stuck(self._changed.host, self._changed)
+        if self.stick_to is None:
+            return Stuck()
+        if self._found is None:
+            self._found = find(self.stick_to, running_task(), cast("Logger", self.log))
+        return self._found
+
+    def _note(self, left: Upstream, node: str) -> None:
+        if left.written or left.dropped or not left.complete:
+            self._changed = msgspec.structs.replace(left, host=node, ended=time.time())
 
     @cached_property
     def dialect_name(self) -> str:
@@ -146,13 +196,19 @@ class ImpalaLBHook(DbApiHook):
         :raises StatementFailed: which statement, where, whether it ran, and what is done.
         :raises NoNodeAvailable: no coordinator took it; nothing was run.
         """
+        stuck = self._stuck()
         run = self.script_run(
             statements(sql, split_statements=split_statements),
             parameters=parameters,
             handler=handler,
             tags=tags_from_environment(),
+            session_key=self.session_key,
+            prefer=stuck.host,
+            upstream=stuck.upstream,
         )
-        return self.results(run.run(), sql, split_statements, return_last)
+        done = run.run()
+        self._note(done.left, done.node)
+        return self.results(done, sql, split_statements, return_last)
 
     def script_run(self, script: list[Statement], *, tags: Mapping[str, str], **options: Any) -> ScriptRun:
         """A run of ``script`` on this connection. Options as :class:`~..impala.run.ScriptRun`; not started yet."""
@@ -243,6 +299,10 @@ class ImpalaLBHook(DbApiHook):
                     ) from error
                 done.append(f"{number} (rows {start + 1} to {start + len(chunk)}, query {cursor.query_id})")
                 self.log.info("Inserted %d of %d rows into %s", start + len(chunk), len(everything), table)
+            if done:
+                database = self.schema or self.balancer.config.session.database or "default"
+                name = table if "." in table else f"{database}.{table}"
+                self._note(Upstream.of({"written": [name.replace("`", "")], "complete": True}), connection.pick.node)
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # its own returns one too
         """Try the lock file's directory (or the Redis) and open a session on every coordinator, from the
@@ -259,7 +319,7 @@ class ImpalaLBHook(DbApiHook):
             said["shared state"] = "; ".join(problems) or "ok"
         for address in balancer.config.addresses:
             try:
-                balancer.open_session(address).close()
+                balancer.open_session(address, database=self.schema).close()
                 said[address] = "ok"
             except ImpalaLBError as error:
                 said[address] = str(error)

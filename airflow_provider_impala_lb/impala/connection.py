@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, ScriptError, StatementFailed
+from airflow_provider_impala_lb.impala.barrier import Upstream, cross
 from airflow_provider_impala_lb.impala.errors import Cancelled, sort
 from airflow_provider_impala_lb.impala.refusals import Refusals
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.sql.label import make_label
 from airflow_provider_impala_lb.impala.sql.statement import excerpt
 from airflow_provider_impala_lb.impala.statement import StatementError
-from airflow_provider_impala_lb.impala.transport import NodeRefused
+from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
@@ -122,19 +124,27 @@ class Cursor:
 
 
 class Connection:
-    """A DB-API connection to one picked node. Each cursor is a session there; ``close()`` ends them and the lease."""
+    """A DB-API connection to one picked node. Each cursor is a session there; ``close()`` ends them and the lease.
 
-    def __init__(self, balancer: Balancer, pick: Pick, first: Session) -> None:
+    :param open_session: opens one more session on the node.
+    """
+
+    def __init__(self, pick: Pick, open_session: Callable[[], Session]) -> None:
         self.pick = pick
-        self._balancer = balancer
+        self._open_session = open_session
+        first = open_session()
         self._sessions = [first]
         self._unused: Session | None = first
+
+    def hear_of(self, upstream: Upstream) -> None:
+        """Return once the node knows all that ``upstream`` left. :raises StatementError: it takes no work."""
+        cross(self._sessions[0], upstream)
 
     def cursor(self) -> Cursor:
         """A cursor with a session of its own. :raises NodeRefused: the node has stopped taking sessions."""
         session, self._unused = self._unused, None
         if session is None:
-            session = self._balancer.open_session(self.pick.node)
+            session = self._open_session()
             self._sessions.append(session)
         return Cursor(session, self.pick)
 
@@ -161,26 +171,53 @@ class Connection:
         self.close()
 
 
-def connect(balancer: Balancer, owner: str) -> Connection:
+def connect(
+    balancer: Balancer,
+    owner: str,
+    *,
+    database: str | None = None,
+    session_key: str | None = None,
+    prefer: str | None = None,
+    upstream: Upstream | None = None,
+) -> Connection:
     """A connection on a picked node; those that refuse a session are left out, and the next one is picked.
+
+    Parameters as :meth:`~..balancer.Balancer.connect`.
 
     :raises NoNodeAvailable: all refused. :raises ConfigError: two of them refused the login.
     """
+    prefer = balancer.known(prefer) if prefer else None
+    if prefer and upstream is None:
+        upstream = Upstream(host=prefer)
     refused: dict[str, str] = {}
     refusals = Refusals(balancer.config)
     while True:
         try:
-            pick = balancer.acquire(owner, exclude=refused)
+            pick = balancer.acquire(owner, session_key=session_key, prefer=prefer, exclude=refused)
         except NoNodeAvailable as error:
             raise NoNodeAvailable(f"{error.summary}; nothing was run", error.reasons) from None
+        # What the session key brings along comes after the connection's database, and before the caller's.
+        open_session = partial(
+            balancer.open_session, pick.node, database=database or pick.database, options=pick.options
+        )
+        connection: Connection | None = None
         try:
-            connection = Connection(balancer, pick, balancer.open_session(pick.node))
+            connection = Connection(pick, open_session)
             refusals.accepted(pick.node)
+            if upstream is not None:
+                connection.hear_of(upstream)
             return connection
-        except NodeRefused as error:
-            refused[pick.node] = str(error)
-            pick.release()
-            refusals.add(pick, error)
+        except (NodeRefused, StatementError) as error:
+            problem = error if isinstance(error, NodeRefused) else refusal(str(error))
+            refused[pick.node] = str(problem)
+            _end(connection, pick)
+            refusals.add(pick, problem)
         except BaseException:
-            pick.release()
+            _end(connection, pick)
             raise
+
+
+def _end(connection: Connection | None, pick: Pick) -> None:
+    if connection is not None:
+        connection.close()
+    pick.release()

@@ -98,7 +98,8 @@ class Tally:
         before = "none is before it" if number == 1 else f"so are the {number - 1} before it"
         with suppress(Exception):
             self._script.log.error(
-                "[%d/%d] line %d on %s: query %s: the handler failed on statement %d of %d, which is done; %s, %s: %s: %s",
+                "[%d/%d] line %d on %s: query %s: the handler failed on statement %d of %d, which is done; "
+                "%s, %s: %s: %s",
                 number,
                 total,
                 statement.line,

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
     BaseOperator,
+    MappedOperator,
     XComArg,
     conf,
 )
@@ -33,12 +34,13 @@ from airflow_provider_impala_lb.errors import (
     StatementFailed,
 )
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
+from airflow_provider_impala_lb.hooks.sticking import XCOM_HOST, XCOM_RUN, Stuck, find
 from airflow_provider_impala_lb.impala.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.sql.statement import reads_only
 from airflow_provider_impala_lb.impala.work import counted
 from airflow_provider_impala_lb.operators import this_try
 from airflow_provider_impala_lb.operators.no_retry import forbid_retry
-from airflow_provider_impala_lb.operators.sticking import XCOM_HOST, XCOM_RUN, Stuck, find
+from airflow_provider_impala_lb.operators.sticking import StickyPartial, refer
 from airflow_provider_impala_lb.operators.xcom import carried
 from airflow_provider_impala_lb.triggers.impala_lb import RESUME_SECONDS, NodeTrigger
 from airflow_provider_impala_lb.triggers.script import ScriptTrigger, summary
@@ -71,9 +73,12 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     :param sql: a script, a list of scripts, or the name of a ``.sql`` file (templated). All run in one session.
     :param conn_id: a connection of type ``impala_lb``, or a plain ``impala`` one; default ``impala_lb_default``.
-    :param stick_to: run where that task ran: an upstream ImpalaLBOperator (which also sets the dependency), a task id,
-        an XComArg, or a ``host:port``. It must be a node of the connection. An upstream that has left no host (it was
-        skipped, say) means an ordinary pick, and the log says so.
+    :param stick_to: run where that task ran: an upstream ImpalaLBOperator, also a mapped one, or its ``.output`` (they
+        also set the dependency); a task id, in the same task group also without the group's prefix; an XComArg of a
+        task that returns a host; a ``host:port``; or a template of one of them. A task of the same map index, if there
+        is one, else the only host of a mapped upstream. An upstream that has left no host (it was skipped, say) means
+        an ordinary pick, and the log says so; one that has not finished, or that nothing makes this task wait for, is
+        an error.
     :param on_unavailable: if the host to stick to cannot take the script: ``"move"`` to another one, on which the
         tables that the upstream wrote are refreshed first, since its metadata lag behind (where that cannot be done, it
         waits until 10 s after the upstream's end); ``"wait"`` for it, up to ``session.reconnect_timeout`` (default
@@ -118,6 +123,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         "variables": "json",
     }
     ui_color = "#d5e8f0"
+    leaves_host = True
+    """Its tasks push ``impala_host``: others can stick to them."""
     if hasattr(BaseOperator, "deps"):
         # Airflow 2 lets only sensors come back at the time they name; others at once.
         from airflow.ti_deps.deps.ready_to_reschedule import ReadyToRescheduleDep
@@ -129,7 +136,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         *,
         sql: str | list[str],
         conn_id: str = ImpalaLBHook.default_conn_name,
-        stick_to: BaseOperator | XComArg | str | None = None,
+        stick_to: BaseOperator | MappedOperator | XComArg | str | None = None,
         on_unavailable: Literal["move", "wait", "fail"] = "move",
         session_key: str | None = None,
         query_options: Mapping[str, Any] | None = None,
@@ -142,9 +149,10 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         max_wait: float | None = None,
         deferrable: bool | None = None,
         reschedule: bool = False,
+        hook_params: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(sql=sql, conn_id=conn_id, **kwargs)
+        super().__init__(sql=sql, conn_id=conn_id, hook_params=hook_params, **kwargs)
         self.restartable, self.resume = restartable, resume
         self.publish = publish
         if isinstance(statement_timeout, timedelta):
@@ -167,21 +175,24 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         self.session_key = session_key
         self.query_options = query_options
         self.variables = variables
-        self._stick_to_task: str | None = None
-        self.stick_to: Any = stick_to
-        if isinstance(stick_to, BaseOperator):
-            self.set_upstream(stick_to)
-            self.stick_to = self._stick_to_task = stick_to.task_id
-        elif isinstance(stick_to, XComArg):
-            self._stick_to_task = getattr(getattr(stick_to, "operator", None), "task_id", None)
-        elif stick_to is not None and not isinstance(stick_to, str):
-            raise TypeError(
-                f"stick_to is a {type(stick_to).__name__}; allowed: an ImpalaLBOperator, a task id, an XComArg, "
-                "or host:port (a mapped task has run on many hosts: take one of its XComs)"
-            )
+        if isinstance(hook_params, Mapping) and (wrong := {"stick_to", "session_key"} & hook_params.keys()):
+            names = ", ".join(sorted(wrong))
+            raise ValueError(f"hook_params: {names}: of this operator they are parameters: write {names}=...")
+        reference = refer(stick_to, self)
+        if reference.upstream is not None:
+            self.set_upstream(reference.upstream)
+        self.stick_to = reference.stick_to
+        self._stick_key, self._stick_template_of = reference.key, reference.template_of
+        self._sticks = stick_to is not None
+        self._resumed = False
         self._script_run: ScriptRun | None = None
         self._packed = ""
         self._told_host: str | None = None
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> StickyPartial:  # overrides a descriptor, as that allows
+        """As of every operator; an operator as ``stick_to`` sets the dependency here, too."""
+        return StickyPartial.of(super().partial, kwargs)
 
     @classmethod
     def get_serialized_fields(cls) -> frozenset[str]:
@@ -192,7 +203,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     @cached_property
     def _hook(self) -> ImpalaLBHook:
         """Always our hook, so that a plain ``impala`` connection is taken as a cluster of one."""
-        return ImpalaLBHook(self.conn_id, schema=self.database, **self.hook_params)
+        params = {**self.hook_params, "schema": self.database or self.hook_params.get("schema")}
+        return ImpalaLBHook(self.conn_id, **params)
 
     def get_db_hook(self) -> ImpalaLBHook:
         return self._hook
@@ -204,6 +216,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Back from a trigger: it is this task's turn for a node, and it goes on as if it had just begun (its place in
         the line is still its own); or its script has come to its end, or to rows that are to be fetched here."""
+        self._resumed = True
         return self._run(context, event if isinstance(event, dict) else {})
 
     def _run(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
@@ -465,8 +478,19 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         return {}
 
     def _stuck(self, context: Context) -> Stuck:
+        if not self._sticks and self.stick_to is None:
+            return Stuck()
         log = cast("Logger", self.log)  # by its type, of Airflow's own kind
-        return find(self.stick_to, self._stick_to_task, context, getattr(self, "dag", None), log)
+        return find(
+            self.stick_to,
+            context,
+            log,
+            dag=getattr(self, "dag", None),
+            key=self._stick_key,
+            template_of=self._stick_template_of,
+            # A script that has begun already goes on, whatever a user has cleared meanwhile.
+            check=not self._resumed,
+        )
 
     def on_kill(self) -> None:
         """Cancel what runs, over a second connection, within 4 s. Airflow 3 lets ``execute`` go on: the run raises."""

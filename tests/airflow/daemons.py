@@ -1,4 +1,4 @@
-"""Airflow 3's own processes, as in production: its database, API server, scheduler with workers, and triggerers.
+"""Airflow's own processes, as in production: its database, API server (Airflow 3), scheduler with workers, triggerers.
 
 Each has a session (setsid) of its own, by which whatever it has started is found again when it is to end.
 """
@@ -9,13 +9,18 @@ import os
 import pathlib
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 
+import airflow
+
 from tests.stores.servers import free_port
+
+MAJOR = int(airflow.__version__.partition(".")[0])
 
 
 class Daemon:
@@ -91,6 +96,7 @@ class Airflow:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",  # Airflow 2, of SQLite
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__FERNET_KEY": "Tm90IGEgc2VjcmV0OiBvbmx5IGZvciBhIHRlc3Qgb24=",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -108,11 +114,13 @@ class Airflow:
     def __enter__(self):
         try:
             self._once("db", "migrate")
-            self.start("api-server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1")
+            if MAJOR >= 3:
+                self.start("api-server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1")
             self._once("dags", "reserialize")  # what the dag-processor does all the time
             self.start("scheduler", "--skip-serve-logs")
             self.start_triggerer()
-            self.wait(self._is_up, "the API server answers")
+            if MAJOR >= 3:
+                self.wait(self._is_up, "the API server answers")
         except BaseException:
             self.__exit__()
             raise
@@ -178,6 +186,13 @@ class Airflow:
             assert time.monotonic() < until, f"not within {seconds:g} s: {what}\n{self.story()}"
             time.sleep(0.2)
         return found
+
+    def query(self, sql, *parameters):
+        """Rows of Airflow's database, of whichever version."""
+        with contextlib.closing(
+            sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", uri=True, timeout=60)
+        ) as database:
+            return database.execute(sql, parameters).fetchall()
 
     def story(self):
         """What the processes and the tasks said last."""

@@ -168,7 +168,7 @@ def test_an_xcom_of_a_task_is_taken(cluster):
     with dag("xcomarg"):
         up = ImpalaLBOperator(task_id="up", sql="SELECT 1")
         operator = ImpalaLBOperator(task_id="t", sql="SELECT 1", stick_to=XComArg(up, key="impala_host"))
-    assert operator._stick_to_task == "up"
+    assert (operator.stick_to, operator.upstream_task_ids) == ("up", {"up"})
 
 
 def test_generic_sql_operators_work_on_the_connection(run_dag, cluster, balancer):
