@@ -15,8 +15,9 @@ from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here
 
 from airflow_provider_impala_lb.sandbox.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.column_types import from_impala
-from airflow_provider_impala_lb.sandbox.dialect import label, parse, to_duckdb
+from airflow_provider_impala_lb.sandbox.dialect import label, parse
 from airflow_provider_impala_lb.sandbox.refusal import Refused, analysis_error
+from airflow_provider_impala_lb.sandbox.translation import to_duckdb
 
 
 @dataclass(frozen=True)
