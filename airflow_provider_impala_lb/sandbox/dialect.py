@@ -21,6 +21,11 @@ class _Parser(Hive.Parser):  # type: ignore[misc,valid-type]
         name: parse for name, parse in Hive.Parser.FUNCTION_PARSERS.items() if name in ("CAST", "EXTRACT", "TRIM")
     }
 
+    def _parse_types(self, *positional: Any, **named: Any) -> Any:
+        """Hive reads CHAR(n) and VARCHAR(n) as STRING outside of a table's definition, Impala does not."""
+        check_func = positional[0] if positional else named.pop("check_func", False)
+        return super()._parse_types(check_func, **{**named, "schema": True})
+
 
 class Impala(Hive):
     """Hive's grammar with Impala's order of NULLs (largest) and Impala's functions."""

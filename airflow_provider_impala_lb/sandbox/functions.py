@@ -199,9 +199,10 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     ],
     "next_day": [
         ("t DATE, d VARCHAR", "im_day_range(im_following(t, d))"),
-        ("t TIMESTAMP, d VARCHAR", "CAST(im_following(CAST(t AS DATE), d) AS TIMESTAMP)"),
-        ("t VARCHAR, d VARCHAR", "CAST(im_following(CAST(im_moment(t) AS DATE), d) AS TIMESTAMP)"),
+        ("t TIMESTAMP, d VARCHAR", "im_range(im_following(CAST(t AS DATE), d) + (t - date_trunc('day', t)))"),
+        ("t VARCHAR, d VARCHAR", "im_next_day_of(im_moment(t), d)"),
     ],
+    "next_day_of": [("t, d", "im_range(im_following(CAST(t AS DATE), d) + (t - date_trunc('day', t)))")],
     "following": [
         (
             "t, d",
@@ -219,7 +220,6 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "now_plus": [("t, n", "t + n")],
     # -- texts
     "regexp_replace": [("s VARCHAR, p VARCHAR, r VARCHAR", "regexp_replace(s, p, r, 'g')")],
-    "regexp_extract": [("s VARCHAR, p VARCHAR, n", "regexp_extract(s, p, n)")],
     "regexp_like": [("s VARCHAR, p VARCHAR", "regexp_matches(s, p)")],
     "instr": [
         (
@@ -251,7 +251,7 @@ MACROS: dict[str, list[tuple[str, str]]] = {
             "lambda w: upper(w[1]) || lower(w[2:])), '')",
         )
     ],
-    "space": [("n BIGINT", "repeat(' ', greatest(n, 0))")],
+    "space": [("n BIGINT", "CASE WHEN n <= 0 THEN '' ELSE repeat(' ', n) END")],
     "repeat": [("s VARCHAR, n BIGINT", "repeat(s, n)")],
     "reverse": [("s VARCHAR", "reverse(im_ascii_only(s))")],
     "replace": [("s VARCHAR, x VARCHAR, y VARCHAR", "CASE WHEN x = '' THEN s ELSE replace(s, x, y) END")],
@@ -443,7 +443,7 @@ for _unit in ("hour", "minute", "second", "milliseconds", "microseconds"):
 INNER = frozenset(
     {
         "range", "day_range", "moment", "number_moment", "date", "string", "other_string", "text", "ascii_only",
-        "boolean", "double", "other_double", "float", "divide", "whole_divide", "modulo", "wrapped_sum", "following",
+        "boolean", "double", "other_double", "float", "divide", "whole_divide", "modulo", "wrapped_sum", "following", "next_day_of",
         "now_plus", "part", "months_between_days", "concat_ws", "eq", "ne", "lt", "le", "gt", "ge",
     }
 ) | {name for name in MACROS if name.startswith(("part_", "to_tiny", "to_small", "to_int", "to_big", "other_", "trunc_",

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_provider_impala_lb.sandbox import options
 from airflow_provider_impala_lb.sandbox.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.query import Scope, text_literal
 from airflow_provider_impala_lb.sandbox.refusal import analysis_error
@@ -56,6 +57,8 @@ class Statement:
             "coordinator": text_literal(self.coordinator.address.rsplit(":", 1)[0]),
             "query": text_literal(self.operation.id),
         }
+        if options.is_on(self.operation.options, "UTF8_MODE"):
+            constants["utf8_mode"] = "true"
         return Scope(self.session.database, self.view, constants)
 
     def database(self, name: str) -> str:

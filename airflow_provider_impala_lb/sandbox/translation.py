@@ -93,6 +93,11 @@ def _macro(name: str, *arguments: exp.Expression) -> exp.Expression:
     return exp.Anonymous(this=f"im_{name}", expressions=list(arguments))
 
 
+def _text(value: exp.Expression) -> exp.Expression:
+    """As it is, if it is a text: else DuckDB refuses it."""
+    return _macro("text", value)
+
+
 def _bare(node: exp.Expression) -> exp.Expression:
     while isinstance(node, exp.Paren):
         node = node.this
@@ -259,6 +264,11 @@ class _Translator:
             raise not_here("regexp_like() with options that are no literal of c, i, m and n")
         flags = exp.Literal.string("".join({"n": "s", "m": "m"}.get(each, each) for each in options.name))
         return exp.Anonymous(this="regexp_matches", expressions=[_macro("text", arguments[0]), arguments[1], flags])
+
+    def _f_regexp_extract(self, arguments: Arguments) -> exp.Expression:
+        if len(arguments) != 3 or not arguments[2].is_int:
+            raise not_here("regexp_extract() with a group that is no literal")
+        return exp.Anonymous(this="regexp_extract", expressions=[*map(_text, arguments[:2]), arguments[2]])
 
     def _f_date_add(self, arguments: Arguments, sign: str = "add") -> exp.Expression | None:
         if len(arguments) == 2 and isinstance(arguments[1], exp.Interval):
