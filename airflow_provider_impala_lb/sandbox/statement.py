@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -68,7 +69,12 @@ class Statement:
         return name
 
     def name(self, database: str, table: str) -> str:
-        """The key of a table name as written, its database checked."""
+        """The key of a table name as written, its database checked.
+
+        :raises Refused: no name for a table, which is a directory's, too: ``../x`` in backquotes would lead out.
+        """
+        if not re.fullmatch(r"\w+", table):
+            raise analysis_error(f"Invalid table/view name: {table}")
         return f"{self.database(database or self.session.database)}.{table}"
 
     def existing(self, database: str, table: str) -> CatalogObject:
