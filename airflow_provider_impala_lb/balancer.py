@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_impala_lb.core import config as configuration
-from airflow_provider_impala_lb.core.config import Config, Node
+from airflow_provider_impala_lb.core.config import Config, Node, SessionConfig
 from airflow_provider_impala_lb.core.journals import Journals
 from airflow_provider_impala_lb.core.picker import Pick, Picker
 from airflow_provider_impala_lb.core.report import Counters, Reading, Sample
@@ -38,7 +38,8 @@ log = getLogger(__name__)
 class Balancer(Picker):
     """Picks coordinators, and connects to them. Threads may share one.
 
-    :param password: for ``auth_mechanism`` PLAIN and LDAP; default the environment's ``IMPALA_LB_PASSWORD``.
+    :param password: for ``auth_mechanism`` PLAIN and LDAP; default what ``session.password_file`` holds, else the
+        environment's ``IMPALA_LB_PASSWORD``.
     :param web_password: for ``load.web_auth``; default the environment's ``IMPALA_LB_WEB_PASSWORD``.
     :param options: of the command line for this configuration, for the commands that an error proposes; default
         ``--config FILE``, which is not to be run as it stands.
@@ -55,7 +56,7 @@ class Balancer(Picker):
         options: Sequence[str] = ("--config", "FILE"),
     ) -> None:
         super().__init__(config, store or open_store(config))
-        self.password = password if password is not None else os.environ.get("IMPALA_LB_PASSWORD")
+        self.password = password if password is not None else _password_of(config.session)
         self.web_password = web_password if web_password is not None else os.environ.get("IMPALA_LB_WEB_PASSWORD")
         self.command = shlex.join(["impala-lb", *options])
         self.sessions.mirror = open_mirror(config.mirror, config.name)
@@ -160,6 +161,23 @@ class Balancer(Picker):
         assert self.config.load is not None
         asked = [node for node in nodes if node.web or node.metrics or node.exporter]
         return probe_all(asked, self.config.load, self.web_password, before=counters)
+
+
+def _password_of(session: SessionConfig) -> str | None:
+    """:raises ConfigError: ``session.password_file`` cannot be read, or anybody can read it."""
+    if session.password_file is None:
+        return os.environ.get("IMPALA_LB_PASSWORD")
+    try:
+        with open(session.password_file, encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o007:
+                raise ConfigError(
+                    f"session.password_file: {session.password_file} is open to every user of this host; "
+                    f"chmod o-rwx {session.password_file}"
+                )
+            return file.read().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
+        raise ConfigError(f"session.password_file: {session.password_file} cannot be read: {reason}") from error
 
 
 def open_store(config: Config) -> Store:

@@ -135,6 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     sandbox.add_argument("--nodes", type=int, default=3, metavar="N", help="coordinators (default: 3)")
     sandbox.add_argument("--lag", type=float, default=2.0, metavar="SECONDS", help="of the metadata (default: 2.0)")
     sandbox.add_argument("--dir", metavar="D", help="where its data live (default: a new one, removed at the end)")
+    sandbox.add_argument("--no-login", action="store_true", help="NOSASL: for clients without SASL")
+    sandbox.add_argument(
+        "--allow", action="append", default=[], metavar="DIR", help="a directory whose files SQL may use; repeatable"
+    )
     sandbox.set_defaults(command=_sandbox)
 
     demo = commands.add_parser("demo", help="the example DAG, run by Airflow on a practice cluster")
@@ -364,7 +368,7 @@ def _sandbox(options: argparse.Namespace) -> int:
     _need("sandbox", "duckdb", "sqlglot")
     from airflow_provider_impala_lb.sandbox import serve
 
-    return serve(options.nodes, options.lag, options.dir)
+    return serve(options.nodes, options.lag, options.dir, login=not options.no_login, allow=options.allow)
 
 
 def _demo(options: argparse.Namespace) -> int:

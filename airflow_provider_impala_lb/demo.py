@@ -35,7 +35,8 @@ def main() -> int:
     warnings.simplefilter("ignore")  # Airflow's own, of its own dependencies
     with tempfile.TemporaryDirectory(prefix="impala-lb-demo-") as directory:
         console.print(f"Starting three practice coordinators, whose metadata lag {LAG:g} s behind each other ...")
-        with Sandbox(nodes=3, lag=LAG, directory=Path(directory) / "cluster") as cluster:
+        landing = Path(directory) / "landing"
+        with Sandbox(nodes=3, lag=LAG, directory=Path(directory) / "cluster", allow=[landing]) as cluster:
             _set_up_airflow(Path(directory), cluster)
             return _run(console, cluster)
 

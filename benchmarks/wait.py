@@ -159,7 +159,7 @@ def main() -> int:
     missed = []
     print(f"{'':<32}{'over its own time, ms':>24}{'% beyond 5 ms':>18}{'polls':>8}{'ours/impyla':>14}")
     print(f"{'':<32}{'p50':>12}{'worst':>12}{'p50':>9}{'worst':>9}{'p50':>8}{'p50':>14}")
-    with Sandbox(nodes=1, lag=0) as cluster:
+    with Sandbox(nodes=1, lag=0, users=None) as cluster:
         node, balancer = cluster.nodes[0], Balancer.from_config(cluster.config)
         with balancer.open_session(node.address) as session:
             session.execute("CREATE TABLE target (a TINYINT)")

@@ -51,6 +51,8 @@ class SessionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How sessions are opened. All times are in seconds.
 
     :param user: whom the session belongs to; default the connection's login, else the operating system's user.
+    :param password_file: a file with the password, which nobody but its owner and group may read; a password given
+        otherwise (the Airflow connection's) counts before it, it before the environment's.
     :param query_options: set for the whole session when it is opened, as ``SET`` would.
     :param open_timeout: for TCP, login and OpenSession together: a full coordinator accepts and stays silent.
     :param rpc_timeout: for one call of the protocol, e.g. the planning of a statement. Not a query's time limit.
@@ -60,6 +62,7 @@ class SessionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     user: str | None = None
+    password_file: str | None = None
     auth_mechanism: AuthMechanism = "NOSASL"
     database: str | None = None
     query_options: dict[str, str | int | float | bool] = {}

@@ -31,6 +31,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_impala_lb.sandbox.private_files import write_private
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -104,7 +106,7 @@ def create_catalog(directory: Path, lag: float) -> None:
     fixed = {"epoch": time.time(), "service_id": f"{uuid.uuid4().hex[:16]}:{uuid.uuid4().hex[:16]}"}
     if settings.exists():
         fixed = json.loads(settings.read_text())
-    settings.write_text(json.dumps({**fixed, "lag": lag}))
+    write_private(settings, json.dumps({**fixed, "lag": lag}))
     log = directory / "catalog.log"
     if not log.exists() or not log.stat().st_size:
         # As old as the catalog itself: every coordinator knows it from the start.
@@ -113,7 +115,7 @@ def create_catalog(directory: Path, lag: float) -> None:
             "key": "default",
             "object": asdict(CatalogObject("default", comment="Default Hive database")),
         }
-        log.write_text(json.dumps({"t": fixed["epoch"], **first}) + "\n")
+        write_private(log, json.dumps({"t": fixed["epoch"], **first}) + "\n")
 
 
 class Change:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.sandbox.catalog import create_catalog
+from airflow_provider_impala_lb.sandbox.confinement import PRIVATE
 from airflow_provider_impala_lb.sandbox.flags import Flags
+from airflow_provider_impala_lb.sandbox.private_files import make_private, write_private
 from airflow_provider_impala_lb.sandbox.process import Nursery, SandboxNode
 from airflow_provider_impala_lb.sandbox.web_access import WebAccess
 
@@ -26,11 +29,15 @@ class Sandbox:
     :param lag: seconds until every coordinator has what another one changed (at least half of it); 0: at once.
     :param directory: where the catalog, the tables and the journals live. One that has them already is used as it is.
         None: a new temporary one, removed at the end.
-    :param users: login -> password: clients must use SASL PLAIN. None: NOSASL, anybody.
+    :param users: login -> password: clients must use SASL PLAIN. ``random``: one login, :attr:`user`, with a password
+        made now, :attr:`password`; :attr:`config` and :attr:`connection` carry both. None: NOSASL, anybody on this
+        machine (for clients without SASL).
     :param flags: Impala's flags for every coordinator, see :class:`airflow_provider_impala_lb.sandbox.flags.Flags`.
     :param web_auth: the login that the web pages want: ``digest``, ``basic``, ``bearer`` or ``none``.
     :param web_users: login -> password for it; for ``bearer`` the passwords are the tokens.
     :param web_certificate: PEM file with a certificate and its key: the web pages are at https then.
+    :param allow: directories beside the cluster's own whose files SQL may read, move and write (``LOCATION``,
+        ``LOAD DATA``). Without it a table can be nowhere else.
     :param metrics_port: a second web port on each node, with the metrics only, which wants no login.
 
     No coordinator outlives the process that made the Sandbox, however that one ends.
@@ -41,23 +48,30 @@ class Sandbox:
         nodes: int = 3,
         lag: float = 2.0,
         directory: str | Path | None = None,
-        users: Mapping[str, str] | None = None,
+        users: Mapping[str, str] | Literal["random"] | None = "random",
         flags: Mapping[str, float] | None = None,
         *,
         web_auth: str = "none",
         web_users: Mapping[str, str] | None = None,
         web_certificate: str | Path | None = None,
         metrics_port: bool = False,
+        allow: Sequence[str | Path] = (),
     ) -> None:
         if nodes < 1:
             raise ValueError(f"nodes={nodes}: at least 1.")
         if lag < 0:
             raise ValueError(f"lag={lag}: 0 or more seconds.")
+        if isinstance(users, str) and users != "random":
+            raise ValueError(f"users={users!r}: a mapping of logins to passwords, 'random', or None.")
         if users is not None and not users:
             raise ValueError("users={}: at least one login, or None for no authentication.")
         self._flags = dict(flags or {})
         Flags.of(self._flags)
-        self._count, self._lag, self._users = nodes, lag, dict(users) if users else None
+        self._count, self._lag = nodes, lag
+        if users == "random":
+            users = {"sandbox": secrets.token_urlsafe(18)}
+        self._users: dict[str, str] | None = dict(users) if users else None
+        self._allow = [str(Path(directory).absolute()) for directory in allow]
         certificate = str(Path(web_certificate).absolute()) if web_certificate else None
         self._access = WebAccess(web_auth, dict(web_users or {}), certificate, metrics_port)
         self._own_directory = directory is None
@@ -96,11 +110,18 @@ class Sandbox:
         self._directory = self._wanted or Path(tempfile.mkdtemp(prefix="impala-sandbox-"))
         self._nursery = Nursery()
         try:
-            self.warehouse.mkdir(parents=True, exist_ok=True)
+            make_private(self.directory)
+            make_private(self.warehouse)
+            make_private(self._private)
             create_catalog(self.directory, self._lag)
-            web = self.directory / "web.json"
+            web = self._private / "web.json"
             self._access.write(web)
-            settings = {"flags": self._flags, "users": self._write_users(), "web": str(web)}
+            settings = {
+                "flags": self._flags,
+                "users": self._write_users(),
+                "web": str(web),
+                "allow": self._allow,
+            }
             self.nodes = [
                 SandboxNode(f"node{number}", self.directory, settings, self._access, self._nursery)
                 for number in range(1, self._count + 1)
@@ -109,7 +130,7 @@ class Sandbox:
                 node.spawn()
             for node in self.nodes:
                 node.wait_ready()
-            self.config_file.write_text(_yaml(self.config))
+            write_private(self.config_file, _yaml(self.config))
         except BaseException:
             self.stop()
             raise
@@ -128,14 +149,29 @@ class Sandbox:
     def _write_users(self) -> str | None:
         if self._users is None:
             return None
-        path = self.directory / "users.json"
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(self._users))
+        path = self._private / "users.json"
+        write_private(path, json.dumps(self._users))
+        write_private(self._private / "password", str(self.password))
         return str(path)
 
     @property
+    def _private(self) -> Path:
+        """Where no table can be."""
+        return self.directory / PRIVATE
+
+    @property
+    def user(self) -> str | None:
+        """The login of :attr:`config` and :attr:`connection`, the first of ``users``; None without one."""
+        return next(iter(self._users)) if self._users else None
+
+    @property
+    def password(self) -> str | None:
+        """Of :attr:`user`."""
+        return self._users[self.user] if self._users and self.user else None
+
+    @property
     def config(self) -> dict[str, Any]:
-        """The balancer's configuration of this cluster, without any password."""
+        """The balancer's configuration of this cluster. The password is not in it: it names the file that has it."""
         nodes: list[dict[str, Any]] = [
             {
                 "host": node.host,
@@ -145,11 +181,18 @@ class Sandbox:
             }
             for node in self.nodes
         ]
+        login: dict[str, Any] = {"auth_mechanism": "NOSASL"}
+        if self._users:
+            login = {
+                "auth_mechanism": "PLAIN",
+                "user": self.user,
+                "password_file": str(self._private / "password"),
+            }
         return {
             "name": "sandbox",
             "lock_file": str(self.directory / "node_in_use.tmp"),
             "nodes": nodes,
-            "session": {"auth_mechanism": "PLAIN" if self._users else "NOSASL", "database": "default"},
+            "session": {**login, "database": "default"},
         }
 
     @property
@@ -162,12 +205,12 @@ class Sandbox:
         """JSON for a variable ``AIRFLOW_CONN_<ID>``: a connection of type ``impala_lb``, as the first of ``users``."""
         config = self.config
         nodes = config.pop("nodes")
-        login, password = next(iter(self._users.items())) if self._users else (None, None)
+        config["session"].pop("password_file", None)  # the connection has it itself
         fields = {
             "conn_type": "impala_lb",
             "host": ",".join(f"{node['host']}:{node['port']}" for node in nodes),
-            "login": login,
-            "password": password,
+            "login": self.user,
+            "password": self.password,
             "schema": "default",
             "extra": {**config, "nodes": nodes},
         }
@@ -180,19 +223,29 @@ def _yaml(config: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(config), sort_keys=False)
 
 
-def serve(nodes: int = 3, lag: float = 2.0, directory: str | Path | None = None) -> int:
+def serve(
+    nodes: int = 3,
+    lag: float = 2.0,
+    directory: str | Path | None = None,
+    *,
+    login: bool = True,
+    allow: Sequence[str | Path] = (),
+) -> int:
     """Run a cluster in the foreground until SIGTERM or SIGINT; the exit code.
 
     When all coordinators serve, one JSON line goes to standard output::
 
-        {"config": "<YAML file>", "nodes": [{"host", "port", "web", "pid", "journal"}]}
+        {"config": "<YAML file>", "user", "password", "nodes": [{"host", "port", "web", "pid", "journal"}]}
+
+    :param login: False: NOSASL, for clients without SASL; user and password are null then.
+    :param allow: see :class:`Sandbox`.
 
     Call it in the main thread.
     """
     over = threading.Event()
     before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with Sandbox(nodes, lag, directory) as cluster:
+        with Sandbox(nodes, lag, directory, "random" if login else None, allow=allow) as cluster:
             described = [
                 {
                     "host": node.host,
@@ -203,7 +256,8 @@ def serve(nodes: int = 3, lag: float = 2.0, directory: str | Path | None = None)
                 }
                 for node in cluster.nodes
             ]
-            print(json.dumps({"config": str(cluster.config_file), "nodes": described}), flush=True)
+            said = {"config": str(cluster.config_file), "user": cluster.user, "password": cluster.password}
+            print(json.dumps({**said, "nodes": described}), flush=True)
             # The kernel may hand the signal to another thread; Python's handler runs when this one next wakes up.
             while not over.wait(0.2):
                 pass

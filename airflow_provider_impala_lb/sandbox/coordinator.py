@@ -14,6 +14,7 @@ from pathlib import Path
 
 from airflow_provider_impala_lb.sandbox import options as query_options
 from airflow_provider_impala_lb.sandbox.catalog import Catalog
+from airflow_provider_impala_lb.sandbox.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.engine import Engine
 from airflow_provider_impala_lb.sandbox.flags import Flags
 from airflow_provider_impala_lb.sandbox.ids import printed, same
@@ -50,14 +51,23 @@ class Coordinator:
     """All state of one node but its sockets. Safe for threads.
 
     :param directory: the cluster's, with the catalog and the warehouse in it.
+    :param confinement: which files statements may touch.
     """
 
     def __init__(
-        self, name: str, directory: Path, flags: Flags, catalog: Catalog, engine: Engine, journal: Journal
+        self,
+        name: str,
+        directory: Path,
+        flags: Flags,
+        catalog: Catalog,
+        engine: Engine,
+        journal: Journal,
+        confinement: Confinement,
     ) -> None:
         self.name, self.flags = name, flags
         self.directory, self.warehouse = directory, directory / "warehouse"
         self.catalog, self.engine, self.journal = catalog, engine, journal
+        self.confinement = confinement
         self.address = self.web_address = self.web_key = ""
         self.load_file = directory / f"{name}.load.json"
         self.started = time.time()

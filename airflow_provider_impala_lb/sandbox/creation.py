@@ -44,7 +44,7 @@ def create(statement: Statement, text: str, tree: exp.Create) -> Plan:
             change.put(change.latest[key])
             return "Table already exists."
         Path(table.location).mkdir(parents=True, exist_ok=True)
-        change.put(with_listed_files(table))
+        change.put(with_listed_files(table, statement.coordinator.confinement))
         return None
 
     return changing("Table has been created.", work, statement)
@@ -75,7 +75,7 @@ def _create_as_select(
     def run(operation: Operation) -> Outcome:
         if known and lenient:
             return Outcome([("Inserted 0 row(s)",)])
-        query.check_files(statement.coordinator.address)
+        query.check_files(statement.coordinator.address, statement.coordinator.confinement)
         files = dml.write(operation, table, query, len(columns), expressions)
         with statement.coordinator.catalog.change() as change:
             if table.key in change.latest:

@@ -10,6 +10,7 @@ from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here
 
 from airflow_provider_impala_lb.sandbox.alter import alter
 from airflow_provider_impala_lb.sandbox.catalog import CatalogObject, Change
+from airflow_provider_impala_lb.sandbox.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.creation import create
 from airflow_provider_impala_lb.sandbox.ddl_change import changing
 from airflow_provider_impala_lb.sandbox.dialect import parse
@@ -105,7 +106,7 @@ def _drop_database(statement: Statement, name: str, lenient: bool, cascade: bool
                 f"Database {name} is not empty. One or more tables exist."
             )
         for table in tables:
-            _remove(change, table)
+            _remove(change, table, statement.coordinator.confinement)
         change.drop(name)
         shutil.rmtree(statement.directory(name), ignore_errors=True)
         return None
@@ -141,13 +142,15 @@ def _drop(statement: Statement, text: str, tree: exp.Drop) -> Plan:
             if lenient:
                 return f"{kind.capitalize()} does not exist."
             raise server_error(f"Table does not exist: {key}")
-        _remove(change, there)
+        _remove(change, there, statement.coordinator.confinement)
         return None
 
     return changing(f"{kind.capitalize()} has been dropped.", work, statement)
 
 
-def _remove(change: Change, item: CatalogObject) -> None:
+def _remove(change: Change, item: CatalogObject, confinement: Confinement) -> None:
+    if item.kind == "TABLE" and not item.external:
+        confinement.check(item.location)
     change.drop(item.key)
     if item.kind == "TABLE" and not item.external:
         for file in item.files:

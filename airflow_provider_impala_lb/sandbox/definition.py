@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here
 from airflow_provider_impala_lb.sandbox import dml
 from airflow_provider_impala_lb.sandbox.catalog import CatalogObject, DataFile
 from airflow_provider_impala_lb.sandbox.column_types import from_impala
+from airflow_provider_impala_lb.sandbox.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.dialect import Impala
 from airflow_provider_impala_lb.sandbox.refusal import analysis_error
 from airflow_provider_impala_lb.sandbox.statement import Statement
@@ -41,7 +43,7 @@ def definition(statement: Statement, key: str, tree: exp.Create, schema: exp.Sch
             fields = item.args.get("fields")
             table = replace(table, delimiter=_delimiter(fields.name) if fields is not None else "\x01")
         elif isinstance(item, exp.LocationProperty):
-            table = replace(table, location=str(dml.local_path(item.this.name)))
+            table = replace(table, location=str(statement.coordinator.confinement.check(dml.local_path(item.this.name))))
         elif isinstance(item, exp.ExternalProperty):
             table = replace(table, external=True)
         elif isinstance(item, exp.SchemaCommentProperty):
@@ -67,6 +69,8 @@ def columns_of(items: list[exp.Expression]) -> tuple[tuple[str, str, str], ...]:
             raise analysis_error(
                 f"The sandbox does not support this in a table's definition: {item.sql(dialect=Impala)}"
             )
+        if not re.fullmatch(r"\w+", item.name):
+            raise analysis_error(f"Invalid column/field name: {item.name}")
         comment = next(
             (each.kind.this.name for each in item.constraints if isinstance(each.kind, exp.CommentColumnConstraint)), ""
         )
@@ -101,8 +105,11 @@ def _delimiter(text: str) -> str:
     return chr(int(text)) if text.isdigit() and len(text) > 1 else text
 
 
-def with_listed_files(table: CatalogObject) -> CatalogObject:
-    """The table with the files its directory holds now, those of its partitions by ``p=1/q=a`` directories."""
+def with_listed_files(table: CatalogObject, confinement: Confinement) -> CatalogObject:
+    """The table with the files its directory holds now, those of its partitions by ``p=1/q=a`` directories.
+
+    :raises Refused: one of them is a link that leads out of the directories that tables may be in.
+    """
     base = Path(table.location)
     known = {file.path: file for file in table.files}
     found: list[DataFile] = []
@@ -113,4 +120,6 @@ def with_listed_files(table: CatalogObject) -> CatalogObject:
         for directory in sorted(base.glob("/".join(["*=*"] * depth))):
             partition = dml.partition_of(directory.relative_to(base))
             found += [known.get(str(path), DataFile(str(path), None, partition)) for path in dml.list_files(directory)]
+    for file in found:
+        confinement.check(file.path)
     return replace(table, files=tuple(found))

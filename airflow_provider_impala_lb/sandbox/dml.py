@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.catalog import CatalogObject, DataFile
+from airflow_provider_impala_lb.sandbox.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.column_types import from_impala
 from airflow_provider_impala_lb.sandbox.dialect import parse
 from airflow_provider_impala_lb.sandbox.operation import Columns, Operation, Outcome, Plan
@@ -62,7 +63,7 @@ def plan_insert(statement: Statement, tree: exp.Insert) -> Plan:
     expressions = _expressions(table, columns, order, static, query.nulls)
 
     def run(operation: Operation) -> Outcome:
-        query.check_files(statement.coordinator.address)
+        query.check_files(statement.coordinator.address, statement.coordinator.confinement)
         files = write(operation, table, query, len(columns), expressions)
         modified: dict[str, int] = {}
         for file in files:
@@ -134,7 +135,7 @@ def write(
 ) -> list[DataFile]:
     """Run the query (``width`` columns) and write files of ``table``, which nobody sees before the catalog is told."""
     cursor = operation.cursor()
-    directory = Path(table.location)
+    directory = operation.coordinator.confinement.check(table.location)
     staging = directory / "_impala_insert_staging" / operation.id.replace(":", "_")
     staging.mkdir(parents=True)
     try:
@@ -142,7 +143,7 @@ def write(
         source = f"({query.reading()}) AS source({names})"
         select = f"SELECT {', '.join(expressions)} FROM {source}"  # noqa: S608 (names are quoted)
         cursor.execute(_copy(table, select, staging, operation.id))
-        return _move(cursor, table, staging, directory)
+        return _move(cursor, table, staging, directory, operation.coordinator.confinement)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -166,7 +167,9 @@ def _copy(table: CatalogObject, select: str, staging: Path, query_id: str) -> st
     return f"COPY ({select}) TO {text_literal(str(staging / name))} ({form})"
 
 
-def _move(cursor: object, table: CatalogObject, staging: Path, directory: Path) -> list[DataFile]:
+def _move(
+    cursor: object, table: CatalogObject, staging: Path, directory: Path, confinement: Confinement
+) -> list[DataFile]:
     written = sorted(path for path in staging.rglob("*") if path.is_file())
     counts = _count_rows(cursor, table, written)
     files = []
@@ -175,6 +178,7 @@ def _move(cursor: object, table: CatalogObject, staging: Path, directory: Path) 
             continue
         partition = partition_of(path.relative_to(staging).parent)
         place = directory / path.relative_to(staging)
+        confinement.check(place)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, place)
         files.append(DataFile(str(place), counts[path], partition))
@@ -243,7 +247,8 @@ def _load_data(statement: Statement, text: str) -> Plan:
     single, double, overwrite, name, partition = match.groups()
     database, _, short = name.replace("`", "").lower().rpartition(".")
     table = statement.scope.table(short, database)
-    source = local_path(single or double)
+    confinement = statement.coordinator.confinement
+    source = confinement.check(local_path(single or double))
     if not source.exists():
         raise analysis_error(f"INPATH location '{source}' does not exist.")
     pairs = re.findall(r"(\w+)\s*=\s*'?([^',]*)'?", partition or "")
@@ -254,8 +259,10 @@ def _load_data(statement: Statement, text: str) -> Plan:
 
     def run(operation: Operation) -> Outcome:
         paths = [source] if source.is_file() else list_files(source)
-        target = Path(table.location) / where
+        target = confinement.check(Path(table.location) / where)
         target.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            confinement.check(path)
         files = []
         for path in paths:
             place = target / path.name
@@ -272,7 +279,7 @@ def _load_data(statement: Statement, text: str) -> Plan:
 
 def local_path(text: str) -> Path:
     """:raises Refused: another file system than this machine's."""
-    path = Path(re.sub(r"^file:(//[^/]*)?", "", text))
+    path = Path(re.sub(r"(?i)^file:(//[^/]*)?", "", text))
     if not path.is_absolute():
         raise Refused(f"AnalysisException: URI path must be absolute, and on this machine: {text}")
     return path

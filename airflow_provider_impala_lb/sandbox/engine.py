@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import duckdb  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.column_types import ColumnType, from_duckdb
 from airflow_provider_impala_lb.sandbox.functions import macro_statements
+from airflow_provider_impala_lb.sandbox.query import text_literal
 from airflow_provider_impala_lb.sandbox.refusal import Refused, StatementCancelled, analysis_error
 
 
@@ -18,9 +19,10 @@ class Engine:
     """Opens cursors, which statements use in threads of their own.
 
     :param temporary: a directory for what does not fit in memory.
+    :param directories: those whose files it may read and write; whoever speaks SQL to it cannot change that.
     """
 
-    def __init__(self, temporary: Path) -> None:
+    def __init__(self, temporary: Path, directories: Sequence[str]) -> None:
         self._database = duckdb.connect(
             ":memory:",
             config={
@@ -37,6 +39,11 @@ class Engine:
         self._database.create_function("im_sleep", self._sleep, ["VARCHAR", "BIGINT"], "BOOLEAN", side_effects=True)
         for statement in macro_statements():
             self._database.execute(statement)
+        self._database.execute("SET python_enable_replacements = false")  # a name is never one of our variables
+        listed = ", ".join(text_literal(directory) for directory in (*directories, str(temporary)))
+        self._database.execute(f"SET allowed_directories = [{listed}]")
+        self._database.execute("SET enable_external_access = false")
+        self._database.execute("SET lock_configuration = true")
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         with self._lock:

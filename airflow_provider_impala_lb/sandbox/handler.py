@@ -42,24 +42,32 @@ def _ok() -> Any:
     return t.TStatus(statusCode=t.TStatusCode.SUCCESS_STATUS)
 
 
+RESPONSES: dict[str, Any] = {}
+"""The answer's class for each call: whatever goes wrong, this is what comes, with the error in its status."""
+
+
+def failure(error: Exception) -> Any:
+    """The status that tells of an error: Impala's, or a fault of the sandbox itself, which must look like a failed
+    statement and not like a broken server."""
+    if isinstance(error, Refused):
+        return t.TStatus(statusCode=t.TStatusCode.ERROR_STATUS, sqlState=error.sql_state, errorMessage=str(error))
+    traceback.print_exception(error)
+    text = f"InternalException: the practice cluster failed: {type(error).__name__}: {error}"
+    return t.TStatus(statusCode=t.TStatusCode.ERROR_STATUS, sqlState="HY000", errorMessage=text)
+
+
 def _answers(response: Any) -> Callable[[Any], Any]:
     """A refusal becomes this response with its text in the status."""
 
     def wrap(method: Any) -> Any:
+        RESPONSES[method.__name__] = response
+
         @functools.wraps(method)
         def call(self: Handler, request: Any) -> Any:
             try:
                 return method(self, request)
-            except Refused as refused:
-                status = t.TStatus(
-                    statusCode=t.TStatusCode.ERROR_STATUS, sqlState=refused.sql_state, errorMessage=str(refused)
-                )
-                return response(status=status)
             except Exception as error:
-                # A fault of the sandbox itself must look like a failed statement, not like a broken server.
-                traceback.print_exc()
-                text = f"InternalException: {type(error).__name__}: {error}"
-                return response(status=t.TStatus(statusCode=t.TStatusCode.ERROR_STATUS, errorMessage=text))
+                return response(status=failure(error))
 
         return call
 
@@ -170,7 +178,11 @@ class Handler(service.Iface):  # type: ignore[misc]
             assert operation.plan is not None
             columns = operation.plan.columns or []
             offset, fetched, more = operation.fetch(max(1, request.maxRows or 1024))
-            return t.TFetchResultsResp(_ok(), more, rows.row_set(offset, fetched, columns))
+            try:
+                return t.TFetchResultsResp(_ok(), more, rows.row_set(offset, fetched, columns))
+            except Exception as error:
+                operation.fail(str(failure(error).errorMessage))
+                raise
 
     @_answers(t.TCancelOperationResp)
     def CancelOperation(self, request: Any) -> Any:

@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from airflow_provider_impala_lb.sandbox.private_files import write_private
+
 DEFAULT_POOL = "default-pool"
 
 
@@ -45,5 +47,5 @@ class Load:
     def write(self, path: Path) -> None:
         """At once for whoever reads."""
         new = path.with_suffix(".new")
-        new.write_text(json.dumps(asdict(self)))
+        write_private(new, json.dumps(asdict(self)))
         os.replace(new, path)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_impala_lb.sandbox.catalog import Catalog
+from airflow_provider_impala_lb.sandbox.confinement import TEMPORARY, Confinement
 from airflow_provider_impala_lb.sandbox.coordinator import Coordinator
 from airflow_provider_impala_lb.sandbox.engine import Engine
 from airflow_provider_impala_lb.sandbox.flags import Flags
@@ -34,19 +35,22 @@ _PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str]) -> None:
     """:param arguments: one: JSON with ``name``, ``directory``, ``port``, ``web_port`` and ``metrics_port``
-    (0: chosen here), ``flags``, ``users`` (the path of a JSON file, or null), ``web`` (the path of a JSON file) and
-    ``parent`` (its process id)."""
+    (0: chosen here), ``flags``, ``allow`` (paths of directories), ``users`` (the path of a JSON file, or null), ``web``
+    (the path of a JSON file) and ``parent`` (its process id)."""
+    os.umask(0o077)  # its files are for whoever started it
     settings: dict[str, Any] = json.loads(arguments[0])
     _die_with(settings["parent"])
     directory = Path(settings["directory"])
     users = json.loads(Path(settings["users"]).read_text()) if settings["users"] else None
     listener = _listen(settings["port"])
     name = settings["name"]
-    temporary = directory / "tmp" / name
+    temporary = directory / TEMPORARY / name
     temporary.mkdir(parents=True, exist_ok=True)
     journal = Journal(directory / f"{name}.journal.jsonl")
+    confinement = Confinement(directory, [Path(path) for path in settings["allow"]])
+    engine = Engine(temporary, confinement.roots)
     coordinator = Coordinator(
-        name, directory, Flags.of(settings["flags"]), Catalog(directory), Engine(temporary), journal
+        name, directory, Flags.of(settings["flags"]), Catalog(directory), engine, journal, confinement
     )
     coordinator.address = f"{_HOST}:{listener.getsockname()[1]}"
     access = WebAccess.read(Path(settings["web"]))

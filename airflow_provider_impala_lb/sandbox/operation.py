@@ -167,6 +167,11 @@ class Operation:
         for cursor in cursors:
             cursor.interrupt()
 
+    def fail(self, text: str) -> None:
+        """It ended, but what it found cannot be sent: it is in error from now on."""
+        with self._lock:
+            self.error, self.state = self.error or text, "ERROR"
+
     def close(self) -> None:
         for cursor in self._cursors:
             cursor.interrupt()

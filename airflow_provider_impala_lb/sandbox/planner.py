@@ -64,7 +64,7 @@ def _select(statement: Statement, tree: exp.Expression) -> Plan:
     columns = [(name.lower(), kind) for name, kind in columns]
 
     def run(operation: Operation) -> Outcome:
-        query.check_files(statement.coordinator.address)
+        query.check_files(statement.coordinator.address, statement.coordinator.confinement)
         return Outcome(cursor=operation.cursor().execute(query.reading()))
 
     return Plan("QUERY", columns, run, files=query.file_count, text=_plan_text(query))

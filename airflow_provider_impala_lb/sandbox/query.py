@@ -7,6 +7,7 @@ rows without a word, and one that has not heard of a DROP asks for files that ar
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -15,8 +16,10 @@ from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here
 
 from airflow_provider_impala_lb.sandbox.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.column_types import from_impala
-from airflow_provider_impala_lb.sandbox.dialect import label, parse, to_duckdb
+from airflow_provider_impala_lb.sandbox.confinement import Confinement
+from airflow_provider_impala_lb.sandbox.dialect import label, parse
 from airflow_provider_impala_lb.sandbox.refusal import Refused, analysis_error
+from airflow_provider_impala_lb.sandbox.translation import to_duckdb
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,11 @@ class Query:
     def file_count(self) -> int:
         return sum(len(table.files) for table in self.tables.values())
 
-    def check_files(self, host: str) -> None:
-        """:raises Refused: a file of a table is gone: the table was dropped or overwritten elsewhere."""
+    def check_files(self, host: str, confinement: Confinement) -> None:
+        """:raises Refused: a file of a table is gone: the table was dropped or overwritten elsewhere; or it leads out
+        of the directories that tables may be in."""
         for table in self.tables.values():
-            for file in table.files:
-                if not os.path.exists(file.path):
-                    raise Refused(
-                        f"Disk I/O error on {host}: Failed to open HDFS file {file.path}\n"
-                        "Error(2): No such file or directory\n"
-                        f"Root cause: FileNotFoundException: File does not exist: {file.path}"
-                    )
+            check_files(table, host, confinement)
 
     def _with(self, relations: dict[str, str]) -> str:
         sql = self.sql
@@ -134,7 +132,8 @@ def _resolve(
                 )
             )
             continue
-        name = f"__sandbox_table_{len(tables)}__"
+        # A name that nobody can write: it is found again in DuckDB's text, where a literal might hold it too.
+        name = f"__table_{uuid.uuid4().hex}__"
         tables[name] = found
         table.set("this", exp.to_identifier(name))
         table.set("db", None)
@@ -169,6 +168,18 @@ def quote(name: str) -> str:
 def text_literal(text: str) -> str:
     """A text as DuckDB's literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def check_files(table: CatalogObject, host: str, confinement: Confinement) -> None:
+    """:raises Refused: see :meth:`Query.check_files`."""
+    for file in table.files:
+        confinement.check(file.path)
+        if not os.path.exists(file.path):
+            raise Refused(
+                f"Disk I/O error on {host}: Failed to open HDFS file {file.path}\n"
+                "Error(2): No such file or directory\n"
+                f"Root cause: FileNotFoundException: File does not exist: {file.path}"
+            )
 
 
 def empty_relation(table: CatalogObject) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from impala._thrift_gen.TCLIService import ttypes as t  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.column_types import ColumnType
+from airflow_provider_impala_lb.sandbox.refusal import Refused
 
 Row = Sequence[Any]
 
@@ -19,19 +20,31 @@ def _text(value: Any) -> bytes:
 
 def _timestamp(value: Any) -> bytes:
     if isinstance(value, datetime):
-        text = value.replace(tzinfo=None).strftime("%Y-%m-%d %H:%M:%S")
+        text = value.replace(tzinfo=None, microsecond=0).isoformat(" ")  # strftime() leaves the zeros of the year 5 out
         return (f"{text}.{value.microsecond:06d}000" if value.microsecond else text).encode()
     return str(value).encode()
+
+
+def _whole(bits: int) -> Callable[[Any], int]:
+    limit = 1 << (bits - 1)
+
+    def convert(value: Any) -> int:
+        number = int(value)
+        if not -limit <= number < limit:
+            raise Refused(f"UDF ERROR: {number} does not fit in a number of {bits} bits.")
+        return number
+
+    return convert
 
 
 _TEXT: tuple[Any, str, Callable[[Any], Any], Any] = (t.TStringColumn, "stringVal", _text, b"")
 # name -> HS2 type; column class, its field in TColumn, conversion, what stands for NULL
 _WIRE: dict[str, tuple[int, tuple[Any, str, Callable[[Any], Any], Any]]] = {
     "BOOLEAN": (t.TTypeId.BOOLEAN_TYPE, (t.TBoolColumn, "boolVal", bool, False)),
-    "TINYINT": (t.TTypeId.TINYINT_TYPE, (t.TByteColumn, "byteVal", int, 0)),
-    "SMALLINT": (t.TTypeId.SMALLINT_TYPE, (t.TI16Column, "i16Val", int, 0)),
-    "INT": (t.TTypeId.INT_TYPE, (t.TI32Column, "i32Val", int, 0)),
-    "BIGINT": (t.TTypeId.BIGINT_TYPE, (t.TI64Column, "i64Val", int, 0)),
+    "TINYINT": (t.TTypeId.TINYINT_TYPE, (t.TByteColumn, "byteVal", _whole(8), 0)),
+    "SMALLINT": (t.TTypeId.SMALLINT_TYPE, (t.TI16Column, "i16Val", _whole(16), 0)),
+    "INT": (t.TTypeId.INT_TYPE, (t.TI32Column, "i32Val", _whole(32), 0)),
+    "BIGINT": (t.TTypeId.BIGINT_TYPE, (t.TI64Column, "i64Val", _whole(64), 0)),
     "FLOAT": (t.TTypeId.FLOAT_TYPE, (t.TDoubleColumn, "doubleVal", float, 0.0)),
     "DOUBLE": (t.TTypeId.DOUBLE_TYPE, (t.TDoubleColumn, "doubleVal", float, 0.0)),
     "STRING": (t.TTypeId.STRING_TYPE, _TEXT),

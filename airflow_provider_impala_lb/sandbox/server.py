@@ -9,14 +9,17 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from impala._thrift_gen.ImpalaService.ImpalaHiveServer2Service import Processor  # noqa: TID253 (node's process only)
+from impala._thrift_gen.ImpalaService import ImpalaHiveServer2Service as service  # noqa: TID253 (node's process only)
+from impala._thrift_gen.ImpalaService.ImpalaHiveServer2Service import Processor  # noqa: TID253
+from impala._thrift_gen.TCLIService import TCLIService as hive  # noqa: TID253
 from thrift.protocol.TBinaryProtocol import TBinaryProtocolAcceleratedFactory
+from thrift.Thrift import TApplicationException, TMessageType, TType
 from thrift.transport.TSocket import TSocket
-from thrift.transport.TTransport import TBufferedTransport, TFramedTransport, TTransportException
+from thrift.transport.TTransport import TBufferedTransport, TFramedTransport, TMemoryBuffer, TTransportException
 
 from airflow_provider_impala_lb.sandbox import sasl
 from airflow_provider_impala_lb.sandbox.coordinator import Connection, Coordinator
-from airflow_provider_impala_lb.sandbox.handler import Handler
+from airflow_provider_impala_lb.sandbox.handler import RESPONSES, Handler, failure
 
 
 class HS2Server:
@@ -81,8 +84,41 @@ class HS2Server:
         self._coordinator.connected(connection)
         try:
             while True:
-                processor.process(protocol, protocol)
+                self._answer_one(processor, protocol)
+                transport.flush()
         except (TTransportException, OSError, EOFError):
             pass
         finally:
             self._coordinator.disconnected(connection)
+
+    def _answer_one(self, processor: Any, protocol: Any) -> None:
+        """One call. Its answer is written to memory first: one that cannot be written becomes an error, whole, where
+        half an answer would break the connection."""
+        answer = TMemoryBuffer()
+        name, kind, number = protocol.readMessageBegin()
+        out = self._protocols.getProtocol(answer)
+        method = processor._processMap.get(name)
+        if method is None:
+            protocol.skip(TType.STRUCT)
+            protocol.readMessageEnd()
+            unknown = TApplicationException(TApplicationException.UNKNOWN_METHOD, f"Invalid method name: '{name}'")
+            _write(out, name, TMessageType.EXCEPTION, number, unknown)
+        else:
+            try:
+                method(processor, number, protocol, out)
+            except (TTransportException, OSError, EOFError):
+                raise
+            except Exception as error:
+                answer = TMemoryBuffer()
+                out = self._protocols.getProtocol(answer)
+                response = RESPONSES[name](status=failure(error))
+                results = service if hasattr(service, f"{name}_result") else hive
+                result = getattr(results, f"{name}_result")(success=response)
+                _write(out, name, TMessageType.REPLY, number, result)
+        protocol.trans.write(answer.getvalue())
+
+
+def _write(out: Any, name: str, kind: int, number: int, content: Any) -> None:
+    out.writeMessageBegin(name, kind, number)
+    content.write(out)
+    out.writeMessageEnd()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_provider_impala_lb.sandbox import options
 from airflow_provider_impala_lb.sandbox.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.query import Scope, text_literal
 from airflow_provider_impala_lb.sandbox.refusal import analysis_error
@@ -56,6 +58,8 @@ class Statement:
             "coordinator": text_literal(self.coordinator.address.rsplit(":", 1)[0]),
             "query": text_literal(self.operation.id),
         }
+        if options.is_on(self.operation.options, "UTF8_MODE"):
+            constants["utf8_mode"] = "true"
         return Scope(self.session.database, self.view, constants)
 
     def database(self, name: str) -> str:
@@ -65,7 +69,12 @@ class Statement:
         return name
 
     def name(self, database: str, table: str) -> str:
-        """The key of a table name as written, its database checked."""
+        """The key of a table name as written, its database checked.
+
+        :raises Refused: no name for a table, which is a directory's, too: ``../x`` in backquotes would lead out.
+        """
+        if not re.fullmatch(r"\w+", table):
+            raise analysis_error(f"Invalid table/view name: {table}")
         return f"{self.database(database or self.session.database)}.{table}"
 
     def existing(self, database: str, table: str) -> CatalogObject:

@@ -9,7 +9,7 @@ from airflow_provider_impala_lb.sandbox.catalog import Change
 from airflow_provider_impala_lb.sandbox.ddl_change import NAME, SUMMARY, changing
 from airflow_provider_impala_lb.sandbox.definition import with_listed_files
 from airflow_provider_impala_lb.sandbox.operation import Operation, Outcome, Plan
-from airflow_provider_impala_lb.sandbox.query import file_relation
+from airflow_provider_impala_lb.sandbox.query import check_files, file_relation
 from airflow_provider_impala_lb.sandbox.refusal import analysis_error, server_error, syntax_error
 from airflow_provider_impala_lb.sandbox.statement import Statement
 
@@ -23,6 +23,7 @@ def compute_stats(statement: Statement, text: str) -> Plan:
         raise analysis_error(f"COMPUTE STATS not supported for view: {table.key}")
 
     def run(operation: Operation) -> Outcome:
+        check_files(table, statement.coordinator.address, statement.coordinator.confinement)
         count = f"SELECT count(*) FROM {file_relation(table)}"  # noqa: S608 (names and files are quoted)
         (rows,) = operation.cursor().execute(count).fetchone() or (0,)
         with statement.coordinator.catalog.change() as change:
@@ -81,7 +82,7 @@ def _list_again(statement: Statement, key: str) -> None:
         table = change.latest.get(key)
         if table is None:
             return
-        listed = with_listed_files(table)
+        listed = with_listed_files(table, statement.coordinator.confinement)
         before, now = {file.path for file in table.files}, {file.path for file in listed.files}
         if before != now:
             change.files(key, [file for file in listed.files if file.path not in before], sorted(before - now))

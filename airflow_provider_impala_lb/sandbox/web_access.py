@@ -18,6 +18,8 @@ from urllib.request import Request, urlopen
 from urllib.request import parse_http_list as comma_list
 from urllib.request import parse_keqv_list as key_values
 
+from airflow_provider_impala_lb.sandbox.private_files import write_private
+
 # What Impala's web server (squeasel) calls itself without --webserver_authentication_domain.
 REALM = "mydomain.com"
 MODES = ("none", "digest", "basic", "bearer")
@@ -55,8 +57,7 @@ class WebAccess:
         return cls(**json.loads(path.read_text()))
 
     def write(self, path: Path) -> None:
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(asdict(self)))
+        write_private(path, json.dumps(asdict(self)))
 
     def url(self, host: str, port: int) -> str:
         return f"{'https' if self.certificate else 'http'}://{host}:{port}"

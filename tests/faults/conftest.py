@@ -16,7 +16,7 @@ from .relay import Relay
 @pytest.fixture(scope="module")
 def node() -> Iterator[SandboxNode]:
     """A coordinator for the relay's own tests."""
-    with Sandbox(nodes=1, lag=0) as cluster:
+    with Sandbox(nodes=1, lag=0, users=None) as cluster:
         yield cluster.nodes[0]
 
 

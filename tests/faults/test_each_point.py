@@ -174,7 +174,7 @@ FLAGS = {"fe_service_threads": 512}
 
 @pytest.fixture(scope="module")
 def lab():
-    with Sandbox(nodes=2, lag=0, flags=FLAGS) as cluster:
+    with Sandbox(nodes=2, lag=0, flags=FLAGS, users=None) as cluster:
         yield Lab(cluster)
 
 
@@ -221,7 +221,7 @@ def test_it_is_safe(results, kind):
 def test_it_is_safe_where_a_session_ends_with_its_connection():
     """Impala up to 3.2, or ``--disconnected_session_timeout=0``: who comes back finds nothing, which proves nothing."""
     cut = [kind for kind in KINDS if kind[2] == "cut"]
-    with Sandbox(nodes=2, lag=0, flags={**FLAGS, "disconnected_session_timeout": 0}) as cluster:
+    with Sandbox(nodes=2, lag=0, flags={**FLAGS, "disconnected_session_timeout": 0}, users=None) as cluster:
         found = run_at_each_point(Lab(cluster), cut)
     assert len(found) == len(cut)
     for results in found.values():

@@ -24,7 +24,7 @@ _number = itertools.count()
 
 @pytest.fixture(scope="module")
 def cluster():
-    with Sandbox(nodes=1, lag=0) as cluster:
+    with Sandbox(nodes=1, lag=0, users=None) as cluster:
         digits = ", ".join(f"({d})" for d in range(10))
         execute(cluster, "CREATE TABLE digits (d INT)", f"INSERT INTO digits VALUES {digits}")
         yield cluster

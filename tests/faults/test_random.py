@@ -250,7 +250,7 @@ class Theatre:
 def test_what_each_run_says_is_what_the_journals_and_the_data_show(runs):
     numbers = [int(ONLY)] if ONLY else list(range(runs))
     start = time.monotonic()
-    with Sandbox(nodes=AT_ONCE + 1, lag=0, flags={"fe_service_threads": 512}) as cluster:
+    with Sandbox(nodes=AT_ONCE + 1, lag=0, flags={"fe_service_threads": 512}, users=None) as cluster:
         theatre = Theatre(cluster)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             results = list(pool.map(theatre.run, numbers))

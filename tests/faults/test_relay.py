@@ -267,7 +267,7 @@ def accepts(relay):
 
 
 def test_a_server_that_is_gone_ends_its_connections(relayed, talk):
-    with Sandbox(nodes=1, lag=0) as cluster, Relay("127.0.0.1", cluster.nodes[0].port) as relay:
+    with Sandbox(nodes=1, lag=0, users=None) as cluster, Relay("127.0.0.1", cluster.nodes[0].port) as relay:
         client = talk(relay)
         cluster.nodes[0].kill()
         with pytest.raises((TTransportException, EOFError)):

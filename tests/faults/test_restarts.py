@@ -22,7 +22,7 @@ LIMITS = {"open_timeout": 1.0, "rpc_timeout": 1.0, "reconnect_timeout": 8.0}
 
 @pytest.fixture(scope="module")
 def cluster():
-    with Sandbox(nodes=1, lag=0) as cluster:
+    with Sandbox(nodes=1, lag=0, users=None) as cluster:
         yield cluster
 
 

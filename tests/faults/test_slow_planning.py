@@ -26,7 +26,7 @@ _number = itertools.count()
 @pytest.fixture(scope="module")
 def cluster():
     flags = {"stress_metadata_loading_pause_injection_ms": 1000 * PAUSE, "fe_service_threads": 512}
-    with Sandbox(nodes=1, lag=0, flags=flags) as cluster:
+    with Sandbox(nodes=1, lag=0, flags=flags, users=None) as cluster:
         # An absent statement proves nothing on a coordinator that may be younger than the sending; how long ago that
         # was is known to within the planning of one more statement.
         time.sleep(3 * PAUSE + 1)

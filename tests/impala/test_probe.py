@@ -44,7 +44,7 @@ def nothing_remembered():
 
 @pytest.fixture(scope="module")
 def plain():
-    with Sandbox(nodes=1, lag=0, metrics_port=True) as cluster:
+    with Sandbox(nodes=1, lag=0, metrics_port=True, users=None) as cluster:
         yield cluster
 
 
@@ -56,7 +56,7 @@ def node(plain):
 
 @pytest.fixture
 def fresh():
-    with Sandbox(nodes=1, lag=0, metrics_port=True) as cluster:
+    with Sandbox(nodes=1, lag=0, metrics_port=True, users=None) as cluster:
         yield cluster
 
 

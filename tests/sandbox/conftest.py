@@ -22,14 +22,14 @@ Open = Callable[..., HiveServer2Cursor]
 @pytest.fixture(scope="session")
 def plain() -> Iterator[Sandbox]:
     """One coordinator without a lag, for tests of everything but clusters."""
-    with Sandbox(nodes=1, lag=0) as cluster:
+    with Sandbox(nodes=1, lag=0, users=None) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def pair() -> Iterator[Sandbox]:
     """Two coordinators, lag 1 s."""
-    with Sandbox(nodes=2, lag=1.0) as cluster:
+    with Sandbox(nodes=2, lag=1.0, users=None) as cluster:
         yield cluster
 
 

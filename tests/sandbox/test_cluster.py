@@ -16,7 +16,8 @@ from impala.dbapi import connect
 from impala.error import HiveServer2Error
 from thrift.transport.TTransport import TTransportException
 
-from airflow_provider_impala_lb.errors import ImpalaLBError
+from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.sandbox.conftest import Open, rows
 from tests.support.components import lacking
@@ -49,6 +50,43 @@ def test_configuration(pair: Sandbox) -> None:
     assert connection["extra"]["session"]["auth_mechanism"] == "NOSASL"
 
 
+def test_a_login_by_default(tmp_path: Path, open_cursor: Open) -> None:
+    """The configuration, the file and the connection carry it; nobody gets in without."""
+    with Sandbox(nodes=1, lag=0, directory=tmp_path) as cluster, Sandbox(nodes=1, lag=0) as other:
+        password = str(cluster.password)
+        assert cluster.user == other.user == "sandbox" and password != other.password and len(password) >= 24
+        for given in (cluster.config, str(cluster.config_file)):
+            with Balancer.from_config(given).connect() as connection, connection.cursor() as cursor:
+                cursor.execute("select effective_user()")
+                assert cursor.fetchall() == [("sandbox",)]
+        fields = json.loads(cluster.connection)
+        assert (fields["login"], fields["password"]) == ("sandbox", password)
+        assert password not in json.dumps([cluster.config, fields["extra"]]) + cluster.config_file.read_text()
+        arguments = {"auth_mechanism": "PLAIN", "user": "sandbox"}
+        with pytest.raises(TTransportException, match="Error validating the login"):
+            open_cursor(cluster.nodes[0], password=other.password, **arguments)
+        with pytest.raises(TTransportException):
+            open_cursor(cluster.nodes[0], auth_mechanism="NOSASL")
+        assert rows(open_cursor(cluster.nodes[0], password=password, **arguments), "select 1") == [(1,)]
+        holding = [path for path in tmp_path.rglob("*") if path.is_file() and password in path.read_text()]
+        assert {path.name for path in holding} == {"users.json", "password"}
+        assert {path.stat().st_mode & 0o777 for path in holding} == {0o600}
+        Path(cluster.config["session"]["password_file"]).chmod(0o604)
+        with pytest.raises(ConfigError, match="is open to every user of this host; chmod o-rwx"):
+            Balancer.from_config(cluster.config)
+        with pytest.raises(ConfigError, match="cannot be read: No such file"):
+            Balancer.from_config({**cluster.config, "session": {"password_file": "/nosuch"}})
+
+
+def test_no_login(open_cursor: Open) -> None:
+    with Sandbox(nodes=1, lag=0, users=None) as cluster:
+        assert (cluster.user, cluster.password) == (None, None)
+        assert "password" not in json.loads(cluster.connection)
+        with Balancer.from_config(cluster.config).connect() as connection, connection.cursor() as cursor:
+            cursor.execute("select 1")
+        assert rows(open_cursor(cluster.nodes[0]), "select 1") == [(1,)]
+
+
 def test_plain_users(open_cursor: Open) -> None:
     with Sandbox(nodes=1, users={"ann": "right", "bob": "other"}) as cluster:
         node = cluster.nodes[0]
@@ -73,7 +111,7 @@ def test_plain_users(open_cursor: Open) -> None:
 
 
 def test_journal(tmp_path: Path, open_cursor: Open) -> None:
-    with Sandbox(nodes=2, directory=tmp_path) as cluster:
+    with Sandbox(nodes=2, directory=tmp_path, users=None) as cluster:
         cursor = open_cursor(cluster.nodes[0], user="ann")
         rows(cursor, "/* lb:0123456789abcdef 1/2 */ select 1;")
         with pytest.raises(HiveServer2Error):
@@ -95,7 +133,7 @@ def test_journal(tmp_path: Path, open_cursor: Open) -> None:
 
 
 def test_kill_and_start_again(open_cursor: Open) -> None:
-    with Sandbox(nodes=1, lag=0) as cluster:
+    with Sandbox(nodes=1, lag=0, users=None) as cluster:
         node = cluster.nodes[0]
         cursor = open_cursor(node)
         rows(cursor, "create table t stored as parquet as select 5 a")
@@ -112,7 +150,7 @@ def test_kill_and_start_again(open_cursor: Open) -> None:
 
 
 def test_pause_and_resume() -> None:
-    with Sandbox(nodes=1) as cluster:
+    with Sandbox(nodes=1, users=None) as cluster:
         node = cluster.nodes[0]
         connection = connect(host=node.host, port=node.port, timeout=0.5, retries=1)
         node.pause()
@@ -127,7 +165,7 @@ def test_pause_and_resume() -> None:
 
 
 def test_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="mine"), Sandbox(nodes=2) as cluster:
+    with pytest.raises(RuntimeError, match="mine"), Sandbox(nodes=2, users=None) as cluster:
         pids, directory = [node.pid for node in cluster.nodes], cluster.directory
         raise RuntimeError("mine")
     wait_gone(pids)
@@ -163,7 +201,13 @@ def test_serve(tmp_path: Path) -> None:
         Path(said["config"]).is_file()
         and [sorted(node) for node in said["nodes"]] == [["host", "journal", "pid", "port", "web"]] * 2
     )
-    connection = connect(host=said["nodes"][0]["host"], port=said["nodes"][0]["port"])
+    connection = connect(
+        host=said["nodes"][0]["host"],
+        port=said["nodes"][0]["port"],
+        user=said["user"],
+        password=said["password"],
+        auth_mechanism="PLAIN",
+    )
     rows(connection.cursor(), "select 1")
     connection.close()
     assert "select 1" in Path(said["nodes"][0]["journal"]).read_text()
@@ -176,7 +220,7 @@ def test_serve(tmp_path: Path) -> None:
 def test_a_node_that_cannot_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "node1.journal.jsonl").mkdir()
     with pytest.raises(ImpalaLBError, match=r"(?s)node1 did not start.*Is a directory"):
-        Sandbox(nodes=2, directory=tmp_path).start()
+        Sandbox(nodes=2, directory=tmp_path, users=None).start()
 
 
 def test_wrong_arguments() -> None:

@@ -114,7 +114,7 @@ def test_sync_ddl_waits_for_everybody(pair: Sandbox, open_cursor: Open, table: s
     "statement", ["create table {}_new stored as parquet as select 2 a", "insert into {} values (2)", "drop table {}"]
 )
 def test_sync_ddl_gives_up_although_the_change_is_done(open_cursor: Open, table: str, statement: str) -> None:
-    with Sandbox(nodes=2, lag=20.0, flags={"max_wait_time_for_sync_ddl_s": 0.2}) as cluster:
+    with Sandbox(nodes=2, lag=20.0, flags={"max_wait_time_for_sync_ddl_s": 0.2}, users=None) as cluster:
         here, there = (open_cursor(node) for node in cluster.nodes)
         rows(here, f"create table {table} (a int) stored as parquet")
         rows(there, f"invalidate metadata {table}")
@@ -136,7 +136,7 @@ def test_sync_ddl_gives_up_although_the_change_is_done(open_cursor: Open, table:
 
 def test_sync_ddl_within_its_time_and_without_a_limit(open_cursor: Open, table: str) -> None:
     for limit in (30, 0):
-        with Sandbox(nodes=2, lag=1.0, flags={"max_wait_time_for_sync_ddl_s": limit}) as cluster:
+        with Sandbox(nodes=2, lag=1.0, flags={"max_wait_time_for_sync_ddl_s": limit}, users=None) as cluster:
             here, there = (open_cursor(node) for node in cluster.nodes)
             rows(here, "set sync_ddl=1")
             rows(here, f"create table {table} stored as parquet as select 1 a")
@@ -191,7 +191,7 @@ def test_create_what_exists_elsewhere(pair: Sandbox, open_cursor: Open, table: s
 
 
 def test_no_lag(plain: Sandbox, tmp_path: Path, open_cursor: Open) -> None:
-    with Sandbox(nodes=2, lag=0, directory=tmp_path) as cluster:
+    with Sandbox(nodes=2, lag=0, directory=tmp_path, users=None) as cluster:
         here, there = (open_cursor(node) for node in cluster.nodes)
         rows(here, "create table t as select 1 a")
         assert rows(there, "select * from t") == [(1,)]

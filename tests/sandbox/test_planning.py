@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("collected")
 
 @pytest.fixture(scope="module")
 def slow() -> Iterator[SandboxNode]:
-    with Sandbox(nodes=1, lag=0, flags={"stress_metadata_loading_pause_injection_ms": 700}) as cluster:
+    with Sandbox(nodes=1, lag=0, flags={"stress_metadata_loading_pause_injection_ms": 700}, users=None) as cluster:
         yield cluster.nodes[0]
 
 

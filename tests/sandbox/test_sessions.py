@@ -74,7 +74,7 @@ def test_session_outlives_its_connection(plain: Sandbox, open_cursor: Open) -> N
 
 
 def test_session_is_reaped_after_its_time(open_cursor: Open) -> None:
-    with Sandbox(nodes=1, flags={"disconnected_session_timeout": 0.5}) as cluster:
+    with Sandbox(nodes=1, flags={"disconnected_session_timeout": 0.5}, users=None) as cluster:
         node = cluster.nodes[0]
         first = reach(node)
         cursor = first.cursor(user="ann")
@@ -98,7 +98,7 @@ def sleepers(node: SandboxNode) -> list[str]:
 
 @pytest.mark.parametrize("timeout", [0, -1])
 def test_sessions_of_impala_3_2_end_with_their_connection(open_cursor: Open, timeout: float) -> None:
-    with Sandbox(nodes=1, flags={"disconnected_session_timeout": timeout}) as cluster:
+    with Sandbox(nodes=1, flags={"disconnected_session_timeout": timeout}, users=None) as cluster:
         [node] = cluster.nodes
         cursor, other = open_cursor(node), open_cursor(node)
         cursor.execute_async("select sleep(60000)")
@@ -229,7 +229,7 @@ def test_closing_a_session_ends_its_queries(plain: Sandbox, open_cursor: Open) -
 
 
 def test_connection_limit_is_silence() -> None:
-    with Sandbox(nodes=1, flags={"fe_service_threads": 2}) as cluster:
+    with Sandbox(nodes=1, flags={"fe_service_threads": 2}, users=None) as cluster:
         node = cluster.nodes[0]
         first, second = reach(node), reach(node)
         held = [first.cursor(), second.cursor()]
@@ -255,7 +255,7 @@ def test_connection_limit_is_silence() -> None:
 
 
 def test_sessions_per_user() -> None:
-    with Sandbox(nodes=1, flags={"max_hs2_sessions_per_user": 1}) as cluster:
+    with Sandbox(nodes=1, flags={"max_hs2_sessions_per_user": 1}, users=None) as cluster:
         connection = reach(cluster.nodes[0])
         held = connection.cursor(user="ann")
         with pytest.raises(HiveServer2Error, match="^Number of sessions for user ann exceeds coordinator limit 1"):
@@ -275,7 +275,7 @@ SHUTDOWN = (
 @pytest.mark.parametrize("how", ["signal", "sql"])
 def test_shutdown(how: str) -> None:
     flags = {"shutdown_grace_period_s": 0.5, "shutdown_deadline_s": 30}
-    with Sandbox(nodes=1, flags=flags) as cluster:
+    with Sandbox(nodes=1, flags=flags, users=None) as cluster:
         node = cluster.nodes[0]
         connection = reach(node)
         cursor = connection.cursor(user="ann")

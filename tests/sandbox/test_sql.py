@@ -179,32 +179,40 @@ def test_partitions(cursor: HiveServer2Cursor) -> None:
     ]
 
 
-def test_csv_and_text_tables(cursor: HiveServer2Cursor, tmp_path: Path) -> None:
-    (tmp_path / "1.csv").write_text("a,b,d\n1,x,1.5\n2,,NA\n3\n")
+@pytest.fixture
+def landing(plain: Sandbox) -> Path:
+    """Where files land for this cluster's tables."""
+    directory = plain.directory / f"landing_{uuid.uuid4().hex}"
+    directory.mkdir()
+    return directory
+
+
+def test_csv_and_text_tables(cursor: HiveServer2Cursor, landing: Path) -> None:
+    (landing / "1.csv").write_text("a,b,d\n1,x,1.5\n2,,NA\n3\n")
     rows(
         cursor,
         "create external table csv (a int, b string, d double) row format delimited fields terminated by ',' "
-        f"stored as textfile location '{tmp_path}' tblproperties ('skip.header.line.count'='1')",
+        f"stored as textfile location '{landing}' tblproperties ('skip.header.line.count'='1')",
     )
     assert rows(cursor, "select * from csv order by a") == [(1, "x", 1.5), (2, "", None), (3, None, None)]
-    (tmp_path / "2.csv").write_text("a,b,d\n4,y,2\n")
+    (landing / "2.csv").write_text("a,b,d\n4,y,2\n")
     assert rows(cursor, "select count(*) from csv") == [(3,)]
     rows(cursor, "refresh csv")
     assert rows(cursor, "select count(*) from csv") == [(4,)]
     rows(cursor, "drop table csv")
-    assert (tmp_path / "1.csv").exists()
+    assert (landing / "1.csv").exists()
     rows(cursor, "create table txt (a int, b string)")
     cursor.execute("insert into txt values (1, 'a'), (2, null)")
     assert cursor.rowcount == 2
     assert rows(cursor, "select * from txt order by a") == [(1, "a"), (2, None)]
 
 
-def test_load_data(cursor: HiveServer2Cursor, tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("7,seven\n")
+def test_load_data(cursor: HiveServer2Cursor, landing: Path) -> None:
+    (landing / "x.csv").write_text("7,seven\n")
     rows(cursor, "create table l (a int, b string) row format delimited fields terminated by ',' stored as textfile")
-    rows(cursor, f"load data inpath '{tmp_path}/x.csv' into table l")
+    rows(cursor, f"load data inpath '{landing}/x.csv' into table l")
     assert rows(cursor, "select * from l") == [(7, "seven")]
-    assert not (tmp_path / "x.csv").exists()
+    assert not (landing / "x.csv").exists()
 
 
 def test_insert_into_listed_columns_and_itself(cursor: HiveServer2Cursor) -> None:

@@ -21,7 +21,7 @@ from .conftest import Open, page, status_of
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Sandbox]:
     """Two coordinators whose web pages want Digest, with a metrics port each."""
-    with Sandbox(nodes=2, lag=0, web_auth="digest", web_users={"ann": "pw"}, metrics_port=True) as cluster:
+    with Sandbox(nodes=2, lag=0, users=None, web_auth="digest", web_users={"ann": "pw"}, metrics_port=True) as cluster:
         yield cluster
 
 
@@ -113,7 +113,7 @@ def test_a_restarted_coordinator_keeps_its_ports_and_a_drained_one_says_so(guard
 
 
 def test_secrets_are_in_files_of_the_owner_only(guarded: Sandbox) -> None:
-    assert stat.S_IMODE((guarded.directory / "web.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((guarded.directory / "private" / "web.json").stat().st_mode) == 0o600
     with open(f"/proc/{guarded.nodes[0].pid}/cmdline") as command:
         assert guarded._access.key not in command.read()
     assert guarded._access.key not in repr(guarded._access) and "pw" not in repr(guarded._access)
