@@ -10,7 +10,7 @@ import re
 from typing import Literal, NamedTuple
 
 from airflow_provider_impala_lb.errors import Outcome
-from airflow_provider_impala_lb.impala.sql.statement import changes_nothing
+from airflow_provider_impala_lb.impala.sql.statement import Classification
 
 __all__ = ["Cancelled", "Sorted", "Verdict", "handle_gone", "outcome_of", "sort"]
 
@@ -30,6 +30,7 @@ class Rule(NamedTuple):
     :ivar source: where the text comes from; in apache/impala unless it says otherwise.
     :ivar now: what to do about it, for the error; "" where the outcome says enough.
     :ivar gone: the session may be gone with it.
+    :ivar second_step: of a CREATE TABLE AS SELECT it may also come once the table is there.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Rule(NamedTuple):
     source: str
     now: str = ""
     gone: bool = False
+    second_step: bool = False
 
 
 _ELSEWHERE = "Another coordinator may take it"
@@ -45,6 +47,10 @@ _LATER = "All coordinators would say so for now: let it be tried again in a whil
 _LIMIT = "It is a limit of the user, the pool or the script: a retry alone meets it again"
 _PUBLISH = (
     "As a rule its change is made, and shows on this coordinator: look here. Others hear of it later, or by REFRESH"
+)
+_HALF = (
+    "The table may have been created without its rows: look, and drop it before the script runs again. CREATE TABLE "
+    "and then INSERT OVERWRITE .. PARTITION, or DROP TABLE IF EXISTS before it, make a script that can be repeated"
 )
 _METADATA = "If the object is new, its metadata have not arrived on this coordinator yet; a retry tells"
 
@@ -69,6 +75,7 @@ RULES = (
         "done",
         "done",
         "CatalogServiceCatalog.java, SYNC_DDL: executed, 'but its effects may have not been broadcast'",
+        second_step=True,
     ),
     # The node refuses new work.
     Rule(r"Server is being shut down", "refused", "unknown", "impala-hs2-server.cc, CheckNotShuttingDown", _ELSEWHERE),
@@ -80,10 +87,33 @@ RULES = (
         _ELSEWHERE,
     ),
     # Admission comes after ExecuteStatement has answered: these are sure whenever they come.
-    Rule(r"Rejected query from pool .*: queue full", "wait", "wait", "admission-controller.cc [107]", _LATER),
-    Rule(r"Rejected query from pool", "not started", "not started", "admission-controller.cc [107]", _LIMIT),
-    Rule(r"Admission for query exceeded timeout", "wait", "wait", "admission-controller.cc [108]", _LATER),
-    Rule(r"Cannot schedule query: no registered backends", "wait", "wait", "scheduler.cc [93]", _LATER),
+    Rule(
+        r"Rejected query from pool .*: queue full",
+        "wait",
+        "wait",
+        "admission-controller.cc [107]",
+        _LATER,
+        second_step=True,
+    ),
+    Rule(
+        r"Rejected query from pool",
+        "not started",
+        "not started",
+        "admission-controller.cc [107]",
+        _LIMIT,
+        second_step=True,
+    ),
+    Rule(
+        r"Admission for query exceeded timeout",
+        "wait",
+        "wait",
+        "admission-controller.cc [108]",
+        _LATER,
+        second_step=True,
+    ),
+    Rule(
+        r"Cannot schedule query: no registered backends", "wait", "wait", "scheduler.cc [93]", _LATER, second_step=True
+    ),
     # The session. In place of a handle they mean that nothing was started. Once a statement has one they prove
     # nothing: its session may have been closed or reaped while it ran.
     Rule(r"so it was not sent$", "session", "unknown", "ours: impala/sending.py, line.py", gone=True),
@@ -144,6 +174,7 @@ RULES = (
         "unknown",
         "the catalog service is down or failing over [165]",
         _LATER,
+        second_step=True,
     ),
     Rule(
         r"InconsistentMetadataFetchException|LocalCatalogException|Failed to load metadata for table",
@@ -187,14 +218,20 @@ class Sorted(NamedTuple):
     now: str = ""
 
 
-def sort(message: str, sql: str, *, accepted: bool) -> Sorted:
+def sort(message: str, statement: Classification, *, accepted: bool) -> Sorted:
     """Sort the failure of a statement.
+
+    CREATE TABLE AS SELECT is two steps: Impala creates the table, and then has its query admitted and run as any other
+    (``client-request-state.cc``, ``ExecDdlRequestImpl``; with ENABLE_ASYNC_DDL_EXECUTION=0, or before Impala 4.1, all
+    of that before the client has a handle). So what tells of the second step leaves the first one done.
 
     :param accepted: it had a query id: the coordinator had taken it when it failed.
     """
     rule = next((rule for pattern, rule in _PATTERNS if pattern.search(message)), None)
     verdict: Verdict = "unknown" if rule is None else rule.later if accepted else rule.instead
-    if verdict == "unknown" and changes_nothing(sql):
+    if statement.kind == "ctas" and rule is not None and rule.second_step:
+        return Sorted("unknown", "unknown", _HALF)
+    if verdict == "unknown" and statement.changes_nothing:
         verdict = "session" if rule and rule.gone else "not started"  # it may run again
     outcome: Outcome = "not started" if verdict in ("refused", "session", "wait") else verdict  # type: ignore[assignment]
     return Sorted(verdict, outcome, rule.now if rule else "")
@@ -205,6 +242,6 @@ def handle_gone(message: str) -> bool:
     return _HANDLE_GONE.search(message) is not None
 
 
-def outcome_of(message: str, sql: str, *, accepted: bool) -> Outcome:
+def outcome_of(message: str, statement: Classification, *, accepted: bool) -> Outcome:
     """Only the outcome of :func:`sort`."""
-    return sort(message, sql, accepted=accepted).outcome
+    return sort(message, statement, accepted=accepted).outcome

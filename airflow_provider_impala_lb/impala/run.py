@@ -19,7 +19,6 @@ from airflow_provider_impala_lb.errors import (
     Superseded,
 )
 from airflow_provider_impala_lb.impala.barrier import MOVE_SECONDS, Upstream, cross
-from airflow_provider_impala_lb.impala.connection import bind
 from airflow_provider_impala_lb.impala.custody import Custody
 from airflow_provider_impala_lb.impala.errors import Cancelled
 from airflow_provider_impala_lb.impala.execution import Execution
@@ -29,6 +28,7 @@ from airflow_provider_impala_lb.impala.progress import Moved, Progress
 from airflow_provider_impala_lb.impala.resume import left_by, settle_intent, take_over
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.settle import settle
+from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 from airflow_provider_impala_lb.impala.statement import StatementError
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
@@ -116,7 +116,7 @@ class ScriptRun:
         self._script = Script(
             statements,
             # Bound before anything is sent: a parameter that is missing in statement 9 must not leave 8 behind.
-            texts or [bind(statement.sql, parameters, line=statement.line) for statement in statements],
+            texts or bind_script([(statement.line, statement.sql) for statement in statements], parameters),
             tags=tags or {},
             database=database,
             options=query_options,
