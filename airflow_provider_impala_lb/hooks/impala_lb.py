@@ -115,6 +115,7 @@ class ImpalaLBHook(DbApiHook):
             statements(sql, split_statements=split_statements),
             parameters=parameters,
             handler=handler,
+            last_result_only=return_single_query_results(sql, return_last, split_statements),
             tags=tags_from_environment(),
         )
         return self.results(run.run(), sql, split_statements, return_last)

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from airflow_provider_impala_lb.errors import Outcome
 from airflow_provider_impala_lb.impala.sql.statement import Classification
 
-__all__ = ["Cancelled", "Sorted", "Verdict", "handle_gone", "outcome_of", "sort"]
+__all__ = ["Cancelled", "Sorted", "Verdict", "handle_gone", "outcome_of", "sort", "sort_again"]
 
 Verdict = Literal["refused", "session", "wait", "not started", "done", "unknown", "user error"]
 """``refused``: not started, and this coordinator takes nothing new, another one may. ``session``: not started, or it
@@ -52,6 +52,7 @@ _HALF = (
     "The table may have been created without its rows: look, and drop it before the script runs again. CREATE TABLE "
     "and then INSERT OVERWRITE .. PARTITION, or DROP TABLE IF EXISTS before it, make a script that can be repeated"
 )
+_FIRST = "It was sent before, and that first sending may have done it after all: look"
 _METADATA = "If the object is new, its metadata have not arrived on this coordinator yet; a retry tells"
 
 _SPARK_SAYS = (
@@ -207,6 +208,11 @@ RULES = (
     Rule(r"connection failed while it (was sent|ran)", "unknown", "unknown", "ours: impala/sending.py", gone=True),
 )
 _HANDLE_GONE = re.compile(r"Invalid or unknown query handle|Invalid query handle|Invalid session id|Session is closed")
+_OWN_EFFECT = {
+    "create": re.compile("already exists"),
+    "drop": re.compile("does not exist"),
+    "alter": re.compile("already exists|does not exist|Could not resolve"),
+}
 _PATTERNS = [(re.compile(rule.text, re.DOTALL), rule) for rule in RULES]
 
 
@@ -235,6 +241,19 @@ def sort(message: str, statement: Classification, *, accepted: bool) -> Sorted:
         verdict = "session" if rule and rule.gone else "not started"  # it may run again
     outcome: Outcome = "not started" if verdict in ("refused", "session", "wait") else verdict  # type: ignore[assignment]
     return Sorted(verdict, outcome, rule.now if rule else "")
+
+
+def sort_again(message: str, statement: Classification, *, accepted: bool) -> Sorted:
+    """As :func:`sort`, for a statement that was sent before and seems not to have run.
+
+    A call to the catalog service goes on after its coordinator has given up on it, or is gone. So CREATE that finds its
+    own object, or DROP and RENAME that do not find it any more, may see what the first sending has done.
+    """
+    found = sort(message, statement, accepted=accepted)
+    own = _OWN_EFFECT.get(statement.verb)
+    if own is not None and found.outcome in ("not started", "user error") and own.search(message):
+        return Sorted("unknown", "unknown", _FIRST)
+    return found
 
 
 def handle_gone(message: str) -> bool:

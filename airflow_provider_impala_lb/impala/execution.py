@@ -11,7 +11,7 @@ from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import StatementFailed, StateUnavailable, Superseded
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
-from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, handle_gone, sort
+from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, handle_gone, sort, sort_again
 from airflow_provider_impala_lb.impala.handover import LetGo, seal
 from airflow_provider_impala_lb.impala.line import RowsLost
 from airflow_provider_impala_lb.impala.output import OutputDone, write
@@ -40,6 +40,7 @@ class Execution:
     :param prepare: called with the first session before its first statement.
     :param let_go: asked often; True: somebody else is to go on, and :meth:`run` raises :class:`LetGo`.
     :param key: seals the session's secret for the journal; "": it is not kept there.
+    :param sent_before: this statement was sent before, by an earlier process, and seems not to have run; 0: none.
     :param keep_last: the rows of the last statement are somebody else's to fetch: :class:`LetGo`, once it has ended.
     :ivar session: the open one, or None; ``last``: also once it is closed.
     :ivar done: what has been done; also of a run that fails.
@@ -59,10 +60,12 @@ class Execution:
         let_go: Callable[[], bool] | None = None,
         key: str = "",
         keep_last: bool = False,
+        sent_before: int = 0,
     ) -> None:
         self._balancer, self._script, self._pick = balancer, script, pick
         self._journal, self._elsewhere, self._prepare = journal, elsewhere, prepare
         self._let_go, self._key, self._keep_last = let_go, key, keep_last
+        self._sent_before = sent_before
         self._under_way = False
         self._submitted = 0.0
         self._inherited = False
@@ -237,7 +240,12 @@ class Execution:
                 self._once(session, number, sql)
                 return
             except StatementError as error:
-                found = sort(str(error), self._script.classified[number - 1], accepted=error.query_id is not None)
+                classify_failure = sort_again if number == self._sent_before else sort
+                found = classify_failure(
+                    str(error), self._script.classified[number - 1], accepted=error.query_id is not None
+                )
+                if found.verdict == "wait" or "never reached the coordinator" in str(error):
+                    self._sent_before = number
                 if found.outcome == "done":
                     self._tally.note_done(Ended(error.query_id or "", None, 0.0, str(error)), fetched=False)
                     return
@@ -267,6 +275,8 @@ class Execution:
                 if number == self._script.output_number:
                     self.done.output = session.fetch(self._write, cursor)
                 elif handler:
+                    if self._script.last_result_only and self.done.results:
+                        self.done.results[-1] = None  # before the next rows come
                     result = session.fetch(handler, cursor)
                     self.done.results.append(result)
                     self.done.descriptions.append(cursor.description)

@@ -67,6 +67,7 @@ class ScriptRun:
         :meth:`Balancer.acquire`: then :meth:`run` raises :class:`MustWait` instead of waiting.
     :param statement_timeout: seconds after which a statement is cancelled, and the script fails.
     :param handler: called with the cursor after each statement, as in common-sql.
+    :param last_result_only: only the last result is of use: those before it are not kept.
     :param output: a file (.csv, .csv.gz, .parquet) for the rows of the script's last query, instead of ``handler``;
         streamed, and there under its name only once it is whole.
     :param on_session: called once the session is open and before the first statement, and again after a move.
@@ -102,6 +103,7 @@ class ScriptRun:
         parameters: Any = None,
         statement_timeout: float | None = None,
         handler: Callable[[Any], Any] | None = None,
+        last_result_only: bool = False,
         output: str | None = None,
         on_session: Callable[[Pick, Session], None] | None = None,
         on_statement: Callable[[StatementDone], None] | None = None,
@@ -121,6 +123,7 @@ class ScriptRun:
             database=database,
             options=query_options,
             handler=handler,
+            last_result_only=last_result_only,
             on_session=on_session,
             on_statement=on_statement,
             statement_timeout=statement_timeout,
@@ -155,6 +158,7 @@ class ScriptRun:
         self._keep_last, self._finishes = keep_last, finishes
         self._defers = let_go_after is not None and self._journal is not None
         self._custody = Custody(owner, let_go_after)
+        self._sent_before = 0
         self._claim = ""  # the id of the first lease, until it is taken
         self._line: dict[str, Any] = {"wait": wait, "ticket": ticket, "asks_again": asks_again}
         self._moving: str | None = None
@@ -312,6 +316,7 @@ class ScriptRun:
             if said:
                 self._log.warning("%s: %s", self._owner, said)
             if record.intent is not None:
+                self._sent_before = record.intent.number  # of no meaning if it turns out to be done
                 record.done = settle_intent(
                     self._balancer, self._journal, record, self._script, pause=self._sleep, log=self._log
                 )
@@ -368,6 +373,7 @@ class ScriptRun:
             let_go=self._custody.is_over,
             key=self._custody.key,
             keep_last=self._keep_last,
+            sent_before=self._sent_before,
         )
         if begin is not None:
             begin(execution)

@@ -67,6 +67,7 @@ class Script:
         database: str | None,
         options: Mapping[str, Any] | None,
         handler: Callable[[Any], Any] | None,
+        last_result_only: bool,
         on_session: Callable[[Pick, Session], None] | None,
         on_statement: Callable[[StatementDone], None] | None,
         statement_timeout: float | None,
@@ -77,6 +78,7 @@ class Script:
         self.statements, self.texts, self.tags = statements, texts, tags
         self.database, self.options = database, options
         self.handler, self.on_session, self.on_statement = handler, on_session, on_statement
+        self.last_result_only = last_result_only
         self.statement_timeout, self.publish = statement_timeout, publish
         self.classified = [classify(text) for text in texts]
         for each, statement in zip(self.classified, statements, strict=True):

@@ -320,6 +320,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             parameters=None if texts else self.parameters,
             texts=texts,
             handler=self.handler if self._wants_rows and self.output_file is None else None,
+            last_result_only=return_single_query_results(self.sql, self.return_last, split_statements),
             output=self.output_file,
             session_key=self.session_key,
             prefer=stuck.host,
