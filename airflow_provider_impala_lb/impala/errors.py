@@ -48,10 +48,7 @@ _LIMIT = "It is a limit of the user, the pool or the script: a retry alone meets
 _PUBLISH = (
     "As a rule its change is made, and shows on this coordinator: look here. Others hear of it later, or by REFRESH"
 )
-_HALF = (
-    "The table may have been created without its rows: look, and drop it before the script runs again. CREATE TABLE "
-    "and then INSERT OVERWRITE .. PARTITION, or DROP TABLE IF EXISTS before it, make a script that can be repeated"
-)
+_HALF = "The table may have been created without its rows: look, and drop it before the script runs again"
 _FIRST = "It was sent before, and that first sending may have done it after all: look"
 _METADATA = "If the object is new, its metadata have not arrived on this coordinator yet; a retry tells"
 

@@ -258,12 +258,14 @@ def test_other_answers(pair, said, ran):
 @pytest.mark.parametrize(
     "sql",
     [
-        "INSERT OVERWRITE t SELECT 1",
+        "INSERT OVERWRITE t PARTITION (p=1) SELECT 1",
         "-- impala-lb: safe to repeat\nINSERT INTO t SELECT 1",
         "CREATE TABLE IF NOT EXISTS t (n INT)",
     ],
 )
 def test_what_is_safe_to_repeat_is_repeated(pair, sql, log):
+    if "PARTITION" in sql:
+        run(changed(pair), "DROP TABLE t; CREATE TABLE t (n INT) PARTITIONED BY (p INT)")
     leave_in_doubt(pair, sql)
     resumed(pair, sql)
     assert "is safe to repeat: it is run (again)" in log.text
