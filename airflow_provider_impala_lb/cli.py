@@ -164,7 +164,7 @@ def _config_path(options: argparse.Namespace) -> str:
 
 
 def _script(options: argparse.Namespace) -> list[Statement]:
-    from airflow_provider_impala_lb.impala.sql.splitter import split
+    from airflow_provider_impala_lb.impala.sql.splitter import is_blank, split
 
     variables = {}
     for given in options.var:
@@ -178,7 +178,10 @@ def _script(options: argparse.Namespace) -> list[Statement]:
         raise ConfigError(f"{options.file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{options.file}: is not UTF-8: {error}") from error
-    return split(text, variables, name=options.file)
+    script = split(text, variables, name=options.file)
+    if is_blank(text):
+        raise ScriptError("holds no statement", line=1, name=options.file)
+    return script
 
 
 def _pick(options: argparse.Namespace) -> None:
@@ -252,7 +255,8 @@ def _run(options: argparse.Namespace) -> int:
 
     script = _script(options)
     if not script:
-        raise ScriptError("holds no statement", line=1, name=options.file)
+        print(f"{options.file} holds nothing but comments: there is nothing to run", file=sys.stderr)
+        return 0
     balancer = _balancer(options)
 
     def say(done: StatementDone) -> None:
@@ -343,7 +347,9 @@ def _split(options: argparse.Namespace) -> None:
         print(msgspec.json.encode(script).decode())
         return
     for statement in script:
-        print(f"-- line {statement.line}\n{statement.sql};")
+        last_line = statement.sql.rpartition("\n")[2]
+        end = "\n;" if "--" in last_line else ";"  # not within a comment
+        print(f"-- line {statement.line}\n{statement.sql}{end}")
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -18,7 +18,8 @@ from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, Script
 from airflow_provider_impala_lb.hooks.connection import config_of, web_password_of
 from airflow_provider_impala_lb.hooks.sticking import Stuck, find, running_task
 from airflow_provider_impala_lb.impala.barrier import MOVE_SECONDS, Upstream
-from airflow_provider_impala_lb.impala.sql.splitter import Statement, split
+from airflow_provider_impala_lb.impala.sql.splitter import Statement, is_blank, split
+from airflow_provider_impala_lb.impala.sql.statement import classify
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.work import ScriptDone
 
 T = TypeVar("T")
+
+MOST_VALUES = 80_000
+"""In one INSERT of :meth:`ImpalaLBHook.insert_rows`. A value is up to three of the 250,000 expressions that Impala
+takes in a statement (``Query.thrift``, statement_expression_limit): ``CAST(UNHEX('00') AS BINARY)``."""
+MOST_BYTES = 15 * 1024 * 1024
+"""The same, of its rows: Impala takes 16 MiB (``max_statement_length_bytes``)."""
 
 
 class ImpalaLBHook(DbApiHook):
@@ -201,6 +208,7 @@ class ImpalaLBHook(DbApiHook):
             statements(sql, split_statements=split_statements),
             parameters=parameters,
             handler=handler,
+            last_result_only=return_single_query_results(sql, return_last, split_statements),
             tags=tags_from_environment(),
             session_key=self.session_key,
             prefer=stuck.host,
@@ -215,8 +223,8 @@ class ImpalaLBHook(DbApiHook):
         from airflow_provider_impala_lb.impala.run import ScriptRun
 
         options.setdefault("database", self.schema)
-        if isinstance(options.get("parameters"), Iterable) and not isinstance(options["parameters"], (Mapping, str)):
-            options["parameters"] = list(options["parameters"])
+        if not script:
+            self.log.info("The script holds nothing but comments: there is nothing to run")
         return ScriptRun(self.balancer, script, owner=owner(tags), tags=tags, logger=self.log, **options)
 
     def end_journal(self, owner: str, epoch: int) -> None:
@@ -231,8 +239,9 @@ class ImpalaLBHook(DbApiHook):
     def pack(script: list[Statement], parameters: Any) -> str:
         """A script for a trigger's arguments, with its parameters bound."""
         from airflow_provider_impala_lb.impala.handover import pack_script
+        from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 
-        return pack_script(script, _texts(script, parameters))
+        return pack_script(script, bind_script([(each.line, each.sql) for each in script], parameters))
 
     def results(self, done: ScriptDone, sql: Any, split_statements: bool | None, return_last: bool) -> Any:
         """What common-sql's ``run`` would return for these results; sets ``host``, ``query_ids``, ``descriptions``."""
@@ -264,24 +273,25 @@ class ImpalaLBHook(DbApiHook):
     ) -> None:
         """Insert rows with many to a statement: on Impala each INSERT writes a file of its own.
 
-        :param commit_every: rows to a statement; 0 for all in one.
+        Values as in :mod:`..impala.sql.parameters`. All are looked at before anything is sent.
+
+        :param commit_every: rows to a statement at most; 0 for all in one. Fewer, where a statement would come near to
+            Impala's limits: 250,000 expressions (STATEMENT_EXPRESSION_LIMIT), 16 MiB (MAX_STATEMENT_LENGTH_BYTES).
         :param replace: must be False: Impala's INSERT OVERWRITE replaces the whole table, not rows.
+        :raises ScriptError: a value has no text in SQL; nothing was sent.
         :raises StatementFailed: which rows failed, and which are in the table already.
         """
         from airflow_provider_impala_lb.hooks.dialect import quoted
-        from airflow_provider_impala_lb.impala.connection import bind
 
         if replace:
             raise ValueError("replace=True: Impala has no REPLACE; INSERT OVERWRITE would replace the whole table")
         fields = f" ({', '.join(quoted(field) for field in target_fields)})" if target_fields else ""
-        everything = [tuple(row) for row in rows]
-        size = commit_every or len(everything) or 1
-        starts = range(0, len(everything), size)
+        texts, columns = _row_texts(rows)
+        chunks = _chunks(texts, columns, commit_every)
         done: list[str] = []
         with self.get_conn() as connection, connection.cursor() as cursor:
-            for number, start in enumerate(starts, 1):
-                chunk = everything[start : start + size]
-                values = ", ".join(bind(f"({', '.join(['%s'] * len(row))})", list(row)) for row in chunk)
+            for number, (start, end) in enumerate(chunks, 1):
+                values = ", ".join(texts[start:end])
                 try:
                     cursor.execute(f"INSERT INTO {table}{fields} VALUES {values}")  # noqa: S608  values are escaped
                 except StatementFailed as error:
@@ -289,16 +299,16 @@ class ImpalaLBHook(DbApiHook):
                     raise StatementFailed(
                         error.reason,
                         number=number,
-                        total=len(starts),
+                        total=len(chunks),
                         line=1,
                         node=error.node,
                         query_id=error.query_id,
                         outcome=error.outcome,
-                        sql=f"INSERT INTO {table}{fields}, rows {start + 1} to {start + len(chunk)}",
+                        sql=f"INSERT INTO {table}{fields}, rows {start + 1} to {end}",
                         done=done,
                     ) from error
-                done.append(f"{number} (rows {start + 1} to {start + len(chunk)}, query {cursor.query_id})")
-                self.log.info("Inserted %d of %d rows into %s", start + len(chunk), len(everything), table)
+                done.append(f"{number} (rows {start + 1} to {end}, query {cursor.query_id})")
+                self.log.info("Inserted %d of %d rows into %s", end, len(texts), table)
             if done:
                 database = self.schema or self.balancer.config.session.database or "default"
                 name = table if "." in table else f"{database}.{table}"
@@ -353,26 +363,53 @@ class ImpalaLBHook(DbApiHook):
         return {key.replace("-", "_"): value for key, value in FIELD_BEHAVIOUR.items()}
 
 
+def _row_texts(rows: Iterable[Iterable[Any]]) -> tuple[list[str], int]:
+    """``(a, b)`` for each row, and how many values the widest one has."""
+    from airflow_provider_impala_lb.impala.sql.parameters import literal
+
+    texts, columns = [], 1
+    for number, row in enumerate(rows, 1):
+        values = []
+        for column, value in enumerate(row, 1):
+            try:
+                values.append(literal(value))
+            except ValueError as error:
+                raise ScriptError(
+                    f"row {number}, column {column} is {error}, which has no text in SQL; nothing was inserted", line=1
+                ) from None
+        texts.append(f"({', '.join(values)})")
+        columns = max(columns, len(values))
+    return texts, columns
+
+
+def _chunks(texts: list[str], columns: int, most_rows: int) -> list[tuple[int, int]]:
+    """``(start, end)`` of the rows of each statement."""
+    most = min(most_rows or len(texts), MOST_VALUES // columns) or 1
+    chunks, start, size = [], 0, 0
+    for at, text in enumerate(texts):
+        length = len(text.encode()) + 2
+        if at > start and (at - start >= most or size + length > MOST_BYTES):
+            chunks.append((start, at))
+            start, size = at, 0
+        size += length
+    return [*chunks, (start, len(texts))] if texts else []
+
+
 def statements(sql: str | Iterable[str], *, split_statements: bool = True, variables: Any = None) -> list[Statement]:
-    """The statements of a script or of several. :raises ScriptError: unsplittable, or nothing to run."""
+    """The statements of a script or of several; none where they hold nothing but comments.
+
+    :raises ScriptError: cannot be split, or is blank: then something else was meant.
+    """
     texts = [sql] if isinstance(sql, str) else list(sql)
     found = []
     for index, text in enumerate(texts):
         if split_statements:
             found += split(text, variables, name="script" if isinstance(sql, str) else f"sql[{index}]")
-        elif text.strip():
+        elif not classify(text).is_empty:
             found.append(Statement(line=1, sql=text.strip().removesuffix(";")))
-    if not found:
+    if not found and all(map(is_blank, texts)):
         raise ScriptError("holds no statement", line=1)
     return found
-
-
-def _texts(script: list[Statement], parameters: Any) -> list[str]:
-    from airflow_provider_impala_lb.impala.connection import bind
-
-    if isinstance(parameters, Iterable) and not isinstance(parameters, (Mapping, str)):
-        parameters = list(parameters)
-    return [bind(statement.sql, parameters, line=statement.line) for statement in script]
 
 
 def owner(tags: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ import msgspec
 from airflow_provider_impala_lb.impala.errors import sort
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.sql.label import make_label
+from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.impala.statement import StatementError
 
 MOVE_SECONDS = 10.0
@@ -200,7 +201,10 @@ class _Crossing:
             return self._told(name)
         except StatementError as error:
             # Nothing more can be sent here, also not the script.
-            if sort(str(error), "REFRESH", accepted=error.query_id is not None).verdict in ("refused", "session"):
+            if sort(str(error), classify("REFRESH"), accepted=error.query_id is not None).verdict in (
+                "refused",
+                "session",
+            ):
                 raise
             self._refused.append(f"{name}: {' '.join(str(error).split())}")
             return True

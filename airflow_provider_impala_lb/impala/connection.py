@@ -7,41 +7,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.picker import Pick
-from airflow_provider_impala_lb.errors import NoNodeAvailable, ScriptError, StatementFailed
+from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.barrier import Upstream, cross
 from airflow_provider_impala_lb.impala.errors import Cancelled, sort
 from airflow_provider_impala_lb.impala.refusals import Refusals
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.sql.label import make_label
-from airflow_provider_impala_lb.impala.sql.statement import excerpt
+from airflow_provider_impala_lb.impala.sql.parameters import bind
+from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt
 from airflow_provider_impala_lb.impala.statement import StatementError
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
-
-Parameters = Sequence[Any] | dict[str, Any]
-
-
-def bind(sql: str, parameters: Any, *, line: int = 1) -> str:
-    """``sql`` with impyla's client-side parameters (``%(name)s``, ``:name``, ``?``, ``:1``, ``%s``) put in.
-
-    :raises ScriptError: a parameter is missing or left over; nothing was sent.
-    """
-    if not parameters:
-        return sql
-    from impala.error import ProgrammingError
-    from impala.interface import _bind_parameters
-
-    try:
-        return str(_bind_parameters(sql, parameters))
-    except (KeyError, IndexError, TypeError, ValueError, ProgrammingError) as error:
-        what = f"no parameter {error}" if isinstance(error, KeyError) else str(error)
-        raise ScriptError(
-            f"parameters do not fit the statement: {what} (a literal % is written %%, and ':word' in a string is "
-            "taken for a parameter)",
-            line=line,
-        ) from error
 
 
 class Cursor:
@@ -53,14 +31,18 @@ class Cursor:
         self._pick = pick
 
     def execute(self, operation: str, parameters: Any = None) -> None:
-        """Run one statement to its end. :raises StatementFailed: says whether it ran."""
+        """Run one statement to its end.
+
+        :param parameters: see :mod:`.sql.parameters`.
+        :raises ScriptError: they do not fit; nothing was sent. :raises StatementFailed: says whether it ran.
+        """
         sql = bind(operation.strip().removesuffix(";"), parameters)
         label = make_label(1, 1, {})
         self.query_id = None
         try:
             ended = self.session.execute(f"{label} {sql}", on_start=self._started)
         except (StatementError, Cancelled) as error:
-            found = sort(str(error), sql, accepted=self.query_id is not None)
+            found = sort(str(error), classify(sql), accepted=self.query_id is not None)
             raise StatementFailed(
                 str(error),
                 number=1,

@@ -10,9 +10,9 @@ import re
 from typing import Literal, NamedTuple
 
 from airflow_provider_impala_lb.errors import Outcome
-from airflow_provider_impala_lb.impala.sql.statement import changes_nothing
+from airflow_provider_impala_lb.impala.sql.statement import Classification
 
-__all__ = ["Cancelled", "Sorted", "Verdict", "handle_gone", "outcome_of", "sort"]
+__all__ = ["Cancelled", "Sorted", "Verdict", "handle_gone", "outcome_of", "sort", "sort_again"]
 
 Verdict = Literal["refused", "session", "wait", "not started", "done", "unknown", "user error"]
 """``refused``: not started, and this coordinator takes nothing new, another one may. ``session``: not started, or it
@@ -30,6 +30,7 @@ class Rule(NamedTuple):
     :ivar source: where the text comes from; in apache/impala unless it says otherwise.
     :ivar now: what to do about it, for the error; "" where the outcome says enough.
     :ivar gone: the session may be gone with it.
+    :ivar second_step: of a CREATE TABLE AS SELECT it may also come once the table is there.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Rule(NamedTuple):
     source: str
     now: str = ""
     gone: bool = False
+    second_step: bool = False
 
 
 _ELSEWHERE = "Another coordinator may take it"
@@ -50,6 +52,8 @@ _IDLE = (
     "Does a proxy or firewall on the way end idle connections while it is planned? Raise its timeout then, or name the "
     "nodes' web pages (nodes: web), where the statement can be found and waited for"
 )
+_HALF = "The table may have been created without its rows: look, and drop it before the script runs again"
+_FIRST = "It was sent before, and that first sending may have done it after all: look"
 _METADATA = "If the object is new, its metadata have not arrived on this coordinator yet; a retry tells"
 
 _SPARK_SAYS = (
@@ -73,6 +77,7 @@ RULES = (
         "done",
         "done",
         "CatalogServiceCatalog.java, SYNC_DDL: executed, 'but its effects may have not been broadcast'",
+        second_step=True,
     ),
     # The node refuses new work.
     Rule(r"Server is being shut down", "refused", "unknown", "impala-hs2-server.cc, CheckNotShuttingDown", _ELSEWHERE),
@@ -84,10 +89,33 @@ RULES = (
         _ELSEWHERE,
     ),
     # Admission comes after ExecuteStatement has answered: these are sure whenever they come.
-    Rule(r"Rejected query from pool .*: queue full", "wait", "wait", "admission-controller.cc [107]", _LATER),
-    Rule(r"Rejected query from pool", "not started", "not started", "admission-controller.cc [107]", _LIMIT),
-    Rule(r"Admission for query exceeded timeout", "wait", "wait", "admission-controller.cc [108]", _LATER),
-    Rule(r"Cannot schedule query: no registered backends", "wait", "wait", "scheduler.cc [93]", _LATER),
+    Rule(
+        r"Rejected query from pool .*: queue full",
+        "wait",
+        "wait",
+        "admission-controller.cc [107]",
+        _LATER,
+        second_step=True,
+    ),
+    Rule(
+        r"Rejected query from pool",
+        "not started",
+        "not started",
+        "admission-controller.cc [107]",
+        _LIMIT,
+        second_step=True,
+    ),
+    Rule(
+        r"Admission for query exceeded timeout",
+        "wait",
+        "wait",
+        "admission-controller.cc [108]",
+        _LATER,
+        second_step=True,
+    ),
+    Rule(
+        r"Cannot schedule query: no registered backends", "wait", "wait", "scheduler.cc [93]", _LATER, second_step=True
+    ),
     # The session. In place of a handle they mean that nothing was started. Once a statement has one they prove
     # nothing: its session may have been closed or reaped while it ran.
     Rule(
@@ -155,6 +183,7 @@ RULES = (
         "unknown",
         "the catalog service is down or failing over [165]",
         _LATER,
+        second_step=True,
     ),
     Rule(
         r"InconsistentMetadataFetchException|LocalCatalogException|Failed to load metadata for table",
@@ -187,6 +216,11 @@ RULES = (
     Rule(r"connection failed while it (was sent|ran)", "unknown", "unknown", "ours: impala/sending.py", gone=True),
 )
 _HANDLE_GONE = re.compile(r"Invalid or unknown query handle|Invalid query handle|Invalid session id|Session is closed")
+_OWN_EFFECT = {
+    "create": re.compile("already exists"),
+    "drop": re.compile("does not exist"),
+    "alter": re.compile("already exists|does not exist|Could not resolve"),
+}
 _PATTERNS = [(re.compile(rule.text, re.DOTALL), rule) for rule in RULES]
 
 
@@ -198,17 +232,36 @@ class Sorted(NamedTuple):
     now: str = ""
 
 
-def sort(message: str, sql: str, *, accepted: bool) -> Sorted:
+def sort(message: str, statement: Classification, *, accepted: bool) -> Sorted:
     """Sort the failure of a statement.
+
+    CREATE TABLE AS SELECT is two steps: Impala creates the table, and then has its query admitted and run as any other
+    (``client-request-state.cc``, ``ExecDdlRequestImpl``; with ENABLE_ASYNC_DDL_EXECUTION=0, or before Impala 4.1, all
+    of that before the client has a handle). So what tells of the second step leaves the first one done.
 
     :param accepted: it had a query id: the coordinator had taken it when it failed.
     """
     rule = next((rule for pattern, rule in _PATTERNS if pattern.search(message)), None)
     verdict: Verdict = "unknown" if rule is None else rule.later if accepted else rule.instead
-    if verdict == "unknown" and changes_nothing(sql):
+    if statement.kind == "ctas" and rule is not None and rule.second_step:
+        return Sorted("unknown", "unknown", _HALF)
+    if verdict == "unknown" and statement.changes_nothing:
         verdict = "session" if rule and rule.gone else "not started"  # it may run again
     outcome: Outcome = "not started" if verdict in ("refused", "session", "wait") else verdict  # type: ignore[assignment]
     return Sorted(verdict, outcome, rule.now if rule else "")
+
+
+def sort_again(message: str, statement: Classification, *, accepted: bool) -> Sorted:
+    """As :func:`sort`, for a statement that was sent before and seems not to have run.
+
+    A call to the catalog service goes on after its coordinator has given up on it, or is gone. So CREATE that finds its
+    own object, or DROP and RENAME that do not find it any more, may see what the first sending has done.
+    """
+    found = sort(message, statement, accepted=accepted)
+    own = _OWN_EFFECT.get(statement.verb)
+    if own is not None and found.outcome in ("not started", "user error") and own.search(message):
+        return Sorted("unknown", "unknown", _FIRST)
+    return found
 
 
 def handle_gone(message: str) -> bool:
@@ -216,6 +269,6 @@ def handle_gone(message: str) -> bool:
     return _HANDLE_GONE.search(message) is not None
 
 
-def outcome_of(message: str, sql: str, *, accepted: bool) -> Outcome:
+def outcome_of(message: str, statement: Classification, *, accepted: bool) -> Outcome:
     """Only the outcome of :func:`sort`."""
-    return sort(message, sql, accepted=accepted).outcome
+    return sort(message, statement, accepted=accepted).outcome

@@ -11,16 +11,14 @@ from airflow_provider_impala_lb.core.picker import Pick
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.connection import Cursor
-from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, handle_gone, sort
+from airflow_provider_impala_lb.impala.errors import Cancelled, Sorted, handle_gone, sort, sort_again
 from airflow_provider_impala_lb.impala.handover import LetGo, seal
 from airflow_provider_impala_lb.impala.line import RowsLost
 from airflow_provider_impala_lb.impala.output import OutputDone, write
 from airflow_provider_impala_lb.impala.sending import Sendings
 from airflow_provider_impala_lb.impala.session import Session
-from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
+from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
 from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
-from airflow_provider_impala_lb.impala.sql.session_data import SessionData
-from airflow_provider_impala_lb.impala.sql.statement import reads_only, session_only
 from airflow_provider_impala_lb.impala.statement import Ended, StatementError
 from airflow_provider_impala_lb.impala.tally import Tally
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
@@ -43,6 +41,7 @@ class Execution:
     :param prepare: called with the first session before its first statement.
     :param let_go: asked often; True: somebody else is to go on, and :meth:`run` raises :class:`LetGo`.
     :param key: seals the session's secret for the journal; "": it is not kept there.
+    :param sent_before: this statement was sent before, by an earlier process, and seems not to have run; 0: none.
     :param keep_last: the rows of the last statement are somebody else's to fetch: :class:`LetGo`, once it has ended.
     :ivar session: the open one, or None; ``last``: also once it is closed.
     :ivar done: what has been done; also of a run that fails.
@@ -62,10 +61,12 @@ class Execution:
         let_go: Callable[[], bool] | None = None,
         key: str = "",
         keep_last: bool = False,
+        sent_before: int = 0,
     ) -> None:
         self._balancer, self._script, self._pick = balancer, script, pick
         self._journal, self._elsewhere, self._prepare = journal, elsewhere, prepare
         self._let_go, self._key, self._keep_last = let_go, key, keep_last
+        self._sent_before = sent_before
         self._under_way = False
         self._submitted = 0.0
         self._sendings: tuple[int, Sendings] | None = None  # of which statement
@@ -221,12 +222,12 @@ class Execution:
             if self._elsewhere or self._tally.nothing_done():
                 raise
             raise self._tally.failed(
-                f"{failure.reason}; and no new session can be opened: {error}", None, "", failure.outcome, failure.now
+                f"{failure.reason}; and no new session can be opened: {error}", None, failure.outcome, failure.now
             ) from error
 
     def _replay(self, session: Session) -> None:
         for number, text in enumerate(self._script.texts[: self.number - 1], 1):
-            if session_only(text):
+            if self._script.classified[number - 1].session_only:
                 try:
                     session.execute(f"{self._label(number)} {text}")
                 except StatementError as error:
@@ -255,24 +256,30 @@ class Execution:
                 self._once(session, number, sql)
                 return
             except StatementError as error:
-                found = sort(str(error), sql, accepted=error.query_id is not None)
+                classify_failure = sort_again if number == self._sent_before else sort
+                found = classify_failure(
+                    str(error), self._script.classified[number - 1], accepted=error.query_id is not None
+                )
+                if found.verdict == "wait" or "never reached the coordinator" in str(error):
+                    self._sent_before = number
                 if found.outcome == "done":
                     self._tally.note_done(Ended(error.query_id or "", None, 0.0, str(error)), fetched=False)
                     return
                 if found.verdict != "wait" or time.monotonic() + pause >= until:
-                    self._give_up(number, session, sql, error, found)
+                    self._give_up(number, session, error, found)
                 self._sendings[1].refused()
                 self._log.warning("[%d/%d] has to wait, and is tried again: %s", number, len(self._script), error)
             except Cancelled as error:
-                raise self._tally.failed(f"cancelled: {error}", session.query_id, sql) from error
+                raise self._tally.failed(f"cancelled: {error}", session.query_id) from error
             try:
                 session.pause(pause)
             except Cancelled as error:
-                raise self._tally.failed(f"cancelled: {error}", None, sql, "not started") from error
+                raise self._tally.failed(f"cancelled: {error}", None, "not started") from error
             pause = min(pause * 2, _WAIT_LONGEST)
 
     def _once(self, session: Session, number: int, sql: str) -> None:
         handler, tries = self._script.handler, 0
+        reads_only = self._script.classified[number - 1].reads_only
         while True:
             tries += 1
             ended = self._to_its_end(session, number, sql)
@@ -286,6 +293,8 @@ class Execution:
                     if number == self._script.output_number:
                         self.done.output = session.fetch(self._write, cursor)
                     elif handler:
+                        if self._script.last_result_only and self.done.results:
+                            self.done.results[-1] = None  # before the next rows come
                         result = session.fetch(handler, cursor)
                         self.done.results.append(result)
                         self.done.descriptions.append(cursor.description)
@@ -296,10 +305,10 @@ class Execution:
                     raise
                 ended.warnings = ended.warnings or session.finish()[0]
             except RowsLost as lost:
-                if tries < NEW_SESSIONS and reads_only(sql):
+                if tries < NEW_SESSIONS and reads_only:
                     self._log.warning("[%d/%d] %s: the query is run again", number, len(self._script), lost)
                     continue
-                if reads_only(sql):
+                if reads_only:
                     raise StatementError(f"fetching its rows failed: {lost}", query_id=ended.query_id) from lost
                 # DDL is done, and its row says no more than that: it is not worth doing it again.
                 ended.warnings = f"its {lost}"
@@ -319,7 +328,6 @@ class Execution:
             failure = self._tally.failed(
                 f"it ran, and its rows could not be written to {script.output}, where nothing was left: {error}",
                 cursor.query_id,
-                "",
                 "not started",
                 "A retry runs it again"
                 if may_repeat
@@ -351,7 +359,7 @@ class Execution:
                 self._log.info("Query %s is looked up: %s", session.query_id, error)
                 if self._has_run():
                     return Ended(session.query_id, None, 0.0)
-                raise _SessionGone(self._tally.failed(str(error), error.query_id, sql, "not started")) from error
+                raise _SessionGone(self._tally.failed(str(error), error.query_id, "not started")) from error
         self._has_run = None  # it spoke of the statement that was under way
         label = self._label(number)
         if self._journal is not None:
@@ -374,7 +382,7 @@ class Execution:
         if self._journal is not None and self._key:  # whoever goes on may have to find it without its label
             self._journal.accepted(query_id)
 
-    def _give_up(self, number: int, session: Session, sql: str, error: StatementError, found: Sorted) -> None:
+    def _give_up(self, number: int, session: Session, error: StatementError, found: Sorted) -> None:
         """Raise what follows from it."""
         if self._journal is not None and error.query_id is not None:
             self._journal.check_mine()  # else it may have failed by what our successor does with it
@@ -382,7 +390,7 @@ class Execution:
             self._note_not_run()
         if found.verdict == "refused" and (self._elsewhere or self._tally.nothing_done()):
             raise refusal(str(error)) from error
-        failure = self._tally.failed(str(error), error.query_id, sql, found.outcome, found.now)
+        failure = self._tally.failed(str(error), error.query_id, found.outcome, found.now)
         if found.verdict == "session":
             raise _SessionGone(failure, unanswered=error.unanswered) from error
         if found.outcome != "user error":

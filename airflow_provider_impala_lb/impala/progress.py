@@ -6,7 +6,7 @@ from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.journal import Record
 from airflow_provider_impala_lb.impala.resume import statements_before
-from airflow_provider_impala_lb.impala.sql.statement import excerpt, session_only
+from airflow_provider_impala_lb.impala.sql.statement import excerpt
 from airflow_provider_impala_lb.impala.work import Script, ScriptDone
 
 
@@ -38,7 +38,7 @@ class Progress:
     @property
     def nothing_done(self) -> bool:
         """But for what only holds for a session."""
-        return all(session_only(text) for text in self._script.texts[: len(self.done.statements)])
+        return all(each.session_only for each in self._script.classified[: len(self.done.statements)])
 
     def go_on_after(self, number: int, record: Record) -> None:
         """Another process has done so many statements."""

@@ -12,7 +12,6 @@ from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.handover import Handover, unseal
 from airflow_provider_impala_lb.impala.journal import Intent, Journal, Record
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
-from airflow_provider_impala_lb.impala.sql.repeatable import is_idempotent
 from airflow_provider_impala_lb.impala.sql.statement import excerpt
 from airflow_provider_impala_lb.impala.statement import guid_of, print_id
 from airflow_provider_impala_lb.impala.takeover import Doubt, ran
@@ -41,15 +40,15 @@ def settle_intent(
     """
     intent = record.intent
     assert intent is not None
-    number, sql = intent.number, script.texts[intent.number - 1]
+    number, statement = intent.number, script.classified[intent.number - 1]
     try:
-        has_run = ran(balancer, intent, sql, record.at - intent.at + since, pause=pause, log=log)
+        has_run = ran(balancer, intent, statement, record.at - intent.at + since, pause=pause, log=log)
     except Doubt as doubt:
         # After the look, even so: it has waited for what it saw running.
         if record.answer:
             has_run = record.answer == "ran"
             log.warning("Statement %d: its author says that it %s", number, "ran" if has_run else "did not run")
-        elif is_idempotent(sql, database_at(balancer, script, number)):
+        elif statement.safe_to_repeat:
             log.warning("Statement %d may have run, and is safe to repeat: it is run (again): %s", number, doubt)
             has_run = False
         else:
@@ -149,14 +148,11 @@ def _question(journal: Journal, intent: Intent, script: Script, doubt: Doubt, re
     )
 
 
-def database_at(balancer: Balancer, script: Script, number: int) -> str:
-    """The database in use before this statement."""
-    return _written(balancer, script, number - 1).database
-
-
 def left_by(balancer: Balancer, script: Script, done: int, node: str) -> Upstream:
     """What the statements that are done have changed, for another node to hear of. When they ended is not known."""
-    written = _written(balancer, script, done)
+    written = WrittenTables(script.database or balancer.config.session.database)
+    for statement in script.classified[:done]:
+        written.note(statement.effects, broadcast=False)  # as far as is known here
     return Upstream(
         host=node,
         published=written.published,
@@ -164,10 +160,3 @@ def left_by(balancer: Balancer, script: Script, done: int, node: str) -> Upstrea
         dropped=written.dropped,
         complete=written.complete,
     )
-
-
-def _written(balancer: Balancer, script: Script, done: int) -> WrittenTables:
-    written = WrittenTables(script.database or balancer.config.session.database)
-    for text in script.texts[:done]:
-        written.note(text, broadcast=False)  # as far as is known here
-    return written

@@ -21,7 +21,6 @@ from airflow_provider_impala_lb.errors import (
     Superseded,
 )
 from airflow_provider_impala_lb.impala.barrier import MOVE_SECONDS, Upstream, cross
-from airflow_provider_impala_lb.impala.connection import bind
 from airflow_provider_impala_lb.impala.custody import Custody
 from airflow_provider_impala_lb.impala.errors import Cancelled
 from airflow_provider_impala_lb.impala.execution import Execution
@@ -32,6 +31,7 @@ from airflow_provider_impala_lb.impala.refusals import Refusals
 from airflow_provider_impala_lb.impala.resume import left_by, settle_intent, take_over
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.settle import settle
+from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 from airflow_provider_impala_lb.impala.statement import StatementError
 from airflow_provider_impala_lb.impala.transport import NodeRefused, refusal
@@ -70,6 +70,7 @@ class ScriptRun:
         :meth:`Balancer.acquire`: then :meth:`run` raises :class:`MustWait` instead of waiting.
     :param statement_timeout: seconds after which a statement is cancelled, and the script fails.
     :param handler: called with the cursor after each statement, as in common-sql.
+    :param last_result_only: only the last result is of use: those before it are not kept.
     :param output: a file (.csv, .csv.gz, .parquet) for the rows of the script's last query, instead of ``handler``;
         streamed, and there under its name only once it is whole.
     :param on_session: called once the session is open and before the first statement, and again after a move.
@@ -105,6 +106,7 @@ class ScriptRun:
         parameters: Any = None,
         statement_timeout: float | None = None,
         handler: Callable[[Any], Any] | None = None,
+        last_result_only: bool = False,
         output: str | None = None,
         on_session: Callable[[Pick, Session], None] | None = None,
         on_statement: Callable[[StatementDone], None] | None = None,
@@ -119,11 +121,12 @@ class ScriptRun:
         self._script = Script(
             statements,
             # Bound before anything is sent: a parameter that is missing in statement 9 must not leave 8 behind.
-            texts or [bind(statement.sql, parameters, line=statement.line) for statement in statements],
+            texts or bind_script([(statement.line, statement.sql) for statement in statements], parameters),
             tags=tags or {},
             database=database,
             options=query_options,
             handler=handler,
+            last_result_only=last_result_only,
             on_session=on_session,
             on_statement=on_statement,
             statement_timeout=statement_timeout,
@@ -160,6 +163,7 @@ class ScriptRun:
         self._keep_last, self._finishes = keep_last, finishes
         self._defers = let_go_after is not None and self._journal is not None
         self._custody = Custody(owner, let_go_after)
+        self._sent_before = 0
         self._claim = ""  # the id of the first lease, until it is taken
         self._line: dict[str, Any] = {"wait": wait, "ticket": ticket, "asks_again": asks_again}
         self._moving: str | None = None
@@ -334,6 +338,7 @@ class ScriptRun:
             if said:
                 self._log.warning("%s: %s", self._owner, said)
             if record.intent is not None:
+                self._sent_before = record.intent.number  # of no meaning if it turns out to be done
                 record.done = settle_intent(
                     self._balancer, self._journal, record, self._script, pause=self._sleep, log=self._log
                 )
@@ -391,6 +396,7 @@ class ScriptRun:
             let_go=self._custody.is_over,
             key=self._custody.key,
             keep_last=self._keep_last,
+            sent_before=self._sent_before,
         )
         if begin is not None:
             begin(execution)

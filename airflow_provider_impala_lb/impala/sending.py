@@ -16,7 +16,7 @@ from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.lookup import look_for, look_up
 from airflow_provider_impala_lb.impala.pages import ProbeFailed
 from airflow_provider_impala_lb.impala.sql.label import nonce_of
-from airflow_provider_impala_lb.impala.sql.statement import changes_nothing, session_only
+from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.impala.statement import StatementError
 from airflow_provider_impala_lb.impala.transport import describe, is_refused, is_transport_failure
 
@@ -104,11 +104,12 @@ def submit(session: Session, sql: str, options: Mapping[str, str] | None, sendin
                 raise StatementError(str(error)) from error
             failure = StatementError(f"the connection failed while it was sent: {describe(error)}")
             failure.__cause__ = cause = error
-        if session_only(sql):
+        statement = classify(sql)
+        if statement.session_only:
             # Not in this session: the lost one may still arrive, and undo a later USE or SET.
             session.give_up()
             raise failure
-        if changes_nothing(sql):
+        if statement.changes_nothing:
             # Where nobody listens the line has tried for as long as it is of use: the session is gone.
             if is_refused(cause):
                 raise failure

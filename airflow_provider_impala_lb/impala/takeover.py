@@ -17,6 +17,7 @@ from airflow_provider_impala_lb.impala.errors import sort
 from airflow_provider_impala_lb.impala.journal import Intent
 from airflow_provider_impala_lb.impala.lookup import why_it_may_have_run
 from airflow_provider_impala_lb.impala.pages import Pages, ProbeFailed, Query
+from airflow_provider_impala_lb.impala.sql.statement import Classification
 from airflow_provider_impala_lb.impala.statement import next_poll
 from airflow_provider_impala_lb.impala.transport import NodeRefused, is_refused
 
@@ -37,7 +38,13 @@ class Doubt(Exception):
 
 
 def ran(
-    balancer: Balancer, intent: Intent, sql: str, age: float, *, pause: Callable[[float], None], log: Logger
+    balancer: Balancer,
+    intent: Intent,
+    statement: Classification,
+    age: float,
+    *,
+    pause: Callable[[float], None],
+    log: Logger,
 ) -> bool:
     """Whether the statement of ``intent`` ran to its end. On return nothing of it runs, or can still begin.
 
@@ -60,7 +67,7 @@ def ran(
         if pages is None:
             raise Doubt("its coordinator has no web page to look at (nodes: web)")
         try:
-            return _ran(session, pages, intent, sql, sent_at, pause, log)
+            return _ran(session, pages, intent, statement, sent_at, pause, log)
         except ProbeFailed as error:
             raise Doubt(f"its coordinator's page does not tell: {error}", may_clear_up=True) from error
 
@@ -69,7 +76,7 @@ def _ran(
     session: Session,
     pages: Pages,
     intent: Intent,
-    sql: str,
+    statement: Classification,
     sent_at: float,
     pause: Callable[[float], None],
     log: Logger,
@@ -98,10 +105,10 @@ def _ran(
     status = _end_of(pages, found, intent, pause, log)
     if status == "OK":
         return True
-    outcome = sort(status, sql, accepted=True).outcome
+    outcome = sort(status, statement, accepted=True).outcome
     if outcome == "done":
         return True
-    if outcome == "not started" or sort(status, sql, accepted=False).outcome == "user error":
+    if outcome == "not started" or sort(status, statement, accepted=False).outcome == "user error":
         return False
     raise Doubt(f"query {found.id} ended in: {status or 'an unknown way'}")
 

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, StateUnavailable
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.errors import sort
-from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
-from airflow_provider_impala_lb.impala.sql.repeatable import is_idempotent
-from airflow_provider_impala_lb.impala.sql.session_data import SessionData
-from airflow_provider_impala_lb.impala.sql.statement import changes_nothing, excerpt, reads_only, session_only
+from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
+from airflow_provider_impala_lb.impala.sql.statement import Classification, excerpt
 from airflow_provider_impala_lb.impala.statement import Ended
 from airflow_provider_impala_lb.impala.work import Script, ScriptDone, StatementDone
 
@@ -40,8 +38,8 @@ class Tally:
         self._script, self._done, self._node, self._journal = script, done, node, journal
         self._data, self._written = data, written
         self._published = False
-        for text in script.texts[: len(done.statements)]:
-            self._note_written(text, broadcast=False)  # as far as is known here
+        for each in script.classified[: len(done.statements)]:
+            self._note_written(each, broadcast=False)  # as far as is known here
 
     @property
     def number(self) -> int:
@@ -50,17 +48,17 @@ class Tally:
 
     def nothing_done(self) -> bool:
         """Nothing but SET and USE was done: the script may begin anew anywhere."""
-        return all(session_only(text) for text in self._script.texts[: self.number - 1])
+        return all(each.session_only for each in self._script.classified[: self.number - 1])
 
     def nothing_changed(self) -> bool:
         """All that was done only read, or may be done twice: the script may begin anew."""
-        return all(changes_nothing(text) for text in self._script.texts[: self.number - 1])
+        return all(each.changes_nothing for each in self._script.classified[: self.number - 1])
 
     def safe_to_repeat(self) -> bool:
         """Whether the next statement may be sent again although it was interrupted."""
         if self.number > len(self._script):
             return True
-        return is_idempotent(self._script.texts[self.number - 1], self._written.database)
+        return self._script.classified[self.number - 1].safe_to_repeat
 
     def note_done(self, ended: Ended, *, fetched: bool = True) -> None:
         """The next statement is done.
@@ -69,7 +67,7 @@ class Tally:
         :raises StatementFailed: it is done, but the journal cannot be told.
         """
         script, number = self._script, self.number
-        statement, text = script.statements[number - 1], script.texts[number - 1]
+        statement, classified = script.statements[number - 1], script.classified[number - 1]
         if not fetched and script.handler:  # it has nothing to fetch, but its place among the results
             self._done.results.append(None)
             self._done.descriptions.append(None)
@@ -81,20 +79,20 @@ class Tally:
             except StateUnavailable as error:
                 problem = f"it is done, but that could not be written down: {error}"
                 if number < len(script):
-                    raise self.failed(problem, ended.query_id, "", "done") from error
+                    raise self.failed(problem, ended.query_id, "done") from error
                 with suppress(Exception):  # the whole script is done: nothing more depends on the journal
                     script.log.warning("[%d/%d] %s", number, len(script), problem)
         self._done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
-        self._data.note(text)
+        self._data.note(classified.effects)
         published = script.publish is not None and number == script.last_change and fetched
-        self._note_written(text, published=published, broadcast=fetched)
+        self._note_written(classified, published=published, broadcast=fetched)
         self._note_left()
         self._tell()
 
     def note_unfetched(self, ended: Ended, error: Exception) -> None:
         """The next statement is done, and what was to be done with its rows has failed. The caller raises ``error``."""
         number, total = self.number, len(self._script)
-        statement, text = self._script.statements[number - 1], self._script.texts[number - 1]
+        statement, classified = self._script.statements[number - 1], self._script.classified[number - 1]
         before = "none is before it" if number == 1 else f"so are the {number - 1} before it"
         with suppress(Exception):
             self._script.log.error(
@@ -114,12 +112,12 @@ class Tally:
             )
         if self._journal is not None:
             with suppress(ImpalaLBError):  # then the next try looks it up
-                if reads_only(text):  # its rows are wanted: the next try runs it again
+                if classified.reads_only:  # its rows are wanted: the next try runs it again
                     self._journal.not_run(number)
                 else:
                     self._journal.done(number, ended.query_id, ended.rows)
         self._done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
-        self._note_written(text, broadcast=False)
+        self._note_written(classified, broadcast=False)
         self._note_left()
         self._tell()
 
@@ -162,20 +160,18 @@ class Tally:
     def touched(self, *, under_way: bool) -> Upstream:
         """What was done may have changed all this, and the next statement, too, if it was under way."""
         if under_way and self.number <= len(self._script):
-            self._note_written(self._script.texts[self.number - 1], broadcast=False)
+            self._note_written(self._script.classified[self.number - 1], broadcast=False)
         self._note_left()
         return self._done.left
 
-    def failed(
-        self, reason: str, query_id: str | None, sql: str, outcome: Any = None, now: str = ""
-    ) -> StatementFailed:
+    def failed(self, reason: str, query_id: str | None, outcome: Any = None, now: str = "") -> StatementFailed:
         """What there is to say where the next statement has failed.
 
-        :param outcome: with ``now``; None: by what the reason says of this ``sql``.
+        :param outcome: with ``now``; None: by what the reason says of this statement.
         """
         number, statement = self.number, self._script.statements[self.number - 1]
         if outcome is None:
-            found = sort(reason, sql, accepted=query_id is not None)
+            found = sort(reason, self._script.classified[number - 1], accepted=query_id is not None)
             outcome, now = found.outcome, found.now
         return StatementFailed(
             reason,
@@ -194,10 +190,10 @@ class Tally:
             ],
         )
 
-    def _note_written(self, text: str, *, published: bool = False, broadcast: bool = True) -> None:
+    def _note_written(self, statement: Classification, *, published: bool = False, broadcast: bool = True) -> None:
         """:param broadcast: if it was sent with SYNC_DDL, all coordinators have heard of it."""
-        self._written.note(text, broadcast=broadcast)
-        if not changes_nothing(text):
+        self._written.note(statement.effects, broadcast=broadcast)
+        if not statement.changes_nothing:
             self._published = published
 
     def _note_left(self) -> None:

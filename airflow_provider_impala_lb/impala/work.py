@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from airflow_provider_impala_lb.core.picker import Pick
-from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.errors import ConfigError, ScriptError
 from airflow_provider_impala_lb.impala.barrier import Upstream
 from airflow_provider_impala_lb.impala.output import OutputDone, check
 from airflow_provider_impala_lb.impala.session import Session
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
-from airflow_provider_impala_lb.impala.sql.statement import changes_nothing, reads_only
+from airflow_provider_impala_lb.impala.sql.statement import classify
 
 
 class StatementDone(msgspec.Struct):
@@ -58,7 +58,9 @@ class Script:
     """What is to be run, and whom to tell. Parameters as for :class:`~.run.ScriptRun`.
 
     :param texts: the statements with their parameters in them.
+    :ivar classified: what each of them is, in the same order.
     :raises ConfigError: ``output`` cannot be written, or the script gives no rows for it.
+    :raises ScriptError: a comment says that a CREATE TABLE AS SELECT may be repeated.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Script:
         database: str | None,
         options: Mapping[str, Any] | None,
         handler: Callable[[Any], Any] | None,
+        last_result_only: bool,
         on_session: Callable[[Pick, Session], None] | None,
         on_statement: Callable[[StatementDone], None] | None,
         statement_timeout: float | None,
@@ -80,14 +83,24 @@ class Script:
         self.statements, self.texts, self.tags = statements, texts, tags
         self.database, self.options = database, options
         self.handler, self.on_session, self.on_statement = handler, on_session, on_statement
+        self.last_result_only = last_result_only
         self.statement_timeout, self.publish = statement_timeout, publish
-        changes = [number for number, text in enumerate(texts, 1) if not changes_nothing(text)]
+        self.classified = [classify(text) for text in texts]
+        for each, statement in zip(self.classified, statements, strict=True):
+            if each.kind == "ctas" and each.marked_safe:
+                raise ScriptError(
+                    "CREATE TABLE AS SELECT is not safe to repeat: the table is created first, and a repeat would find "
+                    "it there without its rows, or fail. Remove the comment; to be able to repeat it, write CREATE "
+                    "TABLE IF NOT EXISTS and then an INSERT OVERWRITE",
+                    line=statement.line,
+                )
+        changes = [number for number, each in enumerate(self.classified, 1) if not each.changes_nothing]
         self.last_change = changes[-1] if changes else 0
         self.log = logger
         self.output, self.output_number = output, 0
         if output is not None:
             check(output)
-            queries = [number for number, text in enumerate(texts, 1) if reads_only(text)]
+            queries = [number for number, each in enumerate(self.classified, 1) if each.reads_only]
             if not queries:
                 raise ConfigError(f"output {output}: the script has no query whose rows could go there")
             self.output_number = queries[-1]
@@ -103,6 +116,6 @@ class Script:
         """So many statements need not run again, of ``done``: rows that are wanted have to be fetched in this try, and
         those of the queries at the script's end are what its caller is waiting for."""
         # (What goes to a file is there once its query is done.)
-        while self.handler and done and reads_only(self.texts[done - 1]):
+        while self.handler and done and self.classified[done - 1].reads_only:
             done -= 1
         return done

@@ -36,7 +36,7 @@ from airflow_provider_impala_lb.errors import (
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
 from airflow_provider_impala_lb.hooks.sticking import XCOM_HOST, XCOM_RUN, Stuck, find
 from airflow_provider_impala_lb.impala.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
-from airflow_provider_impala_lb.impala.sql.statement import reads_only
+from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.impala.work import counted
 from airflow_provider_impala_lb.operators import this_try
 from airflow_provider_impala_lb.operators.no_retry import forbid_retry
@@ -377,11 +377,11 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def _may_let_go(self, script: list[Statement]) -> bool:
         """Whether a trigger can go on with the script. Says why not."""
-        if not self.deferrable:
+        if not self.deferrable or not script:
             return False
         if self._hook.journals is None:
             why = "the connection shares neither a lock_file nor a store, by which a trigger could know where it stands"
-        elif self.output_file is not None and not reads_only(script[-1].sql):
+        elif self.output_file is not None and not classify(script[-1].sql).reads_only:
             why = "the query for its output is not its last statement"
         elif (
             self.output_file is None
@@ -409,6 +409,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             parameters=None if texts else self.parameters,
             texts=texts,
             handler=self.handler if self._wants_rows and self.output_file is None else None,
+            last_result_only=return_single_query_results(self.sql, self.return_last, split_statements),
             output=self.output_file,
             session_key=self.session_key,
             prefer=stuck.host,

@@ -1,12 +1,15 @@
 """The hook: Airflow connections as configurations, DB-API, and what common-sql builds on it."""
 
 import json
+import weakref
 from datetime import date
 
 import pytest
+from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
 
-from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StatementFailed
+from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, ScriptError, StatementFailed
 from airflow_provider_impala_lb.get_provider_info import get_provider_info
+from airflow_provider_impala_lb.hooks import impala_lb as hooks
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
 from airflow_provider_impala_lb.impala.transport import NodeRefused
 
@@ -153,6 +156,70 @@ def test_rows_that_cannot_be_inserted_say_which_are_in_the_table(cluster):
         cursor.execute("REFRESH partly")
         cursor.execute("SELECT a FROM partly ORDER BY a")
         assert cursor.fetchall() == [(1,), (2,), (3,), (4,)]
+
+
+def test_rows_are_cut_by_their_width_and_their_size(cluster, monkeypatch):
+    """Impala takes 250,000 expressions in a statement, and 16 MiB."""
+    hook = ImpalaLBHook()
+    hook.run("DROP TABLE IF EXISTS wide; SET SYNC_DDL=1; CREATE TABLE wide (a INT, b INT, s STRING)")
+    monkeypatch.setattr(hooks, "MOST_VALUES", 10)
+    monkeypatch.setattr(hooks, "MOST_BYTES", 220)
+    rows = [(n, n, "x" * 200 if n == 7 else "é") for n in range(10)]
+    hook.insert_rows("wide", rows)
+    inserts = [
+        entry["sql"] for node in cluster.nodes for entry in node.journal() if "INTO wide" in entry.get("sql", "")
+    ]
+    assert [sql.count("(") for sql in inserts] == [3, 3, 1, 1, 2]
+    with hook.get_conn() as connection, connection.cursor() as cursor:
+        cursor.execute("INVALIDATE METADATA wide")
+        cursor.execute("SELECT a, b, s FROM wide ORDER BY a")
+        assert cursor.fetchall() == rows
+    assert hooks._chunks([], 1, 1000) == []
+    assert hooks._chunks(["(1)"] * 5, 100, 0) == [(n, n + 1) for n in range(5)]
+
+
+def test_a_value_without_a_text_is_named_before_anything_is_sent(cluster):
+    hook = ImpalaLBHook()
+    before = sum(len(node.journal()) for node in cluster.nodes)
+    with pytest.raises(ScriptError, match="row 3, column 2 is a dict.*nothing was inserted") as caught:
+        hook.insert_rows("t", [(1, 2), (3, 4), (5, {"s3cret": 1})], commit_every=1)
+    assert "s3cret" not in str(caught.value)
+    assert sum(len(node.journal()) for node in cluster.nodes) == before
+
+
+def test_a_list_goes_to_the_statements_that_have_markers(cluster):
+    hook = ImpalaLBHook()
+    sql = "SET MEM_LIMIT=1g; SELECT %s, '10:20:30 a% why?'; SELECT 2"
+    rows = hook.run(sql, parameters=iter(["x"]), handler=fetch_all_handler, return_last=False)
+    assert rows[1:] == [[("x", "10:20:30 a% why?")], [(2,)]]
+    assert hook.get_first("SELECT from_unixtime(%(x)s, 'HH:mm:ss'), 5 % 3", {"x": 1}) == ("00:00:01", 2)
+    with hook.get_conn() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT '?', ?", ["it's"])
+        assert cursor.fetchall() == [("?", "it's")]
+        with pytest.raises(ScriptError, match="it has 1 markers for 2 parameters"):
+            cursor.execute("SELECT '?', ?", [1, 2])
+
+
+def test_rows_that_are_not_returned_are_not_kept(cluster):
+    hook, alive = ImpalaLBHook(), []
+
+    class Rows(list):
+        pass
+
+    def handler(cursor):
+        alive.append(weakref.ref(rows := Rows(cursor.fetchall())))
+        assert sum(each() is not None for each in alive) == 1
+        return rows
+
+    assert hook.run("SELECT 1; SELECT 2; SELECT 3", handler=handler) == [(3,)]
+    assert len(alive) == 3
+
+
+def test_a_script_of_comments_only_has_nothing_to_run(cluster):
+    assert ImpalaLBHook().run("-- nothing\n/* at all */", handler=lambda cursor: cursor.fetchall()) is None
+    assert ImpalaLBHook().run("-- nothing", split_statements=False) is None
+    with pytest.raises(ScriptError, match="holds no statement"):
+        ImpalaLBHook().run(" ;\n")
 
 
 def test_a_connection_holds_a_lease_until_it_is_closed(cluster):

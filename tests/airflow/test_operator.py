@@ -107,13 +107,23 @@ def in_flight(node):
         return json.load(page)["in_flight_queries"]
 
 
+def test_a_script_of_comments_only_has_nothing_to_run(cluster, ti, capsys):
+    before = sum("sql" in entry for node in cluster.nodes for entry in node.journal())
+    with dag("comments"):
+        operator = ImpalaLBOperator(task_id="t", sql="-- Impala has no indexes\n/* none */;\n", deferrable=True)
+    task = ti()
+    assert operator.execute({"ti": task}) is None
+    assert sum("sql" in entry for node in cluster.nodes for entry in node.journal()) == before
+    assert "nothing but comments" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         ({"sql": "SELECT 1; SELECT 'abc"}, "line 1, column 18"),
         ({"sql": "SOURCE other.sql"}, "line 1"),
         ({"sql": "SELECT ${var:nope}"}, "nope"),
-        ({"sql": "-- nothing"}, "holds no statement"),
+        ({"sql": " ;\n"}, "holds no statement"),
         (
             {"sql": "SELECT 1", "stick_to": "10.9.9.9:21050"},
             "'10.9.9.9:21050' is not a node of sandbox, so nothing is sent",

@@ -13,6 +13,7 @@ from airflow_provider_impala_lb.impala.barrier import MOST_REFRESHED, Upstream, 
 from airflow_provider_impala_lb.impala.errors import Cancelled, sort
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.splitter import split
+from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.impala.statement import StatementError
 from airflow_provider_impala_lb.sandbox import Sandbox
 
@@ -347,7 +348,7 @@ def test_a_coordinator_that_shuts_down_is_told_apart():
             cluster.nodes[0].drain()
             with pytest.raises(StatementError) as caught:
                 cross(session, Upstream("a:1", time.time(), False, ["default.t"], [], True))
-        assert sort(str(caught.value), "REFRESH", accepted=False).verdict == "refused"
+        assert sort(str(caught.value), classify("REFRESH"), accepted=False).verdict == "refused"
 
 
 def test_a_coordinator_that_is_gone_is_told_apart_within_seconds(monkeypatch):

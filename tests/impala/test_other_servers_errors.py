@@ -3,6 +3,7 @@
 import pytest
 
 from airflow_provider_impala_lb.impala.errors import outcome_of
+from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.impala.statement import without_stack
 
 SAYS = "org.apache.hive.service.cli.HiveSQLException: Error running query: "
@@ -41,7 +42,7 @@ FROM_A_TASK = f"{SAYS}org.apache.spark.SparkException: Job aborted: {PARSER.remo
     ],
 )
 def test_what_spark_refuses_after_it_has_accepted_it(text, outcome):
-    assert outcome_of(text, "INSERT INTO t SELECT 1", accepted=True) == outcome
+    assert outcome_of(text, classify("INSERT INTO t SELECT 1"), accepted=True) == outcome
 
 
 def test_a_stack_is_cut_out_and_each_cause_said_once():

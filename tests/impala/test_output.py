@@ -17,6 +17,7 @@ from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.output import ROWS_AT_ONCE, check, write
 from airflow_provider_impala_lb.impala.statement import StatementError
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.impala.conftest import run
 
 try:
     import pyarrow
@@ -46,6 +47,24 @@ VALUES = [
 def session(balancer, cluster):
     with balancer.open_session(cluster.nodes[0].address) as session:
         yield session
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT 'insert' op, 1 id",
+        "SELECT 1 a -- was: delete from t",
+        "SELECT 1 `update`",
+        "SELECT * FROM (SELECT 1 merged, /* merge */ 'upsert' b) x",
+    ],
+)
+def test_words_in_strings_names_and_comments_make_no_change_of_a_query(balancer, tmp_path, query):
+    path = tmp_path / "r.csv"
+    done = run(balancer, f"SHOW TABLES; {query}", output=str(path), publish=5)
+    assert path.read_text().splitlines()[0] != "name"
+    assert len(path.read_text().splitlines()) == 2
+    assert done.output.rows == 1
+    assert done.left.published  # nothing was changed
 
 
 def all_types(session):

@@ -175,6 +175,29 @@ def test_stopped_between_writing_the_intent_and_sending(pair):
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
 
 
+@pytest.mark.parametrize(
+    ("first", "late", "script"),
+    [
+        ("SELECT 1", "CREATE TABLE made (n INT)", "CREATE TABLE made (n INT)"),
+        ("SELECT 1", "CREATE TABLE made (n INT)", "CREATE TABLE made AS SELECT n FROM t"),
+        ("CREATE TABLE made (n INT)", "DROP TABLE made", "DROP TABLE made"),
+    ],
+)
+def test_what_finds_its_own_effect_is_in_doubt_and_not_the_authors_mistake(pair, first, late, script):
+    """A call to the catalog service may land after all that could be looked at said that it never arrived."""
+    run(changed(pair), f"SET SYNC_DDL=1; {first}")
+    order = {"config": pair.config, "owner": OWNER, "script": f"{script}; {inserts(1)}", "resume": True, "attempt": 1}
+    with worker(**order, stop_at="sent", stop_number=1) as process:
+        wait_for(lambda: is_stopped(process), 20)
+        process.kill()
+    run(changed(pair), f"SET SYNC_DDL=1; {late}")
+    for attempt, text in ((2, "that first sending may have done it after all"), (3, "look")):
+        with pytest.raises(StatementFailed, match=text) as failed:
+            resumed(pair, f"{script}; {inserts(1)}", attempt=attempt)
+        assert (failed.value.number, failed.value.outcome) == (1, "unknown")
+    assert executed(pair) == []
+
+
 def test_while_its_session_is_open_it_may_still_begin(pair, monkeypatch):
     """A page that answers, and closes nothing (it may want another kind of request)."""
     order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "attempt": 1}
@@ -235,12 +258,14 @@ def test_other_answers(pair, said, ran):
 @pytest.mark.parametrize(
     "sql",
     [
-        "INSERT OVERWRITE t SELECT 1",
+        "INSERT OVERWRITE t PARTITION (p=1) SELECT 1",
         "-- impala-lb: safe to repeat\nINSERT INTO t SELECT 1",
         "CREATE TABLE IF NOT EXISTS t (n INT)",
     ],
 )
 def test_what_is_safe_to_repeat_is_repeated(pair, sql, log):
+    if "PARTITION" in sql:
+        run(changed(pair), "DROP TABLE t; CREATE TABLE t (n INT) PARTITIONED BY (p INT)")
     leave_in_doubt(pair, sql)
     resumed(pair, sql)
     assert "is safe to repeat: it is run (again)" in log.text

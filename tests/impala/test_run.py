@@ -8,6 +8,8 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import ScriptError, StatementFailed
+from airflow_provider_impala_lb.impala.errors import outcome_of, sort
+from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.sandbox import Sandbox
 
 from .conftest import changed, events_on, rows_of, run, statements_on
@@ -90,14 +92,35 @@ def test_parameters_are_bound_before_anything_runs(cluster, balancer):
 
 
 def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
-    from airflow_provider_impala_lb.impala.errors import outcome_of
-
     text = (
         "ImpalaRuntimeException: Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 5 "
         "attempts.The operation has been successfully executed but its effects may have not been broadcast to all the "
         "coordinators."
     )
-    assert outcome_of(text, "INSERT INTO t SELECT 1", accepted=True) == "done"
+    assert outcome_of(text, classify("INSERT INTO t SELECT 1"), accepted=True) == "done"
+    assert outcome_of(text, classify("CREATE TABLE t (a INT)"), accepted=True) == "done"
+    # That is its first step: the table is there, and no row of it.
+    assert outcome_of(text, classify("CREATE TABLE t AS SELECT 1"), accepted=True) == "unknown"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Rejected query from pool P: queue full, limit=1, num_queued=1",
+        "Rejected query from pool P: request memory needed 4.00 GB is greater than pool max mem resources 1.00 GB",
+        "Admission for query exceeded timeout 60000ms in pool P. Queued reason: x",
+        "Cannot schedule query: no registered backends available.",
+        "Couldn't open transport for catalogd:26000 (connect() failed: Connection refused)",
+    ],
+)
+@pytest.mark.parametrize("accepted", [True, False])
+def test_the_second_step_of_create_table_as_leaves_the_table_of_the_first(text, accepted):
+    for sql in ("CREATE TABLE t AS SELECT 1", "CREATE TABLE IF NOT EXISTS t STORED AS ORC AS VALUES (1)"):
+        found = sort(text, classify(sql), accepted=accepted)
+        assert (found.verdict, found.outcome) == ("unknown", "unknown")
+        assert "without its rows" in found.now
+    assert sort(text, classify("INSERT INTO t SELECT 1"), accepted=False).outcome == "not started"
+    assert sort(text, classify("EXPLAIN CREATE TABLE t AS SELECT 1"), accepted=False).outcome == "not started"
 
 
 @pytest.mark.parametrize(
@@ -121,10 +144,8 @@ def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
     ],
 )
 def test_outcomes(text, sql, refused, accepted):
-    from airflow_provider_impala_lb.impala.errors import outcome_of
-
-    assert outcome_of(text, sql, accepted=False) == refused
-    assert outcome_of(text, sql, accepted=True) == accepted
+    assert outcome_of(text, classify(sql), accepted=False) == refused
+    assert outcome_of(text, classify(sql), accepted=True) == accepted
 
 
 def test_no_threads_or_sockets_stay(balancer):

@@ -3,7 +3,8 @@
 import pytest
 
 from airflow_provider_impala_lb.errors import StatementFailed
-from airflow_provider_impala_lb.impala.sql.session_data import SessionData
+from airflow_provider_impala_lb.impala.sql.effects import SessionData
+from airflow_provider_impala_lb.impala.sql.statement import classify
 from tests.impala.conftest import changed, run
 
 
@@ -20,7 +21,7 @@ from tests.impala.conftest import changed, run
 def test_what_a_session_has_set_is_read_off_its_statements(script, database, options):
     data = SessionData()
     for sql in script:
-        data.note(sql)
+        data.note(classify(sql).effects)
     assert (data.database, data.options) == (database, options)
 
 

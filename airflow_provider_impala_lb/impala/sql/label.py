@@ -29,5 +29,7 @@ def nonce_of(sql: str) -> str | None:
 
 
 def _clean(value: str) -> str:
-    # "*" alone suffices to keep "*/" out, also one that the cut at the end would leave
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]|\*(?=[/*]|$)", "", str(value))
+    # Control characters first: one between "*" and "/" would leave a "*/" behind. "*" alone suffices to keep that out,
+    # also one that the cut at the end would leave.
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "", str(value))
+    return re.sub(r"\*(?=[/*]|$)", "", text)

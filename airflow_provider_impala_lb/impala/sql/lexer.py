@@ -1,133 +1,372 @@
-"""The words and signs of one statement, as Impala's own lexer sees them, and its comments.
+"""The words and signs of a statement, as Impala's own lexer sees them.
 
-The rules are those of :mod:`airflow_provider_impala_lb.impala.sql.splitter`: what stands in a string, a comment or a
-hint is no word of the statement.
+The rules are those of ``fe/src/main/jflex/sql-scanner.flex``: what a string, a quoted name, a comment, a hint and a
+letter are. Impala builds it with jflex 1.4.3 (``fe/pom.xml``), where a ``.`` is any character but LF.
+
+Two ways to read a text: :func:`landmarks` jumps from one sign to the next at the speed of ``re``, for those who only
+must not look into strings and comments; :class:`Reader` goes token by token, and reads no further than it is asked.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from airflow_provider_impala_lb.impala.sql.shell_compat import Refused
-from airflow_provider_impala_lb.impala.sql.splitter import quoted_end
+Kind = Literal["word", "name", "string", "number", "sign", "comment", "hint", "unexpected", "end"]
 
-Kind = Literal["word", "name", "string", "number", "sign", "comment"]
 
-# An identifier or keyword may begin with digits (``IdentifierOrKw`` of ``sql-scanner.flex``), so it is tried before a
-# number; ``\w`` has letters beyond ASCII like Java's ``jletter``, which also knows ``$``.
-_TOKEN = re.compile(
-    r"""(?P<space>\s+)
-      | (?P<comment>--[^\r\n]*|/\*(?s:.*?)\*/)
-      | (?P<quote>['"`])
-      | (?P<word>\d*[^\W\d][\w$]*|\d*\$[\w$]*)
-      | (?P<number>\d+(?:\.\d+)?|\.\d+(?![\w$]))
-      | (?P<sign>.)""",
-    re.VERBOSE | re.DOTALL,
-)
+class Refused(Exception):
+    """``message`` about the text, and ``at``, the offset in it that it is about."""
+
+    def __init__(self, message: str, at: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.at = at
+
+
+# Strings and quoted names (``SingleQuoteStringLiteral``, ``QuotedIdentifier``): a backslash takes any character with it
+# except LF; a doubled quote is no escape. ``re`` keeps its place in memory for each repetition, so their number is
+# bounded: `quoted_end` goes on from there. ``--`` ends at CR or LF. Blanks (no tabs) and a ``+`` after ``--`` or ``/*``
+# begin a hint (``EolHintBegin``, ``CommentedHintBegin``), whose content is lexed like any other SQL, so only its
+# beginning is taken here. ``/* */`` does not nest (``TraditionalComment``). ``*/`` is a token of its own
+# (``CommentedHintEnd``), so in ``/*+x*/*`` no second comment begins.
+#
+# Each alternative begins with a plain character: only then does ``re`` skip ordinary text at the speed of C. The first
+# one takes many short strings at once.
+_QUOTED_AND_COMMENTS = r"""
+      '[^'\\]*'[^'"`/*\-{stops}]*(?:'[^'\\]*'[^'"`/*\-{stops}]*){{0,100}}
+    | '(?:[^'\\]*(?:\\[^\n][^'\\]*){{0,50}}')?
+    | "(?:[^"\\]*(?:\\[^\n][^"\\]*){{0,50}}")?
+    | `(?:[^`\\]*(?:\\[^\n][^`\\]*){{0,50}}`)?
+    | --(?:[ ]*(?P<line_hint>\+)|[^\r\n]*)
+    | /\*(?:[ ]*(?P<hint>\+)|(?s:.)*?\*/)?
+    | \*/
+"""
+_QUOTED_PART = {q: re.compile(rf"(?:[^{q}\\]+|\\[^\n]){{1,1000}}") for q in "'\"`"}
+LINE_END = re.compile(r"[\r\n]")
+ENDLESS_COMMENT = "the comment that begins here with /* has no end"
+
+
+def landmark_pattern(signs: str, stops: str) -> re.Pattern[str]:
+    """For :func:`landmarks`.
+
+    :param signs: a pattern of what is looked for. Each of its alternatives begins with a plain character, and none with
+        one of ``'"`-/*``.
+    :param stops: the characters that ``signs`` may begin with, for a character class.
+    """
+    return re.compile(f"{signs} | {_QUOTED_AND_COMMENTS.format(stops=stops)}", re.VERBOSE)
+
+
+def landmarks(
+    text: str, pattern: re.Pattern[str], position: int = 0, *, in_hints: bool = False
+) -> Iterator[re.Match[str]]:
+    """The signs of ``pattern`` that are outside of strings, quoted names, comments and hints.
+
+    :param pattern: of :func:`landmark_pattern`.
+    :param in_hints: in hints, too, and also where ``-- +`` hints begin.
+    :raises Refused: a string, a quoted name, a comment or a hint has no end.
+    """
+    hint_end = 0
+    while found := pattern.search(text, position):
+        start, position = found.span()
+        kind = text[start]
+        if kind in "'\"`":
+            if position == start + 1:
+                position = quoted_end(text, start)
+        elif kind == "/":
+            if position == start + 2:
+                raise Refused(ENDLESS_COMMENT, start)
+            if found["hint"] and start >= hint_end:  # no second look for an end from inside a hint
+                end = text.find("*/", position)
+                if end < 0:
+                    raise Refused(ENDLESS_COMMENT, start)
+                if LINE_END.search(text, start, end):
+                    position = end + 2  # a hint stays on one line (``HintContent``): this is a comment
+                elif in_hints:
+                    hint_end = end
+                else:
+                    position = _hint_end(text, start, position)
+        elif kind == "-":
+            if found["line_hint"]:
+                if in_hints:
+                    yield found
+                else:
+                    position = _line_hint_end(text, position)
+        elif kind != "*":
+            yield found
+
+
+def quoted_end(text: str, start: int) -> int:
+    """Where the string or quoted name that begins at ``start`` ends. :raises Refused: it has no end."""
+    quote, position = text[start], start + 1
+    while part := _QUOTED_PART[quote].match(text, position):
+        position = part.end()
+    if text.startswith(quote, position):
+        return position + 1
+    what = f"the {'quoted name' if quote == '`' else 'string'} that begins here with {quote}"
+    if position < len(text) - 1:
+        # The lexer's escape is a backslash and a ``.``, which is no LF: there the string falls apart.
+        line = 1 + line_ends(text, 0, position)
+        raise Refused(f"{what} has a backslash at the end of line {line}: Impala cannot read that, drop it", start)
+    raise Refused(f"{what} has no end", start)
+
+
+def line_ends(text: str, start: int, end: int) -> int:
+    """Line ends of all three kinds, as the lexer's ``LineTerminator`` has them."""
+    return text.count("\n", start, end) + text.count("\r", start, end) - text.count("\r\n", start, end)
 
 
 class Token(NamedTuple):
-    """:param text: a word in lower case; a ``name`` (of backticks) in lower case and without them; else as written."""
+    """:param text: a word in lower case; a ``name`` (of backticks) in lower case and without them; else as written.
+
+    :param start: its offset in the text; ``end``: that of what follows.
+    """
 
     kind: Kind
     text: str
+    start: int
+    end: int
 
 
-def tokens(sql: str) -> Iterator[Token]:
-    """All of a statement but its blanks. Hints, which only the planner reads, come as comments.
+# The lexer takes the longest match, and of equal ones a number before an identifier. An identifier may begin with
+# digits, also behind a dot (``IdentifierOrKw``). The signs of two characters are those that would read otherwise.
+_ODD = r"\x00-\x08\x0e-\x1b\x7f-\U0010ffff"
+_TOKEN = re.compile(
+    r"""(?P<space>[ \t\f\r\n]+)
+      | (?P<number>
+            (?:[0-9]+\.[0-9]*(?:[eE][+-]?[0-9]+)?
+          | [0-9]+[eE][+-][0-9]+
+          | \.?[0-9]+(?:[eE][+-]?[0-9]+)?(?![0-9A-Za-z_$])))
+      | (?P<word>[0-9]*[A-Za-z_$][0-9A-Za-z_$]*)
+      | (?P<quote>['"`])
+      | (?P<comment>--(?:[ ]*(?P<line_hint>\+)|[^\r\n]*)|/\*(?:[ ]*(?P<hint>\+)|(?s:.)*?\*/)?)
+      | (?P<sign>\*/|&&|\|\||!=|\.\.\.|[:;,.*()\[\]/%+\-&|^~=!<>])
+      | (?P<odd>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_IS_ODD = re.compile(f"[{_ODD}]")
+_LINE_HINT_BLANK = re.compile(r"[ \t\f]*(\r\n|\r|\n)?")
 
-    :raises Refused: a string, a quoted name or a comment has no end.
+
+def token_at(text: str, position: int) -> Token:
+    """The next token at or after ``position``, comments and whole hints included; of kind ``end`` behind the last one.
+
+    :raises Refused: a string, a quoted name, a comment or a hint has no end.
     """
-    position = 0
-    while position < len(sql):
-        found = _TOKEN.match(sql, position)
-        assert found is not None  # any character is a sign
-        start, position = found.span()
-        kind = found.lastgroup
-        if kind == "quote":
-            position = quoted_end(sql, start)
-            if sql[start] == "`":
-                yield Token("name", sql[start + 1 : position - 1].strip().lower())
-            else:
-                yield Token("string", sql[start:position])
-        elif kind == "comment":
-            yield Token("comment", found[0])
-        elif kind == "word":
-            yield Token("word", found[0].lower())
-        elif kind == "number":
-            yield Token("number", found[0])
-        elif kind == "sign":
-            if sql.startswith("/*", start):
-                raise Refused("the comment that begins here with /* has no end", start)
-            yield Token("sign", found[0])
+    found = _TOKEN.match(text, position)
+    if found is not None and found.lastgroup == "space":
+        position = found.end()
+        found = _TOKEN.match(text, position)
+    if found is None:
+        return Token("end", "", len(text), len(text))
+    start, end = found.span()
+    kind = found.lastgroup
+    if kind in ("word", "number"):
+        if end < len(text) and _IS_ODD.match(text, end):
+            longer = _identifier_end(text, start)
+            kind, end = ("word", longer) if longer > end else (kind, end)
+        written = text[start:end]
+        return Token("word", written.lower(), start, end) if kind == "word" else Token("number", written, start, end)
+    if kind == "sign":
+        return Token("sign", found[0], start, end)
+    if kind == "quote":
+        end = quoted_end(text, start)
+        if text[start] == "`":
+            return Token("name", text[start + 1 : end - 1].strip().lower(), start, end)
+        return Token("string", text[start:end], start, end)
+    if kind == "odd":
+        end = _identifier_end(text, start)
+        return (
+            Token("word", text[start:end].lower(), start, end)
+            if end > start
+            else Token("unexpected", text[start], start, start + 1)
+        )
+    return _comment_or_hint(text, found)
+
+
+def _comment_or_hint(text: str, found: re.Match[str]) -> Token:
+    start, end = found.span()
+    if found["line_hint"]:
+        end = _line_hint_end(text, end)
+        return Token("hint", text[start:end], start, end)
+    if text[start] == "/":
+        if end == start + 2:
+            raise Refused(ENDLESS_COMMENT, start)
+        if found["hint"]:
+            close = text.find("*/", end)
+            if close < 0:
+                raise Refused(ENDLESS_COMMENT, start)
+            if LINE_END.search(text, start, close):
+                return Token("comment", text[start : close + 2], start, close + 2)
+            end = _hint_end(text, start, end)
+            return Token("hint", text[start:end], start, end)
+    return Token("comment", found[0], start, end)
+
+
+def _hint_end(text: str, start: int, position: int) -> int:
+    """Of ``/* +``: at the first ``*/`` that is a token of its own, not the end of a comment or within a string."""
+    while True:
+        token = _in_hint(text, position)
+        if token.kind == "end":
+            raise Refused("the hint that begins here with /* has no end", start)
+        position = token.end
+        if token.text == "*/":
+            return position
+
+
+def _line_hint_end(text: str, position: int) -> int:
+    """Of ``-- +``: at its line end, or that of the text."""
+    while True:
+        blank = _LINE_HINT_BLANK.match(text, position)
+        assert blank is not None
+        position = blank.end()
+        if blank[1] or position == len(text):
+            return position
+        position = _in_hint(text, position).end
+
+
+def _in_hint(text: str, position: int) -> Token:
+    """A token inside of a hint, where the beginning of another hint is nothing but signs."""
+    found = _TOKEN.match(text, position)
+    if found is not None and (found["hint"] or found["line_hint"]):
+        return Token("sign", found[0], *found.span())
+    return token_at(text, position)
+
+
+# Java's isJavaIdentifierStart and isJavaIdentifierPart, which jflex reads ``[:jletter:]`` and ``[:jletterdigit:]`` as,
+# for each ``char``: what is beyond U+FFFF are two surrogates to it, and no letters.
+_STARTS = frozenset({"Lu", "Ll", "Lt", "Lm", "Lo", "Nl", "Sc", "Pc"})
+_PARTS = _STARTS | {"Nd", "Mc", "Mn", "Cf"}
+_IGNORABLE = frozenset(map(chr, [*range(0x09), *range(0x0E, 0x1C), *range(0x7F, 0xA0)]))
+
+
+def is_identifier_part(char: str) -> bool:
+    """Whether an identifier that is followed by this character goes on with it."""
+    return char <= "\uffff" and (unicodedata.category(char) in _PARTS or char in _IGNORABLE)
+
+
+def _identifier_end(text: str, start: int) -> int:
+    """Where the ``[:digit:]*[:jletter:][:jletterdigit:]*`` at ``start`` ends; ``start`` if there is none."""
+    end = start
+    while end < len(text) and text[end] <= "\uffff" and unicodedata.category(text[end]) == "Nd":
+        end += 1
+    if end == len(text) or text[end] > "\uffff" or unicodedata.category(text[end]) not in _STARTS:
+        return start
+    while end < len(text) and is_identifier_part(text[end]):
+        end += 1
+    return end
+
+
+def tokens(text: str) -> Iterator[Token]:
+    """All tokens, comments and hints included. :raises Refused: see :func:`token_at`."""
+    token = token_at(text, 0)
+    while token.kind != "end":
+        yield token
+        token = token_at(text, token.end)
+
+
+def begin_of_sql(text: str) -> int:
+    """Where the blanks, comments and hints at the beginning end. :raises Refused: see :func:`token_at`."""
+    token = token_at(text, 0)
+    while token.kind in ("comment", "hint"):
+        token = token_at(text, token.end)
+    return token.start
+
+
+# The first alternative takes a pair with nothing inside but plain text and strings: a row of VALUES.
+_PARENTHESES = landmark_pattern(
+    r"""\([^()'"`/*\-]*(?:'[^'\\]*'[^()'"`/*\-]*){0,100}\) | \( | \)""",
+    "()",
+)
 
 
 class Reader:
-    """A statement read from left to right. Comments, hints, and hints in brackets (``[SHUFFLE]``) are passed over.
+    """A statement read from left to right, as far as is asked for. Nothing of it is kept.
 
-    :raises Refused: see :func:`tokens`.
+    Comments and hints are passed over: those in brackets (``[SHUFFLE]``), too, for which alone Impala's SQL has
+    brackets, and STRAIGHT_JOIN, which is a hint without any sign (``plan_hints`` of ``sql-parser.cup``) and no name.
+
+    :raises Refused: see :func:`token_at`.
     """
 
-    def __init__(self, sql: str) -> None:
-        everything = list(tokens(sql))
-        self.comments = [token.text for token in everything if token.kind == "comment"]
-        self.tokens = _without_brackets([token for token in everything if token.kind != "comment"])
-        self.at = 0
+    def __init__(self, sql: str, here: Token | None = None) -> None:
+        """:param here: an earlier reader's next token, to go on there."""
+        self.sql = sql
+        self.here = here or token_at(sql, 0)
+        """The next token."""
+        self._pass_over()
 
-    @property
-    def here(self) -> Token:
-        """The next token; an empty sign at the end."""
-        return self.tokens[self.at] if self.at < len(self.tokens) else Token("sign", "")
+    def next(self) -> Token:
+        """The next token, which is passed."""
+        token = self.here
+        self.here = token_at(self.sql, token.end)
+        self._pass_over()
+        return token
+
+    def _pass_over(self) -> None:
+        in_brackets = False
+        while True:
+            token = self.here
+            if token.kind == "end":
+                return
+            if token.kind == "sign" and token.text in "[]":
+                in_brackets = token.text == "["
+            elif not (
+                in_brackets
+                or token.kind in ("comment", "hint")
+                or (token.kind == "word" and token.text == "straight_join")
+            ):
+                return
+            self.here = token_at(self.sql, token.end)
 
     def take(self, *words: str) -> str | None:
         """The next token if it is one of these words or signs: then it is passed."""
         token = self.here
         if token.kind not in ("word", "sign") or token.text not in words:
             return None
-        self.at += 1
+        self.next()
         return token.text
 
     def take_all(self, *words: str) -> bool:
         """These words one after the other, all or none."""
-        start = self.at
+        start = self.here
         if all(self.take(word) for word in words):
             return True
-        self.at = start
+        self.here = start
         return False
 
     def path(self) -> tuple[str, ...]:
-        """A name of parts with dots between them; empty if none is here."""
+        """A name of parts with dots between them; empty if none is here, or if it is not understood."""
         parts: list[str] = []
         while self.here.kind in ("word", "name"):
-            parts.append(self.here.text)
-            self.at += 1
+            parts.append(self.next().text)
             if not self.take("."):
                 break
-        return tuple(parts)
+        # A character that this lexer does not know may be a letter to the server's: then the name goes on.
+        return () if self.here.kind == "unexpected" else tuple(parts)
+
+    def parentheses(self) -> bool:
+        """Pass what stands in parentheses here. False: none begin here, or they do not end."""
+        if self.here[:2] != ("sign", "("):
+            return False
+        depth = 0
+        for found in landmarks(self.sql, _PARENTHESES, self.here.start):
+            depth += (found[0] == "(") - (found[0] == ")")
+            if depth == 0:
+                self.here = token_at(self.sql, found.end())
+                self._pass_over()
+                return True
+        self.here = token_at(self.sql, len(self.sql))
+        return False
 
     def skip_to(self, *words: str) -> str | None:
-        """Go on to the first of these words outside of parentheses, and stop before it. None: the end is reached."""
-        depth = 0
-        while self.at < len(self.tokens):
-            token = self.here
-            if depth == 0 and token.kind == "word" and token.text in words:
-                return token.text
-            if token.kind == "sign":
-                depth += (token.text == "(") - (token.text == ")")
-            self.at += 1
+        """Go on to the first of these words outside of parentheses, and stop before it. None: the end is reached, or
+        a character that is none of the lexer's."""
+        while self.here.kind not in ("end", "unexpected"):
+            if self.here.kind == "word" and self.here.text in words:
+                return self.here.text
+            if not self.parentheses():
+                self.next()
         return None
-
-
-def _without_brackets(found: list[Token]) -> list[Token]:
-    """Impala's SQL knows brackets only as the old way to write hints (``opt_plan_hints`` of ``sql-parser.cup``)."""
-    kept, inside = [], False
-    for token in found:
-        if token == ("sign", "["):
-            inside = True
-        elif token == ("sign", "]"):
-            inside = False
-        elif not inside:
-            kept.append(token)
-    return kept

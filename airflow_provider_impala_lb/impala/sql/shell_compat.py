@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from airflow_provider_impala_lb.impala.sql.lexer import Refused
+
 # ``\${var:x}`` is left as it is, backslash included (``replace_variables``). Other ``${...}``, which impala-shell
 # refuses, may be plain SQL text here. No ``{`` or ``$`` in a name: the search stays linear in ``${var:${var:...``.
 _VARIABLE = re.compile(r"(?<!\\)\$\{(?:hive)?var:([^{}$]*)\}", re.IGNORECASE)
-_LEAD = re.compile(r"\s+|--[^\r\n]*|/\*(?s:.)*?\*/")
+_LEAD = re.compile(r"(?:\s+|--[^\r\n]*|/\*(?s:.)*?\*/){0,1000}")
 _COMMAND = re.compile(r"[a-z0-9_]+|[!@?:]", re.IGNORECASE)
 _VARIABLE_NAME = re.compile(r"(?:hive)?var:", re.IGNORECASE)
 # A value or a name in one piece, without quotes, and perhaps a comment.
@@ -23,7 +25,16 @@ _WORD = re.compile(r"\w+")
 _PLAIN_VALUE = re.compile(r"\w+|\d+\.\d+")
 
 # ``VALID_SHELL_OPTIONS``: how impala-shell shows results. The server knows none of them.
-_DISPLAY_OPTIONS = {"LIVE_PROGRESS", "LIVE_SUMMARY", "WRITE_DELIMITED", "DELIMITER", "VERBOSE", "VERTICAL"}
+_DISPLAY_OPTIONS = {
+    "LIVE_PROGRESS",
+    "LIVE_SUMMARY",
+    "WRITE_DELIMITED",
+    "DELIMITER",
+    "VERBOSE",
+    "VERTICAL",
+    "PROFILE_OUTPUT",
+    "PROFILE_FORMAT",
+}
 
 _LIST_FILES = "list the .sql files one after another where this script is named, or include them with Jinja"
 _PROFILE = "the task log has the query id and a link to its page on the coordinator, with profile and summary"
@@ -37,8 +48,6 @@ _INSTEAD = {
     "connect": "remove it: the balancer picks the coordinator for the whole script",
     "profile": _PROFILE,
     "summary": _PROFILE,
-    "quit": "remove it: a script ends where its text ends",
-    "exit": "remove it: a script ends where its text ends",
     "history": _REMOVE,
     "help": _REMOVE,
     "?": _REMOVE,
@@ -49,23 +58,17 @@ _INSTEAD = {
 }
 
 
-def lead_end(text: str, position: int) -> int:
-    """Where the blanks and comments at ``position`` end (``strip_leading_comment``).
-
-    A hint there is taken as a comment, as impala-shell does: no statement begins with one.
-    """
-    while found := _LEAD.match(text, position):
+def _lead_end(text: str) -> int:
+    """Where the blanks and comments at the beginning end (``strip_leading_comment``)."""
+    position = 0
+    while (found := _LEAD.match(text, position)) and found.end() > position:
         position = found.end()
     return position
 
 
-class Refused(Exception):
-    """``message`` about the script, and ``at``, the offset in its text that it is about."""
-
-    def __init__(self, message: str, at: int) -> None:
-        super().__init__(message)
-        self.message = message
-        self.at = at
+def _word(body: str) -> str:
+    found = _COMMAND.match(body)
+    return found[0].lower() if found else ""
 
 
 class Shell:
@@ -73,6 +76,7 @@ class Shell:
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = {name.upper(): value for name, value in variables.items()}
+        self._quit: Refused | None = None  # what to say if anything follows
 
     def to_send(self, lead: str, body: str, at: int) -> str | None:
         """What to send for one statement, or None if it is done with here.
@@ -81,13 +85,16 @@ class Shell:
         :param body: the SQL itself, which begins at ``at`` in the script.
         :raises Refused: an unknown variable, or a command that only impala-shell can carry out.
         """
-        if "${" in body or "${" in lead:
+        if self._quit is not None:
+            raise self._quit
+        if _word(body) not in ("set", "unset"):  # their comments go before variables are replaced (``sanitise_input``)
+            lead = self._replace(lead, at - len(lead))
+        if "${" in body:
             # A value may bring comments of its own, or be all there was.
-            text = self._replace(lead, at - len(lead)) + self._replace(body, at)
-            first = lead_end(text, 0)
+            text = lead + self._replace(body, at)
+            first = _lead_end(text)
             lead, body = text[:first], text[first:]
-        found = _COMMAND.match(body)
-        command = found[0].lower() if found else ""
+        command = _word(body)
         arguments = body[len(command) :].strip()
         if command == "set":
             body = self._set(body, arguments, at)
@@ -98,6 +105,13 @@ class Shell:
         elif command == ":":
             # The grammar (``admin_fn_stmt``) has ``:shutdown()`` and nothing else.
             raise Refused("':shutdown' stops a coordinator: run it by impala-shell, on purpose", at)
+        elif command in ("quit", "exit"):
+            # At its end it asks for nothing. impala-shell runs what follows all the same (``execute_query_list``),
+            # which hardly anybody means.
+            self._quit = Refused(
+                f"'{command}' is not the last command: remove it, a script ends where its text ends", at
+            )
+            return None
         elif command in _INSTEAD:
             raise Refused(f"'{command}' is a command of impala-shell, not SQL: {_INSTEAD[command]}", at)
         return lead + body if body else None

@@ -1,38 +1,271 @@
-"""What a statement is, by its first words."""
+"""What a statement is: read once, from its tokens, and only as far into its text as the answer needs.
+
+Everything that depends on the kind of a statement asks its :class:`Classification`: what may be sent again, whose rows
+are fetched, what a failure means, what another coordinator must hear of.
+"""
 
 from __future__ import annotations
 
 import re
+from functools import cached_property
+from typing import Literal
 
-_READS = re.compile(r"(select|values|show|describe|explain|with)\b", re.IGNORECASE)
-_SESSION_ONLY = re.compile(r"(set|unset|use)\b", re.IGNORECASE)
-_REPEATABLE = re.compile(r"(refresh|invalidate\s+metadata|compute\s+(incremental\s+)?stats)\b", re.IGNORECASE)
-_LEADING = re.compile(r"(?:\s+|--[^\r\n]*|/\*.*?\*/|\()*", re.DOTALL)
+from airflow_provider_impala_lb.impala.sql.effects import UNKNOWN, Effects, effects_of
+from airflow_provider_impala_lb.impala.sql.lexer import Reader, Refused, Token, token_at, tokens
+from airflow_provider_impala_lb.impala.sql.splitter import is_safe_mark
+
+Kind = Literal["query", "session", "metadata", "stats", "dml", "ddl", "ctas", "unknown"]
+"""``query``: SELECT, VALUES, SHOW, DESCRIBE, EXPLAIN. ``session``: USE, SET, UNSET. ``metadata``: REFRESH, INVALIDATE
+METADATA. ``ctas``: CREATE TABLE .. AS SELECT. ``unknown``: none that is known here, or text that the lexer refuses."""
+
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("select", "values", "(", "show", "describe", "desc", "explain"), "query"),
+    **dict.fromkeys(("use", "set", "unset"), "session"),
+    **dict.fromkeys(("refresh", "invalidate"), "metadata"),
+    "compute": "stats",
+    **dict.fromkeys(("insert", "upsert", "update", "delete", "merge", "load", "truncate", "optimize"), "dml"),
+    **dict.fromkeys(("create", "alter", "drop", "comment", "grant", "revoke"), "ddl"),
+}
+_MARK_HINT = re.compile("impala-lb", re.IGNORECASE)
 
 
-def bare(sql: str) -> str:
-    """The statement from its first word on, without the blanks, comments and parentheses before it."""
-    return sql[_LEADING.match(sql).end() :]  # type: ignore[union-attr]  # it matches the empty string
+class Classification:
+    """Of one statement.
+
+    :param sql: as it is sent; comments, labels and hints may stand anywhere in it. It is kept, not copied.
+    :ivar kind: see :data:`Kind`.
+    :ivar verb: its first word, or that behind WITH, in lower case; "" for none.
+    """
+
+    def __init__(self, sql: str) -> None:
+        self.sql = sql
+        self.verb = ""
+        self._behind: Token | None = None
+        self.kind: Kind = "unknown"
+        try:
+            reader = Reader(sql)
+            self.is_empty = reader.here.kind == "end"
+            if reader.take("with") and not _pass_with(reader):
+                return
+            if reader.here.kind not in ("word", "sign"):
+                return
+            self.verb = reader.next().text
+            self._behind = reader.here
+            self.kind = _KINDS.get(self.verb, "unknown")
+            if self.verb == "create" and _is_ctas(reader):
+                self.kind = "ctas"
+        except Refused:
+            self.is_empty, self.kind = False, "unknown"
+
+    @property
+    def reads_only(self) -> bool:
+        """It gives rows, and changes nothing anywhere."""
+        return self.kind == "query"
+
+    @property
+    def session_only(self) -> bool:
+        """USE, SET, UNSET: they change the session and nothing else, so a script may begin anew after them."""
+        return self.kind == "session"
+
+    @property
+    def changes_nothing(self) -> bool:
+        """It may run twice at any time, even beside itself: queries, USE, SET, REFRESH and the like, COMPUTE STATS."""
+        return self.kind in ("query", "session", "metadata", "stats")
+
+    @cached_property
+    def marked_safe(self) -> bool:
+        """It has a comment ``impala-lb: safe to repeat``: its author says that it may be sent again."""
+        if not (("--" in self.sql or "/*" in self.sql) and _MARK_HINT.search(self.sql)):
+            return False  # most need not be read to their end
+        try:
+            return any(token.kind == "comment" and is_safe_mark(token.text) for token in tokens(self.sql))
+        except Refused:
+            return False
+
+    @cached_property
+    def safe_to_repeat(self) -> bool:
+        """Whether it may be sent again when the outcome of sending it is not known. False when in doubt.
+
+        What is asked is: does the second run, after a first one that may have ended anywhere, leave what a single run
+        leaves? True of queries, USE, SET, REFRESH, INVALIDATE METADATA, COMPUTE STATS, TRUNCATE; of DROP .. IF EXISTS
+        and CREATE .. IF NOT EXISTS; of ALTER TABLE .. ADD IF NOT EXISTS PARTITION and DROP IF EXISTS PARTITION; of
+        INSERT OVERWRITE of partitions named in full, unless its query mentions the table; and of what
+        :attr:`marked_safe` says.
+
+        Never of CREATE TABLE .. AS SELECT, whatever its comment says. Impala creates the table first, and only then
+        asks for admission of the query and runs it (``client-request-state.cc``, ``ExecDdlRequestImpl``): the repeat
+        finds the table, and leaves it empty (IF NOT EXISTS: "we do not execute the INSERT") or fails.
+        """
+        if self.kind == "ctas":
+            return False
+        try:
+            return self.changes_nothing or self.marked_safe or self._leaves_the_same()
+        except Refused:
+            return False
+
+    def _leaves_the_same(self) -> bool:
+        if self._behind is None:
+            return False
+        match self.verb:
+            case "truncate":
+                return True
+            case "insert":
+                return _replaces_all(self._reader()) and not self.reads_own_target
+            case "create":
+                return _creates_once(self._reader())
+            case "drop":
+                return _drops_if_there(self._reader())
+            case "alter":
+                return _alters_partitions(self._reader())
+        return False
+
+    @cached_property
+    def reads_own_target(self) -> bool:
+        """Whether an INSERT's query may read the table that it writes. True when in doubt.
+
+        Any mention of the table's name counts, with a database or without, also as a column or an alias. What only the
+        catalog knows, a view over the table, cannot be seen here.
+        """
+        if self.verb != "insert":
+            return True
+        try:
+            reader = self._reader()
+            reader.take("into", "overwrite")
+            reader.take("table")
+            start = reader.here.start
+            target = reader.path()
+            if not target:
+                return True
+            end = reader.here.start
+            # A text in which it does not occur at all need not be read: it may be many megabytes of VALUES.
+            name = re.compile(re.escape(target[-1]), re.IGNORECASE)
+            if target[-1].isascii() and not name.search(self.sql, end) and not name.search(self.sql[:start]):
+                return False
+            return any(
+                token.kind in ("word", "name") and token.text == target[-1] and not start <= token.start < end
+                for token in tokens(self.sql)
+            )
+        except Refused:
+            return True
+
+    @cached_property
+    def effects(self) -> Effects:
+        """What it changes, and what it sets for its session."""
+        if self.is_empty:
+            return Effects()
+        if self._behind is None:
+            return UNKNOWN
+        try:
+            return effects_of(self.verb, self._reader())
+        except Refused:
+            return UNKNOWN
+
+    def _reader(self) -> Reader:
+        """Behind the verb."""
+        assert self._behind is not None
+        return Reader(self.sql, self._behind)
+
+
+def classify(sql: str) -> Classification:
+    """What ``sql``, one statement, is."""
+    return Classification(sql)
 
 
 def excerpt(sql: str, chars: int = 80) -> str:
     """How a statement begins, on one line, to recognise it by in a log."""
-    text = " ".join(bare(sql)[: 4 * chars].split())
+    start = 0
+    try:
+        while (token := token_at(sql, start)).kind in ("comment", "hint") or token.text == "(":
+            start = token.end
+        start = token.start
+    except Refused:
+        pass
+    text = " ".join(sql[start : start + 4 * chars].split())
     return text if len(text) <= chars else text[: chars - 3] + "..."
 
 
-def session_only(sql: str) -> bool:
-    """SET and USE: they change the session and nothing else, so a script may begin anew after them."""
-    return bool(_SESSION_ONLY.match(bare(sql)))
+def _pass_with(reader: Reader) -> bool:
+    """Pass the views of a WITH clause (``with_view_def_list``). Behind them stand a query, an INSERT or an UPSERT.
+
+    What is no such list is not understood: a sign that is none of this lexer's, but a letter to the server's, would
+    end a name too early.
+    """
+    while True:
+        if reader.here.kind not in ("word", "name", "string"):
+            return False
+        reader.next()
+        reader.parentheses()  # names of its columns
+        if not (reader.take("as") and reader.parentheses()):
+            return False
+        if not reader.take(","):
+            return reader.here.kind in ("word", "sign") and reader.here.text in (
+                "select",
+                "values",
+                "(",
+                "insert",
+                "upsert",
+            )
 
 
-def reads_only(sql: str) -> bool:
-    """Queries, SHOW, DESCRIBE, EXPLAIN. A name such as "inserted" in a WITH query only makes the answer more careful:
-    WITH may lead an INSERT."""
-    text = bare(sql)
-    return bool(_READS.match(text)) and not re.search(r"\b(insert|upsert|update|delete|merge)\b", text, re.IGNORECASE)
+def _is_ctas(reader: Reader) -> bool:
+    """:param reader: behind CREATE."""
+    reader.take("external")
+    if not reader.take("table"):
+        return False
+    while reader.skip_to("as"):
+        reader.next()
+        if reader.here.kind in ("word", "sign") and reader.here.text in ("select", "values", "with", "("):
+            return True
+    return False
 
 
-def changes_nothing(sql: str) -> bool:
-    """True for statements that may run twice without harm: queries, SET, USE, REFRESH and the like."""
-    return session_only(sql) or reads_only(sql) or bool(_REPEATABLE.match(bare(sql)))
+def _replaces_all(reader: Reader) -> bool:
+    """INSERT OVERWRITE whose second run replaces every row of the first, whatever that one's query found.
+
+    Only of partitions that are named in full. Those that are named by the rows are not sure: rows that came meanwhile,
+    or a ``now()``, may leave a partition of the first run that the second does not touch. Without PARTITION they are so
+    on an Iceberg table with partitions (``docs/topics/impala_iceberg.xml``; IcebergCatalogOpExecutor.java,
+    newReplacePartitions), and the text does not tell what kind of table it is.
+    """
+    if not reader.take("overwrite"):
+        return False
+    reader.take("table")
+    reader.path()
+    if not (reader.take("partition") and reader.take("(")):
+        return False
+    has_value = False
+    while reader.here.kind not in ("end", "unexpected"):
+        if reader.parentheses():
+            continue
+        token = reader.next()
+        if token.kind != "sign":
+            continue
+        has_value |= token.text == "="
+        if token.text in ",)":
+            if not has_value:
+                return False
+            if token.text == ")":
+                return True
+            has_value = False
+    return False
+
+
+def _creates_once(reader: Reader) -> bool:
+    reader.take("external", "aggregate")
+    kind = reader.take("table", "view", "database", "schema", "function")
+    return kind is not None and reader.take_all("if", "not", "exists")
+
+
+def _drops_if_there(reader: Reader) -> bool:
+    reader.take("aggregate")
+    return bool(reader.take("table", "view", "database", "schema", "function")) and reader.take_all("if", "exists")
+
+
+def _alters_partitions(reader: Reader) -> bool:
+    if not reader.take("table"):
+        return False
+    reader.path()
+    if not (reader.take_all("add", "if", "not", "exists") or reader.take_all("drop", "if", "exists")):
+        return False
+    reader.take("range")  # Kudu's
+    return bool(reader.take("partition"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from airflow_provider_impala_lb.impala.sql.repeatable import is_idempotent, reads_own_target
+from airflow_provider_impala_lb.impala.sql.statement import classify
 
 SAFE = [
     "SELECT 1",
@@ -20,14 +20,14 @@ SAFE = [
     "COMPUTE INCREMENTAL STATS t",
     "TRUNCATE TABLE t",
     "TRUNCATE IF EXISTS t",
-    "INSERT OVERWRITE t SELECT * FROM u",
-    "INSERT OVERWRITE TABLE dwh.t SELECT rand(), uuid(), now() FROM u",
-    "INSERT /* +SHUFFLE */ OVERWRITE t SELECT * FROM u",
-    "INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM u",
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT rand(), uuid(), now() FROM u",
+    "INSERT /* +SHUFFLE */ OVERWRITE TABLE dwh.t PARTITION (p=1) SELECT * FROM u",
     "INSERT OVERWRITE t PARTITION (p=cast('1' AS INT), q='a,b') /* +SHUFFLE */ SELECT * FROM u",
-    "INSERT OVERWRITE t VALUES (1)",
-    "WITH x AS (SELECT * FROM u) INSERT OVERWRITE t SELECT * FROM x",
-    "INSERT OVERWRITE t SELECT 't' FROM u -- t",
+    "INSERT OVERWRITE t PARTITION (p=1) VALUES (1)",
+    "WITH x AS (SELECT * FROM u) INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM x",
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT 't' FROM u -- t",
+    "WITH a AS (SELECT 1 x) (SELECT * FROM a)",
+    "EXPLAIN CREATE TABLE t AS SELECT 1",
     "CREATE TABLE IF NOT EXISTS t (`as` INT) STORED AS PARQUET",
     "CREATE EXTERNAL TABLE IF NOT EXISTS t LIKE u",
     "CREATE VIEW IF NOT EXISTS v AS SELECT 1",
@@ -55,9 +55,14 @@ UNSAFE = [
     "LOAD DATA INPATH '/x' OVERWRITE INTO TABLE t",
     "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
     # it reads what it writes
-    "INSERT OVERWRITE t SELECT a + 1 FROM t",
-    "INSERT OVERWRITE t SELECT * FROM u JOIN dwh.`T` x ON true",
-    "WITH x AS (SELECT * FROM t) INSERT OVERWRITE t SELECT * FROM x",
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT a + 1 FROM t",
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM u JOIN dwh.`T` x ON true",
+    "WITH x AS (SELECT * FROM t) INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM x",
+    # on an Iceberg table it replaces the partitions that the rows name
+    "INSERT OVERWRITE t SELECT * FROM u",
+    "INSERT OVERWRITE t VALUES (1)",
+    "WITH \u20acselect AS (SELECT 1 x) INSERT INTO t SELECT * FROM \u20acselect",
+    "WITH a\u2039select AS (SELECT 1 x) INSERT INTO t SELECT 1",
     # another run may leave partitions of the first one
     "INSERT OVERWRITE t PARTITION (p) SELECT a, p FROM u",
     "INSERT OVERWRITE t PARTITION (p=1, q) SELECT a, q FROM u",
@@ -70,6 +75,9 @@ UNSAFE = [
     "CREATE TABLE IF NOT EXISTS t PARTITIONED BY (p) AS WITH x AS (SELECT 1, 2 p) SELECT * FROM x",
     "CREATE TABLE IF NOT EXISTS t AS (SELECT 1)",
     "CREATE TABLE IF NOT EXISTS t AS VALUES (1)",
+    "CREATE TABLE t AS SELECT 1",
+    "-- impala-lb: safe to repeat\nCREATE TABLE IF NOT EXISTS t AS SELECT 1",
+    "CREATE /* +SHUFFLE */ EXTERNAL TABLE IF NOT EXISTS t STORED AS ORC LOCATION '/as select' AS /* x */ SELECT 1",
     # the second fails, or does something else
     "CREATE TABLE t (a INT)",
     "CREATE VIEW v AS SELECT 1",
@@ -96,12 +104,12 @@ UNSAFE = [
 
 @pytest.mark.parametrize("sql", SAFE)
 def test_safe_to_repeat(sql):
-    assert is_idempotent(sql, "dwh")
+    assert classify(sql).safe_to_repeat
 
 
 @pytest.mark.parametrize("sql", UNSAFE)
 def test_not_safe_to_repeat(sql):
-    assert not is_idempotent(sql, "dwh")
+    assert not classify(sql).safe_to_repeat
 
 
 @pytest.mark.parametrize(
@@ -119,4 +127,4 @@ def test_not_safe_to_repeat(sql):
     ],
 )
 def test_whether_the_query_mentions_the_target(sql, reads):
-    assert reads_own_target(sql, "dwh") is reads
+    assert classify(sql).reads_own_target is reads

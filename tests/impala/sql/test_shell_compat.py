@@ -56,6 +56,11 @@ def test_unknown_variable_in_a_comment_before_the_sql():
     assert "(known: none)" in str(error)
 
 
+def test_comments_before_set_go_before_variables_are_replaced():
+    assert sqls("-- uses ${var:nope}\nSET VAR:x=1;\nselect ${var:x};") == ["select 1"]
+    assert sqls("/* ${var:nope} */ unset mem_limit") == ['/* ${var:nope} */ SET mem_limit=""']
+
+
 @pytest.mark.parametrize("text", ["set var:x", "SET VAR:", "set hivevar:=1"])
 def test_set_var_needs_a_name_and_a_value(text):
     assert "SET VAR:name=value" in str(refusal(text))
@@ -91,6 +96,8 @@ def test_callers_variables_are_not_touched():
         ("load data inpath 'x' into table t", "load data inpath 'x' into table t"),
         ("set live_progress=1", None),
         ("unset Verbose", None),
+        ("SET PROFILE_FORMAT=json", None),
+        ("set profile_output=/data/p", None),
     ],
 )
 def test_what_is_sent_for_commands_of_both(text, sent):
@@ -114,8 +121,6 @@ def test_what_is_sent_for_commands_of_both(text, sent):
         ("version", "version()"),
         ("@1", "write the statement out"),
         ("rerun 1", "write the statement out"),
-        ("quit", "ends where"),
-        ("exit", "ends where"),
         ("set output_file=/tmp/x", "result"),
         (":shutdown('host')", "on purpose"),
         ("/* quick */ : shutdown()", "on purpose"),
@@ -126,6 +131,19 @@ def test_commands_of_impala_shell_are_refused(command, advice):
     assert error.line == 3
     assert advice in str(error)
     assert refusal("${var:c}", {"c": command}).line == 1
+
+
+@pytest.mark.parametrize("end", ["quit", "EXIT;", "-- done\nquit ;\n-- really", "/* + */ exit\n;"])
+def test_quit_at_the_end_asks_for_nothing(end):
+    assert sqls(f"select 1;\n{end}") == ["select 1"]
+    assert sqls("select 1; ${var:end}", {"end": end.rstrip("; ")}) == ["select 1"]
+
+
+@pytest.mark.parametrize("end", ["quit", "exit"])
+def test_quit_before_the_end_is_refused(end):
+    error = refusal(f"select 1;\n {end};\nselect 2")
+    assert (error.line, error.column) == (2, 2)
+    assert "ends where" in str(error)
 
 
 @pytest.mark.parametrize("text", ["select profile, summary from history", "select 1 /*;\nquit;\n*/", "sources"])

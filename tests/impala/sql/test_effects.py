@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_impala_lb.impala.sql.effects import MOST_NAMES, Written, WrittenTables, written_by
+from airflow_provider_impala_lb.impala.sql.effects import MOST_NAMES, WrittenTables
 from airflow_provider_impala_lb.impala.sql.lexer import tokens
 from airflow_provider_impala_lb.impala.sql.splitter import split
+from airflow_provider_impala_lb.impala.sql.statement import classify
 
 NOTHING = []
 UNKNOWN = [(None, "unknown")]
@@ -115,8 +116,31 @@ CASES = [
     ("KILL QUERY '1:2'", NOTHING),
     ("-- only a comment", NOTHING),
     ("", NOTHING),
+    # words that are no names, and names that look like something else
+    ("UPDATE price SET changed = new IS DISTINCT FROM price.price", [("dwh.price", "data")]),
+    ("UPDATE t SET f = a IS NOT DISTINCT FROM b WHERE c", [("dwh.t", "data")]),
+    ("UPDATE x SET f = a IS DISTINCT FROM b FROM other.k x", [("other.k", "data")]),
+    ("DELETE k FROM a JOIN STRAIGHT_JOIN k ON a.id = k.id", [("dwh.k", "data")]),
+    ("INSERT STRAIGHT_JOIN INTO t SELECT 1", [("dwh.t", "data")]),
+    ("CREATE straight_join TABLE t AS SELECT 1", [("dwh.t", "definition")]),
+    ("UPSERT STRAIGHT_JOIN INTO t SELECT 1", [("dwh.t", "data")]),
+    ("WITH \u20acselect AS (SELECT 1 x) INSERT INTO t SELECT * FROM \u20acselect", [("dwh.t", "data")]),
+    ("WITH select\u00ad AS (SELECT 1 x) INSERT INTO t SELECT * FROM select\u00ad", [("dwh.t", "data")]),
+    ("WITH a\u0301select AS (SELECT 1 x) INSERT INTO t SELECT 1", [("dwh.t", "data")]),
+    ("WITH optimize AS (SELECT 1 x) INSERT INTO t SELECT * FROM optimize", [("dwh.t", "data")]),
+    ("UPDATE a SET x = 1 FROM other.t 'a'", [("other.t", "data")]),
+    ('UPDATE a SET x = 1 FROM other.t AS "A"', [("other.t", "data")]),
+    ("INSERT /* +shuffle /* note */ */ INTO t SELECT 1", [("dwh.t", "data")]),
+    ("INSERT /*+shuffle*/INTO t SELECT 1", [("dwh.t", "data")]),
+    # not understood is not "nothing"
+    ("WITH a\u2039select AS (SELECT 1) INSERT INTO t SELECT 1", UNKNOWN),
+    ("WITH a\U0001d44eselect AS (SELECT 1) INSERT INTO t SELECT 1", UNKNOWN),
+    ("WITH RECURSIVE a b AS (SELECT 1) SELECT 1", UNKNOWN),
+    ("WITH a AS (SELECT 1) UPDATE t SET x = 1", UNKNOWN),
+    ("INSERT INTO t\u2039 SELECT 1", UNKNOWN),
+    ("UPDATE t SET a\u2039 = b FROM c t", UNKNOWN),
     # broken, or names that no metastore takes
-    ("INSERT INTO t SELECT 'never ends", UNKNOWN),
+    ("INSERT INTO t SELECT 'never ends", [("dwh.t", "data")]),  # no server runs it
     ("INSERT INTO t /* never ends", UNKNOWN),
     ("INSERT INTO", UNKNOWN),
     ("INSERT t SELECT 1", UNKNOWN),
@@ -128,47 +152,51 @@ CASES = [
 ]
 
 
+def written_by(sql, database="default"):
+    return [(change.name(database), change.action) for change in classify(sql).effects.changes]
+
+
 @pytest.mark.parametrize(("sql", "expected"), CASES)
 def test_what_a_statement_changes(sql, expected):
-    assert written_by(sql, "DWH") == [Written(*each) for each in expected]
+    assert written_by(sql, "DWH") == expected
 
 
 @pytest.mark.parametrize(("sql", "expected"), [case for case in CASES if "never ends" not in case[0]])
 def test_comments_labels_and_line_ends_change_nothing(sql, expected):
     noise = " /* lb:0 1/2 dag=insert into n' */ -- drop table `n\n"
     noisy = noise + noise.join(
-        f"`{text}`" if kind == "name" else text for kind, text in tokens(sql) if kind != "comment"
+        f"`{text}`" if kind == "name" else text for kind, text, *_ in tokens(sql) if kind not in ("comment", "hint")
     )
     if "1.2020" in sql or ". t" in sql:
         noisy = noisy.replace(f"{noise}.{noise}", ".")
-    assert written_by(noisy + noise, "dwh") == [Written(*each) for each in expected]
+    assert written_by(noisy + noise, "dwh") == expected
 
 
 def test_the_database_is_impalas_default_unless_said():
-    assert written_by("INSERT INTO t SELECT 1") == [Written("default.t", "data")]
+    assert written_by("INSERT INTO t SELECT 1") == [("default.t", "data")]
 
 
 def test_the_splitters_hard_cases():
     """Nobody knows what the one with a function changes, nor the broken ones."""
     changes = [
-        change
+        change.name("default")
         for case in json.loads((Path(__file__).parent / "splitter_cases.json").read_text())
         for sql in case["server_split"]
-        for change in written_by(sql)
+        for change in classify(sql).effects.changes
     ]
-    assert {change.name for change in changes} == {None, *(f"default.{name}" for name in "cdtv")}
-    assert [change.name for change in changes].count(None) == 5
+    assert set(changes) == {None, *(f"default.{name}" for name in "cdtv")}
+    assert changes.count(None) == 5
 
 
 def test_many_escapes_are_no_burden():
     sql = "INSERT INTO t SELECT '" + "\\'" * 200_000 + "'"
-    assert written_by(sql) == [Written("default.t", "data")]
+    assert written_by(sql) == [("default.t", "data")]
 
 
 def noted(script, **start):
     tables = WrittenTables(**start)
     for statement in split(script):
-        tables.note(statement.sql)
+        tables.note(classify(statement.sql).effects)
     return tables
 
 
@@ -208,9 +236,9 @@ def test_what_is_not_known_leaves_the_list_incomplete():
 def test_the_list_is_capped():
     whole = noted(";".join(f"INSERT INTO t{number} SELECT 1" for number in range(MOST_NAMES)))
     assert (len(whole.written), whole.complete, whole.more) == (MOST_NAMES, True, False)
-    whole.note("INSERT INTO t0 SELECT 1")
+    whole.note(classify("INSERT INTO t0 SELECT 1").effects)
     assert whole.complete
-    whole.note("INSERT INTO one_more SELECT 1")
+    whole.note(classify("INSERT INTO one_more SELECT 1").effects)
     assert (len(whole.written), whole.complete, whole.more) == (MOST_NAMES, False, True)
 
 
@@ -235,5 +263,5 @@ def test_published_is_what_was_all_made_with_sync_ddl(script, published):
 def test_published_from_the_sessions_options_and_not_when_the_broadcast_failed():
     tables = noted("INSERT INTO t SELECT 1", sync_ddl=True)
     assert tables.published
-    tables.note("INSERT INTO t SELECT 1", broadcast=False)
+    tables.note(classify("INSERT INTO t SELECT 1").effects, broadcast=False)
     assert not tables.published

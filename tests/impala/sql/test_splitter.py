@@ -57,7 +57,7 @@ def test_refuses_what_no_server_can_run(name):
         ("select 1;\n /* more", 2, 2),
         ("select 1 /*/", 1, 10),
         ("select /* + x", 1, 8),
-        ("select 'a\\\r\nb'", 1, 8),
+        ("select 'a\\\nb'", 1, 8),
         ("\ufeffselect '", 1, 8),
     ],
 )
@@ -107,7 +107,7 @@ def test_statements_and_what_is_between_them(text, expected):
         ("select /* + a;\n don't */ 1; select 2", ["select /* + a;\n don't */ 1", "select 2"]),
         ("select --\t+ don't;\n1", ["select --\t+ don't;\n1"]),
         ("select 1;\n-- + don't; forget\n/* + don't */", ["select 1"]),
-        ("-- + don't;\nselect 1", ["-- + don't;\nselect 1"]),
+        ("-- + don't;\nselect 1", ["select 1"]),
     ],
 )
 def test_hints(text, expected):
@@ -191,24 +191,28 @@ def test_what_was_joined_comes_apart_again(parts):
 def read_by_the_letter(text: str) -> list[str] | None:
     """The rules once more, one character at a time; None where a script is refused."""
     parts, start, at, sql = [], 0, 0, False
+    left_out = ""  # of the comments before the SQL: those that the server would take for hints
     while at < len(text):
         here = text[at]
         if here == ";":
-            parts += [text[start:at]] if sql else []
-            start, sql = at + 1, False
+            parts += [left_out + text[start:at]] if sql else []
+            start, sql, left_out = at + 1, False, ""
         elif here in "'\"`":
             sql = True
             at += 1
             while at < len(text) and text[at] != here:
-                if text[at : at + 2] in ("\\\n", "\\\r"):
+                if text[at : at + 2] == "\\\n":
                     return None
                 at += 2 if text[at] == "\\" else 1
             if at >= len(text):
                 return None
         elif text.startswith("--", at):
-            if not (sql and re.match(r"-- *\+", text[at:])):
+            begin, is_hint = at, re.match(r"-- *\+", text[at:])
+            if not (sql and is_hint):
                 while at + 1 < len(text) and text[at + 1] not in "\r\n":
                     at += 1
+                if not sql and is_hint:
+                    left_out, start = left_out + text[start:begin], at + 1
             else:
                 at += 1
         elif text.startswith("/*", at):
@@ -216,12 +220,17 @@ def read_by_the_letter(text: str) -> list[str] | None:
             if end < 0:
                 return None
             body = text[at + 2 : end]
-            is_hint = sql and body.lstrip(" ").startswith("+") and not re.search("[\r\n]", body)
-            at = text.index("+", at) if is_hint else end + 1
+            is_hint = body.lstrip(" ").startswith("+") and not re.search("[\r\n]", body)
+            if not sql and is_hint:
+                left_out, start = left_out + text[start:at], end + 2
+            at = text.index("+", at) if sql and is_hint else end + 1
+        elif text.startswith("*/", at):  # a token of its own: what follows is not the * of a /*
+            sql = True
+            at += 1
         elif not here.isspace():
             sql = True
         at += 1
-    return parts + ([text[start:]] if sql else [])
+    return parts + ([left_out + text[start:]] if sql else [])
 
 
 # Runs of what matters, so that few letters make strings, comments and hints that do and do not end.
@@ -241,7 +250,7 @@ def test_agrees_with_the_rules_read_one_character_at_a_time(text):
         return
     got = sqls(text)
     assert [sql.strip() for sql in got] == [part.strip() for part in expected]
-    assert all(sql.strip() in text for sql in got)
+    assert "+" in text or all(sql.strip() in text for sql in got)
     assert [split(sql)[0].sql for sql in got] == got
 
 
