@@ -144,7 +144,7 @@ def reachable():
     """A directory that another user may come to; pytest's own are closed again by each pytest that begins."""
     if os.geteuid():
         pytest.skip("not root: another user's rights are NOT tested")
-    with tempfile.TemporaryDirectory(prefix="impala-lb-test-", ignore_cleanup_errors=True) as place:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="impala-lb-test-", ignore_cleanup_errors=True) as place:
         os.chmod(place, 0o755)
         nas = pathlib.Path(place) / "nas"
         nas.mkdir()
