@@ -194,9 +194,12 @@ def _pick(options: argparse.Namespace) -> None:
     told = {"host": pick.host, "node": pick.node, "why": pick.why}
     if pick.lease:
         told["lease"] = pick.lease
-    print(
-        json.dumps(told) if options.json else " ".join([pick.host] + ([pick.lease] if pick.lease else [])), flush=True
-    )
+    try:
+        print(json.dumps(told) if options.json else " ".join(filter(None, [pick.host, pick.lease])), flush=True)
+    except OSError:
+        if pick.lease:
+            balancer.release(pick.lease)  # nobody has heard of it, so nobody else would
+        raise
     if prober is not None and balancer.reports_due:
         _probe_elsewhere(options)
 

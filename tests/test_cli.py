@@ -39,6 +39,16 @@ def script(tmp_path):
     return path
 
 
+def test_a_lease_that_nobody_hears_of_is_released(cluster):
+    with open("/dev/full", "w") as full:
+        command = [*COMMAND, "--config", cluster.config_file, "pick", "--hold", "60"]
+        assert subprocess.run(command, stdout=full, stderr=subprocess.DEVNULL, timeout=60).returncode
+    assert json.loads(lb("status", "--json", config=cluster.config_file).stdout)["leases"] == []
+    for seconds in ("1e308", "nan", "inf", "0"):
+        done = lb("pick", "--hold", seconds, config=cluster.config_file)
+        assert done.returncode == 1 and "hold: is" in done.stderr and "at most 2592000 seconds" in done.stderr
+
+
 def test_pick_moves_on_and_is_counted(cluster):
     addresses = {node.address for node in cluster.nodes}
     before = sum(

@@ -20,11 +20,15 @@ from airflow_provider_impala_lb.stores import filesystem, used
 _NO_SUCH_CALL = {errno.ENOSYS, errno.EOPNOTSUPP}
 
 
-def fault_of(path: str, error: OSError, directory: str, failed: str) -> ConfigError | StateUnavailable:
+def fault_of(
+    path: str, error: OSError, directory: str, failed: str, *, rights: str = ""
+) -> ConfigError | StateUnavailable:
     """The error to raise.
 
     :param directory: the lock file's, also where ``path`` is a file of the journals beside it.
     :param failed: what could not be done, e.g. "cannot be opened".
+    :param rights: the directory whose rights count, default that of ``path``. If this process has used it, they were
+        taken away meanwhile (a ticket that ran out, say), and what runs goes on.
     """
     code = error.errno
     if code == errno.ELOOP:
@@ -48,9 +52,7 @@ def fault_of(path: str, error: OSError, directory: str, failed: str) -> ConfigEr
             f"{_nearest(directory)}"
         )
     outage = StateUnavailable(f"{path}: {failed}: {error.strerror}")
-    if used.by_this_process(directory):
-        return outage
-    if code in (errno.EACCES, errno.EPERM):
+    if code in (errno.EACCES, errno.EPERM) and not used.by_this_process(rights or os.path.dirname(path)):
         return ConfigError(f"lock_file {path}: {failed}: {error.strerror}. {_rights(path, directory)}")
     if code in (errno.EROFS, errno.ENOLCK) and not used.by_this_host(directory):
         mount = _mount_point(directory)

@@ -52,7 +52,7 @@ class JournalDirectory:
                 sync_directory(self.parent)
                 self._synced = True
         except OSError as error:
-            raise fault_of(self.path, error, self.parent, "cannot be made") from error
+            raise fault_of(self.path, error, self.parent, "cannot be made", rights=self.path) from error
 
     def exists(self) -> bool:
         """Whether it is there.
@@ -68,7 +68,7 @@ class JournalDirectory:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise ConfigError(f"{self.path}: is not a directory, but journals are to be kept in it") from None
-            raise fault_of(self.path, error, self.parent, "cannot be opened") from error
+            raise fault_of(self.path, error, self.parent, "cannot be opened", rights=self.path) from error
         try:
             found = os.fstat(descriptor)
         finally:
@@ -114,7 +114,7 @@ class JournalDirectory:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise fault_of(self.path, error, self.parent, "cannot be read") from error
+            raise fault_of(self.path, error, self.parent, "cannot be read", rights=self.path) from error
 
     def _as_stamped(self) -> int | None:
         """As which user the file server sees this one (root, or all, may be mapped to another); None: unknown."""

@@ -71,6 +71,7 @@ class FileJournals:
         self._directory.make()
         result = self._update(name, now, changed, self._make)
         used.note(self._directory.parent)
+        used.note(self.where)
         return result
 
     def read(self, key: str) -> bytes | None:

@@ -66,6 +66,26 @@ def test_a_store_may_be_a_redis_connection(connection, monkeypatch):
             _ = connection("wh3", host="c1,c2", extra={"store_conn_id": "state", **extra}).balancer
 
 
+@pytest.mark.parametrize(
+    ("ssl", "scheme"), [("false", "redis"), ("False", "redis"), ("0", "redis"), (False, "redis"), ("true", "rediss")]
+)
+def test_ssl_of_a_redis_connection_may_be_a_text(connection, monkeypatch, ssl, scheme):
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps({"conn_type": "redis", "host": "r", "extra": {"ssl": ssl}}))
+    assert str(connection("wh", host="c1,c2", extra={"store_conn_id": "state"}).balancer.config.store).startswith(
+        f"{scheme}://"
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", '{"conn_type": "redis", "host": "r", "extra": {"ssl": "maybe"}}')
+    with pytest.raises(ConfigError, match="connection state: ssl: is 'maybe', must be true or false"):
+        _ = connection("wh2", host="c1,c2", extra={"store_conn_id": "state"}).balancer
+
+
+def test_an_empty_section_in_the_extra_is_one_with_its_defaults(connection):
+    for section, filled in ((None, True), ({}, True), (False, False), ("off", False)):
+        config = connection("wh", host="c1", login="me", extra={"load": section, "session": None}).balancer.config
+        assert (config.load is not None, config.session.user) == (filled, "me")
+    assert connection("wh", host="c1", extra={"load": ""}).balancer.config.load is None  # as a form saves it
+
+
 def test_the_login_of_the_web_pages_may_be_a_connection(connection, monkeypatch):
     web = {"conn_type": "http", "login": "lb", "password": "s3cret"}
     monkeypatch.setenv("AIRFLOW_CONN_WEB", json.dumps(web))

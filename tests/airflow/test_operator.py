@@ -12,7 +12,7 @@ from datetime import datetime
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, XComArg
 
-from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.errors import ConfigError, StatementFailed
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
 
 
@@ -70,9 +70,11 @@ def test_mapped_tasks_stick_to_their_own_twin(run_dag, cluster):
     assert all(hosts["up", n] == hosts["down", n] for n in range(3))
 
 
-def test_failures_by_their_state(run_dag, cluster):
+def test_failures_by_their_state(run_dag, cluster, monkeypatch):
+    typo = {"conn_type": "impala_lb", "host": cluster.nodes[0].address, "extra": {"lock_file": "/nowhere/impala/lock"}}
+    monkeypatch.setenv("AIRFLOW_CONN_TYPO", json.dumps(typo))
     run = run_dag("failing")
-    assert run.states == dict.fromkeys(("syntax", "unsplittable", "stranger"), "failed")
+    assert run.states == dict.fromkeys(("syntax", "unsplittable", "stranger", "no_lock_directory"), "failed")
     tries = {ti.task_id: ti.try_number for ti in run.run.get_task_instances()}
     assert tries == dict.fromkeys(tries, 1)  # what no retry can mend is not tried again
 
@@ -172,6 +174,13 @@ def test_bad_arguments_are_named():
         ImpalaLBOperator(task_id="t", sql="SELECT 1", on_unavailable="maybe")
     with pytest.raises(TypeError, match="stick_to is a int"):
         ImpalaLBOperator(task_id="t", sql="SELECT 1", stick_to=3)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 1e12])
+@pytest.mark.parametrize("key", ["statement_timeout", "max_wait"])
+def test_a_time_that_cannot_be_meant(key, seconds):
+    with pytest.raises(ConfigError, match=f"{key}: is .*, must be .* at most 604800 seconds"):
+        ImpalaLBOperator(task_id="t", sql="SELECT 1", **{key: seconds})
 
 
 def test_an_xcom_of_a_task_is_taken(cluster):

@@ -4,9 +4,11 @@ used, and that is away, is an outage."""
 import errno
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -26,7 +28,9 @@ config, before, what = json.loads(sys.argv[1])
 exec(before)
 balancer = Balancer.from_config(config)
 try:
-    if what == "journal":
+    if what == "journal with state":
+        balancer.get_host()
+    if what.startswith("journal"):
         open_journals(balancer.config).change("key", lambda document, now: (None, b"{}"))
         print("written")
     else:
@@ -136,18 +140,15 @@ AS_NOBODY = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
 
 
 @pytest.fixture
-def reachable(tmp_path):
-    """A directory that another user may come to."""
-    place = tmp_path
-    while place != place.parent:
-        if place.stat().st_mode & 0o001 == 0:
-            before = place.stat().st_mode
-            place.chmod(before | 0o011)
-        place = place.parent
+def reachable():
+    """A directory that another user may come to; pytest's own are closed again by each pytest that begins."""
     if os.geteuid():
         pytest.skip("not root: another user's rights are NOT tested")
-    (tmp_path / "nas").mkdir()
-    return tmp_path / "nas"
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="impala-lb-test-", ignore_cleanup_errors=True) as place:
+        os.chmod(place, 0o755)
+        nas = pathlib.Path(place) / "nas"
+        nas.mkdir()
+        yield nas
 
 
 @pytest.mark.parametrize("what", ["pick", "acquire", "journal"])
@@ -163,6 +164,16 @@ def test_a_user_without_rights_is_told_the_group(reachable, what, case):
     if (case, what) != ("file", "journal"):  # that belongs to one user, in any case
         assert "Permission denied" in said and "runs as user nobody with the groups nogroup" in said
         assert "add the user to group root" in said and f"chmod 2770 {reachable}" in said
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_journals_of_another_user_are_an_error_although_the_state_may_be_used(reachable, made):
+    reachable.chmod(0o755)
+    process(reachable, "journal with state" if made else "pick")
+    (reachable / "node_in_use.tmp").chmod(0o666)
+    said = process(reachable, "journal with state", before=AS_NOBODY)
+    assert said.startswith(f"ConfigError lock_file {reachable}/node_in_use.tmp.journal: "), said
+    assert "Permission denied" in said and "runs as user nobody" in said
 
 
 @pytest.mark.skipif(not SUPPORTED, reason="seccomp filters are written for x86_64")
