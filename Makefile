@@ -8,13 +8,26 @@ BIN = $(VENV)/bin
 # An Airflow without compiled bytecode starts three times slower, each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test test-all test-long test-floors lint types bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/impala-lb demo
 
+# The quick tests. They wait more than they work, and each file's cluster is its own: two at a time end in half the time.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
+
+# All that CI runs, one after the other. Only what `make test` leaves out: PYTEST_ARGS="-m slow".
+test-all: $(VENV)/ready
+	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+
+# Hours; see tests/support/sizes.py.
+test-long: $(VENV)/ready
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+
+# The quick tests with the lowest versions that pyproject.toml allows.
+test-floors: .venv-floors/ready
+	.venv-floors/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
@@ -36,6 +49,17 @@ $(VENV)/ready: pyproject.toml $(CONSTRAINTS)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
 	  --constraint $(CONSTRAINTS) "apache-airflow==$(AIRFLOW)" --editable ".[dev]"
 	touch $@
+
+.venv-floors/ready: pyproject.toml .ci/floors.txt $(VENV)/ready
+	$(PYTHON) -m venv --clear .venv-floors
+	$(BIN)/uv pip install --quiet --python .venv-floors/bin/python --compile-bytecode --requirement .ci/floors.txt
+	$(BIN)/uv pip install --quiet --python .venv-floors/bin/python --no-deps --editable .
+	touch $@
+
+# After a change of a floor in pyproject.toml.
+floors: $(VENV)/ready
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python-version 3.11 --no-annotate \
+	  --custom-compile-command "make floors" --extra dev --output-file .ci/floors.txt pyproject.toml
 
 clean:
 	rm -rf .venv* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
