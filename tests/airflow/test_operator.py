@@ -36,6 +36,7 @@ def test_everyday_scripts(run_dag, cluster):
     assert rows("bound") == [[1, "it's"]]
     assert run.xcom("quiet") is None
     assert rows("database") == [["default"]]
+    assert (rows("raw"), rows("literal")) == ([["{#"]], [["{{}}"]])
     assert ["MEM_LIMIT", "hello"] in [row[:2] for row in rows("options")]
     addresses = {node.address for node in cluster.nodes}
     assert {run.xcom(task_id, "impala_host") for task_id in run.states} == addresses  # spread over all, quiet too
