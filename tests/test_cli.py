@@ -153,6 +153,22 @@ def test_split_prints_what_would_be_sent(script):
     assert "line 1, column 8" in failed.stderr
 
 
+def test_split_prints_what_can_be_split_again():
+    printed = lb("split", "-", input="select 1 -- why\n; insert into t select 2; -- impala-lb: safe to repeat").stdout
+    assert printed == (
+        "-- line 1\nselect 1 -- why\n;\n-- line 2\ninsert into t select 2 -- impala-lb: safe to repeat\n;\n"
+    )
+    assert lb("split", "-", input=printed).stdout.count(";") == 2
+
+
+def test_a_file_of_comments_only_has_nothing_to_run(cluster, tmp_path):
+    (tmp_path / "indexes.sql").write_text("-- Impala has no indexes\n\n/* none */\n")
+    done = lb("--config", str(cluster.config_file), "run", str(tmp_path / "indexes.sql"))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing but comments" in done.stderr
+    assert lb("run", "-", input="\n;\n").returncode == 1
+
+
 def test_sigterm_cancels_what_runs(cluster, tmp_path):
     slow = tmp_path / "slow.sql"
     slow.write_text("SELECT sleep(60000)")

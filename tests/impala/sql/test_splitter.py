@@ -114,6 +114,63 @@ def test_hints(text, expected):
     assert sqls(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # ``*/`` is one token, so no comment begins with its ``/``.
+        ("select /*+straight_join*/* from t", ["select /*+straight_join*/* from t"]),
+        (
+            "select /* +straight_join */* from t; drop table x /* really */; select 1",
+            ["select /* +straight_join */* from t", "drop table x /* really */", "select 1"],
+        ),
+        ("select a*/*;*/b", ["select a*/*", "*/b"]),
+        ("select 'a\\\r\nb'", ["select 'a\\\r\nb'"]),
+        # No statement begins with a hint.
+        ("-- + end_date\nalter table t add columns (a int);", ["alter table t add columns (a int)"]),
+        ("-- why\n/* +x */ -- because\nselect 1", ["-- why\n -- because\nselect 1"]),
+        # Byte order marks of included files.
+        ("select 1;\n\ufeffselect 2", ["select 1", "select 2"]),
+        ("select 1;\n-- a\n\ufeff-- b\n\ufeff select '\ufeff'", ["select 1", "-- a\n-- b\n select '\ufeff'"]),
+        ("/**\n1. a\n**/\n-- selet *\n\nselect 1;\n-- else\nselect 2;", None),
+    ],
+)
+def test_as_the_scanner_reads_it(text, expected):
+    assert sqls(text) == (expected or ["/**\n1. a\n**/\n-- selet *\n\nselect 1", "-- else\nselect 2"])
+
+
+MARK = "-- impala-lb: safe to repeat"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"select 1; {MARK}\nselect 2;", [f"select 1 {MARK}", "select 2"]),
+        (f"select 1;{MARK}", [f"select 1 {MARK}"]),
+        (f"select 1; /* x */ {MARK}\n-- y\nselect 2", [f"select 1 {MARK}", "/* x */ \n-- y\nselect 2"]),
+        ("select 1; /* impala-lb: safe to repeat */\n", ["select 1 /* impala-lb: safe to repeat */"]),
+        (f"select 1;\n{MARK}\nselect 2;", ["select 1", f"{MARK}\nselect 2"]),
+        (f"{MARK}\nselect 2;", [f"{MARK}\nselect 2"]),
+        (f"select 1; set var:x=1; {MARK}\nselect 2;", ["select 1", "select 2"]),
+        (f"select 1; {MARK} not\nselect 2", ["select 1", f"{MARK} not\nselect 2"]),
+    ],
+)
+def test_a_mark_behind_the_semicolon_is_of_the_statement_before(text, expected):
+    assert sqls(text) == expected
+
+
+def test_a_mark_between_two_statements_on_one_line_is_refused():
+    error = refusal("select 1; /* impala-lb: safe to repeat */ select 2")
+    assert (error.line, error.column) == (1, 11)
+    assert "between two statements on one line" in str(error)
+
+
+@pytest.mark.parametrize("word", ["and b > 20", "OR b", "where a", "group by a", "limit 1", "join t"])
+def test_the_second_half_of_a_statement_is_noticed_before_the_first_one_runs(word):
+    error = refusal(f"delete from k where a > 1000;\n  {word}")
+    assert (error.line, error.column) == (2, 3)
+    assert "is the ';' before it one too many?" in str(error)
+
+
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 def test_line_is_where_the_sql_begins(end):
     text = end.join(["", "-- a;", "/* b", "*/ select 'x", "y'; select 2", ";", "", "select", "3"])

@@ -1,0 +1,22 @@
+"""The label: whatever is in its tags, it is one comment, and no more."""
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, make_label, nonce_of
+from airflow_provider_impala_lb.impala.sql.lexer import tokens
+
+tag = st.text(st.sampled_from("*/ \n\r\0\x7f\x85\u2028+-'a;"), max_size=8) | st.text()
+
+
+@settings(deadline=None)
+@example("a*\n/ drop table x --")
+@example("x" * 160 + "*" * 60)
+@given(tag)
+def test_no_tag_ends_the_comment(value):
+    label = make_label(1, 1, {"dag": value, "task": "t*"})
+    assert len(label) <= MAX_CHARS
+    first, second = tokens(f"{label} drop")
+    assert (first.kind, first.text) == ("comment", label)
+    assert second.text == "drop"
+    assert nonce_of(f"{label} drop") in label
