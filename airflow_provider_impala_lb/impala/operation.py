@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_impala_lb.impala.line import Line
 from airflow_provider_impala_lb.impala.pages import Pages, ProbeFailed
-from airflow_provider_impala_lb.impala.rows import be_lenient
+from airflow_provider_impala_lb.impala.rows import be_lenient, fetch_no_further_than_the_end
 from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id, warnings_in
 from airflow_provider_impala_lb.impala.transport import describe, is_timeout, is_unreadable, status_error
 
@@ -25,15 +25,18 @@ class Operation:
     :param cursor: impyla's cursor of the session. :param secret: the session's.
     :param check: raises if the script was told to stop: a failure then says nothing of the statement.
     :param pages: the coordinator's, where its answers cannot be read; None: it has none.
+    :param is_impala: whether the server is known to be Impala.
     :ivar handle: by which the server knows it, from its answer until it is closed; else None.
     :ivar query_id: of the statement that was sent last, also once it is closed; None until the server has accepted it.
     """
 
-    def __init__(self, cursor: Any, line: Line, secret: bytes, check: Callable[[], None], pages: Pages | None) -> None:
+    def __init__(
+        self, cursor: Any, line: Line, secret: bytes, check: Callable[[], None], pages: Pages | None, is_impala: bool
+    ) -> None:
         self.handle: Any = None
         self.query_id: str | None = None
         self._cursor, self._line, self._secret, self._check = cursor, line, secret, check
-        self._pages = pages
+        self._pages, self._is_impala = pages, is_impala
         self._adopted = False
         cursor._close_finished_operation = self._close_after_rows
 
@@ -55,7 +58,7 @@ class Operation:
             self._adopted = False
             self._cursor._last_operation = self._cursor.session.execute(sql, dict(options or {}), run_async=True)
             self.handle = self._cursor._last_operation.handle
-            be_lenient(self._cursor._last_operation)
+            self._prepare(self._cursor._last_operation)
 
         self._cursor._execute_async(send)
         self.query_id = print_id(self.handle.operationId.guid)
@@ -73,9 +76,14 @@ class Operation:
         self._adopted = True
         cursor = self._cursor
         cursor._last_operation = ImpylasOperation(cursor.session, self.handle, retries=1)
-        be_lenient(cursor._last_operation)
+        self._prepare(cursor._last_operation)
         cursor._last_operation_active = True
         cursor._last_operation_finished = False
+
+    def _prepare(self, operation: Any) -> None:
+        be_lenient(operation)
+        if self._is_impala:
+            fetch_no_further_than_the_end(operation)
 
     def status(self) -> Any:
         """Its state, as the server answers, or, where no answer comes or can be read, as its page says.

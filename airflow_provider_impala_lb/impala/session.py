@@ -62,7 +62,9 @@ class Session:
         wire.service.client = self._line
         protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
         self.cursor = HiveServer2Cursor(HS2Session(wire.service, handle, configuration or {}, protocol, retries=1))
-        self.operation = Operation(self.cursor, self._line, handle.sessionId.secret, self.check_cancelled, self.pages)
+        self.operation = Operation(
+            self.cursor, self._line, handle.sessionId.secret, self.check_cancelled, self.pages, address is not None
+        )
         self.lost = False
         self._cancelled: str | None = None
         self._closed = False

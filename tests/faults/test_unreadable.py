@@ -64,7 +64,7 @@ CALLS = [
     ("GetOperationStatus", 2),
     ("GetResultSetMetadata", 2),
     ("FetchResults", 2),
-    ("FetchResults", 3),
+    ("FetchResults", 1),
     ("GetLog", 2),
     ("GetLog", 3),
     ("CloseImpalaOperation", 2),
