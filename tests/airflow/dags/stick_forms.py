@@ -32,11 +32,13 @@ with DAG(
     schedule=os.environ.get("STICK_SCHEDULE"),
     max_active_runs=1,
     max_active_tasks=4,
+    default_args={"weight_rule": "absolute"},
 ) as dag:
-    load = ImpalaLBOperator(task_id="load", sql=INSERT % 0)
+    load = ImpalaLBOperator(task_id="load", sql=INSERT % 0, priority_weight=100)
+    at_once = {"priority_weight": 50}
     read = {"sql": f"{READ} 0"}
 
-    by_operator = ImpalaLBOperator(task_id="by_operator", stick_to=load, **read)
+    by_operator = ImpalaLBOperator(task_id="by_operator", **at_once, stick_to=load, **read)
     by_output = ImpalaLBOperator(task_id="by_output", stick_to=load.output, **read)
     by_key = ImpalaLBOperator(task_id="by_key", stick_to=load.output["impala_host"], **read)
     by_id = ImpalaLBOperator(task_id="by_id", stick_to="load", **read)
@@ -93,7 +95,7 @@ with DAG(
     stick = {"stick_to": load.output["impala_host"]}
     by_task_id = {"stick_to": "load"}
     query = SQLExecuteQueryOperator(task_id="query", conn_id=CONN, hook_params=stick, **read)
-    check = SQLCheckOperator(task_id="check", conn_id=CONN, hook_params=by_task_id, **read)
+    check = SQLCheckOperator(task_id="check", **at_once, conn_id=CONN, hook_params=by_task_id, **read)
     column = SQLColumnCheckOperator(
         task_id="column",
         conn_id=CONN,
@@ -111,7 +113,7 @@ with DAG(
         checks={"one": {"check_statement": "count(*) = 1"}},
     )
     sensor = SqlSensor(
-        task_id="sensor", conn_id=CONN, hook_params=stick, poke_interval=60, timeout=30, mode="poke", **read
+        task_id="sensor", **at_once, conn_id=CONN, hook_params=stick, poke_interval=60, timeout=30, mode="poke", **read
     )
     branch = BranchSQLOperator(
         task_id="branch",
@@ -124,6 +126,7 @@ with DAG(
     branch >> [ImpalaLBOperator(task_id=answer, sql="SELECT 1") for answer in ("yes", "no")]
     transfer = GenericTransfer(
         task_id="transfer",
+        **at_once,
         sql=f"SELECT r, n {ROWS} 0",
         source_conn_id=CONN,
         source_hook_params=by_task_id,
