@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable
+from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala import line
 from airflow_provider_impala_lb.sandbox import Sandbox
 
