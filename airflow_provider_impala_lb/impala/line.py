@@ -41,6 +41,9 @@ REFUSED_SECONDS = 10.0
 UNREADABLE_REPLIES = 3
 """So many replies to one call that cannot be read, each on a connection of its own, are not chance: it is given up."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+LOGIN_TRIES, LOGIN_PAUSE = 3, 10.0
+"""A login that this node has taken before may be refused while its directory server is away; tried more often, it would
+lock the account of somebody whose password has changed."""
 
 _LOOKING = frozenset(
     ("GetOperationStatus", "GetLog", "GetResultSetMetadata", "GetExecSummary", "GetRuntimeProfile", "GetInfo")
@@ -70,6 +73,7 @@ class Line:
         self._wire: Wire | None = wire
         self._pause = pause
         self._fetched: tuple[bytes, int] = (b"", 0)
+        self._logins_refused = 0
         # impyla opens a transport that is closed before each call, on its own and without a word. This one never is.
         self._iprot = SimpleNamespace(trans=SimpleNamespace(isOpen=lambda: True, close=lambda: None))
 
@@ -163,13 +167,17 @@ class Line:
     def _lay(self) -> Wire:
         config, start = self._config, time.monotonic()
         try:
-            return Wire(self._node, config, self._password, config.open_timeout)
+            wire = Wire(self._node, config, self._password, config.open_timeout)
         except Exception as error:
             refused = sort_open_failure(error, self._node, config, time.monotonic() - start)
             if isinstance(refused, NodeRefused) and refused.fault == "login":
-                # To try it for ten minutes would lock the account.
-                raise ConfigError(f"{self._node.address}: {refused}") from error
+                self._logins_refused += 1
+                if self._logins_refused >= LOGIN_TRIES or config.reconnect_timeout < LOGIN_PAUSE:
+                    raise ConfigError(f"{self._node.address}: {refused}") from error
+                self._pause(LOGIN_PAUSE)
             raise
+        self._logins_refused = 0
+        return wire
 
     def _ask(self, wire: Wire, name: str, request: Any) -> Any:
         seconds = self._config.rpc_timeout

@@ -50,7 +50,7 @@ class RedisCaller:
                 return call(self._connected())
             except redis_client.failures() as error:
                 self._client = None  # a new one looks the name, the master and the slots up again
-                correct = redis_client.to_correct(error, self.COMMANDS)
+                correct = redis_client.to_correct(error, self.COMMANDS) or redis_client.wrong_file(self._url)
                 if correct:
                     raise ConfigError(f"store {self.where}: {correct}") from error
                 unknown = unknown or (changes and not redis_client.is_refusal(error))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.store_url import StoreUrl
@@ -96,6 +98,24 @@ def to_correct(error: BaseException, commands: str = "EVAL") -> str | None:
         return "its keys hold something else; give this cluster another name, or another database"
     if "DB index is out of range" in text or "Cluster mode is not enabled" in text:
         return f"the server does not have what the URL says ({text})"
+    return None
+
+
+def wrong_file(url: StoreUrl) -> str | None:
+    """Which of the URL's files this host does not have, or may not read; None: none. Looked at when a connection has
+    failed: redis-py says no more than that."""
+    for key, path in url.tls_files:
+        try:
+            if key == "ssl_ca_certs":
+                ssl.create_default_context(cafile=path)
+            else:
+                with open(path, "rb"):
+                    pass
+        except ssl.SSLError:
+            return f"{key}: {path}: holds no certificate in PEM form"
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                return f"{key}: {path}: {error.strerror} (on this host, {os.uname().nodename})"
     return None
 
 

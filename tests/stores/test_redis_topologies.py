@@ -159,3 +159,8 @@ def test_tls(start_redis, tmp_path):
     url = f"rediss://127.0.0.1:{server.port}"
     assert "out of reach" not in balancer_of(f"{url}?ssl_ca_certs={certificate}").pick().why
     assert "certificate verify failed" in unreachable(url)
+    for option in ("ssl_ca_certs", "ssl_certfile"):
+        with pytest.raises(ConfigError, match=rf"{option}: /nosuch\.pem: No such file or directory \(on this host"):
+            balancer_of(f"{url}?{option}=/nosuch.pem").get_host()
+    with pytest.raises(ConfigError, match="ssl_ca_certs: .*key.pem: holds no certificate in PEM form"):
+        balancer_of(f"{url}?ssl_ca_certs={key}").get_host()
