@@ -16,6 +16,8 @@ from .conftest import wait_until_over
 from .judge import Step, attempt
 from .relay import Fault, Relay
 
+pytestmark = pytest.mark.slow
+
 LIMITS = {"open_timeout": 1.0, "rpc_timeout": 1.0, "reconnect_timeout": 8.0}
 LATE = 1.1
 QUERY = "SELECT CAST(10 * a.d + b.d AS INT) AS n FROM digits a CROSS JOIN digits b ORDER BY n"

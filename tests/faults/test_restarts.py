@@ -17,6 +17,8 @@ from .conftest import wait_until_over
 from .judge import Evidence, Step, attempt, faults_of
 from .relay import Fault, Relay
 
+pytestmark = pytest.mark.slow
+
 LIMITS = {"open_timeout": 1.0, "rpc_timeout": 1.0, "reconnect_timeout": 8.0}
 
 

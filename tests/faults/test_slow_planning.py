@@ -15,6 +15,8 @@ from .conftest import wait_until_over
 from .judge import Evidence, Step, attempt, faults_of
 from .relay import Fault, Relay
 
+pytestmark = pytest.mark.slow
+
 PAUSE = 0.4
 FAULTS = [
     *itertools.product(["before", "request_half", "after", "within"], ["cut", "reset", "blackhole"], [0.0]),
