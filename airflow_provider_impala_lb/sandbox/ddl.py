@@ -19,7 +19,6 @@ from airflow_provider_impala_lb.sandbox.refusal import analysis_error, not_suppo
 from airflow_provider_impala_lb.sandbox.statement import Statement
 from airflow_provider_impala_lb.sandbox.upkeep import compute_stats, drop_stats, refresh
 
-
 # What Impala's grammar has beyond the tables and views that there are here.
 _LACKING = re.compile(
     r"(?is)\bstored\s+as\s+(?:kudu|iceberg|jdbc|orc|avro|rcfile|sequencefile|hudiparquet|json\w*)\b"

@@ -1,6 +1,7 @@
 """Impala's functions for DuckDB: macros named ``im_<name>``, typed where Impala's meaning depends on the type.
 
-A function that is not in this table is refused, also if DuckDB has one of its name: names agree more often than meanings.
+A function that is not in this table is refused, also if DuckDB has one of its name: names agree more often than
+meanings do.
 Parameters with a type make DuckDB choose the form by its arguments' types (a DATE stays a DATE), and refuse others.
 The sources are ``common/function-registry/impala_functions.py`` and ``be/src/exprs``.
 """
@@ -26,12 +27,13 @@ _DECIMALS = (
     "AND typeof(b) NOT IN ('DOUBLE', 'FLOAT')"
 )
 _SMALL, _CAPITAL = "'abcdefghijklmnopqrstuvwxyz'", "'ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
-# What Impala reads as a TIMESTAMP (be/src/runtime/datetime-simple-date-format-parser.cc), down to DuckDB's microseconds.
+# What Impala reads as a TIMESTAMP (be/src/runtime/datetime-simple-date-format-parser.cc), to DuckDB's microseconds.
 _DAY_TEXT = r"\d{4}-\d{1,2}-\d{1,2}"
-_MOMENT_TEXT = rf"^\s*({_DAY_TEXT}(?:(?: +|T)\d{{1,2}}:\d{{1,2}}:\d{{1,2}}(?:\.\d{{1,6}})?)?)\d*(?:Z|[+-]\d\d(?::?\d\d)?)?\s*$"
+_MOMENT_TEXT = (
+    rf"^\s*({_DAY_TEXT}(?:(?: +|T)\d{{1,2}}:\d{{1,2}}:\d{{1,2}}(?:\.\d{{1,6}})?)?)\d*(?:Z|[+-]\d\d(?::?\d\d)?)?\s*$"
+)
 _DATE_TEXT = rf"^\s*({_DAY_TEXT})(?:(?: +|T)\d{{1,2}}:\d{{1,2}}:\d{{1,2}}(?:\.\d{{1,9}})?)?\s*$"
 _WHOLE_TEXT = r"^\s*[+-]?\d+\s*$"
-
 
 
 def _of_moment(body: str, text: str = "im_moment(t)") -> list[tuple[str, str]]:
@@ -59,7 +61,9 @@ def _of_days(body: str) -> list[tuple[str, str]]:
 #: name -> one (parameters, body) for each form
 MACROS: dict[str, list[tuple[str, str]]] = {
     # -- what the other macros use, and the translation of operators and casts
-    "range": [("t", "CASE WHEN t BETWEEN TIMESTAMP '1400-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999' THEN t END")],
+    "range": [
+        ("t", "CASE WHEN t BETWEEN TIMESTAMP '1400-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999' THEN t END")
+    ],
     "day_range": [("t", "CASE WHEN t BETWEEN DATE '0001-01-01' AND DATE '9999-12-31' THEN t END")],
     "moment": [
         ("t DATE", "CAST(t AS TIMESTAMP)"),
@@ -150,9 +154,7 @@ MACROS: dict[str, list[tuple[str, str]]] = {
             "WHEN t = 'TINYINT' THEN 3 WHEN t = 'SMALLINT' THEN 5 WHEN t = 'INTEGER' THEN 10 ELSE 19 END",
         )
     ],
-    "places": [
-        ("t", "CASE WHEN t LIKE 'DECIMAL%' THEN CAST(regexp_extract(t, ',(\\d+)', 1) AS INTEGER) ELSE 0 END")
-    ],
+    "places": [("t", "CASE WHEN t LIKE 'DECIMAL%' THEN CAST(regexp_extract(t, ',(\\d+)', 1) AS INTEGER) ELSE 0 END")],
     # fe: TypesUtil.getDecimalArithmeticResultType. As a DOUBLE, which is exact enough up to 15 digits.
     "quotient_of": [
         (
@@ -233,7 +235,8 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "following": [
         (
             "t, d",
-            "t + CAST(CASE lower(d) WHEN 'sunday' THEN (6 - dayofweek(t)) % 7 + 1 WHEN 'sun' THEN (6 - dayofweek(t)) % 7 + 1 "
+            "t + CAST(CASE lower(d) WHEN 'sunday' THEN (6 - dayofweek(t)) % 7 + 1 "
+            "WHEN 'sun' THEN (6 - dayofweek(t)) % 7 + 1 "
             + " ".join(
                 f"WHEN '{name}' THEN ({number + 6} - dayofweek(t)) % 7 + 1"
                 for number, long in enumerate(
@@ -292,8 +295,18 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     ],
     "strleft": [("s VARCHAR, n BIGINT", "CASE WHEN n < 0 THEN '' ELSE left(im_ascii_only(s), n) END")],
     "strright": [("s VARCHAR, n BIGINT", "CASE WHEN n < 0 THEN '' ELSE right(im_ascii_only(s), n) END")],
-    "lpad": [("s VARCHAR, n BIGINT, p VARCHAR", "CASE WHEN n < 0 THEN NULL ELSE lpad(im_ascii_only(s), CAST(n AS INTEGER), p) END")],
-    "rpad": [("s VARCHAR, n BIGINT, p VARCHAR", "CASE WHEN n < 0 THEN NULL ELSE rpad(im_ascii_only(s), CAST(n AS INTEGER), p) END")],
+    "lpad": [
+        (
+            "s VARCHAR, n BIGINT, p VARCHAR",
+            "CASE WHEN n < 0 THEN NULL ELSE lpad(im_ascii_only(s), CAST(n AS INTEGER), p) END",
+        )
+    ],
+    "rpad": [
+        (
+            "s VARCHAR, n BIGINT, p VARCHAR",
+            "CASE WHEN n < 0 THEN NULL ELSE rpad(im_ascii_only(s), CAST(n AS INTEGER), p) END",
+        )
+    ],
     "initcap": [
         (
             "s VARCHAR",
@@ -314,8 +327,13 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "utf8_length": [("s VARCHAR", "CAST(length(s) AS INTEGER)")],
     "bytes": [("s VARCHAR", "CAST(strlen(s) AS INTEGER)")],
     "ascii": [("s VARCHAR", "CAST(ascii(im_ascii_only(s)) AS INTEGER)")],
-    "chr": [("n BIGINT", "CASE WHEN n BETWEEN 1 AND 127 THEN chr(CAST(n AS INTEGER)) WHEN n NOT BETWEEN 0 AND 255 "
-                         "THEN '' WHEN n IS NOT NULL THEN error('" + NOT_HERE + ": a byte that is no letter') END")],
+    "chr": [
+        (
+            "n BIGINT",
+            "CASE WHEN n BETWEEN 1 AND 127 THEN chr(CAST(n AS INTEGER)) WHEN n NOT BETWEEN 0 AND 255 "
+            "THEN '' WHEN n IS NOT NULL THEN error('" + NOT_HERE + ": a byte that is no letter') END",
+        )
+    ],
     "upper": [("s VARCHAR", f"translate(s, {_SMALL}, {_CAPITAL})")],
     "lower": [("s VARCHAR", f"translate(s, {_CAPITAL}, {_SMALL})")],
     "split_part": [
@@ -325,7 +343,6 @@ MACROS: dict[str, list[tuple[str, str]]] = {
             "ELSE split_part(s, d, n) END",
         )
     ],
-    "concat_ws": [("d VARCHAR, a VARCHAR", "CASE WHEN d IS NOT NULL THEN a END")],
     "hex": [("n BIGINT", "hex(n)"), ("s VARCHAR", "hex(s)")],
     "uuid": [("", "CAST(gen_random_uuid() AS VARCHAR)")],
     # -- numbers
@@ -427,7 +444,7 @@ for _unit, (_interval, _kind) in _UNITS.items():
 for _word, _sign in (("add", "+"), ("sub", "-")):
     MACROS[f"months_{_word}_interval"] = MACROS[f"months_{_word}"]
     _months = f"to_months(CAST({_sign if _sign == '-' else ''}n AS INTEGER))"
-    _shift = f"CASE WHEN day(t + to_days(1)) = 1 THEN {{last}} ELSE {{moment}} END"
+    _shift = "CASE WHEN day(t + to_days(1)) = 1 THEN {last} ELSE {moment} END"
     _moved = _shift.format(
         last=f"CAST(last_day(t + {_months}) AS TIMESTAMP) + (t - date_trunc('day', t))", moment=f"t + {_months}"
     )
@@ -493,13 +510,39 @@ for _unit in ("hour", "minute", "second", "milliseconds", "microseconds"):
 
 #: what the translation and the other macros use; nobody can call these by name
 INNER = frozenset(
-    {
-        "range", "day_range", "moment", "number_moment", "date", "string", "other_string", "text", "ascii_only",
-        "boolean", "double", "other_double", "float", "divide", "whole_divide", "modulo", "wrapped_sum", "quotient_of", "quotient_places", "digits", "places", "read", "clock", "following", "next_day_of",
-        "part", "months_between_days", "concat_ws", "eq", "ne", "lt", "le", "gt", "ge",
-    }
-) | {name for name in MACROS if name.startswith(("part_", "to_tiny", "to_small", "to_int", "to_big", "other_", "trunc_",
-                                                 "day_", "moved_"))}  # fmt: skip
+    [
+        "range",
+        "day_range",
+        "moment",
+        "number_moment",
+        "date",
+        "other_string",
+        "text",
+        "ascii_only",
+        "boolean",
+        "other_double",
+        "divide",
+        "whole_divide",
+        "modulo",
+        "wrapped_sum",
+        "quotient_of",
+        "quotient_places",
+        "digits",
+        "places",
+        "read",
+        "clock",
+        "following",
+        "next_day_of",
+        "part",
+        "months_between_days",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+    ]
+) | {name for name in MACROS if name.startswith(("part_", "other_", "trunc_", "day_trunc", "moved_"))}
 
 _SAME = {
     "ifnull": "nvl", "isnull": "nvl", "dayofmonth": "day", "weekofyear": "week", "add_months": "months_add",

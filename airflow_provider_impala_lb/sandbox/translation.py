@@ -61,7 +61,7 @@ def to_duckdb(tree: exp.Expression, constants: Mapping[str, str]) -> str:
     """
     translate = _Translator(constants)
     # A walk gives each node before those in it: backwards, the inner ones come first.
-    for node in reversed(list(tree.walk())):
+    for node in cast("list[exp.Expression]", list(tree.walk()))[::-1]:
         new = translate(node)
         if new is not node:
             if node is tree:
@@ -98,8 +98,9 @@ def _macro(name: str, *arguments: exp.Expression) -> exp.Expression:
 def _typed(make: Callable[..., exp.Expression], *arguments: exp.Expression) -> exp.Expression:
     """``make(*arguments)``, in which DuckDB can tell the arguments' types, and which it expands once.
 
-    It chooses between a macro's forms before it knows what type an aggregate or a window has, and then refuses, or takes
-    the wrong one. And a macro's body has its parameter several times: macros in macros in macros would be too many.
+    It chooses between a macro's forms before it knows what type an aggregate or a window has, and then refuses, or
+    takes the wrong one. And a macro's body has its parameter several times: macros in macros in macros would be too
+    many.
     As the parameter of a lambda a value has its type, and is there once.
     """
     place = next((place for place, each in enumerate(arguments) if _is_of_many_rows(each)), None)
@@ -416,12 +417,12 @@ class _Translator:
             made = exp.Cast(this=value, to=kind.copy())
             made.meta["impala_type"] = kind.sql(dialect="hive") if kind.expressions else ""
             return made
-        made = _filled(CASTS[name], value)
+        changed = _filled(CASTS[name], value)
         if kind.this == exp.DataType.Type.VARCHAR and kind.expressions:
-            cut = _macro("letters_strleft" if self._utf8 else "strleft", made, kind.expressions[0].this.copy())
+            cut = _macro("letters_strleft" if self._utf8 else "strleft", changed, kind.expressions[0].this.copy())
             cut.meta["impala_type"] = kind.sql(dialect="hive")
             return cut
-        return made
+        return changed
 
     def _regexp(self, node: exp.Expression) -> exp.Expression:
         flags = "(?i-s)" if isinstance(node, exp.RegexpILike) else "(?-s)"
@@ -476,7 +477,7 @@ class _Translator:
         left, right = node.this, node.expression
         if not (_may_be_moment(left) and _may_be_moment(right)):
             return node
-        return exp.Paren(this=_macro(_COMPARISONS[type(node)], left, right))
+        return exp.Paren(this=_macro(_COMPARISONS[cast("type[exp.Binary]", type(node))], left, right))
 
     def _between(self, node: exp.Between) -> exp.Expression:
         value, low, high = node.this, node.args["low"], node.args["high"]
@@ -495,7 +496,7 @@ class _Translator:
             return node
         return exp.Paren(this=exp.or_(*(_macro("eq", node.this.copy(), each) for each in items)))
 
-    def _query(self, node: exp.Query) -> exp.Expression:
+    def _query(self, node: exp.Expression) -> exp.Expression:
         if node.args.get("offset") is not None and node.args.get("order") is None:
             limit = node.args.get("limit")
             shown = " ".join(each.sql(dialect="hive").strip() for each in (limit, node.args["offset"]) if each)
