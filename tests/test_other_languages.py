@@ -276,7 +276,7 @@ def test_the_shell_script_begins_nothing_without_a_coordinator(fake_shell, envir
 def test_both_programs_run_a_script_by_the_real_impala_shell(impala_shell, classes, environment, tmp_path):  # noqa: F811
     script = tmp_path / "x.sql"
     script.write_text("CREATE TABLE ${var:t} (a INT);\nINSERT INTO ${var:t} VALUES (1), (2);\n")
-    with Sandbox(nodes=2, lag=0) as cluster:
+    with Sandbox(nodes=2, lag=0, users=None) as cluster:  # this impala-shell has no SASL
         environment |= {"IMPALA_LB_CONFIG": str(cluster.config_file), "HOME": str(tmp_path)}
         by_java = with_java(
             classes, impala_shell, "--protocol=hs2", "-i", "{host}", "--var=t=by_java", "-f", str(script)

@@ -17,8 +17,9 @@ shutdown; the texts of the errors; the debug web pages; and metadata that reach 
 What it is NOT: it is not Impala. DuckDB runs each statement, in the coordinator that got it, over Parquet or text
 files in a local directory. No admission control, no executors, no Kudu, Iceberg, HBase or ACID tables, no complex
 types, no Kerberos or LDAP, no TLS but on the web pages, no roles and grants, no HTTP transport. Types and functions
-are those of everyday scripts, not all. It listens on 127.0.0.1 only. Never keep data in it that you would miss, and
-never measure speed with it.
+are those of everyday scripts, not all; what it lacks it refuses. It listens on 127.0.0.1 only, behind a login with a
+random password, and SQL reaches no file outside of its directory but in those of ``allow``. Never keep data in it that
+you would miss, and never measure speed with it.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ class Confinement:
         real = _real(path)
         if not (self._is_table_place(real) or any(real.is_relative_to(root) for root in self._allowed)):
             raise analysis_error(
-                f"{path}: the practice cluster reads and writes files in its own directory only, {self._own / 'warehouse'}"
-                " and folders beside it, and in those that were allowed by name: Sandbox(allow=[DIRECTORY]), "
-                "impala-lb sandbox --allow DIRECTORY."
+                f"{path}: the practice cluster reads and writes files in its own directory only, "
+                f"{self._own / 'warehouse'} and folders beside it, and in those that were allowed by name: "
+                "Sandbox(allow=[DIRECTORY]), impala-lb sandbox --allow DIRECTORY."
             )
         return real
 

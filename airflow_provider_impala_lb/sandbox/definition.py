@@ -43,7 +43,9 @@ def definition(statement: Statement, key: str, tree: exp.Create, schema: exp.Sch
             fields = item.args.get("fields")
             table = replace(table, delimiter=_delimiter(fields.name) if fields is not None else "\x01")
         elif isinstance(item, exp.LocationProperty):
-            table = replace(table, location=str(statement.coordinator.confinement.check(dml.local_path(item.this.name))))
+            table = replace(
+                table, location=str(statement.coordinator.confinement.check(dml.local_path(item.this.name)))
+            )
         elif isinstance(item, exp.ExternalProperty):
             table = replace(table, external=True)
         elif isinstance(item, exp.SchemaCommentProperty):

@@ -12,7 +12,6 @@ from sqlglot.errors import SqlglotError  # noqa: TID253
 from airflow_provider_impala_lb.sandbox.refusal import Refused, syntax_error
 
 
-
 class _Parser(Hive.Parser):  # type: ignore[misc,valid-type]
     """Functions reach us under the name the author wrote, but for those with a grammar of their own."""
 

@@ -12,8 +12,8 @@ from urllib.parse import unquote
 from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.catalog import CatalogObject, DataFile
-from airflow_provider_impala_lb.sandbox.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.column_types import from_impala
+from airflow_provider_impala_lb.sandbox.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.dialect import parse
 from airflow_provider_impala_lb.sandbox.operation import Columns, Operation, Outcome, Plan
 from airflow_provider_impala_lb.sandbox.query import Query, quote, text_literal, translate

@@ -83,6 +83,10 @@ def as_analysis_error(error: duckdb.Error) -> Refused:
     if "does not exist" in first and "Function" in first:
         name = first.split("name ")[-1].split(" ")[0].strip('"').removeprefix("im_")
         return analysis_error(f"default.{name}() unknown")
+    if first.startswith("Macro im_"):
+        name = first.split("im_", 1)[1].split("(")[0].removeprefix("letters_")
+        name = "a text" if name == "text" else f"{name}()"
+        return analysis_error(f"No matching function with signature: {name}, for arguments of these types.")
     if 'eferenced column "' in first:
         return analysis_error(f"Could not resolve column/field reference: '{first.split(chr(34))[1]}'")
     return analysis_error(first)

@@ -1,6 +1,7 @@
 """Impala's functions for DuckDB: macros named ``im_<name>``, typed where Impala's meaning depends on the type.
 
-A function that is not in this table is refused, also if DuckDB has one of its name: names agree more often than meanings.
+A function that is not in this table is refused, also if DuckDB has one of its name: names agree more often than
+meanings do.
 Parameters with a type make DuckDB choose the form by its arguments' types (a DATE stays a DATE), and refuse others.
 The sources are ``common/function-registry/impala_functions.py`` and ``be/src/exprs``.
 """
@@ -21,24 +22,29 @@ _UNITS = {
     "milliseconds": ("to_microseconds({} * 1000)", "BIGINT"),
     "microseconds": ("to_microseconds({})", "BIGINT"),
 }
+_DECIMALS = (
+    "typeof(a) || typeof(b) LIKE '%DECIMAL%' AND typeof(a) NOT IN ('DOUBLE', 'FLOAT') "
+    "AND typeof(b) NOT IN ('DOUBLE', 'FLOAT')"
+)
 _SMALL, _CAPITAL = "'abcdefghijklmnopqrstuvwxyz'", "'ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
-# What Impala reads as a TIMESTAMP (be/src/runtime/datetime-simple-date-format-parser.cc), down to DuckDB's microseconds.
+# What Impala reads as a TIMESTAMP (be/src/runtime/datetime-simple-date-format-parser.cc), to DuckDB's microseconds.
 _DAY_TEXT = r"\d{4}-\d{1,2}-\d{1,2}"
-_MOMENT_TEXT = rf"^\s*({_DAY_TEXT}(?:(?: +|T)\d{{1,2}}:\d{{1,2}}:\d{{1,2}}(?:\.\d{{1,6}})?)?)\d*(?:Z|[+-]\d\d(?::?\d\d)?)?\s*$"
+_MOMENT_TEXT = (
+    rf"^\s*({_DAY_TEXT}(?:(?: +|T)\d{{1,2}}:\d{{1,2}}:\d{{1,2}}(?:\.\d{{1,6}})?)?)\d*(?:Z|[+-]\d\d(?::?\d\d)?)?\s*$"
+)
 _DATE_TEXT = rf"^\s*({_DAY_TEXT})(?:(?: +|T)\d{{1,2}}:\d{{1,2}}:\d{{1,2}}(?:\.\d{{1,9}})?)?\s*$"
 _WHOLE_TEXT = r"^\s*[+-]?\d+\s*$"
 
 
-
-def _of_moment(body: str, *more: str) -> list[tuple[str, str]]:
+def _of_moment(body: str, text: str = "im_moment(t)") -> list[tuple[str, str]]:
     """The forms of a function of a TIMESTAMP ``{t}``: of a DATE and of a text, too.
 
     A form for each type, and no macro without types: DuckDB checks a macro as it is created, and cannot choose between
     the forms of another one for a parameter that has no type yet.
     """
     return [
-        (", ".join([f"t {kind}", *more]), body.format(t=value))
-        for kind, value in (("TIMESTAMP", "t"), ("VARCHAR", "im_moment(t)"), ("DATE", "CAST(t AS TIMESTAMP)"))
+        (f"t {kind}", body.format(t=value))
+        for kind, value in (("TIMESTAMP", "t"), ("VARCHAR", text), ("DATE", "CAST(t AS TIMESTAMP)"))
     ]
 
 
@@ -55,7 +61,9 @@ def _of_days(body: str) -> list[tuple[str, str]]:
 #: name -> one (parameters, body) for each form
 MACROS: dict[str, list[tuple[str, str]]] = {
     # -- what the other macros use, and the translation of operators and casts
-    "range": [("t", "CASE WHEN t BETWEEN TIMESTAMP '1400-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999' THEN t END")],
+    "range": [
+        ("t", "CASE WHEN t BETWEEN TIMESTAMP '1400-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999' THEN t END")
+    ],
     "day_range": [("t", "CASE WHEN t BETWEEN DATE '0001-01-01' AND DATE '9999-12-31' THEN t END")],
     "moment": [
         ("t DATE", "CAST(t AS TIMESTAMP)"),
@@ -130,21 +138,42 @@ MACROS: dict[str, list[tuple[str, str]]] = {
         ("x TIMESTAMP", "epoch(x)"),
         ("x VARCHAR", "TRY_CAST(x AS DOUBLE)"),
     ],
+    # p and q: how many digits Impala gives a whole number that is written out, -1 for everything else.
     "divide": [
         (
-            "a, b",
-            "CAST(a AS DOUBLE) / CASE WHEN typeof(a) || typeof(b) LIKE '%DECIMAL%' AND "
-            "typeof(a) NOT IN ('DOUBLE', 'FLOAT') AND typeof(b) NOT IN ('DOUBLE', 'FLOAT') AND b = 0 "
-            "THEN CAST(error('UDF ERROR: Cannot divide decimal by zero') AS DOUBLE) ELSE CAST(b AS DOUBLE) END",
+            "a, b, p, q",
+            f"CASE WHEN {_DECIMALS} THEN im_quotient_of(CAST(a AS DOUBLE), CAST(b AS DOUBLE), "
+            "im_digits(typeof(a), p), im_digits(typeof(b), q), im_places(typeof(a)), im_places(typeof(b))) "
+            "ELSE CAST(a AS DOUBLE) / CAST(b AS DOUBLE) END",
         )
     ],
+    "digits": [
+        (
+            "t, p",
+            "CASE WHEN t LIKE 'DECIMAL%' THEN CAST(regexp_extract(t, '(\\d+),', 1) AS INTEGER) WHEN p > 0 THEN p "
+            "WHEN t = 'TINYINT' THEN 3 WHEN t = 'SMALLINT' THEN 5 WHEN t = 'INTEGER' THEN 10 ELSE 19 END",
+        )
+    ],
+    "places": [("t", "CASE WHEN t LIKE 'DECIMAL%' THEN CAST(regexp_extract(t, ',(\\d+)', 1) AS INTEGER) ELSE 0 END")],
+    # fe: TypesUtil.getDecimalArithmeticResultType. As a DOUBLE, which is exact enough up to 15 digits.
+    "quotient_of": [
+        (
+            "x, y, p, q, s, z",
+            "CASE WHEN y = 0 THEN CAST(error('UDF ERROR: Cannot divide decimal by zero') AS DOUBLE) "
+            "WHEN abs(x) * power(10, s) > 9e15 OR abs(y) * power(10, z) > 9e15 "
+            f"THEN CAST(error('{NOT_HERE}: division of DECIMAL numbers of more than 15 digits') AS DOUBLE) "
+            "ELSE round(x / y, im_quotient_places(p - s + z, greatest(6, s + q + 1))) END",
+        )
+    ],
+    "quotient_places": [("w, s", "CASE WHEN w + s > 38 THEN greatest(38 - w, least(s, 6)) ELSE s END")],
     "whole_divide": [("a, b", "CAST(a AS BIGINT) // CASE WHEN b <> 0 THEN CAST(b AS BIGINT) END")],
     "modulo": [
         (
             "a, b",
-            "a % CASE WHEN b <> 0 THEN b WHEN typeof(a) || typeof(b) LIKE '%DECIMAL%' AND typeof(a) NOT IN "
-            "('DOUBLE', 'FLOAT') AND typeof(b) NOT IN ('DOUBLE', 'FLOAT') AND b = 0 "
-            "THEN CAST(error('UDF ERROR: Cannot divide decimal by zero') AS TINYINT) END",
+            f"CASE WHEN {_DECIMALS} AND typeof(a % b) = 'DOUBLE' "
+            f"THEN CAST(error('{NOT_HERE}: the remainder of DECIMAL numbers as long as these') AS TINYINT) "
+            f"ELSE a % CASE WHEN b <> 0 THEN b WHEN {_DECIMALS} AND b = 0 "
+            "THEN CAST(error('UDF ERROR: Cannot divide decimal by zero') AS TINYINT) END END",
         )
     ],
     "wrapped_sum": [
@@ -206,7 +235,8 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "following": [
         (
             "t, d",
-            "t + CAST(CASE lower(d) WHEN 'sunday' THEN (6 - dayofweek(t)) % 7 + 1 WHEN 'sun' THEN (6 - dayofweek(t)) % 7 + 1 "
+            "t + CAST(CASE lower(d) WHEN 'sunday' THEN (6 - dayofweek(t)) % 7 + 1 "
+            "WHEN 'sun' THEN (6 - dayofweek(t)) % 7 + 1 "
             + " ".join(
                 f"WHEN '{name}' THEN ({number + 6} - dayofweek(t)) % 7 + 1"
                 for number, long in enumerate(
@@ -217,18 +247,41 @@ MACROS: dict[str, list[tuple[str, str]]] = {
             + " ELSE CAST(error('UDF ERROR: Invalid weekday: ' || coalesce(d, 'NULL')) AS BIGINT) END AS INTEGER)",
         )
     ],
-    "now_plus": [("t, n", "t + n")],
+    "read": [
+        (
+            "t, s",
+            r"CASE WHEN t IS NULL AND regexp_matches(s, '\d(Z|[+-]\d\d:?\d\d)\s*$') AND s IS NOT NULL "
+            f"THEN CAST(error('{NOT_HERE}: time zones in a text') AS TIMESTAMP) ELSE im_range(t) END",
+        )
+    ],
+    # hour() and others read a text that is a time without a day, too.
+    "clock": [
+        (
+            "t VARCHAR",
+            r"coalesce(im_moment(t), TRY_CAST('1970-01-01 ' || nullif(regexp_extract(t, "
+            r"'^\s*(\d\d:\d\d:\d\d(?:\.\d{1,6})?)\d*\s*$', 1), '') AS TIMESTAMP))",
+        )
+    ],
     # -- texts
-    "regexp_replace": [("s VARCHAR, p VARCHAR, r VARCHAR", "regexp_replace(s, p, r, 'g')")],
-    "regexp_like": [("s VARCHAR, p VARCHAR", "regexp_matches(s, p)")],
+    "regexp_replace": [("s VARCHAR, p VARCHAR, r VARCHAR", "regexp_replace(s, '(?-s)' || p, r, 'g')")],
+    "regexp_like": [("s VARCHAR, p VARCHAR", "regexp_matches(s, '(?-s)' || p)")],
     "instr": [
         (
             "s VARCHAR, x VARCHAR",
             "CASE WHEN x = '' THEN CASE WHEN s IS NOT NULL THEN 0 END ELSE "
             "CAST(instr(im_ascii_only(s), x) AS INTEGER) END",
-        )
+        ),
+        (
+            "s VARCHAR, x VARCHAR, p BIGINT",
+            "CASE WHEN p < 1 OR x = '' OR strlen(s) > length(s) THEN CAST(error('" + NOT_HERE + ": a search from a "
+            "place before the first letter, for an empty text, or in one that is not ASCII') AS INTEGER) "
+            "WHEN instr(substring(s, p), x) = 0 THEN 0 ELSE CAST(instr(substring(s, p), x) + p - 1 AS INTEGER) END",
+        ),
     ],
-    "locate": [("x VARCHAR, s VARCHAR", "im_instr(s, x)")],
+    "locate": [
+        ("x VARCHAR, s VARCHAR", "im_instr(s, x)"),
+        ("x VARCHAR, s VARCHAR, p BIGINT", "im_instr(s, x, p)"),
+    ],
     "substr": [
         ("s VARCHAR, p BIGINT", "im_part(im_ascii_only(s), p, 2147483647)"),
         ("s VARCHAR, p BIGINT, n BIGINT", "im_part(im_ascii_only(s), p, n)"),
@@ -242,12 +295,22 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     ],
     "strleft": [("s VARCHAR, n BIGINT", "CASE WHEN n < 0 THEN '' ELSE left(im_ascii_only(s), n) END")],
     "strright": [("s VARCHAR, n BIGINT", "CASE WHEN n < 0 THEN '' ELSE right(im_ascii_only(s), n) END")],
-    "lpad": [("s VARCHAR, n BIGINT, p VARCHAR", "CASE WHEN n < 0 THEN NULL ELSE lpad(im_ascii_only(s), CAST(n AS INTEGER), p) END")],
-    "rpad": [("s VARCHAR, n BIGINT, p VARCHAR", "CASE WHEN n < 0 THEN NULL ELSE rpad(im_ascii_only(s), CAST(n AS INTEGER), p) END")],
+    "lpad": [
+        (
+            "s VARCHAR, n BIGINT, p VARCHAR",
+            "CASE WHEN n < 0 THEN NULL ELSE lpad(im_ascii_only(s), CAST(n AS INTEGER), p) END",
+        )
+    ],
+    "rpad": [
+        (
+            "s VARCHAR, n BIGINT, p VARCHAR",
+            "CASE WHEN n < 0 THEN NULL ELSE rpad(im_ascii_only(s), CAST(n AS INTEGER), p) END",
+        )
+    ],
     "initcap": [
         (
             "s VARCHAR",
-            "array_to_string(list_transform(regexp_extract_all(im_ascii_only(s), '\\s+|\\S+'), "
+            "array_to_string(list_transform(regexp_extract_all(im_ascii_only(s), '[\\s\\v]+|[^\\s\\v]+'), "
             "lambda w: upper(w[1]) || lower(w[2:])), '')",
         )
     ],
@@ -264,8 +327,13 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "utf8_length": [("s VARCHAR", "CAST(length(s) AS INTEGER)")],
     "bytes": [("s VARCHAR", "CAST(strlen(s) AS INTEGER)")],
     "ascii": [("s VARCHAR", "CAST(ascii(im_ascii_only(s)) AS INTEGER)")],
-    "chr": [("n BIGINT", "CASE WHEN n BETWEEN 1 AND 127 THEN chr(CAST(n AS INTEGER)) WHEN n NOT BETWEEN 0 AND 255 "
-                         "THEN '' WHEN n IS NOT NULL THEN error('" + NOT_HERE + ": a byte that is no letter') END")],
+    "chr": [
+        (
+            "n BIGINT",
+            "CASE WHEN n BETWEEN 1 AND 127 THEN chr(CAST(n AS INTEGER)) WHEN n NOT BETWEEN 0 AND 255 "
+            "THEN '' WHEN n IS NOT NULL THEN error('" + NOT_HERE + ": a byte that is no letter') END",
+        )
+    ],
     "upper": [("s VARCHAR", f"translate(s, {_SMALL}, {_CAPITAL})")],
     "lower": [("s VARCHAR", f"translate(s, {_CAPITAL}, {_SMALL})")],
     "split_part": [
@@ -275,7 +343,6 @@ MACROS: dict[str, list[tuple[str, str]]] = {
             "ELSE split_part(s, d, n) END",
         )
     ],
-    "concat_ws": [("d VARCHAR, a VARCHAR", "CASE WHEN d IS NOT NULL THEN a END")],
     "hex": [("n BIGINT", "hex(n)"), ("s VARCHAR", "hex(s)")],
     "uuid": [("", "CAST(gen_random_uuid() AS VARCHAR)")],
     # -- numbers
@@ -315,8 +382,8 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "bitnot": [("a", "~a")],
     "factorial": [("n BIGINT", "CAST(factorial(CAST(n AS INTEGER)) AS BIGINT)")],
     "bin": [("n BIGINT", "bin(n)")],
-    "precision": [("a", "CAST(regexp_extract(typeof(a), '\\((\\d+)', 1) AS INTEGER)")],
-    "scale": [("a", "CAST(regexp_extract(typeof(a), ',(\\d+)', 1) AS INTEGER)")],
+    "precision": [("a", "im_digits(typeof(a), -1)")],
+    "scale": [("a", "im_places(typeof(a))")],
     "fnv_hash": [("x", "CAST(hash(x) >> 1 AS BIGINT)")],
 }
 
@@ -337,7 +404,8 @@ CASTS = {
     "float": "CASE WHEN typeof(x) IN ('FLOAT', 'VARCHAR') OR typeof(x) LIKE 'DECIMAL%' THEN TRY_CAST(x AS FLOAT) "
     "ELSE CAST(im_other_double(x) AS FLOAT) END",
     "boolean": "im_boolean(x)",
-    "timestamp": "im_number_moment(x)",
+    "timestamp": "CASE WHEN typeof(x) LIKE 'DECIMAL%' THEN im_range(make_timestamp(CAST("
+    "TRY_CAST(CAST(x AS VARCHAR) AS DECIMAL(18,6)) * 1000000 AS BIGINT))) ELSE im_number_moment(x) END",
     "date": "im_date(x)",
 }
 _WHOLE = {"tinyint": 8, "smallint": 16, "integer": 32, "bigint": 64}
@@ -376,7 +444,7 @@ for _unit, (_interval, _kind) in _UNITS.items():
 for _word, _sign in (("add", "+"), ("sub", "-")):
     MACROS[f"months_{_word}_interval"] = MACROS[f"months_{_word}"]
     _months = f"to_months(CAST({_sign if _sign == '-' else ''}n AS INTEGER))"
-    _shift = f"CASE WHEN day(t + to_days(1)) = 1 THEN {{last}} ELSE {{moment}} END"
+    _shift = "CASE WHEN day(t + to_days(1)) = 1 THEN {last} ELSE {moment} END"
     _moved = _shift.format(
         last=f"CAST(last_day(t + {_months}) AS TIMESTAMP) + (t - date_trunc('day', t))", moment=f"t + {_months}"
     )
@@ -391,12 +459,13 @@ for _word, _sign in (("add", "+"), ("sub", "-")):
     ]
 
 for _part in ("year", "quarter", "month", "week", "day", "hour", "minute", "second"):
-    MACROS[_part] = _of_moment(f"CAST(date_part('{_part}', {{t}}) AS INTEGER)")
+    _text = "im_clock(t)" if _part in ("hour", "minute", "second") else "im_moment(t)"
+    MACROS[_part] = _of_moment(f"CAST(date_part('{_part}', {{t}}) AS INTEGER)", _text)
     MACROS[f"part_{_part}"] = _of_moment(f"CAST(date_part('{_part}', {{t}}) AS BIGINT)")
 del MACROS["part_week"]
 MACROS["part_millisecond"] = _of_moment("CAST(date_part('millisecond', {t}) AS BIGINT)")
 MACROS["part_epoch"] = _of_moment("CAST(floor(epoch({t})) AS BIGINT)")
-MACROS["millisecond"] = _of_moment("CAST(date_part('millisecond', {t}) % 1000 AS INTEGER)")
+MACROS["millisecond"] = _of_moment("CAST(date_part('millisecond', {t}) % 1000 AS INTEGER)", "im_clock(t)")
 MACROS["dayofyear"] = _of_moment("CAST(date_part('doy', {t}) AS INTEGER)")
 
 
@@ -441,13 +510,39 @@ for _unit in ("hour", "minute", "second", "milliseconds", "microseconds"):
 
 #: what the translation and the other macros use; nobody can call these by name
 INNER = frozenset(
-    {
-        "range", "day_range", "moment", "number_moment", "date", "string", "other_string", "text", "ascii_only",
-        "boolean", "double", "other_double", "float", "divide", "whole_divide", "modulo", "wrapped_sum", "following", "next_day_of",
-        "now_plus", "part", "months_between_days", "concat_ws", "eq", "ne", "lt", "le", "gt", "ge",
-    }
-) | {name for name in MACROS if name.startswith(("part_", "to_tiny", "to_small", "to_int", "to_big", "other_", "trunc_",
-                                                 "day_", "moved_"))}  # fmt: skip
+    [
+        "range",
+        "day_range",
+        "moment",
+        "number_moment",
+        "date",
+        "other_string",
+        "text",
+        "ascii_only",
+        "boolean",
+        "other_double",
+        "divide",
+        "whole_divide",
+        "modulo",
+        "wrapped_sum",
+        "quotient_of",
+        "quotient_places",
+        "digits",
+        "places",
+        "read",
+        "clock",
+        "following",
+        "next_day_of",
+        "part",
+        "months_between_days",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+    ]
+) | {name for name in MACROS if name.startswith(("part_", "other_", "trunc_", "day_trunc", "moved_"))}
 
 _SAME = {
     "ifnull": "nvl", "isnull": "nvl", "dayofmonth": "day", "weekofyear": "week", "add_months": "months_add",

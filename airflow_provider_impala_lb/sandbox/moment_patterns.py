@@ -28,12 +28,12 @@ def strftime_pattern(pattern: str) -> str | None:
     """DuckDB's pattern; None for one that Impala refuses, or that means something here that DuckDB cannot say."""
     codes = []
     for match in _TOKEN.finditer(pattern):
-        token = match.group()
-        if token[0].isalpha():
+        letters = match.group()
+        if letters[0].isalpha():
             # A T between a day and a time stands for itself.
-            code = "T" if token == "T" else _CODES.get(token)
+            code = "T" if letters == "T" else _CODES.get(letters)
         else:
-            code = token if token in "-/:. " else None
+            code = letters if letters in "-/:. " else None
         if code is None:
             return None
         codes.append(code)

@@ -12,7 +12,7 @@ from airflow_provider_impala_lb.sandbox.dialect import parse
 from airflow_provider_impala_lb.sandbox.lexer import words
 from airflow_provider_impala_lb.sandbox.operation import Operation, Outcome, Plan
 from airflow_provider_impala_lb.sandbox.query import Query, translate
-from airflow_provider_impala_lb.sandbox.refusal import Refused, analysis_error, syntax_error
+from airflow_provider_impala_lb.sandbox.refusal import Refused, analysis_error, not_supported, syntax_error
 from airflow_provider_impala_lb.sandbox.statement import Statement
 
 STRING = ColumnType("STRING")
@@ -27,7 +27,9 @@ def plan(statement: Statement) -> Plan:
             return _select_or_insert(statement, text)
         case "INSERT" | "UPSERT" | "UPDATE" | "DELETE" | "MERGE" | "LOAD":
             return dml.plan(statement, text, first)
-        case "CREATE" | "DROP" | "ALTER" | "TRUNCATE" | "COMPUTE" | "REFRESH" | "INVALIDATE" | "COMMENT":
+        case "COMMENT" | "OPTIMIZE" | "REPAIR":
+            raise not_supported(f"{first} ...")
+        case "CREATE" | "DROP" | "ALTER" | "TRUNCATE" | "COMPUTE" | "REFRESH" | "INVALIDATE":
             return ddl.plan(statement, text, first)
         case "SHOW" | "DESCRIBE" | "DESC":
             return show.plan(statement, text, first)

@@ -95,7 +95,7 @@ class HS2Server:
         """One call. Its answer is written to memory first: one that cannot be written becomes an error, whole, where
         half an answer would break the connection."""
         answer = TMemoryBuffer()
-        name, kind, number = protocol.readMessageBegin()
+        name, _, number = protocol.readMessageBegin()
         out = self._protocols.getProtocol(answer)
         method = processor._processMap.get(name)
         if method is None:

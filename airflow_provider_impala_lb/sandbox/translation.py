@@ -7,6 +7,8 @@ notices is worse than a statement that does not run.
 from __future__ import annotations
 
 import functools
+import re
+import zlib
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -59,7 +61,7 @@ def to_duckdb(tree: exp.Expression, constants: Mapping[str, str]) -> str:
     """
     translate = _Translator(constants)
     # A walk gives each node before those in it: backwards, the inner ones come first.
-    for node in reversed(list(tree.walk())):
+    for node in cast("list[exp.Expression]", list(tree.walk()))[::-1]:
         new = translate(node)
         if new is not node:
             if node is tree:
@@ -77,20 +79,58 @@ def _template(text: str) -> exp.Expression:
     return cast("exp.Expression", parse_one(text, dialect="duckdb"))
 
 
-def _filled(text: str, **values: exp.Expression) -> exp.Expression:
-    """The DuckDB expression ``text`` with expressions for the columns it names."""
-    tree = _template(text).copy()
-    for column in list(tree.find_all(exp.Column)):
-        if column.name in values:
-            new = values[column.name].copy()
-            if column is tree:
-                return new
-            column.replace(new)
-    return exp.Paren(this=tree)
+def _filled(text: str, x: exp.Expression) -> exp.Expression:
+    """The DuckDB expression ``text`` with ``x`` for the column of that name."""
+
+    def fill(value: exp.Expression) -> exp.Expression:
+        tree = _template(text).copy()
+        for column in list(tree.find_all(exp.Column)):
+            column.replace(value.copy())
+        return exp.Paren(this=tree)
+
+    return _typed(fill, x)
 
 
 def _macro(name: str, *arguments: exp.Expression) -> exp.Expression:
-    return exp.Anonymous(this=f"im_{name}", expressions=list(arguments))
+    return _typed(lambda *each: exp.Anonymous(this=f"im_{name}", expressions=list(each)), *arguments)
+
+
+def _typed(make: Callable[..., exp.Expression], *arguments: exp.Expression) -> exp.Expression:
+    """``make(*arguments)``, in which DuckDB can tell the arguments' types, and which it expands once.
+
+    It chooses between a macro's forms before it knows what type an aggregate or a window has, and then refuses, or
+    takes the wrong one. And a macro's body has its parameter several times: macros in macros in macros would be too
+    many.
+    As the parameter of a lambda a value has its type, and is there once.
+    """
+    place = next((place for place, each in enumerate(arguments) if _is_of_many_rows(each)), None)
+    if place is None and not any(each.find(exp.Query, exp.Subquery) for each in arguments):
+        place = next((place for place, each in enumerate(arguments) if _depth(each) > 1), None)
+    if place is None:
+        return make(*arguments)
+    # The same expression has the same name: in SELECT and GROUP BY.
+    name = f"v{zlib.crc32(arguments[place].sql(dialect='duckdb').encode()):08x}"
+    inner = [exp.column(name) if other == place else each.copy() for other, each in enumerate(arguments)]
+    body = _typed(make, *inner).sql(dialect="duckdb")
+    listed = exp.Array(expressions=[arguments[place]])
+    changed = exp.Anonymous(this="list_transform", expressions=[listed, exp.Var(this=f"lambda {name}: {body}")])
+    return exp.Anonymous(this="list_extract", expressions=[changed, exp.Literal.number(1)])
+
+
+def _depth(node: exp.Expression) -> int:
+    """How many macros it has in it."""
+    return sum(1 for each in node.find_all(exp.Anonymous) if each.name.startswith(("im_", "list_extract")))
+
+
+def _is_of_many_rows(node: exp.Expression) -> bool:
+    """Is an aggregate or a window in it, and not in a query within it?"""
+    for each in node.walk(prune=lambda inner: isinstance(inner, (exp.Query, exp.Subquery))):
+        if isinstance(each, exp.Window) or (isinstance(each, exp.Anonymous) and each.name in _OF_MANY_ROWS):
+            return True
+    return False
+
+
+_OF_MANY_ROWS = frozenset({*(name for _, name in AGGREGATES.values()), "string_agg", "quantile_disc"})
 
 
 def _text(value: exp.Expression) -> exp.Expression:
@@ -117,6 +157,7 @@ class _Translator:
         if isinstance(node, exp.Anonymous):
             return self._function
         for kind, rule in (
+            (exp.Literal, self._literal),
             (exp.Cast, self._cast),  # also TryCast
             (exp.Extract, self._extract),
             (exp.Trim, self._trim),
@@ -129,7 +170,7 @@ class _Translator:
             (tuple(_COMPARISONS), self._compare),
             (exp.Between, self._between),
             (exp.In, self._in),
-            (exp.Window, self._window),
+            ((exp.RegexpLike, exp.RegexpILike), self._regexp),
             (exp.Query, self._query),
             ((exp.CurrentTimestamp, exp.CurrentDate, exp.CurrentUser), self._now_or_user),
         ):
@@ -183,10 +224,9 @@ class _Translator:
             return _counted_distinct(inner)
         made = exp.Anonymous(this=duckdb_name, expressions=arguments)
         windowed = isinstance(node.parent, (exp.Window, exp.IgnoreNulls, exp.RespectNulls, exp.Filter))
-        return _filled("im_wrapped_sum(x)", x=made) if name == "sum" and not windowed else made
-
-    def _window(self, node: exp.Window) -> exp.Expression:
-        return node
+        if name == "sum" and not windowed:
+            return exp.Paren(this=exp.Anonymous(this="im_wrapped_sum", expressions=[made]))
+        return made
 
     def _constant(self, name: str) -> exp.Expression:
         return _template(self._constants[name]).copy()
@@ -262,13 +302,39 @@ class _Translator:
         options = arguments[2]
         if not options.is_string or not set(options.name) <= set("cimn"):
             raise not_here("regexp_like() with options that are no literal of c, i, m and n")
-        flags = exp.Literal.string("".join({"n": "s", "m": "m"}.get(each, each) for each in options.name))
-        return exp.Anonymous(this="regexp_matches", expressions=[_macro("text", arguments[0]), arguments[1], flags])
+        on = {"i" if each == "i" else "s" if each == "n" else "m" for each in options.name if each != "c"}
+        if {"c", "i"} <= set(options.name):
+            raise not_here("regexp_like() with both c and i")
+        flags = "".join(sorted(on)) + ("" if "s" in on else "-s")
+        pattern = exp.DPipe(this=exp.Literal.string(f"(?{flags})"), expression=_text(arguments[1]), safe=True)
+        return exp.Anonymous(this="regexp_matches", expressions=[_text(arguments[0]), exp.Paren(this=pattern)])
 
     def _f_regexp_extract(self, arguments: Arguments) -> exp.Expression:
         if len(arguments) != 3 or not arguments[2].is_int:
             raise not_here("regexp_extract() with a group that is no literal")
-        return exp.Anonymous(this="regexp_extract", expressions=[*map(_text, arguments[:2]), arguments[2]])
+        _check_greedy(arguments[1])
+        pattern = exp.DPipe(this=exp.Literal.string("(?-s)"), expression=_text(arguments[1]), safe=True)
+        return exp.Anonymous(
+            this="regexp_extract", expressions=[_text(arguments[0]), exp.Paren(this=pattern), arguments[2]]
+        )
+
+    def _f_regexp_replace(self, arguments: Arguments) -> exp.Expression | None:
+        if len(arguments) == 3:
+            _check_greedy(arguments[1])
+        return None
+
+    def _f_precision(self, arguments: Arguments) -> exp.Expression | None:
+        """Of the types of what is stored or written out we are sure."""
+        if not isinstance(_bare(arguments[0]), (exp.Column, exp.Cast, exp.Literal)):
+            raise not_here("precision() and scale() of an expression")
+        return None
+
+    _f_scale = _f_precision
+
+    def _f_typeof(self, arguments: Arguments) -> exp.Expression | None:
+        value = _bare(arguments[0])
+        known = value.meta.get("impala_type") or _WRITTEN.get(_digits(value))
+        return exp.Literal.string(known) if known else None
 
     def _f_date_add(self, arguments: Arguments, sign: str = "add") -> exp.Expression | None:
         if len(arguments) == 2 and isinstance(arguments[1], exp.Interval):
@@ -327,6 +393,14 @@ class _Translator:
 
     # -- operators and other grammar
 
+    def _literal(self, node: exp.Literal) -> exp.Expression:
+        """A whole number too long for BIGINT is a DECIMAL."""
+        if node.is_string or not node.name.isdigit() or int(node.name) < 1 << 63 or len(node.name) > 38:
+            return node
+        if isinstance(node.parent, exp.Neg) and int(node.name) == 1 << 63:
+            return node
+        return exp.Cast(this=node.copy(), to=exp.DataType.build(f"DECIMAL({len(node.name)},0)"))
+
     def _cast(self, node: exp.Cast) -> exp.Expression:
         value, kind = node.this, node.to
         if node.args.get("format"):
@@ -340,11 +414,20 @@ class _Translator:
         if name is None and kind.this != exp.DataType.Type.BINARY:
             raise not_here(f"CAST AS {kind.sql(dialect='hive')}")
         if isinstance(_bare(value), exp.Null) or name is None:
-            return exp.Cast(this=value, to=kind.copy())
-        made = _filled(CASTS[name], x=value)
+            made = exp.Cast(this=value, to=kind.copy())
+            made.meta["impala_type"] = kind.sql(dialect="hive") if kind.expressions else ""
+            return made
+        changed = _filled(CASTS[name], value)
         if kind.this == exp.DataType.Type.VARCHAR and kind.expressions:
-            return _macro("letters_strleft" if self._utf8 else "strleft", made, kind.expressions[0].this.copy())
-        return made
+            cut = _macro("letters_strleft" if self._utf8 else "strleft", changed, kind.expressions[0].this.copy())
+            cut.meta["impala_type"] = kind.sql(dialect="hive")
+            return cut
+        return changed
+
+    def _regexp(self, node: exp.Expression) -> exp.Expression:
+        flags = "(?i-s)" if isinstance(node, exp.RegexpILike) else "(?-s)"
+        pattern = exp.DPipe(this=exp.Literal.string(flags), expression=_text(node.expression), safe=True)
+        return exp.Anonymous(this="regexp_matches", expressions=[_text(node.this), exp.Paren(this=pattern)])
 
     def _extract(self, node: exp.Extract) -> exp.Expression:
         """``extract(year from t)`` and Impala's own ``extract(t, 'year')``."""
@@ -361,7 +444,8 @@ class _Translator:
         return _macro(f"letters_{name}" if self._utf8 else name, node.this, *rest)
 
     def _divide(self, node: exp.Div) -> exp.Expression:
-        return _macro("divide", node.this, node.expression)
+        digits = [exp.Literal.number(_digits(each)) for each in (node.this, node.expression)]
+        return _macro("divide", node.this, node.expression, *digits)
 
     def _whole_divide(self, node: exp.IntDiv) -> exp.Expression:
         return _macro("whole_divide", node.this, node.expression)
@@ -393,7 +477,7 @@ class _Translator:
         left, right = node.this, node.expression
         if not (_may_be_moment(left) and _may_be_moment(right)):
             return node
-        return exp.Paren(this=_macro(_COMPARISONS[type(node)], left, right))
+        return exp.Paren(this=_macro(_COMPARISONS[cast("type[exp.Binary]", type(node))], left, right))
 
     def _between(self, node: exp.Between) -> exp.Expression:
         value, low, high = node.this, node.args["low"], node.args["high"]
@@ -412,7 +496,7 @@ class _Translator:
             return node
         return exp.Paren(this=exp.or_(*(_macro("eq", node.this.copy(), each) for each in items)))
 
-    def _query(self, node: exp.Query) -> exp.Expression:
+    def _query(self, node: exp.Expression) -> exp.Expression:
         if node.args.get("offset") is not None and node.args.get("order") is None:
             limit = node.args.get("limit")
             shown = " ".join(each.sql(dialect="hive").strip() for each in (limit, node.args["offset"]) if each)
@@ -462,6 +546,31 @@ def _part(field: str, moment: exp.Expression) -> exp.Expression:
     return _macro(f"part_{field.lower()}", moment)
 
 
+_WRITTEN = {3: "TINYINT", 5: "SMALLINT"}
+
+
+def _digits(node: exp.Expression) -> int:
+    """How many digits Impala's type has for a whole number that is written out; -1: it is none."""
+    node = _bare(node)
+    if isinstance(node, exp.Neg):
+        node = _bare(node.this)
+    if not isinstance(node, exp.Literal) or node.is_string or not node.name.isdigit():
+        return -1
+    number = int(node.name)
+    return next((digits for digits, bits in ((3, 7), (5, 15), (10, 31), (19, 63)) if number < 1 << bits), -1)
+
+
+def _check_greedy(pattern: exp.Expression) -> None:
+    """Impala's matches are the longest ones, DuckDB's the first ones: refuse where that may differ."""
+    text = pattern.name if pattern.is_string else ""
+    alternatives = re.split(r"[|()]", text) if "|" in text else []
+    same_start = any(
+        one and other.startswith(one) for one in alternatives for other in alternatives if one is not other
+    )
+    if re.search(r"(?<!\\)[*+?}]\?", text) or same_start:
+        raise not_here(f"The longest match of {text!r}")
+
+
 def _pattern(written: exp.Expression) -> exp.Expression:
     if not written.is_string:
         raise not_here("A pattern of moments that is no literal")
@@ -478,7 +587,7 @@ def _printed(moment: exp.Expression, pattern: exp.Expression) -> exp.Expression:
 
 def _read(text: exp.Expression, pattern: exp.Expression) -> exp.Expression:
     parsed = exp.Anonymous(this="try_strptime", expressions=[_macro("text", text), _pattern(pattern)])
-    return _macro("range", parsed)
+    return _macro("read", parsed, _text(text.copy()))
 
 
 def _is_moment(node: exp.Expression) -> bool:
@@ -496,11 +605,16 @@ _MOMENTS = (
 )  # fmt: skip
 
 
+_NUMBERS = frozenset({"count", "im_wrapped_sum", "avg", "im_divide", "im_modulo", "im_whole_divide", "im_length"})
+
+
 def _may_be_moment(node: exp.Expression) -> bool:
     """False for what is surely a number, a boolean or a query: those are compared as they are."""
     node = _bare(node)
     if isinstance(node, exp.Literal):
         return bool(node.is_string)
+    if isinstance(node, exp.Anonymous) and node.name in _NUMBERS:
+        return False
     return not isinstance(
         node, (exp.Null, exp.Binary, exp.Unary, exp.Boolean, exp.Query, exp.Subquery, exp.Tuple, exp.Any, exp.All)
     )

@@ -20,9 +20,10 @@ STICKY = {
 @pytest.fixture(scope="module")
 def lagging(airflow_home, tmp_path_factory):
     """A cluster whose lag is shorter than the demo's, since each run waits for it some times."""
-    with pytest.MonkeyPatch.context() as patch, Sandbox(nodes=3, lag=0.6) as cluster:
+    landing = tmp_path_factory.mktemp("files") / "landing"
+    with pytest.MonkeyPatch.context() as patch, Sandbox(nodes=3, lag=0.6, allow=[landing]) as cluster:
         patch.setenv("AIRFLOW_CONN_IMPALA_LB_DEFAULT", cluster.connection)
-        patch.setenv("FLIGHTS_LANDING", str(unpack_flights(tmp_path_factory.mktemp("landing"))))
+        patch.setenv("FLIGHTS_LANDING", str(unpack_flights(landing)))
         yield cluster
 
 

@@ -244,7 +244,8 @@ def test_importing_it_is_light() -> None:
 def test_the_fixture(impala_sandbox: Sandbox, open_cursor: Open) -> None:
     assert len(impala_sandbox.nodes) == 3
     for node in impala_sandbox.nodes:
-        assert rows(open_cursor(node), "select 1") == [(1,)]
+        login = {"user": impala_sandbox.user, "password": impala_sandbox.password, "auth_mechanism": "PLAIN"}
+        assert rows(open_cursor(node, **login), "select 1") == [(1,)]
 
 
 def test_impala_shell(pair: Sandbox, tmp_path: Path) -> None:

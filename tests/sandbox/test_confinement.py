@@ -99,7 +99,11 @@ def cursor(cluster: Sandbox, open_cursor: Open) -> Iterator[HiveServer2Cursor]:
     ],
 )  # fmt: skip
 def test_nothing_outside(cluster: Sandbox, cursor: HiveServer2Cursor, outside: Path, statement: str) -> None:
-    sql = statement.replace("{TEXT}", TEXT).replace("{outside}", str(outside)).replace("{cluster}", str(cluster.directory))
+    sql = (
+        statement.replace("{TEXT}", TEXT)
+        .replace("{outside}", str(outside))
+        .replace("{cluster}", str(cluster.directory))
+    )
     with pytest.raises((HiveServer2Error, OperationalError)) as caught:
         rows(cursor, sql)
     assert "top secret" not in str(caught.value)
@@ -147,5 +151,11 @@ def test_a_text_that_looks_like_a_tables_place(cursor: HiveServer2Cursor) -> Non
 def test_nobody_else_may_look(cluster: Sandbox, cursor: HiveServer2Cursor) -> None:
     rows(cursor, "insert into own values (1, 'x')")
     paths = [cluster.directory, *cluster.directory.rglob("*")]
-    loose = [path for path in paths if not path.is_symlink() and path.name not in ("landing", "loaded") and stat.S_IMODE(path.lstat().st_mode) & 0o077]
+    loose = [
+        path
+        for path in paths
+        if not path.is_symlink()
+        and path.name not in ("landing", "loaded")
+        and stat.S_IMODE(path.lstat().st_mode) & 0o077
+    ]
     assert not loose

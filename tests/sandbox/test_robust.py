@@ -90,4 +90,6 @@ class Both(TMemoryBuffer):  # type: ignore[misc]
 
 def test_days_before_the_year_1000(plain: Sandbox, open_cursor: Open) -> None:
     cursor = open_cursor(plain.nodes[0])
-    assert rows(cursor, "select cast(date '0005-01-02' as string), date_add(date '0005-01-02', 1)")[0][0] == "0005-01-02"
+    assert (
+        rows(cursor, "select cast(date '0005-01-02' as string), date_add(date '0005-01-02', 1)")[0][0] == "0005-01-02"
+    )

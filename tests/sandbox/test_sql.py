@@ -78,7 +78,7 @@ def cursor(plain: Sandbox, open_cursor: Open) -> Iterator[HiveServer2Cursor]:
         ("2 <=> null", False),
         ("'abc' rlike 'b'", True),
         ("effective_user()", "ann"),
-        ("typeof(1)", "INT"),
+        ("typeof(1)", "TINYINT"),
         ("length(uuid())", 36),
         ("pid() > 0 and now() is not null and version() like 'impalad%'", True),
         ("if(1 = 1, 'y', 'n')", "y"),
