@@ -58,6 +58,7 @@ class Script:
     """What is to be run, and whom to tell. Parameters as for :class:`~.run.ScriptRun`.
 
     :param texts: the statements with their parameters in them.
+    :ivar handler_error: what was raised by the handler, or in writing ``output``.
     :raises ConfigError: ``output`` cannot be written, or the script gives no rows for it.
     """
 
@@ -84,6 +85,7 @@ class Script:
         changes = [number for number, text in enumerate(texts, 1) if not changes_nothing(text)]
         self.last_change = changes[-1] if changes else 0
         self.log = logger
+        self.handler_error: Exception | None = None
         self.output, self.output_number = output, 0
         if output is not None:
             check(output)
