@@ -196,12 +196,6 @@ class ScriptRun:
         return self._journal.epoch if self._journal is not None else 0
 
     @property
-    def ended(self) -> ScriptDone | None:
-        """The whole script, once its last statement is done, whatever may have gone wrong after that; else None."""
-        done = self._progress.done
-        return done if done.statements and len(done.statements) == len(self._script) else None
-
-    @property
     def node(self) -> str:
         """Where it runs, or ran last: ``host:port``; "" before that."""
         return self._progress.done.node
@@ -231,6 +225,8 @@ class ScriptRun:
         try:
             prefer = self._begin() or self._prefer
             return self._run_somewhere(prefer, {})
+        except Exception as error:
+            return self._done_before(error)
         finally:
             if self._claim:
                 self._balancer.give_back(self._claim)
@@ -240,10 +236,20 @@ class ScriptRun:
         assert self._journal is not None
         try:
             return self._go_on(handover)
-        except (StatementFailed, NoNodeAvailable):
-            if self._cancelled is None:
+        except Exception as error:
+            if isinstance(error, (StatementFailed, NoNodeAvailable)) and self._cancelled is None:
                 self._journal.check_mine()  # our failure would be the task's, and our successor runs it
-            raise
+            return self._done_before(error)
+
+    def _done_before(self, error: Exception) -> ScriptDone:
+        """The whole script, if it was done before this error: then that undoes nothing. Else the error is raised."""
+        done = self._progress.done
+        is_done = bool(done.statements) and len(done.statements) == len(self._script)
+        if not is_done or error is self._script.handler_error or isinstance(error, Superseded):
+            raise error
+        with suppress(Exception):
+            self._log.warning("After the end of the script: %s: %s", type(error).__name__, error)
+        return done
 
     def _go_on(self, handover: Handover) -> ScriptDone:
         assert self._journal is not None

@@ -91,6 +91,7 @@ class Tally:
 
     def note_unfetched(self, ended: Ended, error: Exception) -> None:
         """The next statement is done, and what was to be done with its rows has failed. The caller raises ``error``."""
+        self._script.handler_error = error
         number, total = self.number, len(self._script)
         statement, classified = self._script.statements[number - 1], self._script.classified[number - 1]
         before = "none is before it" if number == 1 else f"so are the {number - 1} before it"

@@ -59,6 +59,7 @@ class Script:
 
     :param texts: the statements with their parameters in them.
     :ivar classified: what each of them is, in the same order.
+    :ivar handler_error: what was raised by the handler, or in writing ``output``.
     :raises ConfigError: ``output`` cannot be written, or the script gives no rows for it.
     :raises ScriptError: a comment says that a CREATE TABLE AS SELECT may be repeated.
     """
@@ -97,6 +98,7 @@ class Script:
         changes = [number for number, each in enumerate(self.classified, 1) if not each.changes_nothing]
         self.last_change = changes[-1] if changes else 0
         self.log = logger
+        self.handler_error: Exception | None = None
         self.output, self.output_number = output, 0
         if output is not None:
             check(output)

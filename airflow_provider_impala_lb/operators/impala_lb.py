@@ -296,8 +296,6 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         run = event["done"]
         if event.get("changes", True):
             self._forbid_retry(context, run["statements"], run["host"])
-        if event.get("warning"):
-            self._warn("%s", event["warning"])
         self._tell_end(context, run)
         try:
             self._hook.end_journal(owner(this_try.tags(context)), event["epoch"])
@@ -433,12 +431,6 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         run = self._script_run
         try:
             done = run.run() if handover is None else run.go_on(Handover.of(handover))
-        except ImpalaLBError as error:
-            ended = run.ended
-            if ended is None or (self._wants_rows and ended.output is None and len(ended.results) < len(script)):
-                raise
-            done = ended
-            self._warn("After the end of the script: %s: %s", type(error).__name__, error)
         finally:
             self._script_run = None
         if stuck.host is not None and done.node == hook.balancer.known(stuck.host):

@@ -18,7 +18,6 @@ from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, Su
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.run import ScriptRun
-    from airflow_provider_impala_lb.impala.work import ScriptDone
 
 # One for all scripts of a connection: each has a thread that renews its leases.
 _balancers: dict[tuple[str, str], Balancer] = {}
@@ -125,7 +124,8 @@ class ScriptTrigger(BaseTrigger):
             alarm.daemon = True
             alarm.start()
         try:
-            return _end(run, run.go_on(Handover.of(self.handover)))
+            done = run.go_on(Handover.of(self.handover))
+            return {"done": summary(done), "epoch": run.epoch, "changes": run.changes_something}
         except Deferred as deferred:
             # With the script: a template that is rendered again for the worker may give another one.
             return {"go_on": deferred.handover.packed(), "script": self.script}
@@ -133,26 +133,13 @@ class ScriptTrigger(BaseTrigger):
             with contextlib.suppress(Exception):
                 self.log.warning("%s", superseded)
             return None
-        except Exception as error:
-            if run.ended is not None:  # all was done before it
-                return _end(run, run.ended, f"after the end of the script: {type(error).__name__}: {error}")
-            if isinstance(error, StatementFailed):
-                return {"failed": error.as_dict()}
-            if isinstance(error, ImpalaLBError):
-                return {"error": {"kind": type(error).__name__, "text": str(error)}}
-            raise
+        except StatementFailed as failed:
+            return {"failed": failed.as_dict()}
+        except ImpalaLBError as error:
+            return {"error": {"kind": type(error).__name__, "text": str(error)}}
         finally:
             if alarm is not None:
                 alarm.cancel()
-
-
-def _end(run: ScriptRun, done: ScriptDone, warning: str = "") -> dict[str, Any]:
-    """What a task is told of its script's end.
-
-    :returns: ``done``: as by :func:`summary`; ``epoch``: in the journal; ``changes``: whether a statement may change
-        something; ``warning``: what went wrong after the end, or "".
-    """
-    return {"done": summary(done), "epoch": run.epoch, "changes": run.changes_something, "warning": warning}
 
 
 async def _in_a_thread(work: Callable[[], Any]) -> Any:
