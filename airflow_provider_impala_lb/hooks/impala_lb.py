@@ -405,8 +405,8 @@ def statements(sql: str | Iterable[str], *, split_statements: bool = True, varia
     for index, text in enumerate(texts):
         if split_statements:
             found += split(text, variables, name="script" if isinstance(sql, str) else f"sql[{index}]")
-        elif not classify(text).is_empty:
-            found.append(Statement(line=1, sql=text.strip().removesuffix(";")))
+        elif not classify(text.removeprefix("\ufeff")).is_empty:
+            found.append(Statement(line=1, sql=text.removeprefix("\ufeff").strip().removesuffix(";")))
     if not found and all(map(is_blank, texts)):
         raise ScriptError("holds no statement", line=1)
     return found

@@ -85,7 +85,7 @@ def run_on(session, script, database=DATABASE, **start):
     for statement in split(script):
         session.execute(statement.sql)
         session.finish()
-        tables.note(statement.sql)
+        tables.note(classify(statement.sql).effects)
     return Upstream(
         host=session.node.address,
         ended=time.time(),

@@ -36,6 +36,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
+from logging import getLogger
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -52,6 +53,8 @@ from airflow_provider_impala_lb.impala.sql.lexer import (
 
 MOST_DIGITS = 38
 """Of a number: Impala's DECIMAL has no more, and what is longer would become a DOUBLE in silence."""
+
+log = getLogger(__name__)
 
 _MARKER = landmark_pattern(
     r"%(?:\((?P<py_name>[^()]*)\)s | (?P<format>s) | (?P<percent>%)) | \?(?P<question>)"
@@ -113,6 +116,12 @@ def bind_script(statements: Iterable[tuple[int, str]], parameters: Any) -> list[
             "names they are none)",
             line=script[0][0],
         )
+    if isinstance(values, Mapping):
+        for name in values.keys() - written.keys():
+            if any(f"%({name})s" in sql for _, sql in script):
+                log.warning(
+                    "%%(%s)s stands in a string or a comment only, where no value is put: it is sent as it is", name
+                )
     return bound
 
 

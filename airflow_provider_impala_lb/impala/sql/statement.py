@@ -158,7 +158,7 @@ class Classification:
         try:
             return effects_of(self.verb, self._reader())
         except Refused:
-            return UNKNOWN
+            return Effects() if self.session_only else UNKNOWN
 
     def _reader(self) -> Reader:
         """Behind the verb."""
@@ -209,6 +209,7 @@ def _pass_with(reader: Reader) -> bool:
 
 def _is_ctas(reader: Reader) -> bool:
     """:param reader: behind CREATE."""
+    reader.take_all("or", "replace")  # Spark's
     reader.take("external")
     if not reader.take("table"):
         return False

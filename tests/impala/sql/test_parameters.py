@@ -95,6 +95,13 @@ def test_a_list_goes_to_each_statement_that_has_markers():
     ]
 
 
+def test_a_name_that_stands_in_a_string_only_is_warned_of(caplog):
+    sql = "SELECT '%(day)s', '%(n)s', :n"
+    assert bind(sql, {"day": "s3cret", "n": 1, "other": 2}) == "SELECT '%(day)s', '%(n)s', 1"
+    (record,) = caplog.records
+    assert record.getMessage().startswith("%(day)s stands in a string")
+
+
 @pytest.mark.parametrize(
     ("sql", "parameters", "says"),
     [

@@ -308,7 +308,8 @@ def test_agrees_with_the_rules_read_one_character_at_a_time(text):
     got = sqls(text)
     assert [sql.strip() for sql in got] == [part.strip() for part in expected]
     assert "+" in text or all(sql.strip() in text for sql in got)
-    assert [split(sql)[0].sql for sql in got] == got
+    if "+" not in text:  # a ``;`` within a hint is one to the scanner, too: then no part is whole
+        assert [split(sql)[0].sql for sql in got] == got
 
 
 @settings(deadline=None)

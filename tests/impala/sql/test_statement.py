@@ -1,6 +1,8 @@
 """Which statements may be sent again when nobody knows whether they ran."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from airflow_provider_impala_lb.impala.sql.statement import classify
 
@@ -128,3 +130,61 @@ def test_not_safe_to_repeat(sql):
 )
 def test_whether_the_query_mentions_the_target(sql, reads):
     assert classify(sql).reads_own_target is reads
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("SELECT 'insert', `update` FROM merge -- delete", "query"),
+        ("/* lb:1 */ ((SELECT 1))", "query"),
+        ("WITH a AS (SELECT 'insert into t') SELECT * FROM a", "query"),
+        ("WITH 'a' (x, y) AS (SELECT ')'), b AS (VALUES (1)) (SELECT 1)", "query"),
+        ("EXPLAIN DELETE FROM t", "query"),
+        ("WITH a AS (SELECT 1) INSERT INTO t SELECT 1", "dml"),
+        ("OPTIMIZE TABLE t", "dml"),
+        ("SET a=1", "session"),
+        ("INVALIDATE METADATA", "metadata"),
+        ("COMPUTE STATS t", "stats"),
+        ("CREATE TABLE t (a INT) STORED AS PARQUET TBLPROPERTIES ('as'='select')", "ddl"),
+        ("CREATE TABLE t LIKE PARQUET '/x' COMMENT 'as select'", "ddl"),
+        ("CREATE VIEW v AS SELECT 1", "ddl"),
+        ("CREATE TABLE t AS SELECT 1", "ctas"),
+        (
+            "create /* +x */ external table if not exists t primary key (a) stored as kudu as with x as (select 1)",
+            "ctas",
+        ),
+        ("CREATE OR REPLACE TABLE t USING parquet AS (SELECT 1)", "ctas"),
+        ("FROBNICATE t", "unknown"),
+        ("", "unknown"),
+        ("SELECT /* no end", "unknown"),
+        ("SELECT 1, /* no end", "query"),  # no more is read
+        ("/* no end", "unknown"),
+    ],
+)
+def test_kinds(sql, kind):
+    found = classify(sql)
+    assert found.kind == kind
+    assert found.reads_only is (kind == "query")
+    assert found.session_only is (kind == "session")
+    assert found.changes_nothing is (kind in ("query", "session", "metadata", "stats"))
+
+
+words = st.one_of(
+    st.sampled_from(["select", "insert", "into", "overwrite", "table", "t", "as", "with", "create", "if not exists"]),
+    st.sampled_from(
+        ["from", "update", "set", "delete", "use", "partition", "straight_join", "distinct", "€", "\u2039"]
+    ),
+    st.sampled_from(["(", ")", ",", ".", "=", "'x'", "`y`", "'", "/*", "*/", "-- +", "\n", "[", "]", ";"]),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(words, max_size=12).map(" ".join) | st.text())
+def test_any_text_is_classified(sql):
+    found = classify(sql)
+    effects = found.effects
+    assert found.safe_to_repeat in (True, False)
+    assert not (found.kind == "ctas" and found.safe_to_repeat)
+    assert not (found.kind in ("query", "session", "stats") and effects.changes)
+    if found.kind == "dml":
+        assert effects.changes
