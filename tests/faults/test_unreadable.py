@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import signal
 import struct
 
 import pytest
@@ -187,3 +188,28 @@ def test_an_error_of_the_handler_is_the_handlers(cluster, error):
     assert raised.value is error
     assert relay.names().count("ExecuteStatement") == 1
     assert {call.connection for call in relay.calls} == {1}
+
+
+class _Alarm(Exception):
+    """What a signal's handler raises, wherever the process just is."""
+
+
+def test_what_a_signal_raises_while_a_reply_is_read_is_no_lost_reply(cluster):
+    def ring(*_):
+        raise _Alarm
+
+    def handler(cursor):
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        return cursor.fetchall()
+
+    node, before = cluster.nodes[0], signal.signal(signal.SIGALRM, ring)
+    try:
+        with Relay(node.host, node.port, faults=[Fault("FetchResults", 1, "after", "delay", 1.0)]) as relay:
+            config = {**cluster.config, "nodes": [{"host": "127.0.0.1", "port": relay.port, "web": node.web}]}
+            with pytest.raises(_Alarm):
+                ScriptRun(Balancer(parse(config), MemoryStore()), split("SELECT 1"), handler=handler).run()
+            wait_until_over(node, relay)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert relay.names().count("FetchResults") == 1
