@@ -304,18 +304,26 @@ class Execution:
                     self._tally.note_unfetched(ended, error)
                     raise
                 ended.warnings = ended.warnings or session.finish()[0]
+            except StatementError as error:
+                if reads_only(sql):
+                    raise
+                self._done_without_rows(ended, str(error))
+                return
             except RowsLost as lost:
                 if tries < NEW_SESSIONS and reads_only:
                     self._log.warning("[%d/%d] %s: the query is run again", number, len(self._script), lost)
                     continue
                 if reads_only:
                     raise StatementError(f"fetching its rows failed: {lost}", query_id=ended.query_id) from lost
-                # DDL is done, and its row says no more than that: it is not worth doing it again.
-                ended.warnings = f"its {lost}"
-                self._tally.note_done(ended, fetched=False)
+                self._done_without_rows(ended, f"its {lost}")
                 return
             self._tally.note_done(ended)
             return
+
+    def _done_without_rows(self, ended: Ended, why: str) -> None:
+        """DDL is done, and its row says no more than that: it is not worth doing it again."""
+        ended.warnings = why
+        self._tally.note_done(ended, fetched=False)
 
     def _write(self, cursor: Any) -> OutputDone:
         script = self._script

@@ -13,6 +13,7 @@ from typing import Any
 from airflow_provider_impala_lb.impala.line import Line
 from airflow_provider_impala_lb.impala.pages import Pages, ProbeFailed
 from airflow_provider_impala_lb.impala.rows import be_lenient, fetch_no_further_than_the_end
+from airflow_provider_impala_lb.impala.sql.statement import reads_only
 from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id, warnings_in
 from airflow_provider_impala_lb.impala.transport import describe, is_timeout, is_unreadable, status_error
 
@@ -153,6 +154,11 @@ class Operation:
         except (Error, TypeError):  # impyla reads the columns of a statement that has none, too
             columns = None
         except Exception as error:
+            sql = self._cursor._last_operation_string
+            if is_unreadable(error) and sql and not reads_only(sql):
+                log.warning("Statement %s is done, asking for its columns failed: %s", self.query_id, describe(error))
+                self.handle.hasResultSet = False
+                return
             raise StatementError(
                 f"it ran, asking for its columns failed: {describe(error)}", query_id=self.query_id
             ) from error

@@ -27,6 +27,9 @@ from airflow_provider_impala_lb.impala.transport import UnreadableReply, describ
 log = getLogger(__name__)
 
 _KEEPALIVE_IDLE = 60
+_READERS = frozenset(
+    ("impala", "impala_thrift_gen", "thrift", "thrift_sasl", "puresasl", "socket", "ssl", "codecs", "encodings")
+)
 
 
 class Wire:
@@ -74,7 +77,7 @@ class Wire:
 
         :raises UnreadableReply: there was a reply, and it cannot be made sense of.
         What thrift and the socket raise: the request or its reply was lost, or the server does not know the call.
-        What else comes is wrong with the request, and nothing was sent.
+        What else comes is wrong with the request, and nothing was sent; or a signal's handler has raised it.
         """
         from thrift.Thrift import TApplicationException
         from thrift.transport.TTransport import TTransportException
@@ -90,6 +93,8 @@ class Wire:
                 raise
             raise UnreadableReply(describe(error)) from error
         except Exception as error:
+            if not _raised_by_a_reader(error):
+                raise
             raise UnreadableReply(f"the reply to {name} cannot be read: {describe(error)}") from error
         return answer
 
@@ -117,6 +122,15 @@ def user_of(session: SessionConfig) -> str:
     """Whom the session belongs to. Never left to impyla, which on NOSASL takes the operating system's user
     whatever the login says (impyla#188)."""
     return session.user or getpass.getuser()
+
+
+def _raised_by_a_reader(error: BaseException) -> bool:
+    """Whether the code that reads replies has raised it, and not a signal's handler in the middle of that."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = str(traceback.tb_frame.f_globals.get("__name__")) if traceback is not None else ""
+    return module.partition(".")[0] in _READERS or module in (__name__, check_answer.__module__)
 
 
 def _innermost(client: Any) -> Any:

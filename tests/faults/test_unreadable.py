@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import signal
 import struct
 
 import pytest
@@ -79,16 +80,16 @@ def cluster():
         yield cluster
 
 
-def run(cluster, faults, **session):
-    node, name = cluster.nodes[0], f"u{next(_number)}"
-    steps = [
+def run(cluster, faults, name=None, steps=None):
+    node, name = cluster.nodes[0], name or f"u{next(_number)}"
+    steps = steps or [
         Step(f"CREATE TABLE {name} (n INT)", changes=True, rows=[("Table has been created.",)]),
         Step(f"INSERT INTO {name} SELECT 1", changes=True, modified=1),
         Step(f"SELECT n FROM {name}", rows=[(1,)]),
         Step(f"INSERT INTO {name} SELECT 2", changes=True, modified=1),
     ]
     with Relay(node.host, node.port, faults=faults) as relay:
-        limits = {"open_timeout": 2.0, "rpc_timeout": 2.0, "reconnect_timeout": 10.0, **session}
+        limits = {"open_timeout": 2.0, "rpc_timeout": 2.0, "reconnect_timeout": 10.0}
         listed = [{"host": "127.0.0.1", "port": relay.port, "web": node.web}]
         config = {**cluster.config, "nodes": listed, "session": {"auth_mechanism": "NOSASL", **limits}}
         ran = attempt(Balancer(parse(config), MemoryStore()), name, steps, 60)
@@ -111,6 +112,19 @@ def test_one_reply_at_each_call_is_as_good_as_lost(cluster, damage, caplog):
     assert not wrong, "\n" + "\n".join(wrong)
 
 
+@pytest.mark.parametrize(("rpc", "nth"), [("ExecuteStatement", 4), ("FetchResults", 2)])
+def test_a_length_that_never_comes_is_waited_for_no_longer_than_an_answer(cluster, rpc, nth):
+    """Values of 2 GB are allowed."""
+
+    def endless(message):
+        return head(message) + SUCCESS + STATUS + STRING + b"\x00\x05" + b"\x7f\xff\xff\xf0" + b"x" * 100
+
+    ran, relay, evidence = run(cluster, [Fault(rpc, nth, "after", "alter", alter=endless)])
+    assert relay.fired
+    assert isinstance(ran.ended, ScriptDone), str(ran)
+    assert faults_of(ran, evidence) == []
+
+
 @pytest.mark.parametrize("rpc", ["GetLog", "CloseImpalaOperation", "CloseSession"])
 @pytest.mark.parametrize("damage", ["no_status", "name_is_no_text"])
 def test_what_comes_after_the_rows_is_a_warning_however_often_it_fails(cluster, rpc, damage, caplog):
@@ -125,6 +139,31 @@ def test_an_insert_whose_state_can_never_be_read_is_looked_up(cluster, nth):
     """Its state is on the coordinator's page."""
     faults = [Fault("GetOperationStatus", nth, "after", "alter", times=10, alter=DAMAGE["no_status"])]
     ran, _, evidence = run(cluster, faults)
+    assert isinstance(ran.ended, ScriptDone), str(ran)
+    assert faults_of(ran, evidence) == []
+
+
+def test_ddl_whose_row_can_never_be_read_is_done(cluster):
+    faults = [Fault("FetchResults", 1, "after", "alter", times=10, alter=DAMAGE["no_status"])]
+    name = f"ddl{next(_number)}"
+    steps = [
+        Step(f"CREATE TABLE {name} (n INT)", changes=True),
+        Step(f"INSERT INTO {name} SELECT 1", changes=True, modified=1),
+    ]
+    ran, _, evidence = run(cluster, faults, name=name, steps=steps)
+    assert isinstance(ran.ended, ScriptDone), str(ran)
+    assert faults_of(ran, evidence) == []
+
+
+def test_an_insert_of_which_nothing_can_be_read_but_its_page_is_done(cluster):
+    """Neither its handle, nor its state, nor its columns."""
+
+    def decide(call):
+        if call.statement == 2 and call.rpc in ("ExecuteStatement", "GetOperationStatus", "GetResultSetMetadata"):
+            return Fault(call.rpc, 1, "after", "alter", alter=DAMAGE["no_status"])
+        return None
+
+    ran, _, evidence = run(cluster, decide)
     assert isinstance(ran.ended, ScriptDone), str(ran)
     assert faults_of(ran, evidence) == []
 
@@ -149,3 +188,28 @@ def test_an_error_of_the_handler_is_the_handlers(cluster, error):
     assert raised.value is error
     assert relay.names().count("ExecuteStatement") == 1
     assert {call.connection for call in relay.calls} == {1}
+
+
+class _Alarm(Exception):
+    """What a signal's handler raises, wherever the process just is."""
+
+
+def test_what_a_signal_raises_while_a_reply_is_read_is_no_lost_reply(cluster):
+    def ring(*_):
+        raise _Alarm
+
+    def handler(cursor):
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        return cursor.fetchall()
+
+    node, before = cluster.nodes[0], signal.signal(signal.SIGALRM, ring)
+    try:
+        with Relay(node.host, node.port, faults=[Fault("FetchResults", 1, "after", "delay", 1.0)]) as relay:
+            config = {**cluster.config, "nodes": [{"host": "127.0.0.1", "port": relay.port, "web": node.web}]}
+            with pytest.raises(_Alarm):
+                ScriptRun(Balancer(parse(config), MemoryStore()), split("SELECT 1"), handler=handler).run()
+            wait_until_over(node, relay)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert relay.names().count("FetchResults") == 1
