@@ -235,6 +235,7 @@ class ImpalaLBHook(DbApiHook):
         size = commit_every or len(everything) or 1
         starts = range(0, len(everything), size)
         done: list[str] = []
+        stuck = self._stuck()
         with self.get_conn() as connection, connection.cursor() as cursor:
             for number, start in enumerate(starts, 1):
                 chunk = everything[start : start + size]
@@ -259,7 +260,9 @@ class ImpalaLBHook(DbApiHook):
             if done:
                 database = self.schema or self.balancer.config.session.database or "default"
                 name = table if "." in table else f"{database}.{table}"
-                self._note(Upstream.of({"written": [name.replace("`", "")], "complete": True}), connection.pick.node)
+                left = Upstream.of({"written": [name.replace("`", "")], "complete": True})
+                before = [stuck.upstream or Upstream(host=stuck.host)] if stuck.host else []
+                self._note(left.after(before), connection.pick.node)
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # its own returns one too
         """Open a session on every coordinator. True only if all answer; the text says what each one said."""

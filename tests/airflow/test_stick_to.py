@@ -251,7 +251,11 @@ def test_readers_whose_node_takes_no_more_move_and_read_all(run_dag, cluster):
 
 
 def test_a_hook_with_a_session_key_stays_on_its_node(cluster):
-    hooks = [ImpalaLBHook(session_key="together") for _ in range(4)]
+    hooks = [ImpalaLBHook(session_key="together") for _ in range(2)]
+    for number in range(2):  # with the keys of the connection's extra, which common-sql adds
+        params = {"session_key": "together"}
+        operator = SQLExecuteQueryOperator(task_id=f"t{number}", sql="SELECT 1", hook_params=params, **CONN)
+        hooks.append(operator.get_db_hook())
     nodes = []
     for hook in hooks:
         hook.run("SELECT 1")
