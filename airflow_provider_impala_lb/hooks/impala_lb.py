@@ -289,6 +289,7 @@ class ImpalaLBHook(DbApiHook):
         texts, columns = _row_texts(rows)
         chunks = _chunks(texts, columns, commit_every)
         done: list[str] = []
+        stuck = self._stuck()
         with self.get_conn() as connection, connection.cursor() as cursor:
             for number, (start, end) in enumerate(chunks, 1):
                 values = ", ".join(texts[start:end])
@@ -312,7 +313,9 @@ class ImpalaLBHook(DbApiHook):
             if done:
                 database = self.schema or self.balancer.config.session.database or "default"
                 name = table if "." in table else f"{database}.{table}"
-                self._note(Upstream.of({"written": [name.replace("`", "")], "complete": True}), connection.pick.node)
+                left = Upstream.of({"written": [name.replace("`", "")], "complete": True})
+                before = [stuck.upstream or Upstream(host=stuck.host)] if stuck.host else []
+                self._note(left.after(before), connection.pick.node)
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # its own returns one too
         """Try the lock file's directory (or the Redis) and open a session on every coordinator, from the

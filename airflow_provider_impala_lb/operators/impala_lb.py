@@ -210,6 +210,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         return self._hook
 
     def execute(self, context: Context) -> Any:
+        self._resumed = False
         # Not super().execute(): Airflow 2.11 warns of a nested one, and it knows neither one session nor a host.
         return self._run(context)
 

@@ -1,5 +1,7 @@
 """``schema`` holds on every way through the hook: what is read, and what is written, is in that database."""
 
+import contextlib
+
 import pytest
 from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
 from airflow.providers.common.sql.operators.generic_transfer import GenericTransfer
@@ -30,14 +32,19 @@ def by_connection(hook):
         return one
 
 
+def first(chunks):
+    with contextlib.closing(chunks):
+        return next(chunks)["d"][0]
+
+
 READS = {
     "run": lambda hook: hook.run(WHERE, handler=lambda cursor: cursor.fetchall())[0][0],
     "get_records": lambda hook: hook.get_records(WHERE)[0][0],
     "get_first": lambda hook: hook.get_first(WHERE)[0],
     "get_df": lambda hook: hook.get_df(WHERE)["d"][0],
     "get_pandas_df": lambda hook: hook.get_pandas_df(WHERE)["d"][0],
-    "get_df_by_chunks": lambda hook: next(iter(hook.get_df_by_chunks(WHERE, chunksize=1)))["d"][0],
-    "get_pandas_df_by_chunks": lambda hook: next(iter(hook.get_pandas_df_by_chunks(WHERE, chunksize=1)))["d"][0],
+    "get_df_by_chunks": lambda hook: first(hook.get_df_by_chunks(WHERE, chunksize=1)),
+    "get_pandas_df_by_chunks": lambda hook: first(hook.get_pandas_df_by_chunks(WHERE, chunksize=1)),
     "get_conn": by_connection,
 }
 

@@ -40,7 +40,7 @@ with DAG("stick_wrong", start_date=datetime(2026, 1, 1), schedule=None) as dag:
 
     # One that is done lets it begin, while another one has not even begun.
     slow = ours("slow")
-    load >> slow
+    load >> ours("first") >> ours("second") >> ours("third") >> slow
     early = ours("early", stick_to=slow, trigger_rule="one_success")
     sql >> early
 
