@@ -27,13 +27,16 @@ def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, li
         return
     config = balancer.config
     yield Check("config", "ok", f"{config.name}: {len(config.nodes)} nodes")
+    usable = True
     if config.lock_file and not config.store:
-        yield from check_lock_file(config.lock_file, peer if isinstance(peer, str) else None)
+        for check in check_lock_file(config.lock_file, peer if isinstance(peer, str) else None):
+            usable = usable and (check.name, check.verdict) != ("lock directory", "failed")
+            yield check
         if isinstance(peer, tuple):
             yield from check_peer(config.lock_file, config.name, peer, listen=listen)
     elif peer:
         yield Check("other host", "failed", f"{config.name} has no lock file to try from two sides")
-    if config.lock_file or config.store:
+    if usable and (config.lock_file or config.store):
         yield from check_state(balancer)
         yield from _check_journals(balancer)
     yield from check_nodes(balancer)

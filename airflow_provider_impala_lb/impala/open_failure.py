@@ -76,8 +76,6 @@ def _wrong_here(error: Exception, config: SessionConfig) -> str | None:
 
 def _own_trouble(inner: BaseException, node: Node) -> str | None:
     """What this host cannot do; None: it is not that."""
-    from thrift.Thrift import TException
-
     if isinstance(inner, socket.gaierror):
         return f"the name {node.host} cannot be resolved here ({inner.strerror or inner})"
     if isinstance(inner, OSError) and not isinstance(inner, ssl.SSLError):
@@ -86,8 +84,9 @@ def _own_trouble(inner: BaseException, node: Node) -> str | None:
         if inner.errno == errno.EHOSTUNREACH and not _has_route(node):
             return f"it cannot be reached from here: {inner.strerror}"
         return None
-    if not isinstance(inner, (OSError, EOFError, TException, UnreadableReply, KeyError, TypeError, AttributeError)):
-        # Nothing that a server can cause: Kerberos without a ticket, a name that is none, no memory.
+    kerberos = type(inner).__module__.partition(".")[0] in ("kerberos", "winkerberos", "gssapi")  # no ticket, say
+    not_a_name = isinstance(inner, UnicodeError) and not isinstance(inner, UnicodeDecodeError)  # the codec idna
+    if kerberos or not_a_name or isinstance(inner, MemoryError):
         return f"{type(inner).__name__}: {' '.join(str(inner).split())}"
     return None
 

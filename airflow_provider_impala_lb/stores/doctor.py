@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import stat
 import subprocess
@@ -144,7 +145,8 @@ def _check_turns(lock_file: str, peer: str | None, mode: Literal["slots", "cas"]
             with suppress(OSError):
                 os.unlink(path)
     if child.returncode:
-        return Check(what, "failed", errors.strip().splitlines()[-1] if errors.strip() else "it ended early")
+        last = errors.strip().splitlines()[-1:] or ["it ended early"]
+        return Check(what, "failed", re.sub(r"\A[\w.]+(Error|Unavailable): ", "", last[0]))
     return judge_turns(what, json.loads(output))
 
 

@@ -147,6 +147,8 @@ class FileStore:
         try:
             with Lock(path, self._lock.deadline, self._make).hold() as descriptor:
                 os.pwrite(descriptor, b"tried", 0)
+        except (ConfigError, StateUnavailable) as error:
+            raise type(error)(str(error).replace(path, self.where)) from error
         except OSError as error:
             raise fault_of(self.where, error, self._directory, "cannot be made") from error
         finally:

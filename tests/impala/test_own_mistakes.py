@@ -1,5 +1,6 @@
 """What only one host lacks or has wrong (names, routes, files, logins) is not held against the nodes by the others."""
 
+import contextlib
 import json
 import os
 import resource
@@ -75,6 +76,30 @@ def test_a_name_that_only_this_host_cannot_resolve(cluster, tmp_path, log):
     assert not [record for record in log.records if record.name.startswith("thrift.")]  # one line says it
     assert "the name no-such-host.invalid cannot be resolved here" in said and "not held against the node" in said
     nothing_is_noted(wrong)
+
+
+def test_a_name_that_can_be_none(cluster, tmp_path):
+    wrong = host_of(cluster, tmp_path / "lock", ["x" * 64 + ".invalid", *cluster.config["nodes"][1:]])
+    assert run(wrong, "SELECT 1").node == address_of(cluster.config["nodes"][1])
+    nothing_is_noted(wrong)
+
+
+def test_a_node_that_answers_garbage_is_noted_once_another_one_does_better(cluster, tmp_path):
+    """Here a whole frame that is no answer of HiveServer2."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection = server.accept()[0]
+                    connection.recv(4096)
+                    connection.sendall(b"\x80\x01\x00\x02\x00\x00\x00\x0bOpenSession" + b"\xff" * 64)
+
+        threading.Thread(target=serve, daemon=True).start()
+        nodes = [f"127.0.0.1:{server.getsockname()[1]}", *cluster.config["nodes"][1:]]
+        balancer = host_of(cluster, tmp_path / "lock", nodes, open_timeout=3)
+        assert run(balancer, "SELECT 1").node == address_of(nodes[1])
+        assert [node["state"] for node in balancer.status()["nodes"]] == ["ejected", "ready", "ready"]
 
 
 def test_when_this_host_can_resolve_nothing_the_task_fails_and_nobody_else_is_told(cluster, tmp_path):

@@ -14,8 +14,10 @@ NODES = ["a", "b", "c"]
 
 
 @pytest.fixture
-def share(tmp_path):
+def share(tmp_path, monkeypatch):
     """A file system of its own, 1 MiB, that the test may break."""
+    if "TMPDIR" not in os.environ:
+        monkeypatch.setenv("TMPDIR", str(tmp_path))  # for this host's memory of what it has used
     point = tmp_path / "nas"
     point.mkdir()
     made = subprocess.run(
