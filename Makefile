@@ -17,7 +17,7 @@ demo: $(VENV)/ready
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
 
-# All that CI runs, one after the other. Only what `make test` leaves out: PYTEST_ARGS="-m slow".
+# All but hours, one after the other. Only what `make test` leaves out: PYTEST_ARGS="-m 'slow and not long'".
 test-all: $(VENV)/ready
 	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
 
