@@ -13,11 +13,11 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/ready
 	$(BIN)/impala-lb demo
 
-# The quick tests. They wait more than they work, and each file's cluster is its own: two at a time end in half the time.
+# The quick tests. They wait more than they work: two cores do four files at a time.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
 
-# All that CI runs, one after the other. Only what `make test` leaves out: PYTEST_ARGS="-m slow".
+# All but hours, one after the other. Only what `make test` leaves out: PYTEST_ARGS="-m 'slow and not long'".
 test-all: $(VENV)/ready
 	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
 
@@ -27,7 +27,7 @@ test-long: $(VENV)/ready
 
 # The quick tests with the lowest versions that pyproject.toml allows.
 test-floors: .venv-floors/ready
-	.venv-floors/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
+	.venv-floors/bin/python -m pytest -n 4 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
