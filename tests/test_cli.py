@@ -193,7 +193,8 @@ def test_the_sandbox_serves_until_sigterm(tmp_path):
     )
     try:
         ready = json.loads(process.stdout.readline())
-        assert set(ready) == {"config", "nodes"}
+        assert set(ready) == {"config", "user", "password", "nodes"}
+        assert ready["password"] not in open(ready["config"]).read()
         assert set(ready["nodes"][0]) == {"host", "port", "web", "pid", "journal"}
         assert lb("run", "-", config=ready["config"], input="SELECT 1").returncode == 0
         journals = [open(node["journal"]).read() for node in ready["nodes"]]
@@ -203,6 +204,25 @@ def test_the_sandbox_serves_until_sigterm(tmp_path):
         assert process.wait(15) == 0
         process.stdout.close()
     assert not any(os.path.exists(f"/proc/{node['pid']}") for node in ready["nodes"])
+
+
+def test_the_sandbox_without_a_login_and_with_an_allowed_directory(tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "x.csv").write_text("landed\n")
+    process = subprocess.Popen(
+        [*COMMAND, "sandbox", "--nodes", "1", "--no-login", "--allow", str(tmp_path / "files")], stdout=subprocess.PIPE
+    )
+    try:
+        ready = json.loads(process.stdout.readline())
+        assert (ready["user"], ready["password"]) == (None, None)
+        script = f"CREATE EXTERNAL TABLE x (a STRING) LOCATION '{tmp_path / 'files'}'; SELECT a FROM x"
+        done = lb("run", "-", "--output", str(tmp_path / "out.csv"), config=ready["config"], input=script)
+        assert done.returncode == 0, done.stderr
+        assert "landed" in (tmp_path / "out.csv").read_text()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        process.stdout.close()
 
 
 @pytest.fixture

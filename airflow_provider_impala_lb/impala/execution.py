@@ -305,7 +305,7 @@ class Execution:
                     raise
                 ended.warnings = ended.warnings or session.finish()[0]
             except StatementError as error:
-                if reads_only(sql):
+                if reads_only:
                     raise
                 self._done_without_rows(ended, str(error))
                 return

@@ -13,7 +13,7 @@ from typing import Any
 from airflow_provider_impala_lb.impala.line import Line
 from airflow_provider_impala_lb.impala.pages import Pages, ProbeFailed
 from airflow_provider_impala_lb.impala.rows import be_lenient, fetch_no_further_than_the_end
-from airflow_provider_impala_lb.impala.sql.statement import reads_only
+from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.impala.statement import StatementError, guid_of, print_id, warnings_in
 from airflow_provider_impala_lb.impala.transport import describe, is_timeout, is_unreadable, status_error
 
@@ -155,7 +155,7 @@ class Operation:
             columns = None
         except Exception as error:
             sql = self._cursor._last_operation_string
-            if is_unreadable(error) and sql and not reads_only(sql):
+            if is_unreadable(error) and sql and not classify(sql).reads_only:
                 log.warning("Statement %s is done, asking for its columns failed: %s", self.query_id, describe(error))
                 self.handle.hasResultSet = False
                 return

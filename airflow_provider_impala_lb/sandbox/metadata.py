@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_impala_lb.sandbox.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.column_types import ColumnType, from_impala
-from airflow_provider_impala_lb.sandbox.functions import MACROS
+from airflow_provider_impala_lb.sandbox.functions import SHOWN
 from airflow_provider_impala_lb.sandbox.operation import Outcome, Plan
 
 View = Mapping[str, CatalogObject]
@@ -95,7 +95,7 @@ def columns(view: View, request: Any) -> Plan:
 
 
 def functions(view: View, request: Any) -> Plan:
-    rows = [("", "", name, "", 1, name) for name in sorted(MACROS) if _matches(name, request.functionName)]
+    rows = [("", "", name, "", 1, name) for name in SHOWN if _matches(name, request.functionName)]
     names = ["FUNCTION_CAT", "FUNCTION_SCHEM", "FUNCTION_NAME", "REMARKS", "FUNCTION_TYPE", "SPECIFIC_NAME"]
     return _plan(names, rows, ["FUNCTION_TYPE"])
 

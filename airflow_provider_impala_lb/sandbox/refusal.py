@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+NOT_HERE = "the practice cluster does not have this"
+"""What Impala has and the sandbox lacks is refused with these words: a guess would be worse."""
+
 
 class Refused(Exception):
     """An answer with ERROR_STATUS. ``str()`` is the text on the wire."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from airflow_provider_impala_lb.sandbox.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.column_types import ColumnType
-from airflow_provider_impala_lb.sandbox.functions import MACROS
+from airflow_provider_impala_lb.sandbox.functions import SHOWN
 from airflow_provider_impala_lb.sandbox.operation import Columns, Outcome, Plan, Row
 from airflow_provider_impala_lb.sandbox.refusal import analysis_error, syntax_error
 from airflow_provider_impala_lb.sandbox.statement import Statement
@@ -45,7 +45,7 @@ def _show(statement: Statement, text: str) -> tuple[Columns, list[Row]]:
         table = statement.existing((match.group(2) or "").lower(), match.group(3).lower())
         return _statistics(table, match.group(1).lower().split()[0])
     if match := re.fullmatch(rf"(?is)show\s+(?:(?:aggregate|analytic)\s+)?functions(?:\s+in\s+\w+)?{_LIKE}", text):
-        shown = [("", name, "BUILTIN", "true") for name in sorted(MACROS) if matches(name, match.group(1))]
+        shown = [("", name, "BUILTIN", "true") for name in SHOWN if matches(name, match.group(1))]
         return _strings("return type", "signature", "binary type", "is persistent"), list(shown)
     if re.fullmatch(r"(?is)show\s+(current\s+)?roles", text):
         raise analysis_error("Authorization is not enabled.")

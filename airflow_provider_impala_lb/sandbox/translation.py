@@ -6,27 +6,18 @@ notices is worse than a statement that does not run.
 
 from __future__ import annotations
 
-import functools
 import re
-import zlib
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from sqlglot import exp, parse_one  # noqa: TID253 (only a coordinator's process comes here)
+from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.builtins import BUILTINS
-from airflow_provider_impala_lb.sandbox.functions import (
-    AGGREGATES,
-    CASTS,
-    DATE_TRUNC,
-    INNER,
-    MACROS,
-    NOT_HERE,
-    TRUNC,
-    UTF8,
-)
+from airflow_provider_impala_lb.sandbox.functions import AGGREGATES, CASTS, INNER, MACROS, UTF8
+from airflow_provider_impala_lb.sandbox.macro_calls import as_text, bare, filled, macro, template
+from airflow_provider_impala_lb.sandbox.moment_functions import DATE_TRUNC, TRUNC
 from airflow_provider_impala_lb.sandbox.moment_patterns import strftime_pattern
-from airflow_provider_impala_lb.sandbox.refusal import Refused, analysis_error
+from airflow_provider_impala_lb.sandbox.refusal import NOT_HERE, Refused, analysis_error
 
 Arguments = list[exp.Expression]
 _COMPARISONS = {exp.EQ: "eq", exp.NEQ: "ne", exp.LT: "lt", exp.LTE: "le", exp.GT: "gt", exp.GTE: "ge"}
@@ -72,76 +63,6 @@ def to_duckdb(tree: exp.Expression, constants: Mapping[str, str]) -> str:
     if len(text) > _LONGEST * 10:
         raise not_here("An expression as deep as this")
     return text
-
-
-@functools.lru_cache(maxsize=512)
-def _template(text: str) -> exp.Expression:
-    return cast("exp.Expression", parse_one(text, dialect="duckdb"))
-
-
-def _filled(text: str, x: exp.Expression) -> exp.Expression:
-    """The DuckDB expression ``text`` with ``x`` for the column of that name."""
-
-    def fill(value: exp.Expression) -> exp.Expression:
-        tree = _template(text).copy()
-        for column in list(tree.find_all(exp.Column)):
-            column.replace(value.copy())
-        return exp.Paren(this=tree)
-
-    return _typed(fill, x)
-
-
-def _macro(name: str, *arguments: exp.Expression) -> exp.Expression:
-    return _typed(lambda *each: exp.Anonymous(this=f"im_{name}", expressions=list(each)), *arguments)
-
-
-def _typed(make: Callable[..., exp.Expression], *arguments: exp.Expression) -> exp.Expression:
-    """``make(*arguments)``, in which DuckDB can tell the arguments' types, and which it expands once.
-
-    It chooses between a macro's forms before it knows what type an aggregate or a window has, and then refuses, or
-    takes the wrong one. And a macro's body has its parameter several times: macros in macros in macros would be too
-    many.
-    As the parameter of a lambda a value has its type, and is there once.
-    """
-    place = next((place for place, each in enumerate(arguments) if _is_of_many_rows(each)), None)
-    if place is None and not any(each.find(exp.Query, exp.Subquery) for each in arguments):
-        place = next((place for place, each in enumerate(arguments) if _depth(each) > 1), None)
-    if place is None:
-        return make(*arguments)
-    # The same expression has the same name: in SELECT and GROUP BY.
-    name = f"v{zlib.crc32(arguments[place].sql(dialect='duckdb').encode()):08x}"
-    inner = [exp.column(name) if other == place else each.copy() for other, each in enumerate(arguments)]
-    body = _typed(make, *inner).sql(dialect="duckdb")
-    listed = exp.Array(expressions=[arguments[place]])
-    changed = exp.Anonymous(this="list_transform", expressions=[listed, exp.Var(this=f"lambda {name}: {body}")])
-    return exp.Anonymous(this="list_extract", expressions=[changed, exp.Literal.number(1)])
-
-
-def _depth(node: exp.Expression) -> int:
-    """How many macros it has in it."""
-    return sum(1 for each in node.find_all(exp.Anonymous) if each.name.startswith(("im_", "list_extract")))
-
-
-def _is_of_many_rows(node: exp.Expression) -> bool:
-    """Is an aggregate or a window in it, and not in a query within it?"""
-    for each in node.walk(prune=lambda inner: isinstance(inner, (exp.Query, exp.Subquery))):
-        if isinstance(each, exp.Window) or (isinstance(each, exp.Anonymous) and each.name in _OF_MANY_ROWS):
-            return True
-    return False
-
-
-_OF_MANY_ROWS = frozenset({*(name for _, name in AGGREGATES.values()), "string_agg", "quantile_disc"})
-
-
-def _text(value: exp.Expression) -> exp.Expression:
-    """As it is, if it is a text: else DuckDB refuses it."""
-    return _macro("text", value)
-
-
-def _bare(node: exp.Expression) -> exp.Expression:
-    while isinstance(node, exp.Paren):
-        node = node.this
-    return node
 
 
 class _Translator:
@@ -209,7 +130,7 @@ class _Translator:
                 if name not in BUILTINS
                 else f"{name}() with {len(arguments)} argument(s): {NOT_HERE}."
             )
-        return _macro(f"letters_{name}" if self._utf8 and name in UTF8 else name, *arguments)
+        return macro(f"letters_{name}" if self._utf8 and name in UTF8 else name, *arguments)
 
     def _aggregate(self, name: str, node: exp.Anonymous) -> exp.Expression:
         counts, duckdb_name = AGGREGATES[name]
@@ -229,7 +150,7 @@ class _Translator:
         return made
 
     def _constant(self, name: str) -> exp.Expression:
-        return _template(self._constants[name]).copy()
+        return template(self._constants[name]).copy()
 
     def _now_or_user(self, node: exp.Expression) -> exp.Expression:
         if isinstance(node, exp.CurrentUser):
@@ -257,7 +178,7 @@ class _Translator:
 
     def _f_concat(self, arguments: Arguments) -> exp.Expression:
         """NULL if one of them is."""
-        parts = [_macro("text", each) for each in arguments]
+        parts = [macro("text", each) for each in arguments]
         made = parts[0]
         for part in parts[1:]:
             made = exp.DPipe(this=made, expression=part, safe=True)
@@ -266,8 +187,8 @@ class _Translator:
     def _f_concat_ws(self, arguments: Arguments) -> exp.Expression:
         if len(arguments) < 2:
             raise analysis_error("No matching function with signature: concat_ws()")
-        texts = [_macro("text", each) for each in arguments[1:]]
-        return exp.Anonymous(this="concat_ws", expressions=[_macro("text", arguments[0]), *texts])
+        texts = [macro("text", each) for each in arguments[1:]]
+        return exp.Anonymous(this="concat_ws", expressions=[macro("text", arguments[0]), *texts])
 
     def _f_decode(self, arguments: Arguments) -> exp.Expression:
         """NULL is equal to NULL here."""
@@ -282,12 +203,12 @@ class _Translator:
         return exp.Paren(this=exp.Case(ifs=ifs, default=default))
 
     def _f_mod(self, arguments: Arguments) -> exp.Expression | None:
-        return _macro("modulo", *arguments) if len(arguments) == 2 else None
+        return macro("modulo", *arguments) if len(arguments) == 2 else None
 
     def _f_group_concat(self, arguments: Arguments) -> exp.Expression:
         distinct = isinstance(arguments[0], exp.Distinct)
         values = [*arguments[0].expressions, *arguments[1:]] if distinct else arguments
-        value: exp.Expression = _macro("text", values[0])
+        value: exp.Expression = macro("text", values[0])
         separator = values[1] if len(values) > 1 else exp.Literal.string(", ")
         return exp.Anonymous(
             this="string_agg", expressions=[exp.Distinct(expressions=[value]) if distinct else value, separator]
@@ -306,16 +227,16 @@ class _Translator:
         if {"c", "i"} <= set(options.name):
             raise not_here("regexp_like() with both c and i")
         flags = "".join(sorted(on)) + ("" if "s" in on else "-s")
-        pattern = exp.DPipe(this=exp.Literal.string(f"(?{flags})"), expression=_text(arguments[1]), safe=True)
-        return exp.Anonymous(this="regexp_matches", expressions=[_text(arguments[0]), exp.Paren(this=pattern)])
+        pattern = exp.DPipe(this=exp.Literal.string(f"(?{flags})"), expression=as_text(arguments[1]), safe=True)
+        return exp.Anonymous(this="regexp_matches", expressions=[as_text(arguments[0]), exp.Paren(this=pattern)])
 
     def _f_regexp_extract(self, arguments: Arguments) -> exp.Expression:
         if len(arguments) != 3 or not arguments[2].is_int:
             raise not_here("regexp_extract() with a group that is no literal")
         _check_greedy(arguments[1])
-        pattern = exp.DPipe(this=exp.Literal.string("(?-s)"), expression=_text(arguments[1]), safe=True)
+        pattern = exp.DPipe(this=exp.Literal.string("(?-s)"), expression=as_text(arguments[1]), safe=True)
         return exp.Anonymous(
-            this="regexp_extract", expressions=[_text(arguments[0]), exp.Paren(this=pattern), arguments[2]]
+            this="regexp_extract", expressions=[as_text(arguments[0]), exp.Paren(this=pattern), arguments[2]]
         )
 
     def _f_regexp_replace(self, arguments: Arguments) -> exp.Expression | None:
@@ -325,14 +246,14 @@ class _Translator:
 
     def _f_precision(self, arguments: Arguments) -> exp.Expression | None:
         """Of the types of what is stored or written out we are sure."""
-        if not isinstance(_bare(arguments[0]), (exp.Column, exp.Cast, exp.Literal)):
+        if not isinstance(bare(arguments[0]), (exp.Column, exp.Cast, exp.Literal)):
             raise not_here("precision() and scale() of an expression")
         return None
 
     _f_scale = _f_precision
 
     def _f_typeof(self, arguments: Arguments) -> exp.Expression | None:
-        value = _bare(arguments[0])
+        value = bare(arguments[0])
         known = value.meta.get("impala_type") or _WRITTEN.get(_digits(value))
         return exp.Literal.string(known) if known else None
 
@@ -354,10 +275,10 @@ class _Translator:
             name = TRUNC.get(arguments[1].name.upper())
             if name is None:
                 raise analysis_error(f"Invalid Truncate Unit: {arguments[1].name}")
-            return _macro(name, arguments[0])
+            return macro(name, arguments[0])
         if len(arguments) == 2 and not arguments[1].is_number and not isinstance(arguments[1], exp.Neg):
             raise not_here("trunc() with a unit that is no literal")
-        return _macro("truncate", *arguments) if len(arguments) in (1, 2) else None
+        return macro("truncate", *arguments) if len(arguments) in (1, 2) else None
 
     def _f_date_trunc(self, arguments: Arguments) -> exp.Expression:
         if len(arguments) != 2 or not arguments[0].is_string:
@@ -365,7 +286,7 @@ class _Translator:
         name = DATE_TRUNC.get(arguments[0].name.upper())
         if name is None:
             raise analysis_error(f"Invalid Date Truncate Unit: {arguments[0].name}")
-        return _macro(name, arguments[1])
+        return macro(name, arguments[1])
 
     def _f_date_part(self, arguments: Arguments) -> exp.Expression:
         if len(arguments) != 2 or not arguments[0].is_string:
@@ -378,10 +299,10 @@ class _Translator:
         return _part(arguments[1].name, arguments[0])
 
     def _f_from_unixtime(self, arguments: Arguments) -> exp.Expression | None:
-        return _printed(_macro("to_timestamp", arguments[0]), arguments[1]) if len(arguments) == 2 else None
+        return _printed(macro("to_timestamp", arguments[0]), arguments[1]) if len(arguments) == 2 else None
 
     def _f_from_timestamp(self, arguments: Arguments) -> exp.Expression | None:
-        return _printed(_macro("moment", arguments[0]), arguments[1]) if len(arguments) == 2 else None
+        return _printed(macro("moment", arguments[0]), arguments[1]) if len(arguments) == 2 else None
 
     def _f_to_timestamp(self, arguments: Arguments) -> exp.Expression | None:
         return _read(arguments[0], arguments[1]) if len(arguments) == 2 else None
@@ -389,7 +310,7 @@ class _Translator:
     def _f_unix_timestamp(self, arguments: Arguments) -> exp.Expression | None:
         if len(arguments) != 2:
             return None
-        return _macro("unix_timestamp", _read(arguments[0], arguments[1]))
+        return macro("unix_timestamp", _read(arguments[0], arguments[1]))
 
     # -- operators and other grammar
 
@@ -413,21 +334,21 @@ class _Translator:
         name = _KINDS.get(kind.this)
         if name is None and kind.this != exp.DataType.Type.BINARY:
             raise not_here(f"CAST AS {kind.sql(dialect='hive')}")
-        if isinstance(_bare(value), exp.Null) or name is None:
+        if isinstance(bare(value), exp.Null) or name is None:
             made = exp.Cast(this=value, to=kind.copy())
             made.meta["impala_type"] = kind.sql(dialect="hive") if kind.expressions else ""
             return made
-        changed = _filled(CASTS[name], value)
+        changed = filled(CASTS[name], value)
         if kind.this == exp.DataType.Type.VARCHAR and kind.expressions:
-            cut = _macro("letters_strleft" if self._utf8 else "strleft", changed, kind.expressions[0].this.copy())
+            cut = macro("letters_strleft" if self._utf8 else "strleft", changed, kind.expressions[0].this.copy())
             cut.meta["impala_type"] = kind.sql(dialect="hive")
             return cut
         return changed
 
     def _regexp(self, node: exp.Expression) -> exp.Expression:
         flags = "(?i-s)" if isinstance(node, exp.RegexpILike) else "(?-s)"
-        pattern = exp.DPipe(this=exp.Literal.string(flags), expression=_text(node.expression), safe=True)
-        return exp.Anonymous(this="regexp_matches", expressions=[_text(node.this), exp.Paren(this=pattern)])
+        pattern = exp.DPipe(this=exp.Literal.string(flags), expression=as_text(node.expression), safe=True)
+        return exp.Anonymous(this="regexp_matches", expressions=[as_text(node.this), exp.Paren(this=pattern)])
 
     def _extract(self, node: exp.Extract) -> exp.Expression:
         """``extract(year from t)`` and Impala's own ``extract(t, 'year')``."""
@@ -441,20 +362,20 @@ class _Translator:
     def _trim(self, node: exp.Trim) -> exp.Expression:
         name = {"LEADING": "ltrim", "TRAILING": "rtrim"}.get(node.args.get("position") or "", "btrim")
         rest = [node.expression] if node.expression is not None else []
-        return _macro(f"letters_{name}" if self._utf8 else name, node.this, *rest)
+        return macro(f"letters_{name}" if self._utf8 else name, node.this, *rest)
 
     def _divide(self, node: exp.Div) -> exp.Expression:
         digits = [exp.Literal.number(_digits(each)) for each in (node.this, node.expression)]
-        return _macro("divide", node.this, node.expression, *digits)
+        return macro("divide", node.this, node.expression, *digits)
 
     def _whole_divide(self, node: exp.IntDiv) -> exp.Expression:
-        return _macro("whole_divide", node.this, node.expression)
+        return macro("whole_divide", node.this, node.expression)
 
     def _modulo(self, node: exp.Mod) -> exp.Expression:
-        return _macro("modulo", node.this, node.expression)
+        return macro("modulo", node.this, node.expression)
 
     def _plus_or_minus(self, node: exp.Expression) -> exp.Expression:
-        left, right = _bare(node.this), _bare(node.expression)
+        left, right = bare(node.this), bare(node.expression)
         if isinstance(right, exp.Interval):
             return _shifted(node.this, right, "add" if isinstance(node, exp.Add) else "sub")
         if isinstance(left, exp.Interval) and isinstance(node, exp.Add):
@@ -463,7 +384,7 @@ class _Translator:
 
     def _pipes(self, node: exp.DPipe) -> exp.Expression:
         """OR for booleans, else concatenation of texts (fe: CompoundVerticalBarExpr)."""
-        if any(isinstance(_bare(each), _BOOLEAN) for each in (node.this, node.expression)):
+        if any(isinstance(bare(each), _BOOLEAN) for each in (node.this, node.expression)):
             return exp.Paren(this=exp.Or(this=node.this, expression=node.expression))
         return self._f_concat([node.this, node.expression])
 
@@ -477,24 +398,24 @@ class _Translator:
         left, right = node.this, node.expression
         if not (_may_be_moment(left) and _may_be_moment(right)):
             return node
-        return exp.Paren(this=_macro(_COMPARISONS[cast("type[exp.Binary]", type(node))], left, right))
+        return exp.Paren(this=macro(_COMPARISONS[cast("type[exp.Binary]", type(node))], left, right))
 
     def _between(self, node: exp.Between) -> exp.Expression:
         value, low, high = node.this, node.args["low"], node.args["high"]
         if not any(_may_be_moment(each) for each in (low, high)) or not _may_be_moment(value):
             return node
-        if any(isinstance(_bare(each), exp.Null) for each in (low, high)):
+        if any(isinstance(bare(each), exp.Null) for each in (low, high)):
             return node
-        both = exp.And(this=_macro("ge", value, low), expression=_macro("le", value.copy(), high))
+        both = exp.And(this=macro("ge", value, low), expression=macro("le", value.copy(), high))
         return exp.Paren(this=both)
 
     def _in(self, node: exp.In) -> exp.Expression:
         items = node.expressions
         if not items or not _may_be_moment(node.this) or not any(_is_moment(each) for each in (node.this, *items)):
             return node
-        if any(isinstance(_bare(each), exp.Null) for each in items):
+        if any(isinstance(bare(each), exp.Null) for each in items):
             return node
-        return exp.Paren(this=exp.or_(*(_macro("eq", node.this.copy(), each) for each in items)))
+        return exp.Paren(this=exp.or_(*(macro("eq", node.this.copy(), each) for each in items)))
 
     def _query(self, node: exp.Expression) -> exp.Expression:
         if node.args.get("offset") is not None and node.args.get("order") is None:
@@ -536,14 +457,14 @@ def _shifted(moment: exp.Expression, interval: exp.Interval, sign: str) -> exp.E
         raise not_here(f"INTERVAL ... {unit.upper()}")
     count = interval.this
     if count.is_string:
-        count = exp.Literal.number(count.name) if not count.name.startswith("-") else _template(count.name).copy()
-    return _macro(name, moment, count)
+        count = exp.Literal.number(count.name) if not count.name.startswith("-") else template(count.name).copy()
+    return macro(name, moment, count)
 
 
 def _part(field: str, moment: exp.Expression) -> exp.Expression:
     if field.lower() not in _PARTS:
         raise analysis_error(f"Time unit '{field}' in expression is invalid, or the practice cluster does not have it.")
-    return _macro(f"part_{field.lower()}", moment)
+    return macro(f"part_{field.lower()}", moment)
 
 
 _WRITTEN = {3: "TINYINT", 5: "SMALLINT"}
@@ -551,9 +472,9 @@ _WRITTEN = {3: "TINYINT", 5: "SMALLINT"}
 
 def _digits(node: exp.Expression) -> int:
     """How many digits Impala's type has for a whole number that is written out; -1: it is none."""
-    node = _bare(node)
+    node = bare(node)
     if isinstance(node, exp.Neg):
-        node = _bare(node.this)
+        node = bare(node.this)
     if not isinstance(node, exp.Literal) or node.is_string or not node.name.isdigit():
         return -1
     number = int(node.name)
@@ -586,13 +507,13 @@ def _printed(moment: exp.Expression, pattern: exp.Expression) -> exp.Expression:
 
 
 def _read(text: exp.Expression, pattern: exp.Expression) -> exp.Expression:
-    parsed = exp.Anonymous(this="try_strptime", expressions=[_macro("text", text), _pattern(pattern)])
-    return _macro("read", parsed, _text(text.copy()))
+    parsed = exp.Anonymous(this="try_strptime", expressions=[macro("text", text), _pattern(pattern)])
+    return macro("read", parsed, as_text(text.copy()))
 
 
 def _is_moment(node: exp.Expression) -> bool:
     """Is it surely a DATE or a TIMESTAMP, by what the rules above have made of it?"""
-    node = _bare(node)
+    node = bare(node)
     if isinstance(node, exp.Cast):
         return node.to.this in (exp.DataType.Type.DATE, exp.DataType.Type.TIMESTAMP)
     return isinstance(node, exp.Anonymous) and node.name.lower().startswith(_MOMENTS)
@@ -600,7 +521,7 @@ def _is_moment(node: exp.Expression) -> bool:
 
 _MOMENTS = (
     "im_range", "im_day_range", "im_moment", "im_number_moment", "im_date", "im_to_timestamp", "im_trunc_",
-    "im_last_day", "im_next_day", "im_add", "im_sub",
+    "im_last_day", "im_next_day", "im_adddate", "im_subdate",
     *(f"im_{name}" for name in MACROS if name.endswith(("_add", "_sub", "_interval", "_months"))),
 )  # fmt: skip
 
@@ -610,7 +531,7 @@ _NUMBERS = frozenset({"count", "im_wrapped_sum", "avg", "im_divide", "im_modulo"
 
 def _may_be_moment(node: exp.Expression) -> bool:
     """False for what is surely a number, a boolean or a query: those are compared as they are."""
-    node = _bare(node)
+    node = bare(node)
     if isinstance(node, exp.Literal):
         return bool(node.is_string)
     if isinstance(node, exp.Anonymous) and node.name in _NUMBERS:

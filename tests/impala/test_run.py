@@ -52,9 +52,11 @@ def test_each_statement_leads_with_its_label(cluster, balancer):
     assert first.split()[1] != second.split()[1]
 
 
-def test_the_session_has_the_user_and_the_options(cluster):
-    balancer = changed(cluster, session={"user": "etl", "query_options": {"mem_limit": "3g"}, "reconnect_timeout": 77})
-    done = run(balancer, "SET ALL; SELECT effective_user()", query_options={"MT_DOP": 3}, handler=rows_of)
+def test_the_session_has_the_user_and_the_options():
+    session = {"user": "etl", "query_options": {"mem_limit": "3g"}, "reconnect_timeout": 77}
+    with Sandbox(nodes=1, lag=0, users=None) as cluster:
+        balancer = changed(cluster, session=session)
+        done = run(balancer, "SET ALL; SELECT effective_user()", query_options={"MT_DOP": 3}, handler=rows_of)
     options = {row[0].upper(): row[1] for row in done.results[0]}
     assert (options["MEM_LIMIT"], options["MT_DOP"], options["QUERY_TIMEOUT_S"]) == ("3g", "3", "77")
     assert done.results[1] == [("etl",)]

@@ -49,7 +49,7 @@ def add_numbers(cluster: Sandbox) -> None:
 @pytest.fixture(scope="module")
 def clusters(workers: None) -> Iterator[list[Sandbox]]:
     """One for each case that runs at a time. Here the same for all: nobody does anything to it."""
-    with Sandbox(nodes=3, lag=0, flags={"fe_service_threads": 128}) as cluster:
+    with Sandbox(nodes=3, lag=0, flags={"fe_service_threads": 128}, users=None) as cluster:
         add_numbers(cluster)
         yield [cluster] * AT_ONCE
 

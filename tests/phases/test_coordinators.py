@@ -92,7 +92,7 @@ QUICK = {"restarted_running,_resume_lives", "gone_running,_plain_lives", "stoppe
 def clusters(workers: None) -> Iterator[list[Sandbox]]:
     """One for each case that runs at a time."""
     with ExitStack() as stack:
-        found = [stack.enter_context(Sandbox(nodes=2, lag=0)) for _ in range(3)]
+        found = [stack.enter_context(Sandbox(nodes=2, lag=0, users=None)) for _ in range(3)]
         for cluster in found:
             add_numbers(cluster)
         yield found
