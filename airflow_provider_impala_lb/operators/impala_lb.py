@@ -287,7 +287,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         """All statements are done: a retry would run them again, unless the author said that this is safe, or the
         journal keeps it from that."""
         if not (self.resume or self.restartable):
-            why = f"{counted(statements)} ran to the end on {host}, so the task is not retried: it would run again"
+            why = f"{counted(statements)} ran to the end on {host}, so the task is not retried: they would run again"
             forbid_retry(self, context, why)
 
     def _tell_host(self, context: Context, pick: Pick, *, goes_on: bool) -> None:
