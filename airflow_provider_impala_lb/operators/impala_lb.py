@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_impala_lb.core.picker import Pick
     from airflow_provider_impala_lb.impala.run import ScriptRun
-    from airflow_provider_impala_lb.impala.session import Session
     from airflow_provider_impala_lb.impala.sql.splitter import Statement
     from airflow_provider_impala_lb.impala.work import ScriptDone, StatementDone
 
@@ -307,19 +306,23 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         """All statements are done: a retry would run them again, unless the author said that this is safe, or the
         journal keeps it from that."""
         if not (self.resume or self.restartable):
-            why = f"{counted(statements)} ran to the end on {host}, so the task is not retried: it would run again"
+            why = f"{counted(statements)} ran to the end on {host}, so the task is not retried: they would run again"
             forbid_retry(self, context, why)
 
-    def _tell_host(self, context: Context, pick: Pick, _: Session) -> None:
-        """Before the first statement on a node."""
+    def _tell_host(self, context: Context, pick: Pick, *, goes_on: bool) -> None:
+        """Before the first statement on a node.
+
+        :param goes_on: another process has begun with the script.
+        """
         if pick.host == self._told_host:  # a new session there
             return
         try:
             context["ti"].xcom_push(key=XCOM_HOST, value=pick.host)
         except Exception as error:
-            before = "nothing was run" if self._told_host is None else "nothing was run there"
+            begun = goes_on or self._told_host is not None
+            more = "nothing more was run" if begun else "nothing was run by this try"
             raise AirflowException(
-                f"{XCOM_HOST} could not be pushed to XCom ({type(error).__name__}: {error}); {before} on {pick.host}"
+                f"{XCOM_HOST} could not be pushed to XCom ({type(error).__name__}: {error}); {more}"
             ) from error
         self._told_host = pick.host
 
@@ -426,7 +429,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             statement_timeout=self.statement_timeout,
             wait=self.max_wait,
             **self._line(context),
-            on_session=lambda pick, session: self._tell_host(context, pick, session),
+            on_session=lambda pick, _: self._tell_host(context, pick, goes_on=handover is not None),
             on_statement=lambda done: self._note_done(context, done, len(script)),
         )
         run = self._script_run

@@ -61,7 +61,8 @@ def _one(value: Any, column_type: Any) -> Any:
 def _readable(text: str) -> str:
     if "\0" not in text and text.isascii():
         return text
-    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    readable = text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    return text if readable == text else readable  # the same object, so that a row need not be made anew
 
 
 def _is_exact(value: Decimal) -> bool:
