@@ -131,6 +131,10 @@ def test_hints(text, expected):
         # Byte order marks of included files.
         ("select 1;\n\ufeffselect 2", ["select 1", "select 2"]),
         ("select 1;\n-- a\n\ufeff-- b\n\ufeff select '\ufeff'", ["select 1", "-- a\n-- b\n select '\ufeff'"]),
+        (
+            '/* {"app": "dbt"} */\n create table x as\nSELECT 1\n  ;\n  ',
+            ['/* {"app": "dbt"} */\n create table x as\nSELECT 1'],
+        ),
         ("/**\n1. a\n**/\n-- selet *\n\nselect 1;\n-- else\nselect 2;", None),
     ],
 )
