@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 _ID_BYTES = 16
+_SUCCESS = (0, 1)
+"""SUCCESS_STATUS and SUCCESS_WITH_INFO_STATUS of TStatusCode (TCLIService.thrift)."""
 
 
 def check_answer(name: str, answer: Any) -> None:
@@ -13,12 +15,10 @@ def check_answer(name: str, answer: Any) -> None:
 
     :raises Exception: of any kind: this is no such reply.
     """
-    from impala._thrift_gen.TCLIService.ttypes import TStatusCode
-
     answer.validate()
     answer.status.validate()
     check = _CHECKS.get(name)
-    if check and answer.status.statusCode in (TStatusCode.SUCCESS_STATUS, TStatusCode.SUCCESS_WITH_INFO_STATUS):
+    if check and answer.status.statusCode in _SUCCESS:
         check(answer)
 
 
@@ -43,8 +43,8 @@ def _check_state(answer: Any) -> None:
 
 
 def _check_rows(answer: Any) -> None:
-    lengths = {len(_values(column)) for column in answer.results.columns or ()} if answer.results else ()
-    if len(lengths) > 1:
+    columns = (answer.results.columns if answer.results else None) or ()
+    if columns and len(lengths := {len(_values(column)) for column in columns}) > 1:
         raise ValueError(f"columns of {sorted(lengths)} rows")
 
 

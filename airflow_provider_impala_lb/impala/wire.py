@@ -63,7 +63,7 @@ class Wire:
         # What does not begin as a message of this protocol does is refused at once, whatever length it seems to have:
         # without that, a server that wants SASL would seem to announce megabytes.
         protocol.strictRead, protocol.string_length_limit = True, None
-        self._socket = _innermost(self.client)
+        self._socket, self._limit = _innermost(self.client), timeout
         # A firewall drops idle connections after some minutes: a statement of three hours is polled, a slow one to
         # plan is not. Impala itself sends probes only since 2025, every 600 s (IMPALA-14031).
         handle = getattr(self._socket, "handle", None)
@@ -79,28 +79,21 @@ class Wire:
         What thrift and the socket raise: the request or its reply was lost, or the server does not know the call.
         What else comes is wrong with the request, and nothing was sent; or a signal's handler has raised it.
         """
-        from thrift.Thrift import TApplicationException
-        from thrift.transport.TTransport import TTransportException
-
         getattr(self.client, f"send_{name}")(request)
         try:
             answer = getattr(self.client, f"recv_{name}")()
             check_answer(name, answer)
-        except (TTransportException, OSError):
-            raise
-        except TApplicationException as error:
-            if error.type != TApplicationException.MISSING_RESULT:  # that one is not the server's: nothing was in it
-                raise
-            raise UnreadableReply(describe(error)) from error
         except Exception as error:
-            if not _raised_by_a_reader(error):
+            if not _is_unreadable(error):
                 raise
             raise UnreadableReply(f"the reply to {name} cannot be read: {describe(error)}") from error
         return answer
 
     def limit(self, seconds: float) -> None:
         """From now on no read or write waits longer than this."""
-        self._socket.setTimeout(max(seconds, 0.01) * 1000)
+        if seconds != self._limit:
+            self._limit = seconds
+            self._socket.setTimeout(max(seconds, 0.01) * 1000)
 
     def is_open(self) -> bool:
         """False if the other side is known to have hung up: a look at the socket, nothing is sent."""
@@ -124,8 +117,16 @@ def user_of(session: SessionConfig) -> str:
     return session.user or getpass.getuser()
 
 
-def _raised_by_a_reader(error: BaseException) -> bool:
-    """Whether the code that reads replies has raised it, and not a signal's handler in the middle of that."""
+def _is_unreadable(error: Exception) -> bool:
+    """Whether there was a reply, and the code that reads it has raised this. Not where the connection has ended, the
+    server says that it does not know the call, or a signal's handler has raised it in the middle."""
+    from thrift.Thrift import TApplicationException
+    from thrift.transport.TTransport import TTransportException
+
+    if isinstance(error, (TTransportException, OSError)):
+        return False
+    if isinstance(error, TApplicationException):
+        return bool(error.type == TApplicationException.MISSING_RESULT)  # thrift's own: there was no answer in it
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

@@ -131,13 +131,20 @@ def faults_of(ran: Ran, evidence: Evidence) -> list[str]:
             (times and ended.outcome in ("not started", "user error")) or (not times and ended.outcome == "done")
         ):
             found.append(f"statement {ended.number} is said to be {ended.outcome!r}, and ran {times} times")
-        if _told_last(ran) != list(range(1, ended.number)):
+        if not _told_of(ran, list(range(1, ended.number))):
             found.append(f"on_statement told of {ran.told}")
     elif isinstance(ended, NoNodeAvailable):
         found += _none_ran(ran, evidence, 0)
     else:
         found.append(f"the run raised {ran}")
     return found
+
+
+def _told_of(ran: Ran, numbers: list[int]) -> bool:
+    """In this order; before that, of SET and USE on nodes that were left for another, where the script began anew."""
+    begin = len(ran.told) - len(numbers)
+    again = [ran.steps[number - 1].sql for number in ran.told[: max(begin, 0)]]
+    return ran.told[max(begin, 0) :] == numbers and all(sql.startswith(("SET", "USE")) for sql in again)
 
 
 def _all_ran(ran: Ran, evidence: Evidence, until: int) -> list[str]:
@@ -153,18 +160,10 @@ def _none_ran(ran: Ran, evidence: Evidence, behind: int) -> list[str]:
     ]
 
 
-def _told_last(ran: Ran) -> list[int]:
-    """What it told of since it last began: where nothing ran but SET and USE, a node may be left for another."""
-    begins = len(ran.told) - ran.told[::-1].index(1) - 1 if 1 in ran.told else 0
-    if all(ran.steps[number - 1].sql.startswith(("SET", "USE")) for number in ran.told[:begins]):
-        return ran.told[begins:]
-    return ran.told
-
-
 def _says_all(ran: Ran, done: ScriptDone) -> list[str]:
     numbers = list(range(1, len(ran.steps) + 1))
     found = []
-    if [statement.number for statement in done.statements] != numbers or _told_last(ran) != numbers:
+    if [statement.number for statement in done.statements] != numbers or not _told_of(ran, numbers):
         found.append(f"it says {[s.number for s in done.statements]} are done, and told of {ran.told}")
     for number, (step, rows) in enumerate(zip(ran.steps, done.results, strict=True), 1):
         # The row of DDL says no more than that it is done: a lost one is not worth doing it again.
