@@ -237,12 +237,11 @@ def _states(context: Context, task_id: str) -> dict[int, str | None] | None:
             -1 if name == task_id else int(name.removeprefix(f"{task_id}_")): state for name, state in found.items()
         }
     run: Any = context.get("dag_run")
-    if run is None or not hasattr(run, "get_task_instances"):
+    if not hasattr(run, "fetch_task_instances"):
         return None
     return {
         other.map_index: None if other.state is None else str(other.state)
-        for other in run.get_task_instances()
-        if other.task_id == task_id
+        for other in run.fetch_task_instances(ti.dag_id, ti.run_id, [task_id])
     }
 
 
