@@ -105,4 +105,4 @@ def test_a_lease_is_held_and_released_by_its_id(cluster, config):
     assert host in {node.address for node in cluster.nodes} and lease
     time.sleep(0.6)
     assert lb("pick", "--hold", "1", config=path).returncode == 0  # the one before has expired
-    assert "more than 0 seconds" in lb("pick", "--hold", "0", config=path).stderr
+    assert "must be above 0" in lb("pick", "--hold", "0", config=path).stderr
