@@ -64,7 +64,7 @@ def test_it_is_not_for_the_fetching_of_rows(pair):
 
 def test_restartable_does_not_begin_anew_for_it(pair):
     with pytest.raises(StatementFailed, match="statement_timeout"):
-        run(changed(pair), f"INSERT INTO t SELECT 1; {SLOW.format(60000)}", statement_timeout=0.5, restartable=True)
+        run(changed(pair), f"INSERT INTO t SELECT 1; {SLOW.format(60000)}", statement_timeout=1.5, restartable=True)
     assert [sql for sql, _ in executed(pair)] == ["INSERT INTO t SELECT 1", SLOW.format(60000)]
 
 
@@ -82,12 +82,12 @@ def test_the_journal_does_not_say_done_and_the_next_try_asks(pair):
 
 
 @pytest.mark.parametrize(
-    "sql", ["SELECT sleep(1500)", "INSERT /* impala-lb: safe to repeat */ INTO t SELECT 2 WHERE sleep(1500)"]
+    "sql", ["SELECT sleep(3000)", "INSERT /* impala-lb: safe to repeat */ INTO t SELECT 2 WHERE sleep(3000)"]
 )
 def test_what_may_run_twice_runs_again_in_the_next_try(pair, sql):
     script = f"INSERT INTO t SELECT 1; {sql}; SELECT n FROM t"
     with pytest.raises(StatementFailed, match="statement_timeout"):
-        resumed(pair, script, attempt=1, statement_timeout=0.5)
+        resumed(pair, script, attempt=1, statement_timeout=1.5)
     assert journal_of(pair).done == 1
     assert resumed(pair, script).resumed == 1
     assert [state for _, state in executed(pair, sql)] == ["CANCELLED", "FINISHED"]

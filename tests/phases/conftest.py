@@ -8,9 +8,9 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.sandbox import Sandbox
@@ -21,7 +21,7 @@ from .process import forks
 AT_ONCE = 4
 
 
-def cases(all_cases: Iterable[object], quick: Collection[str]) -> list[ParameterSet]:
+def cases(all_cases: Iterable[object], quick: Collection[str]) -> list[Any]:
     """For ``pytest.mark.parametrize``: those named in ``quick`` are in the quick suite."""
     names = set(map(str, all_cases))
     assert names.issuperset(quick), names

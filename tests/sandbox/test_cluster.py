@@ -248,6 +248,7 @@ def test_the_fixture(impala_sandbox: Sandbox, open_cursor: Open) -> None:
         assert rows(open_cursor(node, **login), "select 1") == [(1,)]
 
 
+@pytest.mark.slow
 def test_impala_shell(pair: Sandbox, tmp_path: Path) -> None:
     """The real impala-shell, where IMPALA_SHELL names it."""
     shell = os.environ.get("IMPALA_SHELL")
