@@ -331,6 +331,10 @@ class _Translator:
             if not kind.expressions:
                 kind = exp.DataType.build("DECIMAL(9,0)")
             return exp.Cast(this=value, to=kind.copy())
+        if kind.this == exp.DataType.Type.CHAR and kind.expressions and _is_result(node):
+            length = kind.expressions[0].this
+            cut = macro("letters_strleft" if self._utf8 else "strleft", filled(CASTS["string"], value), length.copy())
+            return macro("rpad", cut, length.copy(), exp.Literal.string(" "))
         name = _KINDS.get(kind.this)
         if name is None and kind.this != exp.DataType.Type.BINARY:
             raise not_here(f"CAST AS {kind.sql(dialect='hive')}")
@@ -447,6 +451,21 @@ def _counted_distinct(values: Arguments) -> exp.Expression:
         ]
     )  # fmt: skip
     return exp.Anonymous(this="count", expressions=[exp.Distinct(expressions=[whole])])
+
+
+def _is_result(node: exp.Expression) -> bool:
+    """Is it a column of what the whole query gives? There a CHAR(n) is its text with blanks; what compares or measures
+    it would have to pass over the blanks."""
+    around = node.parent.parent if isinstance(node.parent, exp.Alias) else node.parent
+    inner = node.parent if isinstance(node.parent, exp.Alias) else node
+    if not isinstance(around, exp.Select) or inner.arg_key != "expressions" or around.args.get("distinct"):
+        return False
+    query: exp.Expression | None = around
+    while query is not None and isinstance(query.parent, (exp.Union, exp.Subquery, exp.Paren)):
+        if isinstance(query.parent, exp.Union) and query.parent.args.get("distinct"):
+            return False
+        query = query.parent
+    return query is not None and query.parent is None
 
 
 def _shifted(moment: exp.Expression, interval: exp.Interval, sign: str) -> exp.Expression:

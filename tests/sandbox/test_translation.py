@@ -210,6 +210,11 @@ def test_daily_idioms(cursor: HiveServer2Cursor, expression: str, expected: Any)
     assert (str(found) if isinstance(expected, str) else found) == expected
 
 
+def test_char_as_a_result(cursor: HiveServer2Cursor) -> None:
+    sql = "select cast('a' as char(3)), cast('abcd' as char(3)) c union all select cast(null as char(3)), 'x'"
+    assert rows(cursor, sql) == [("a  ", "abc"), (None, "x")]
+
+
 def test_letters_and_bytes(cursor: HiveServer2Cursor) -> None:
     """Bytes by default; a part of a text that is not ASCII could be no text, so it is refused."""
     with pytest.raises(OperationalError, match="the practice cluster does not have this: functions that count bytes"):
@@ -239,7 +244,9 @@ def test_letters_and_bytes(cursor: HiveServer2Cursor) -> None:
         ("select list_sort(1)", r"default.list_sort\(\) unknown"),
         ("select im_range(now())", r"default.im_range\(\) unknown"),
         ("select moment(now())", r"default.moment\(\) unknown"),
-        ("select cast('a' as char(3))", "the practice cluster does not have this"),
+        ("select length(cast('a' as char(3)))", "the practice cluster does not have this"),
+        ("select 1 where cast('a' as char(3)) = 'a'", "the practice cluster does not have this"),
+        ("select x from (select cast('a' as char(3)) x) t where x = 'a'", "the practice cluster does not have this"),
         (
             "select cast('2020-01-01 00:00:00.123456789' as timestamp)",
             "the practice cluster does not have this: nanoseconds",
