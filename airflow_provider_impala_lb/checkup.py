@@ -29,7 +29,7 @@ def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, li
     if config.lock_file and not config.store:
         yield from check_lock_file(config.lock_file, peer if isinstance(peer, str) else None)
         if isinstance(peer, tuple):
-            yield from check_peer(config.lock_file, config.name, peer, listen=listen)
+            yield from check_peer(config.lock_file, config.name, peer, listen=listen, command=balancer.command)
     elif peer:
         yield Check("other host", "failed", f"{config.name} has no lock file to try from two sides")
     if config.lock_file or config.store:
