@@ -33,7 +33,7 @@ def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, li
             usable = usable and (check.name, check.verdict) != ("lock directory", "failed")
             yield check
         if isinstance(peer, tuple):
-            yield from check_peer(config.lock_file, config.name, peer, listen=listen)
+            yield from check_peer(config.lock_file, config.name, peer, listen=listen, command=balancer.command)
     elif peer:
         yield Check("other host", "failed", f"{config.name} has no lock file to try from two sides")
     if usable and (config.lock_file or config.store):

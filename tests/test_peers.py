@@ -217,9 +217,9 @@ def only(checks):
 
 def test_nobody_comes_and_nobody_is_there(shared, port):
     where = (str(shared[0] / "lock"), "c", ("127.0.0.1", port))
-    nobody = only(check_peer(*where, listen=True, wait=0.3))
+    nobody = only(check_peer(*where, listen=True, wait=0.3, command="impala-lb --conn-id x"))
     assert nobody.says == f"nobody came to 127.0.0.1:{port} within 0.3 s"
-    assert f"impala-lb doctor --peer 127.0.0.1:{port}" in nobody.do
+    assert f"impala-lb --conn-id x doctor --peer 127.0.0.1:{port}" in nobody.do
     refused = only(check_peer(*where, listen=False, wait=0.3))
     assert refused.says == f"cannot reach 127.0.0.1:{port}: Connection refused"
     assert "doctor --listen" in refused.do

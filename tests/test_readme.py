@@ -30,6 +30,6 @@ def test_links_lead_somewhere(path):
 
 
 def test_the_description_in_a_package_index_has_no_link_into_the_repository():
-    text = metadata.metadata("airflow-provider-impala-lb").get_payload()
+    text = metadata.distribution("airflow-provider-impala-lb").read_text("METADATA")
     assert "docs/faults.md" in text
     assert [link for link in LINK.findall(text) if not link.startswith(("http", "#"))] == []

@@ -81,7 +81,7 @@ def _caller(task: Task) -> socket.socket | Found:
         address = format_address(*server.getsockname()[:2])
         print(
             f"impala-lb: waiting {task.wait:g} s at {address} for the other host; "
-            f"run there: impala-lb doctor --peer {address}"
+            f"run there: {task.command} doctor --peer {address}"
             + (" (only this host can reach this address)" if address.startswith(("127.", "[::1]")) else ""),
             file=sys.stderr,
             flush=True,
@@ -106,7 +106,7 @@ def _caller(task: Task) -> socket.socket | Found:
             connection.close()
     return Found(
         failed=f"nobody came to {address} within {task.wait:g} s",
-        do=f"run on the other host: impala-lb doctor --peer {address}; only an address that it can reach will do",
+        do=f"run on the other host: {task.command} doctor --peer {address}; only an address that it can reach will do",
     )
 
 
@@ -176,7 +176,8 @@ def _connect(task: Task) -> socket.socket | Found:
                 continue
             return Found(
                 failed=f"cannot reach {format_address(task.host, task.port)}: {error.strerror or error}",
-                do="run on the other host: impala-lb doctor --listen ADDRESS:PORT, an address that this host can reach",
+                do=f"run on the other host: {task.command} doctor --listen ADDRESS:PORT, an address that this host can "
+                "reach",
             )
 
 

@@ -49,16 +49,25 @@ def _host_port(text: str, wrong: str) -> tuple[str, int]:
 
 
 def check_peer(
-    lock_file: str, cluster: str, address: tuple[str, int], *, listen: bool, wait: float | None = None
+    lock_file: str,
+    cluster: str,
+    address: tuple[str, int],
+    *,
+    listen: bool,
+    wait: float | None = None,
+    command: str = "impala-lb",
 ) -> Iterator[Check]:
     """Meet the doctor of another host over TCP, and take turns with it; in another process, which may hang.
 
     :param address: where to listen, or where the other does.
     :param wait: seconds for the other to come, or to be there; default 60, or 15.
+    :param command: how the command for the other host begins.
     """
     wait = wait if wait is not None else LISTEN_SECONDS if listen else CALL_SECONDS
     name = f".impala-lb-doctor.{secrets.token_hex(8)}" if listen else ""
-    task = Task(lock_file=lock_file, cluster=cluster, host=address[0], port=address[1], wait=wait, name=name)
+    task = Task(
+        lock_file=lock_file, cluster=cluster, host=address[0], port=address[1], wait=wait, name=name, command=command
+    )
     alive = os.pipe()
     child = subprocess.Popen(  # noqa: S603  our own command
         [sys.executable, "-m", "airflow_provider_impala_lb.stores.meeting", msgspec.json.encode(task).decode()],

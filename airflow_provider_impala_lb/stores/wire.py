@@ -36,7 +36,8 @@ LINE_BYTES = 16384
 
 
 class Task(msgspec.Struct):
-    """:param name: the new file's, for the listener. :param wait: seconds for the other to come, or to be there."""
+    """:param name: the new file's, for the listener. :param wait: seconds for the other to come, or to be there.
+    :param command: how a command for the other host begins, for a shell."""
 
     lock_file: str
     cluster: str
@@ -44,6 +45,7 @@ class Task(msgspec.Struct):
     port: int
     wait: float
     name: str = ""
+    command: str = "impala-lb"
 
 
 class Side(msgspec.Struct, omit_defaults=True):

@@ -149,3 +149,24 @@ def test_nothing_was_run_if_the_host_cannot_be_told(cluster, ti):
         operator("CREATE TABLE ends_never (n INT)")._run({"ti": Away()})
     assert not isinstance(caught.value, AirflowFailException)  # a retry may mend it
     assert not any("ends_never" in entry.get("sql", "") for node in cluster.nodes for entry in node.journal())
+
+
+@pytest.mark.parametrize("ended_on", ["127.0.0.1:1", "127.0.0.1:2"])
+def test_dependent_tasks_are_not_led_to_another_node(cluster, ti, ended_on):
+    """The trigger has run the script to its end, and XCom is away by then."""
+
+    class Away(ti):
+        def xcom_push(self, key, value):
+            raise ConnectionError("the API server is away")
+
+        def xcom_pull(self, task_ids, key="return_value", map_indexes=None):
+            return "127.0.0.1:1"  # pushed before the script began
+
+    done = {"done": {"host": ended_on, "statements": 1, "seconds": 0.1}, "epoch": 0, "changes": True}
+    task, context = operator("INSERT INTO t SELECT 1", retries=3), {"ti": Away()}
+    if ended_on == "127.0.0.1:1":
+        assert task._run(context, done) is None
+    else:
+        with pytest.raises(AirflowFailException, match="1 statement ran to the end on 127.0.0.1:2, but impala_host"):
+            task._run(context, done)
+    assert task.retries == 0
