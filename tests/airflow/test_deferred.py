@@ -217,7 +217,7 @@ def test_cancel_on_kill_before_the_trigger_has_begun(lab, ti):
     task, ours = operator(lab.insert(1, 60000)), ti()
     keys, _ = deferred(task, ours)
     asyncio.run(asyncio.wait_for(ScriptTrigger(**keys).on_kill(), 20))
-    assert lab.ran() == [("1", "CANCELLED")]
+    eventually(lambda: lab.ran() == [("1", "CANCELLED")])
     assert lab.balancer.status()["leases"] == []
     assert lab.record().done == 0 and not lab.record().ended
 

@@ -208,7 +208,7 @@ def sleeping(cluster, run_dag):
         text=True,
     )
     try:
-        wait_for(lambda: any(in_flight(node) for node in cluster.nodes), 60)
+        wait_for(lambda: any(in_flight(node) for node in cluster.nodes), 200)  # Airflow begins
         yield process
     finally:
         process.kill()

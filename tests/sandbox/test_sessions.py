@@ -118,7 +118,9 @@ def test_sessions_of_impala_3_2_end_with_their_connection(open_cursor: Open, tim
             adopt(third, cursor).execute("select 1")
         third.close()
         assert rows(other, "select 3") == [(3,)]  # others are left alone
-        events = [(entry["event"], entry["session"]) for entry in node.journal() if "event" in entry]
+        while len(events := [(entry["event"], entry["session"]) for entry in node.journal() if "event" in entry]) < 3:
+            assert time.monotonic() < deadline + 5, events  # written just after the page shows it
+            time.sleep(0.02)
         assert [event for event, _ in events] == ["open", "open", "close"]
         assert events[2][1] == events[0][1]
         cursor._closed = True
