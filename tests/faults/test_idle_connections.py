@@ -27,7 +27,7 @@ _number = itertools.count()
 @pytest.fixture(scope="module")
 def cluster():
     flags = {"stress_metadata_loading_pause_injection_ms": 1000 * PLANNING, "fe_service_threads": 512}
-    with Sandbox(nodes=1, lag=0, flags=flags) as cluster:
+    with Sandbox(nodes=1, lag=0, users=None, flags=flags) as cluster:
         yield cluster
 
 

@@ -76,7 +76,7 @@ CALLS = [
 
 @pytest.fixture(scope="module")
 def cluster():
-    with Sandbox(nodes=1, lag=0, flags={"fe_service_threads": 64}) as cluster:
+    with Sandbox(nodes=1, lag=0, users=None, flags={"fe_service_threads": 64}) as cluster:
         yield cluster
 
 

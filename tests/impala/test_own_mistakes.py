@@ -21,6 +21,13 @@ from .tls import Authority, Front
 
 
 @pytest.fixture(scope="module")
+def cluster():
+    """Whoever comes may log in, or not."""
+    with Sandbox(nodes=3, lag=0, users=None) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
 def guarded():
     with Sandbox(nodes=3, lag=0, users={"etl": "s3cret"}) as cluster:
         yield cluster

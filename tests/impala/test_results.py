@@ -18,12 +18,20 @@ from thrift.transport.TTransport import TMemoryBuffer
 from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.output import unique_names
+from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.faults.relay import Fault, Relay
 
 from .conftest import changed, rows_of, run, statements_on
 
 LARGE = 20_000_000
 ENDINGS = [".csv", ".csv.gz", ".parquet"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Without a login: the relay reads what it passes on."""
+    with Sandbox(nodes=3, lag=0, users=None) as cluster:
+        yield cluster
 
 
 @contextlib.contextmanager
