@@ -216,6 +216,22 @@ MACROS: dict[str, list[tuple[str, str]]] = {
         )
     ],
     "hex": [("n BIGINT", "hex(n)"), ("s VARCHAR", "hex(s)")],
+    # MathFunctions::Unhex: what is no pair of hexadecimal digits after the other is the empty string.
+    "unhex_bytes": [
+        (
+            "s VARCHAR",
+            "CASE WHEN s IS NULL THEN NULL WHEN regexp_full_match(s, '([0-9A-Fa-f][0-9A-Fa-f])*') THEN unhex(s) "
+            "ELSE encode('') END",
+        )
+    ],
+    "unhex": [
+        (
+            "s VARCHAR",
+            "CASE WHEN s IS NOT NULL AND TRY(decode(im_unhex_bytes(s))) IS NULL THEN error('" + NOT_HERE + ": a STRING "
+            "that is not UTF-8; CAST(unhex(...) AS BINARY) may be') ELSE decode(im_unhex_bytes(s)) END",
+        )
+    ],
+    "binary": [("x VARCHAR", "encode(x)"), ("x BLOB", "x")],
     "uuid": [("", "CAST(gen_random_uuid() AS VARCHAR)")],
     # -- numbers
     "abs": [("a", "abs(a)")],
@@ -304,6 +320,8 @@ for _name, _bits in _WHOLE.items():
 #: what the translation and the other macros use; nobody can call these by name
 INNER = frozenset(
     [
+        "binary",
+        "unhex_bytes",
         "range",
         "day_range",
         "moment",

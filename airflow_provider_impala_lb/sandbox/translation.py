@@ -257,6 +257,14 @@ class _Translator:
         known = value.meta.get("impala_type") or _WRITTEN.get(_digits(value))
         return exp.Literal.string(known) if known else None
 
+    def _f_unhex(self, arguments: Arguments) -> exp.Expression | None:
+        """A STRING, which DuckDB has in UTF-8 only: as BINARY it may hold any bytes."""
+        if len(arguments) != 1:
+            return None
+        made = macro("unhex", arguments[0].copy())
+        made.meta["bytes"] = macro("unhex_bytes", arguments[0])
+        return made
+
     def _f_date_add(self, arguments: Arguments, sign: str = "add") -> exp.Expression | None:
         if len(arguments) == 2 and isinstance(arguments[1], exp.Interval):
             return _shifted(arguments[0], arguments[1], sign)
@@ -335,6 +343,8 @@ class _Translator:
             length = kind.expressions[0].this
             cut = macro("letters_strleft" if self._utf8 else "strleft", filled(CASTS["string"], value), length.copy())
             return macro("rpad", cut, length.copy(), exp.Literal.string(" "))
+        if kind.this == exp.DataType.Type.BINARY and not isinstance(bare(value), exp.Null):
+            return cast("exp.Expression | None", bare(value).meta.get("bytes")) or macro("binary", value)
         name = _KINDS.get(kind.this)
         if name is None and kind.this != exp.DataType.Type.BINARY:
             raise not_here(f"CAST AS {kind.sql(dialect='hive')}")

@@ -109,11 +109,12 @@ def test_a_config_file_holds_all_but_login_and_database(connection, cluster):
 
 def test_a_plain_impala_connection_is_a_cluster_of_one(monkeypatch, cluster):
     node = cluster.nodes[0]
-    fields = {"conn_type": "impala", "host": node.host, "port": node.port, "login": "bob"}
-    fields["extra"] = {"auth_mechanism": "NOSASL", "timeout": 30}
+    fields = {"conn_type": "impala", "host": node.host, "port": node.port}
+    fields |= {"login": cluster.user, "password": cluster.password}
+    fields["extra"] = {"auth_mechanism": "PLAIN", "timeout": 30}
     monkeypatch.setenv("AIRFLOW_CONN_IMPALA_DEFAULT", json.dumps(fields))
     hook = ImpalaLBHook("impala_default")
-    assert hook.get_first("SELECT effective_user()") == ("bob",)
+    assert hook.get_first("SELECT effective_user()") == (cluster.user,)
     assert hook.balancer.config.session.rpc_timeout == 30
 
 
@@ -263,8 +264,9 @@ def test_the_test_button_tells_of_every_coordinator(connection, cluster):
     good = ImpalaLBHook().test_connection()
     assert good == (True, "; ".join(["shared state: ok", *(f"{node.address}: ok" for node in cluster.nodes)]))
     node = cluster.nodes[0]
-    extra = {"lock_file": str(cluster.directory / "other.tmp")}
-    ok, text = connection("wh", host=f"{node.address},127.0.0.1:1", extra=extra).test_connection()
+    extra = {"lock_file": str(cluster.directory / "other.tmp"), "session": {"auth_mechanism": "PLAIN"}}
+    login = {"login": cluster.user, "password": cluster.password}
+    ok, text = connection("wh", host=f"{node.address},127.0.0.1:1", extra=extra, **login).test_connection()
     assert not ok
     assert f"{node.address}: ok" in text
     assert "127.0.0.1:1: connection refused" in text
@@ -275,7 +277,9 @@ def test_the_test_button_tries_the_lock_files_directory(connection, cluster, tmp
     node = cluster.nodes[0]
 
     def tried(lock_file):
-        return connection("wh", host=node.address, extra={"lock_file": str(lock_file)}).test_connection()
+        extra = {"lock_file": str(lock_file), "session": {"auth_mechanism": "PLAIN"}}
+        login = {"login": cluster.user, "password": cluster.password}
+        return connection("wh", host=node.address, extra=extra, **login).test_connection()
 
     ok, text = tried(tmp_path / "typo" / "lock.tmp")
     assert not ok and f"lock_file {tmp_path}/typo/lock.tmp: its directory is not there" in text

@@ -130,7 +130,7 @@ def _check(case: Case, lab: Lab) -> list[str]:
         ends.append(lab.worker(1, resume=True, deferrable=True, event=event, **lab.sql).end())
     itself = bool(ends) and "done" in ends[-1]
     attempt = 1
-    while not ends or not ("done" in ends[-1] or "impala-lb journal" in ends[-1]["text"]):
+    while not ends or not ("done" in ends[-1] or " journal d/r/t " in ends[-1]["text"]):
         attempt += 1
         if attempt > TRIES:
             return [f"no end after {TRIES} tries: {ends}"]

@@ -93,3 +93,13 @@ def test_days_before_the_year_1000(plain: Sandbox, open_cursor: Open) -> None:
     assert (
         rows(cursor, "select cast(date '0005-01-02' as string), date_add(date '0005-01-02', 1)")[0][0] == "0005-01-02"
     )
+
+
+def test_bytes(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0])
+    assert rows(cursor, "select unhex('C3B1'), unhex('4'), unhex('zz'), unhex(null)") == [("ñ", "", "", None)]
+    assert rows(cursor, "select cast(unhex('00ff27') as binary), cast('a\\\\x41' as binary)") == [
+        (b"\x00\xff'", b"a\\x41")
+    ]
+    with pytest.raises(OperationalError, match="the practice cluster does not have this: a STRING that is not UTF-8"):
+        rows(cursor, "select concat(unhex('ff'), 'a')")
