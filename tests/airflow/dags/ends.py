@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import DAG, task
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
 
 VALUES = (
-    "SELECT cast('nan' AS DOUBLE), cast('-inf' AS FLOAT), unhex('ff80'), 'a' || chr(0) || 'b', "
+    "SELECT cast('nan' AS DOUBLE), cast('-inf' AS FLOAT), cast(unhex('ff80') AS BINARY), unhex('610062'), "
     "cast('12345678901234567890.12' AS DECIMAL(38,2)), cast('100000000000000000000000' AS DECIMAL(38,0)), "
     "cast(1.50 AS DECIMAL(5,2)), cast('2026-03-29 12:30:00.123456' AS TIMESTAMP), "
     "cast('9999-12-31 23:59:59.999999' AS TIMESTAMP), cast('2026-01-02' AS DATE), 9223372036854775807, true, NULL, 'é'"
