@@ -67,6 +67,7 @@ def web_checks(cluster, tmp_path, monkeypatch, password, **node):
     return done.returncode, found[f"web page of {address}"], found.get(f"exporter of {address}")
 
 
+@pytest.mark.slow
 def test_web_pages_are_asked_with_the_login_that_load_reports_use(tmp_path, monkeypatch):
     with Sandbox(nodes=1, lag=0, web_auth="digest", web_users={"ann": "s3cret"}) as cluster:
         code, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "s3cret", exporter="http://127.0.0.1:9")
@@ -79,6 +80,7 @@ def test_web_pages_are_asked_with_the_login_that_load_reports_use(tmp_path, monk
         assert "load reports need it" in page["do"]
 
 
+@pytest.mark.slow
 def test_what_an_exporter_says_is_shown(tmp_path, monkeypatch):
     exposition = "node_load1 0.5\n" + "".join(f'node_cpu_seconds_total{{cpu="{n}",mode="idle"}} 1\n' for n in range(2))
     with (

@@ -111,6 +111,7 @@ def leftovers(*directories):
     return [name for directory in directories for name in os.listdir(directory) if "doctor" in name]
 
 
+@pytest.mark.slow
 def test_two_doctors_say_the_same_of_one_directory(shared, port, tmp_path):
     commands = []
     for number, (directory, option) in enumerate(

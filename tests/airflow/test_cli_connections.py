@@ -96,6 +96,7 @@ def operator():
         return ImpalaLBOperator(task_id="t", conn_id=CONN_ID, sql="; ".join(SCRIPT), resume=True, handler=None)
 
 
+@pytest.mark.slow
 def test_the_commands_of_a_question_work_as_they_are_printed(balancer, ti):
     ours = ti()
     ours.run_id = "manual__2026-01-01T00:00:00+00:00 o'clock"

@@ -222,6 +222,7 @@ def test_cancel_on_kill_before_the_trigger_has_begun(lab, ti):
     assert lab.record().done == 0 and not lab.record().ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_begun", [True, False])
 def test_a_kill_that_comes_late_does_not_touch_the_next_try(lab, ti, has_begun):
     """Airflow tells a trigger that its task was cleared once the scheduler has sent the next try to a worker."""

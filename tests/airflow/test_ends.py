@@ -59,6 +59,7 @@ def test_what_goes_wrong_after_the_end_is_not_retried(run_dag, cluster):
         ]
 
 
+@pytest.mark.slow
 def test_xcoms_that_cannot_be_pushed(cluster, run_dag):
     root = pathlib.Path(__file__).parents[2]
     done = subprocess.run(

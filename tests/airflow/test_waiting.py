@@ -165,6 +165,7 @@ def test_a_task_that_is_killed_while_it_waits_stops_waiting(full, ti):
     assert waiting(full) == []
 
 
+@pytest.mark.slow
 def test_all_ways_of_waiting_in_a_real_run(full, run_dag, monkeypatch):
     monkeypatch.setattr(module, "RESCHEDULE_SECONDS", 2.0)
     held = full.acquire("held")

@@ -91,6 +91,7 @@ def test_without_a_page_the_sendings_are_counted(cluster, reconnect_timeout):
     assert not [state for state, _ in ended if state == "FINISHED"]
 
 
+@pytest.mark.slow
 def test_without_a_page_a_cursor_sends_as_often_and_no_more(cluster):
     mark = marked()
     with balanced(cluster, web=False) as (balancer, relay):

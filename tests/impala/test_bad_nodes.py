@@ -139,6 +139,7 @@ def test_stick_fail(four):
     assert list(caught.value.reasons) == [four.nodes[1].address]
 
 
+@pytest.mark.slow
 def test_stick_wait(four):
     node = four.nodes[1]
     node.kill()

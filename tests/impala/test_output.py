@@ -273,6 +273,7 @@ class Breaks:
         return self._cursor.fetchmany(size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_nothing_is_left_when_the_coordinator_dies_in_between(tmp_path, ending):
     path = tmp_path / f"a{ending}"
