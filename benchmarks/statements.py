@@ -39,7 +39,7 @@ def main(rounds: int) -> int:
     os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     from airflow_provider_impala_lb.sandbox import Sandbox
 
-    with Sandbox(nodes=1, lag=0) as cluster:
+    with Sandbox(nodes=1, lag=0, users=None) as cluster:
         node = cluster.nodes[0]
         os.environ["AIRFLOW_CONN_OURS"] = cluster.connection
         os.environ["AIRFLOW_CONN_OFFICIAL"] = f"impala://{node.host}:{node.port}/default"
