@@ -1,7 +1,9 @@
 """Did the statement run, and what may be done now? Every failure is sorted here, by one table.
 
-By its text, since Impala sends no error codes over HiveServer2; anywhere in the message, since newer versions wrap it
-("Query <id> failed:\\n..."). What no rule knows is unknown, unless the statement only reads.
+By its text, since Impala sends no error codes over HiveServer2. A message may quote anything: the statement, or a value
+that could not be cast. So a rule that lets something be done counts where the message begins only, behind the names of
+exceptions and what newer versions put around it ("Query <id> failed:\\n..."); one that leaves the outcome unknown does
+anywhere. What no rule knows is unknown, unless the statement only reads.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class Cancelled(Exception):
 
 
 class Rule(NamedTuple):
-    """:ivar text: a pattern, looked for anywhere in the message.
+    """:ivar text: a pattern, looked for where the message begins, or anywhere if it can only make the outcome unknown.
     :ivar instead: what it means where it came in place of a statement's handle; ``later``: once there was one.
     :ivar source: where the text comes from; in apache/impala unless it says otherwise.
     :ivar now: what to do about it, for the error; "" where the outcome says enough.
@@ -73,6 +75,7 @@ RULES = (
         "Spark, CheckAnalysis.scala",
     ),
     Rule(
+        r"Couldn't retrieve the catalog topic (update|version) for the SYNC_DDL operation.*"
         r"operation has been successfully executed",
         "done",
         "done",
@@ -119,14 +122,27 @@ RULES = (
     # The session. In place of a handle they mean that nothing was started. Once a statement has one they prove
     # nothing: its session may have been closed or reaped while it ran.
     Rule(
-        r"; it was sent (once|\d+ times) in \d+ s \(",
+        r"(the connection failed while it was sent|its rows were lost)"
+        r".*; it was sent (once|\d+ times) in \d+ s \([^()]*\)$",
         "not started",
         "not started",
         "ours: impala/sending.py, of what may be sent again",
         _IDLE,
     ),
-    Rule(r"so it was not sent$", "session", "unknown", "ours: impala/sending.py, line.py", gone=True),
-    Rule(r"it never reached the coordinator$", "session", "session", "ours: impala/lookup.py", gone=True),
+    Rule(
+        r"the (session was closed|connection had failed) before.*so it was not sent$",
+        "session",
+        "unknown",
+        "ours: impala/sending.py, line.py",
+        gone=True,
+    ),
+    Rule(
+        r"the connection failed while it was sent.*; it never reached the coordinator$",
+        "session",
+        "session",
+        "ours: impala/lookup.py",
+        gone=True,
+    ),
     Rule(
         r"Invalid session id|Invalid SessionHandle",
         "session",
@@ -157,7 +173,7 @@ RULES = (
         "impala-server.cc [150]: restarted, or it has forgotten it; Spark, Hive: OperationManager.java",
         gone=True,
     ),
-    Rule(r"does not match the session username", "user error", "unknown", "impala-server.cc, WithSession [136]"),
+    Rule(r"The user authorized on the connection", "user error", "unknown", "impala-server.cc, WithSession [136]"),
     # Limits and other people.
     Rule(r"expired due to client inactivity", "unknown", "unknown", "generate_error_codes.py [127], QUERY_TIMEOUT_S"),
     Rule(
@@ -209,19 +225,42 @@ RULES = (
     ),
     # The user's own.
     Rule(r"Syntax error in line|AnalysisException", "user error", "unknown", "the frontend"),
-    Rule(r"AuthorizationException|does not have privileges|is not authorized", "user error", "unknown", "the frontend"),
-    Rule(r"exceeds the maximum statement length", "user error", "unknown", "generate_error_codes.py [143]"),
+    Rule(
+        r"AuthorizationException|User( \S+)? (does not have privileges|is not authorized)",
+        "user error",
+        "unknown",
+        "the frontend",
+    ),
+    Rule(
+        r"Statement length of \d+ bytes exceeds the maximum", "user error", "unknown", "generate_error_codes.py [143]"
+    ),
     Rule(r"Invalid query option", "user error", "unknown", "query-options.cc"),
     # The transport, in our words; impala/line.py and lookup.py have done what could be done.
     Rule(r"connection failed while it (was sent|ran)", "unknown", "unknown", "ours: impala/sending.py", gone=True),
 )
-_HANDLE_GONE = re.compile(r"Invalid or unknown query handle|Invalid query handle|Invalid session id|Session is closed")
 _OWN_EFFECT = {
     "create": re.compile("already exists"),
     "drop": re.compile("does not exist"),
     "alter": re.compile("already exists|does not exist|Could not resolve"),
 }
-_PATTERNS = [(re.compile(rule.text, re.DOTALL), rule) for rule in RULES]
+_BEGIN = (
+    r"\A\s*(?:Query \S+ failed:\s*)?"
+    r"(?:(?:[A-Za-z_$][\w.$]*(?:Exception|Error): |RPC client failed to connect: )\s*)*"
+)
+"""What may stand before the text of an error. None of it is data."""
+
+
+def _pattern(rule: Rule) -> re.Pattern[str]:
+    anywhere = rule.text.startswith((r"\A", "(?m)")) or rule.instead == rule.later == "unknown"
+    return re.compile(rule.text if anywhere else f"{_BEGIN}(?:{rule.text})", re.DOTALL)
+
+
+_PATTERNS = [(_pattern(rule), rule) for rule in RULES]
+
+
+_HANDLE_GONE = re.compile(
+    f"{_BEGIN}(?:Invalid or unknown query handle|Invalid query handle|Invalid session id|Session is closed)"
+)
 
 
 class Sorted(NamedTuple):

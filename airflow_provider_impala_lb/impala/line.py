@@ -136,7 +136,9 @@ class Line:
                 limit = limit if is_refused(error) else self._config.reconnect_timeout
                 if now + pause - broken_at >= limit:
                     if name == "ExecuteStatement":
-                        raise NotSent(f"{describe(error)}, so it was not sent") from error
+                        raise NotSent(
+                            f"the connection had failed before ({describe(error)}), so it was not sent"
+                        ) from error
                     raise _as_thrifts(error) from error
                 self._pause(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)

@@ -125,6 +125,40 @@ def test_the_second_step_of_create_table_as_leaves_the_table_of_the_first(text, 
     assert sort(text, classify("EXPLAIN CREATE TABLE t AS SELECT 1"), accepted=False).outcome == "not started"
 
 
+EXECUTED = (
+    "Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 5 attempts.The operation has been "
+    "successfully executed but its effects"
+)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "operation has been successfully executed",
+        EXECUTED,
+        "Rejected query from pool p",
+        "Rejected query from pool p: queue full",
+        "Admission for query exceeded timeout",
+        "Server is being shut down",
+        "Invalid session id",
+        "so it was not sent",
+        "the connection failed while it was sent; it never reached the coordinator",
+        "AnalysisException: Could not resolve table reference",
+    ],
+)
+def test_what_a_message_quotes_is_no_word_of_the_servers(told):
+    """A value, a name or the statement itself may hold any text, with quotes around it or without."""
+    sql = "INSERT INTO t SELECT cast(a AS DATE) FROM m"
+    for text in (
+        f'UDF ERROR: String to Date parse failed. Invalid string val: "{told}"',
+        f"Query a:b failed:\nUDF ERROR: String to Date parse failed. Invalid string val: {told}",
+    ):
+        assert outcome_of(text, classify(sql), accepted=True) == "unknown"
+        assert outcome_of(text, classify("SELECT 1"), accepted=True) == "not started"
+    refused = f"AnalysisException: Incompatible types in predicate: id = '{told}'"
+    assert sort(refused, classify(sql), accepted=False).verdict == "user error"
+
+
 @pytest.mark.parametrize(
     ("text", "sql", "refused", "accepted"),
     [  # the outcome in place of a query id, and after one was given
@@ -214,9 +248,7 @@ def test_a_statement_that_is_done_with_a_warning_keeps_its_place_among_the_resul
     def executed_but_not_broadcast(session, sql, **options):
         ended = execute(session, sql, **options)
         if "INVALIDATE" in sql:
-            raise StatementError(
-                "The operation has been successfully executed but its effects", query_id=ended.query_id
-            )
+            raise StatementError(f"{EXECUTED} may have not been broadcast", query_id=ended.query_id)
         return ended
 
     monkeypatch.setattr(Session, "execute", executed_but_not_broadcast)
