@@ -80,7 +80,10 @@ def test_one_that_cannot_be_read_is_one_plain_line(balancer, conn_id, environmen
 
 
 def in_doubt(balancer, owner):
-    """A statement that was about to be sent to a coordinator that is no more."""
+    """A statement that was about to be sent to a coordinator that is no more, after one that all have heard of."""
+    with balancer.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET SYNC_DDL=1")
+        cursor.execute(SCRIPT[0])
     record = Record(format=1, script=digest(SCRIPT), total=2, epoch=1, by="try 1", at=time.time())
     record.done, record.node = 1, "10.9.9.9:21050"
     record.intent = Intent(2, "0000000000000000", "10.9.9.9:21050", "1:1", time.time())
