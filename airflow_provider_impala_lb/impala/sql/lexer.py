@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Kind = Literal["word", "name", "string", "number", "sign", "comment", "hint", "unexpected", "end"]
@@ -59,41 +60,59 @@ def landmark_pattern(signs: str, stops: str) -> re.Pattern[str]:
     return re.compile(f"{signs} | {_QUOTED_AND_COMMENTS.format(stops=stops)}", re.VERBOSE)
 
 
+@dataclass
+class HintEnd:
+    """How far a text is known to be in a hint: who reads it in several goes hands this on from one to the next.
+
+    Without it each go would look for the same end again, as far away as it may be.
+    """
+
+    at: int = 0
+
+
 def landmarks(
-    text: str, pattern: re.Pattern[str], position: int = 0, *, in_hints: bool = False
+    text: str, pattern: re.Pattern[str], position: int = 0, *, in_hints: HintEnd | None = None, also: str = ""
 ) -> Iterator[re.Match[str]]:
     """The signs of ``pattern`` that are outside of strings, quoted names, comments and hints.
 
     :param pattern: of :func:`landmark_pattern`.
-    :param in_hints: in hints, too, and also where ``-- +`` hints begin.
+    :param in_hints: look into hints, too, and give also where ``-- +`` hints begin.
+    :param also: give what begins so as well: ``-`` and ``/`` for comments, without those that look like a hint; a
+        backtick for quoted names, of which a match may end too early.
     :raises Refused: a string, a quoted name, a comment or a hint has no end.
     """
-    hint_end = 0
     while found := pattern.search(text, position):
         start, position = found.span()
         kind = text[start]
         if kind in "'\"`":
             if position == start + 1:
                 position = quoted_end(text, start)
+            if kind in also:
+                yield found
         elif kind == "/":
             if position == start + 2:
                 raise Refused(ENDLESS_COMMENT, start)
-            if found["hint"] and start >= hint_end:  # no second look for an end from inside a hint
+            if not found["hint"]:
+                if kind in also:
+                    yield found
+            elif in_hints is None or start >= in_hints.at:  # no second look for an end from inside a hint
                 end = text.find("*/", position)
                 if end < 0:
                     raise Refused(ENDLESS_COMMENT, start)
                 if LINE_END.search(text, start, end):
                     position = end + 2  # a hint stays on one line (``HintContent``): this is a comment
-                elif in_hints:
-                    hint_end = end
+                elif in_hints is not None:
+                    in_hints.at = end
                 else:
                     position = _hint_end(text, start, position)
         elif kind == "-":
-            if found["line_hint"]:
-                if in_hints:
+            if not found["line_hint"]:
+                if kind in also:
                     yield found
-                else:
-                    position = _line_hint_end(text, position)
+            elif in_hints is not None:
+                yield found
+            else:
+                position = _line_hint_end(text, position)
         elif kind != "*":
             yield found
 
@@ -228,8 +247,12 @@ def _line_hint_end(text: str, position: int) -> int:
 
 
 def _in_hint(text: str, position: int) -> Token:
-    """A token inside of a hint, where the beginning of another hint is nothing but signs."""
+    """A token inside of a hint, where the beginning of another hint is nothing but signs: the lexer has no state for
+    hints of this kind, so the first ``*/`` is the end of all of them (``COMMENTED_PLAN_HINT_END``)."""
     found = _TOKEN.match(text, position)
+    if found is not None and found.lastgroup == "space":
+        position = found.end()
+        found = _TOKEN.match(text, position)
     if found is not None and (found["hint"] or found["line_hint"]):
         return Token("sign", found[0], *found.span())
     return token_at(text, position)

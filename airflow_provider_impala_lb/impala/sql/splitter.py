@@ -13,7 +13,14 @@ from typing import NamedTuple
 import msgspec
 
 from airflow_provider_impala_lb.errors import ScriptError
-from airflow_provider_impala_lb.impala.sql.lexer import LINE_END, Refused, landmark_pattern, landmarks, line_ends
+from airflow_provider_impala_lb.impala.sql.lexer import (
+    LINE_END,
+    HintEnd,
+    Refused,
+    landmark_pattern,
+    landmarks,
+    line_ends,
+)
 from airflow_provider_impala_lb.impala.sql.shell_compat import Shell
 
 _SEMICOLON = landmark_pattern(";", ";")
@@ -55,19 +62,20 @@ def split(text: str, variables: Mapping[str, str] | None = None, *, name: str | 
     text = text.removeprefix("\ufeff")
     shell = Shell(variables or {})
     statements: list[Statement] = []
-    line, counted, last_was_sent = 1, 0, False
+    line, counted, takes_mark = 1, 0, False
     try:
         for part in _cut(text):
-            if part.mark and last_was_sent:
+            if part.mark and takes_mark:
                 last = statements.pop()
                 statements.append(Statement(last.line, f"{last.sql} {part.mark}"))
+                takes_mark = False  # once is enough
             if not part.body:
                 continue
             if found := _BEGINS_NO_STATEMENT.match(part.body):
                 raise Refused(f"no statement begins with '{found[0]}': is the ';' before it one too many?", part.first)
             sql = shell.to_send(part.lead, part.body, part.first)
             line, counted = line + line_ends(text, counted, part.first), part.first
-            last_was_sent = bool(sql)
+            takes_mark = bool(sql)
             if sql:
                 statements.append(Statement(line, sql))
     except Refused as refused:
@@ -102,11 +110,11 @@ class _Part(NamedTuple):
 
 def _cut(text: str) -> Iterator[_Part]:
     """:raises Refused: at whatever does not end."""
-    position = 0
+    position, in_hints = 0, HintEnd()
     while position < len(text):
         first, lead, mark = _read_lead(text, position)
         hint, end = -1, len(text)
-        for found in landmarks(text, _SEMICOLON, first, in_hints=True):
+        for found in landmarks(text, _SEMICOLON, first, in_hints=in_hints):
             if found[0] == ";":
                 end = found.start()
                 break

@@ -50,6 +50,11 @@ def kinds(sql):
         ("/*+x*/* /", [("hint", "/*+x*/"), ("sign", "*"), ("sign", "/")]),
         ("/* +x /* note */ y */ z", [("hint", "/* +x /* note */ y */"), ("word", "z")]),
         ("/* +x('*/') */ z", [("hint", "/* +x('*/') */"), ("word", "z")]),
+        # A second beginning is no second hint: the first end is that of both.
+        ("/*+a /*+b */ 1 */", [("hint", "/*+a /*+b */"), ("number", "1"), ("sign", "*/")]),
+        ("/*+a --+b */ 1", [("hint", "/*+a --+b */"), ("number", "1")]),
+        ("/*+ " * 1000 + "*/ 1", [("hint", "/*+ " * 1000 + "*/"), ("number", "1")]),
+        ("-- +a /*+ b */ --+ c\n1", [("hint", "-- +a /*+ b */ --+ c\n"), ("number", "1")]),
         ("/* + x\n*/ z", [("comment", "/* + x\n*/"), ("word", "z")]),
         ("a*/*b", [("word", "a"), ("sign", "*/"), ("sign", "*"), ("word", "b")]),
         ("/*/ x */", [("comment", "/*/ x */")]),
