@@ -165,6 +165,7 @@ _TOKEN = re.compile(
       | (?P<odd>.)""",
     re.VERBOSE | re.DOTALL,
 )
+JAVA_BLANKS = "".join(map(chr, range(0x21)))  # what String.trim() takes off
 _IS_ODD = re.compile(f"[{_ODD}]")
 _LINE_HINT_BLANK = re.compile(r"[ \t\f]*(\r\n|\r|\n)?")
 
@@ -184,6 +185,8 @@ def token_at(text: str, position: int) -> Token:
     kind = found.lastgroup
     if kind in ("word", "number"):
         if end < len(text) and _IS_ODD.match(text, end):
+            if text[start] == "." and _identifier_end(text, start + 1) > end:
+                return Token("sign", ".", start, start + 1)  # ``\. {Identifier}`` is longer than the number
             longer = _identifier_end(text, start)
             kind, end = ("word", longer) if longer > end else (kind, end)
         written = text[start:end]
@@ -193,7 +196,7 @@ def token_at(text: str, position: int) -> Token:
     if kind == "quote":
         end = quoted_end(text, start)
         if text[start] == "`":
-            return Token("name", text[start + 1 : end - 1].strip().lower(), start, end)
+            return Token("name", text[start + 1 : end - 1].strip(JAVA_BLANKS).lower(), start, end)
         return Token("string", text[start:end], start, end)
     if kind == "odd":
         end = _identifier_end(text, start)
@@ -290,6 +293,40 @@ def tokens(text: str) -> Iterator[Token]:
         token = token_at(text, token.end)
 
 
+def mentions_of(name: str, text: str) -> Iterator[int]:
+    """Where a name stands, with or without backticks, outside of strings, comments and hints: offsets in ``text``.
+
+    In doubt one more: behind a digit, which may be the end of a number or a part of the name.
+
+    :param name: in lower case. :raises Refused: see :func:`landmarks`.
+    """
+    if not re.fullmatch(r"[a-z0-9_$]+", name):
+        yield from (token.start for token in tokens(text) if token.kind in ("word", "name") and token.text == name)
+        return
+    firsts = "".join(
+        char for char in (name[0], *{name[0].upper()} - {name[0]}, "\N{KELVIN SIGN}") if char.lower() == name[0]
+    )
+    # That no letter stands before it is asked behind its first character, so that each alternative begins plainly.
+    signs = (rf"{re.escape(first)}(?<![A-Za-z_$].)(?i:{re.escape(name[1:])})(?![0-9A-Za-z_$])" for first in firsts)
+    pattern = landmark_pattern(" | ".join(signs), re.escape(firsts))
+    read_to = 0
+    for found in landmarks(text, pattern, also="`"):
+        start, end = found.span()
+        if text[start] == "`":
+            if found[0][1:-1].strip(JAVA_BLANKS).lower() == name:
+                yield start
+        elif start >= read_to:
+            # Other letters than those of ASCII may make it a part of a longer name.
+            position = start
+            while position > read_to and is_identifier_part(text[position - 1]):
+                position -= 1
+            while (token := token_at(text, position)).end <= start:
+                position = token.end
+            if token.text == name or (token.start < start and text[token.start].isdigit()):
+                yield start
+            read_to = max(end, token.end)
+
+
 def begin_of_sql(text: str) -> int:
     """Where the blanks, comments and hints at the beginning end. :raises Refused: see :func:`token_at`."""
     token = token_at(text, 0)
@@ -367,8 +404,9 @@ class Reader:
             parts.append(self.next().text)
             if not self.take("."):
                 break
-        # A character that this lexer does not know may be a letter to the server's: then the name goes on.
-        return () if self.here.kind == "unexpected" else tuple(parts)
+        # A character that this lexer does not know may be a letter to the server's: then the name goes on. A number
+        # there begins with a dot, and the whole is none that the server reads.
+        return () if self.here.kind in ("unexpected", "number") else tuple(parts)
 
     def parentheses(self) -> bool:
         """Pass what stands in parentheses here. False: none begin here, or they do not end."""

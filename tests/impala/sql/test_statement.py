@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_impala_lb.impala.sql import lexer
 from airflow_provider_impala_lb.impala.sql.statement import classify
 
 SAFE = [
@@ -60,6 +61,8 @@ UNSAFE = [
     "INSERT OVERWRITE t PARTITION (p=1) SELECT a + 1 FROM t",
     "INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM u JOIN dwh.`T` x ON true",
     "WITH x AS (SELECT * FROM t) INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM x",
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM `t\x01`",  # Java trims it
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM `\x1f t`",
     # on an Iceberg table it replaces the partitions that the rows name
     "INSERT OVERWRITE t SELECT * FROM u",
     "INSERT OVERWRITE t VALUES (1)",
@@ -130,6 +133,31 @@ def test_not_safe_to_repeat(sql):
 )
 def test_whether_the_query_mentions_the_target(sql, reads):
     assert classify(sql).reads_own_target is reads
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("insert into t values ", ""),
+        ("insert into t values ", " -- impala-lb: safe to repeat"),
+        ("insert into t values ", ", ('-- impala-lb: safe to repeat')"),
+        ("insert overwrite t partition (p=1) values ", ""),
+        ("insert overwrite sales partition (p=1) values ", ", ('sales')"),
+    ],
+)
+def test_values_are_not_read_one_by_one(begin, end, monkeypatch):
+    calls = []
+    token_at = lexer.token_at
+    monkeypatch.setattr(lexer, "token_at", lambda text, position: calls.append(position) or token_at(text, position))
+
+    def tokens_read(rows):
+        calls.clear()
+        found = classify(begin + ", ".join(["(1, 'a that', -2.5e3, NULL)"] * rows) + end)
+        assert found.safe_to_repeat is (end.startswith(" --") or "overwrite" in begin)
+        assert found.effects.changes
+        return len(calls)
+
+    assert tokens_read(200) == tokens_read(100)
 
 
 @pytest.mark.parametrize(
