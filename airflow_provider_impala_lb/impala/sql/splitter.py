@@ -14,6 +14,7 @@ import msgspec
 
 from airflow_provider_impala_lb.errors import ScriptError
 from airflow_provider_impala_lb.impala.sql.lexer import (
+    BLANKS,
     LINE_END,
     HintEnd,
     Refused,
@@ -24,7 +25,7 @@ from airflow_provider_impala_lb.impala.sql.lexer import (
 from airflow_provider_impala_lb.impala.sql.shell_compat import Shell
 
 _SEMICOLON = landmark_pattern(";", ";")
-_BLANKS = re.compile(r"[\s\ufeff]+")
+_BLANKS = re.compile(rf"[{BLANKS}\ufeff]+")
 _COMMENT = re.compile(r"--[^\r\n]*|/\*(?s:.)*?\*/")
 _HINT = re.compile(r"(?:--|/\*) *\+[^\r\n]*")
 _SAFE_MARK = re.compile(r"(?:--|/\*)\s*impala-lb:\s*safe\s+to\s+repeat\s*(?:\*/)?", re.IGNORECASE)
@@ -119,7 +120,7 @@ def _cut(text: str) -> Iterator[_Part]:
                 end = found.start()
                 break
             hint = found.end()
-        body = text[first:end].rstrip()
+        body = text[first:end].rstrip(BLANKS)
         # COMMENTED_PLAN_HINT_END of a ``-- +hint`` is the line end and nothing else: without it a hint at the end of a
         # statement (``from t -- +schedule_random_replica``) is a syntax error.
         needs_line_end = hint >= 0 and not LINE_END.search(text, hint, first + len(body))
@@ -152,4 +153,4 @@ def _read_lead(text: str, start: int) -> tuple[int, str, str]:
                 )
             break
         position = found.end()
-    return position, kept.lstrip(), mark
+    return position, kept.lstrip(BLANKS), mark

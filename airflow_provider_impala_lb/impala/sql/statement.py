@@ -21,6 +21,7 @@ from airflow_provider_impala_lb.impala.sql.lexer import (
     token_at,
 )
 from airflow_provider_impala_lb.impala.sql.splitter import is_safe_mark
+from airflow_provider_impala_lb.tables import plain
 
 Kind = Literal["query", "session", "metadata", "stats", "dml", "ddl", "ctas", "unknown"]
 """``query``: SELECT, VALUES, SHOW, DESCRIBE, EXPLAIN. ``session``: USE, SET, UNSET. ``metadata``: REFRESH, INVALIDATE
@@ -176,7 +177,8 @@ def classify(sql: str) -> Classification:
 
 
 def excerpt(sql: str, chars: int = 80) -> str:
-    """How a statement begins, on one line, to recognise it by in a log."""
+    """How a statement begins, on one line, to recognise it by in a log: no character in it moves a cursor or turns the
+    direction of the text."""
     start = 0
     try:
         while (token := token_at(sql, start)).kind in ("comment", "hint") or token.text == "(":
@@ -184,7 +186,7 @@ def excerpt(sql: str, chars: int = 80) -> str:
         start = token.start
     except Refused:
         pass
-    text = " ".join(sql[start : start + 4 * chars].split())
+    text = plain(" ".join(sql[start : start + 4 * chars].split()))
     return text if len(text) <= chars else text[: chars - 3] + "..."
 
 

@@ -173,4 +173,4 @@ def test_mentions_leave_out_none_that_the_tokens_have(name, sql):
         return
     found = set(mentions_of(name, sql))
     assert expected <= found
-    assert all(sql[at - 1 : at].isdigit() for at in found - expected)
+    assert all(any(map(str.isdigit, sql[:at])) for at in found - expected)

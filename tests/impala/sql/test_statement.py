@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_impala_lb.impala.sql import lexer
-from airflow_provider_impala_lb.impala.sql.statement import classify
+from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt
 
 SAFE = [
     "SELECT 1",
@@ -216,3 +216,16 @@ def test_any_text_is_classified(sql):
     assert not (found.kind in ("query", "session", "stats") and effects.changes)
     if found.kind == "dml":
         assert effects.changes
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("/* why */ (select  1\n\tfrom t)", "select 1 from t)"),
+        ("select '\x1b[2J', '\0', '\u202egpj', '\ud800'", r"select '\x1b[2J', '\x00', '\u202egpj', '\ud800'"),
+        ("select 'é名'", "select 'é名'"),
+        ("select " + "\x1b" * 100, "select " + r"\x1b" * 17 + r"\x..."),
+    ],
+)
+def test_an_excerpt_is_one_line_that_a_terminal_shows_and_does_not_obey(sql, expected):
+    assert excerpt(sql) == expected
