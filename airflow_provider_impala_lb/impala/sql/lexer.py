@@ -168,6 +168,7 @@ _TOKEN = re.compile(
 )
 JAVA_BLANKS = "".join(map(chr, range(0x21)))  # what String.trim() takes off
 _IS_ODD = re.compile(f"[{_ODD}]")
+_LINE_END = re.compile(r"\r\n|\r|\n")  # ``LineTerminator``
 _LINE_HINT_BLANK = re.compile(r"[ \t\f]*(\r\n|\r|\n)?")
 
 
@@ -240,14 +241,22 @@ def _hint_end(text: str, start: int, position: int) -> int:
 
 
 def _line_hint_end(text: str, position: int) -> int:
-    """Of ``-- +``: at its line end, or that of the text."""
+    """Of ``-- +``: at its line end, or that of the text. A comment in it takes the line end for itself
+    (``EndOfLineComment``), and the hint goes on behind it."""
     while True:
         blank = _LINE_HINT_BLANK.match(text, position)
         assert blank is not None
         position = blank.end()
         if blank[1] or position == len(text):
             return position
-        position = _in_hint(text, position).end
+        token = _in_hint(text, position)
+        position = token.end
+        if (
+            token.kind == "comment"
+            and text.startswith("--", token.start)
+            and (taken := _LINE_END.match(text, position))
+        ):
+            position = taken.end()
 
 
 def _in_hint(text: str, position: int) -> Token:

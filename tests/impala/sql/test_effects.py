@@ -30,6 +30,7 @@ CASES = [
     ("INSERT OVERWRITE db.1\u00e9table SELECT 1", [("db.1\u00e9table", "data")]),
     ("INSERT OVERWRITE db.1e5\u00e9 SELECT 1", [("db.1e5\u00e9", "data")]),
     ("INSERT INTO db.1e+5\u00e9 SELECT 1", UNKNOWN),
+    ("INSERT INTO -- +a -- b\n c,\n t SELECT 1", [("dwh.t", "data")]),
     ("INSERT INTO db.15 SELECT 1", UNKNOWN),
     ("INSERT INTO `\x01t ` SELECT 1", [("dwh.t", "data")]),
     ("INSERT INTO `t\xa0` SELECT 1", UNKNOWN),

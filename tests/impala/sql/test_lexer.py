@@ -55,6 +55,9 @@ def kinds(sql):
         ("/*+a --+b */ 1", [("hint", "/*+a --+b */"), ("number", "1")]),
         ("/*+ " * 1000 + "*/ 1", [("hint", "/*+ " * 1000 + "*/"), ("number", "1")]),
         ("-- +a /*+ b */ --+ c\n1", [("hint", "-- +a /*+ b */ --+ c\n"), ("number", "1")]),
+        # A comment takes its line end with it: the hint goes on to the next one.
+        ("-- +a -- b\r\nc\nd", [("hint", "-- +a -- b\r\nc\n"), ("word", "d")]),
+        ("-- +a --\nc", [("hint", "-- +a --\nc")]),
         ("/* + x\n*/ z", [("comment", "/* + x\n*/"), ("word", "z")]),
         ("a*/*b", [("word", "a"), ("sign", "*/"), ("sign", "*"), ("word", "b")]),
         ("/*/ x */", [("comment", "/*/ x */")]),
