@@ -21,6 +21,11 @@ ROW = "({}, 'name of {}', '2024-01-01 10:20:30', 'http://h/a?b={}', NULL, 1.5)"
 SHAPES = {
     "INSERT .. VALUES": "insert into db.target values {rows}",
     "INSERT OVERWRITE PARTITION": "insert overwrite db.target partition (day='2024-01-01') values {rows}",
+    "  into a target named t": "insert overwrite t partition (p=1) values {rows}",
+    "  with its name in a value": "insert overwrite sales partition (p=1) values {rows}, ('sales', 1)",
+    "  of SELECTs": "insert overwrite t partition (p=1) {selects}",
+    "INSERT, marked at its end": "insert into db.target values {rows} -- impala-lb: safe to repeat",
+    "  named in a value": "insert into db.target values {rows}, ('see -- impala-lb')",
     "WITH .. INSERT": "with x as (select * from (values {rows}) y) insert into db.target select * from x",
     "DELETE .. WHERE IN": "delete from db.target where (a, b, c, d, e, f) in ({rows})",
     "UPDATE .. FROM": "update x set a = 1 from db.target x where (x.a, x.b) in ({rows})",
@@ -32,6 +37,8 @@ SHAPES = {
 def statement(shape: str) -> str:
     if "{sum}" in shape:
         return shape.format(sum=" + ".join(f"a{number} * {number}" for number in range(BYTES // 18)))
+    if "{selects}" in shape:
+        return shape.format(selects="\nunion all ".join(["select 'at', `at`, a from u"] * (BYTES // 40)))
     number, rows, size = 0, [], 0
     while size < BYTES:
         rows.append(ROW.format(number, number, number))

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from airflow_provider_impala_lb.impala.sql.lexer import Reader
+from airflow_provider_impala_lb.impala.sql.lexer import JAVA_BLANKS, Reader
 
 Action = Literal["data", "definition", "dropped", "unknown"]
 
@@ -100,14 +100,15 @@ def _setting(verb: str, reader: Reader) -> Setting | None:
         return Setting(database=".".join(path)) if path else None
     if verb == "unset":
         return Setting(unset_all=True) if reader.take("all") else None
-    if reader.here.kind != "word":
+    if reader.here.kind not in ("word", "name"):
         return None
     option = reader.next().text.upper()
-    if not reader.take("="):
+    if not option or not reader.take("="):
         return None
     token = reader.here
-    if token.kind == "string":
-        return Setting(option=option, value=token.text[1:-1])
+    if token.kind in ("string", "name"):
+        value = reader.sql[token.start + 1 : token.end - 1]
+        return Setting(option=option, value=value if token.kind == "string" else value.strip(JAVA_BLANKS))
     value, end = "", token.start
     while token.kind != "end" and token.start == end:
         value, end = value + reader.sql[token.start : token.end], token.end

@@ -18,7 +18,7 @@ def make_label(number: int, total: int, tags: Mapping[str, str]) -> str:
     At most 200 characters; ``*/`` and control characters in the tags are removed, so that no name can end the comment.
     """
     head = f"/* lb:{secrets.token_hex(8)} {number}/{total}"
-    text = head + "".join(f" {key}={_clean(value)}" for key, value in tags.items() if value)
+    text = head + "".join(f" {_clean(key)}={_clean(value)}" for key, value in tags.items() if value)
     return text[: MAX_CHARS - 3].rstrip("* ") + " */"
 
 

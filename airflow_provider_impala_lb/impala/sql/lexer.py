@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Kind = Literal["word", "name", "string", "number", "sign", "comment", "hint", "unexpected", "end"]
@@ -45,6 +46,7 @@ _QUOTED_AND_COMMENTS = r"""
     | \*/
 """
 _QUOTED_PART = {q: re.compile(rf"(?:[^{q}\\]+|\\[^\n]){{1,1000}}") for q in "'\"`"}
+BLANKS = " \t\f\r\n"  # ``Whitespace``: to the lexer everything else that looks blank is an error
 LINE_END = re.compile(r"[\r\n]")
 ENDLESS_COMMENT = "the comment that begins here with /* has no end"
 
@@ -59,41 +61,59 @@ def landmark_pattern(signs: str, stops: str) -> re.Pattern[str]:
     return re.compile(f"{signs} | {_QUOTED_AND_COMMENTS.format(stops=stops)}", re.VERBOSE)
 
 
+@dataclass
+class HintEnd:
+    """How far a text is known to be in a hint: who reads it in several goes hands this on from one to the next.
+
+    Without it each go would look for the same end again, as far away as it may be.
+    """
+
+    at: int = 0
+
+
 def landmarks(
-    text: str, pattern: re.Pattern[str], position: int = 0, *, in_hints: bool = False
+    text: str, pattern: re.Pattern[str], position: int = 0, *, in_hints: HintEnd | None = None, also: str = ""
 ) -> Iterator[re.Match[str]]:
     """The signs of ``pattern`` that are outside of strings, quoted names, comments and hints.
 
     :param pattern: of :func:`landmark_pattern`.
-    :param in_hints: in hints, too, and also where ``-- +`` hints begin.
+    :param in_hints: look into hints, too, and give also where ``-- +`` hints begin.
+    :param also: give what begins so as well: ``-`` and ``/`` for comments, without those that look like a hint; a
+        backtick for quoted names, of which a match may end too early.
     :raises Refused: a string, a quoted name, a comment or a hint has no end.
     """
-    hint_end = 0
     while found := pattern.search(text, position):
         start, position = found.span()
         kind = text[start]
         if kind in "'\"`":
             if position == start + 1:
                 position = quoted_end(text, start)
+            if kind in also:
+                yield found
         elif kind == "/":
             if position == start + 2:
                 raise Refused(ENDLESS_COMMENT, start)
-            if found["hint"] and start >= hint_end:  # no second look for an end from inside a hint
+            if not found["hint"]:
+                if kind in also:
+                    yield found
+            elif in_hints is None or start >= in_hints.at:  # no second look for an end from inside a hint
                 end = text.find("*/", position)
                 if end < 0:
                     raise Refused(ENDLESS_COMMENT, start)
                 if LINE_END.search(text, start, end):
                     position = end + 2  # a hint stays on one line (``HintContent``): this is a comment
-                elif in_hints:
-                    hint_end = end
+                elif in_hints is not None:
+                    in_hints.at = end
                 else:
                     position = _hint_end(text, start, position)
         elif kind == "-":
-            if found["line_hint"]:
-                if in_hints:
+            if not found["line_hint"]:
+                if kind in also:
                     yield found
-                else:
-                    position = _line_hint_end(text, position)
+            elif in_hints is not None:
+                yield found
+            else:
+                position = _line_hint_end(text, position)
         elif kind != "*":
             yield found
 
@@ -146,7 +166,9 @@ _TOKEN = re.compile(
       | (?P<odd>.)""",
     re.VERBOSE | re.DOTALL,
 )
+JAVA_BLANKS = "".join(map(chr, range(0x21)))  # what String.trim() takes off
 _IS_ODD = re.compile(f"[{_ODD}]")
+_LINE_END = re.compile(r"\r\n|\r|\n")  # ``LineTerminator``
 _LINE_HINT_BLANK = re.compile(r"[ \t\f]*(\r\n|\r|\n)?")
 
 
@@ -165,6 +187,8 @@ def token_at(text: str, position: int) -> Token:
     kind = found.lastgroup
     if kind in ("word", "number"):
         if end < len(text) and _IS_ODD.match(text, end):
+            if text[start] == "." and _identifier_end(text, start + 1) > end:
+                return Token("sign", ".", start, start + 1)  # ``\. {Identifier}`` is longer than the number
             longer = _identifier_end(text, start)
             kind, end = ("word", longer) if longer > end else (kind, end)
         written = text[start:end]
@@ -174,7 +198,7 @@ def token_at(text: str, position: int) -> Token:
     if kind == "quote":
         end = quoted_end(text, start)
         if text[start] == "`":
-            return Token("name", text[start + 1 : end - 1].strip().lower(), start, end)
+            return Token("name", text[start + 1 : end - 1].strip(JAVA_BLANKS).lower(), start, end)
         return Token("string", text[start:end], start, end)
     if kind == "odd":
         end = _identifier_end(text, start)
@@ -217,19 +241,31 @@ def _hint_end(text: str, start: int, position: int) -> int:
 
 
 def _line_hint_end(text: str, position: int) -> int:
-    """Of ``-- +``: at its line end, or that of the text."""
+    """Of ``-- +``: at its line end, or that of the text. A comment in it takes the line end for itself
+    (``EndOfLineComment``), and the hint goes on behind it."""
     while True:
         blank = _LINE_HINT_BLANK.match(text, position)
         assert blank is not None
         position = blank.end()
         if blank[1] or position == len(text):
             return position
-        position = _in_hint(text, position).end
+        token = _in_hint(text, position)
+        position = token.end
+        if (
+            token.kind == "comment"
+            and text.startswith("--", token.start)
+            and (taken := _LINE_END.match(text, position))
+        ):
+            position = taken.end()
 
 
 def _in_hint(text: str, position: int) -> Token:
-    """A token inside of a hint, where the beginning of another hint is nothing but signs."""
+    """A token inside of a hint, where the beginning of another hint is nothing but signs: the lexer has no state for
+    hints of this kind, so the first ``*/`` is the end of all of them (``COMMENTED_PLAN_HINT_END``)."""
     found = _TOKEN.match(text, position)
+    if found is not None and found.lastgroup == "space":
+        position = found.end()
+        found = _TOKEN.match(text, position)
     if found is not None and (found["hint"] or found["line_hint"]):
         return Token("sign", found[0], *found.span())
     return token_at(text, position)
@@ -265,6 +301,40 @@ def tokens(text: str) -> Iterator[Token]:
     while token.kind != "end":
         yield token
         token = token_at(text, token.end)
+
+
+def mentions_of(name: str, text: str) -> Iterator[int]:
+    """Where a name stands, with or without backticks, outside of strings, comments and hints: offsets in ``text``.
+
+    In doubt one more: behind a digit, which may be the end of a number or a part of the name.
+
+    :param name: in lower case. :raises Refused: see :func:`landmarks`.
+    """
+    if not re.fullmatch(r"[a-z0-9_$]+", name):
+        yield from (token.start for token in tokens(text) if token.kind in ("word", "name") and token.text == name)
+        return
+    firsts = "".join(
+        char for char in (name[0], *{name[0].upper()} - {name[0]}, "\N{KELVIN SIGN}") if char.lower() == name[0]
+    )
+    # That no letter stands before it is asked behind its first character, so that each alternative begins plainly.
+    signs = (rf"{re.escape(first)}(?<![A-Za-z_$].)(?i:{re.escape(name[1:])})(?![0-9A-Za-z_$])" for first in firsts)
+    pattern = landmark_pattern(" | ".join(signs), re.escape(firsts))
+    read_to = 0
+    for found in landmarks(text, pattern, also="`"):
+        start, end = found.span()
+        if text[start] == "`":
+            if found[0][1:-1].strip(JAVA_BLANKS).lower() == name:
+                yield start
+        elif start >= read_to:
+            # Other letters than those of ASCII may make it a part of a longer name.
+            position = start
+            while position > read_to and is_identifier_part(text[position - 1]):
+                position -= 1
+            while (token := token_at(text, position)).end <= start:
+                position = token.end
+            if token.text == name or (token.start < start and text[token.start].isdigit()):
+                yield start
+            read_to = max(end, token.end)
 
 
 def begin_of_sql(text: str) -> int:
@@ -344,8 +414,9 @@ class Reader:
             parts.append(self.next().text)
             if not self.take("."):
                 break
-        # A character that this lexer does not know may be a letter to the server's: then the name goes on.
-        return () if self.here.kind == "unexpected" else tuple(parts)
+        # A character that this lexer does not know may be a letter to the server's: then the name goes on. A number
+        # there begins with a dot, and the whole is none that the server reads.
+        return () if self.here.kind in ("unexpected", "number") else tuple(parts)
 
     def parentheses(self) -> bool:
         """Pass what stands in parentheses here. False: none begin here, or they do not end."""

@@ -13,11 +13,19 @@ from typing import NamedTuple
 import msgspec
 
 from airflow_provider_impala_lb.errors import ScriptError
-from airflow_provider_impala_lb.impala.sql.lexer import LINE_END, Refused, landmark_pattern, landmarks, line_ends
+from airflow_provider_impala_lb.impala.sql.lexer import (
+    BLANKS,
+    LINE_END,
+    HintEnd,
+    Refused,
+    landmark_pattern,
+    landmarks,
+    line_ends,
+)
 from airflow_provider_impala_lb.impala.sql.shell_compat import Shell
 
 _SEMICOLON = landmark_pattern(";", ";")
-_BLANKS = re.compile(r"[\s\ufeff]+")
+_BLANKS = re.compile(rf"[{BLANKS}\ufeff]+")
 _COMMENT = re.compile(r"--[^\r\n]*|/\*(?s:.)*?\*/")
 _HINT = re.compile(r"(?:--|/\*) *\+[^\r\n]*")
 _SAFE_MARK = re.compile(r"(?:--|/\*)\s*impala-lb:\s*safe\s+to\s+repeat\s*(?:\*/)?", re.IGNORECASE)
@@ -55,19 +63,20 @@ def split(text: str, variables: Mapping[str, str] | None = None, *, name: str | 
     text = text.removeprefix("\ufeff")
     shell = Shell(variables or {})
     statements: list[Statement] = []
-    line, counted, last_was_sent = 1, 0, False
+    line, counted, takes_mark = 1, 0, False
     try:
         for part in _cut(text):
-            if part.mark and last_was_sent:
+            if part.mark and takes_mark:
                 last = statements.pop()
                 statements.append(Statement(last.line, f"{last.sql} {part.mark}"))
+                takes_mark = False  # once is enough
             if not part.body:
                 continue
             if found := _BEGINS_NO_STATEMENT.match(part.body):
                 raise Refused(f"no statement begins with '{found[0]}': is the ';' before it one too many?", part.first)
             sql = shell.to_send(part.lead, part.body, part.first)
             line, counted = line + line_ends(text, counted, part.first), part.first
-            last_was_sent = bool(sql)
+            takes_mark = bool(sql)
             if sql:
                 statements.append(Statement(line, sql))
     except Refused as refused:
@@ -102,16 +111,16 @@ class _Part(NamedTuple):
 
 def _cut(text: str) -> Iterator[_Part]:
     """:raises Refused: at whatever does not end."""
-    position = 0
+    position, in_hints = 0, HintEnd()
     while position < len(text):
         first, lead, mark = _read_lead(text, position)
         hint, end = -1, len(text)
-        for found in landmarks(text, _SEMICOLON, first, in_hints=True):
+        for found in landmarks(text, _SEMICOLON, first, in_hints=in_hints):
             if found[0] == ";":
                 end = found.start()
                 break
             hint = found.end()
-        body = text[first:end].rstrip()
+        body = text[first:end].rstrip(BLANKS)
         # COMMENTED_PLAN_HINT_END of a ``-- +hint`` is the line end and nothing else: without it a hint at the end of a
         # statement (``from t -- +schedule_random_replica``) is a syntax error.
         needs_line_end = hint >= 0 and not LINE_END.search(text, hint, first + len(body))
@@ -144,4 +153,4 @@ def _read_lead(text: str, start: int) -> tuple[int, str, str]:
                 )
             break
         position = found.end()
-    return position, kept.lstrip(), mark
+    return position, kept.lstrip(BLANKS), mark

@@ -11,8 +11,17 @@ from functools import cached_property
 from typing import Literal
 
 from airflow_provider_impala_lb.impala.sql.effects import UNKNOWN, Effects, effects_of
-from airflow_provider_impala_lb.impala.sql.lexer import Reader, Refused, Token, token_at, tokens
+from airflow_provider_impala_lb.impala.sql.lexer import (
+    Reader,
+    Refused,
+    Token,
+    landmark_pattern,
+    landmarks,
+    mentions_of,
+    token_at,
+)
 from airflow_provider_impala_lb.impala.sql.splitter import is_safe_mark
+from airflow_provider_impala_lb.tables import plain
 
 Kind = Literal["query", "session", "metadata", "stats", "dml", "ddl", "ctas", "unknown"]
 """``query``: SELECT, VALUES, SHOW, DESCRIBE, EXPLAIN. ``session``: USE, SET, UNSET. ``metadata``: REFRESH, INVALIDATE
@@ -26,6 +35,7 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("insert", "upsert", "update", "delete", "merge", "load", "truncate", "optimize"), "dml"),
     **dict.fromkeys(("create", "alter", "drop", "comment", "grant", "revoke"), "ddl"),
 }
+_COMMENTS = landmark_pattern(";", ";")  # any sign will do: what is asked for are the comments beside it
 _MARK_HINT = re.compile("impala-lb", re.IGNORECASE)
 
 
@@ -78,7 +88,9 @@ class Classification:
         if not (("--" in self.sql or "/*" in self.sql) and _MARK_HINT.search(self.sql)):
             return False  # most need not be read to their end
         try:
-            return any(token.kind == "comment" and is_safe_mark(token.text) for token in tokens(self.sql))
+            return any(
+                found[0][0] in "-/" and is_safe_mark(found[0]) for found in landmarks(self.sql, _COMMENTS, also="-/")
+            )
         except Refused:
             return False
 
@@ -136,15 +148,8 @@ class Classification:
             target = reader.path()
             if not target:
                 return True
-            end = reader.here.start
-            # A text in which it does not occur at all need not be read: it may be many megabytes of VALUES.
-            name = re.compile(re.escape(target[-1]), re.IGNORECASE)
-            if target[-1].isascii() and not name.search(self.sql, end) and not name.search(self.sql[:start]):
-                return False
-            return any(
-                token.kind in ("word", "name") and token.text == target[-1] and not start <= token.start < end
-                for token in tokens(self.sql)
-            )
+            mentions = mentions_of(target[-1], self.sql)
+            return any(not start <= mention < reader.here.start for mention in mentions)
         except Refused:
             return True
 
@@ -172,7 +177,8 @@ def classify(sql: str) -> Classification:
 
 
 def excerpt(sql: str, chars: int = 80) -> str:
-    """How a statement begins, on one line, to recognise it by in a log."""
+    """How a statement begins, on one line, to recognise it by in a log: no character in it moves a cursor or turns the
+    direction of the text."""
     start = 0
     try:
         while (token := token_at(sql, start)).kind in ("comment", "hint") or token.text == "(":
@@ -180,7 +186,7 @@ def excerpt(sql: str, chars: int = 80) -> str:
         start = token.start
     except Refused:
         pass
-    text = " ".join(sql[start : start + 4 * chars].split())
+    text = plain(" ".join(sql[start : start + 4 * chars].split()))
     return text if len(text) <= chars else text[: chars - 3] + "..."
 
 

@@ -1,5 +1,6 @@
 """The label: whatever is in its tags, it is one comment, and no more."""
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -20,3 +21,12 @@ def test_no_tag_ends_the_comment(value):
     assert (first.kind, first.text) == ("comment", label)
     assert second.text == "drop"
     assert nonce_of(f"{label} drop") in label
+
+
+@pytest.mark.parametrize("key", ["dag*/ drop table x --", "a*\n/ drop", "*/", "a\r\nb", "a*"])
+def test_no_tags_name_ends_the_comment(key):
+    label = make_label(1, 1, {key: "x", "task": "t"})
+    first, second = tokens(f"{label} drop")
+    assert (first.kind, first.text) == ("comment", label)
+    assert second.text == "drop"
+    assert label.isprintable()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_impala_lb.impala.sql.lexer import Reader, Refused, begin_of_sql, tokens
+from airflow_provider_impala_lb.impala.sql.lexer import Reader, Refused, begin_of_sql, mentions_of, tokens
 
 
 def kinds(sql):
@@ -50,6 +50,14 @@ def kinds(sql):
         ("/*+x*/* /", [("hint", "/*+x*/"), ("sign", "*"), ("sign", "/")]),
         ("/* +x /* note */ y */ z", [("hint", "/* +x /* note */ y */"), ("word", "z")]),
         ("/* +x('*/') */ z", [("hint", "/* +x('*/') */"), ("word", "z")]),
+        # A second beginning is no second hint: the first end is that of both.
+        ("/*+a /*+b */ 1 */", [("hint", "/*+a /*+b */"), ("number", "1"), ("sign", "*/")]),
+        ("/*+a --+b */ 1", [("hint", "/*+a --+b */"), ("number", "1")]),
+        ("/*+ " * 1000 + "*/ 1", [("hint", "/*+ " * 1000 + "*/"), ("number", "1")]),
+        ("-- +a /*+ b */ --+ c\n1", [("hint", "-- +a /*+ b */ --+ c\n"), ("number", "1")]),
+        # A comment takes its line end with it: the hint goes on to the next one.
+        ("-- +a -- b\r\nc\nd", [("hint", "-- +a -- b\r\nc\n"), ("word", "d")]),
+        ("-- +a --\nc", [("hint", "-- +a --\nc")]),
         ("/* + x\n*/ z", [("comment", "/* + x\n*/"), ("word", "z")]),
         ("a*/*b", [("word", "a"), ("sign", "*/"), ("sign", "*"), ("word", "b")]),
         ("/*/ x */", [("comment", "/*/ x */")]),
@@ -115,3 +123,57 @@ def test_tokens_cover_the_text_and_leave_out_nothing_but_blanks(sql):
     except Refused:
         return
     assert sql[position:].strip(" \t\f\r\n") == ""
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("select t, at, ta, t_, $t, 'a t', \"t\" -- t\n, /* t */ d.t", ["t", "t"]),
+        ("select T, `T `, `at`, /*+ t */ `t`", ["T", "`T `", "`t`"]),
+        ("select \u00e9t, t\u00e9, \u2039t, \u00adt", ["t", "t"]),
+        ("select 1.5t, 1e+5t, a5t, t5t", ["t", "t"]),
+    ],
+)
+def test_mentions_of_a_name(sql, expected):
+    found = list(mentions_of("t", sql))
+    assert [sql[at : at + len(text)] for at, text in zip(found, expected, strict=True)] == expected
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.sampled_from(["t", "k1", "\u00e9"]),
+    st.lists(
+        st.sampled_from(
+            [
+                "t",
+                "T",
+                "k1",
+                "K1",
+                "\u212a1",
+                "\u00e9",
+                "\u00c9",
+                "a",
+                "_",
+                "5",
+                ".",
+                "'",
+                "`",
+                "`t`",
+                "`K1 `",
+                " ",
+                "\n",
+            ]
+        )
+        | pieces
+        | st.sampled_from(["--", "/*", "*/", "+", "\\", "\0", "\u0661", "\U0001d44e"]),
+        max_size=14,
+    ).map("".join),
+)
+def test_mentions_leave_out_none_that_the_tokens_have(name, sql):
+    try:
+        expected = {token.start for token in tokens(sql) if token.kind in ("word", "name") and token.text == name}
+    except Refused:
+        return
+    found = set(mentions_of(name, sql))
+    assert expected <= found
+    assert all(any(map(str.isdigit, sql[:at])) for at in found - expected)

@@ -84,6 +84,10 @@ def test_error_names_where_it_began(text, line, column):
         ("select '\\\\'; select 2", ["select '\\\\'", "select 2"]),
         ("select '\\\u2028;'; select 2", ["select '\\\u2028;'", "select 2"]),
         ("select \x00\xa01", ["select \x00\xa01"]),
+        # No blanks to Impala's lexer, which names them in its error.
+        ("\xa0select 1\xa0", ["\xa0select 1\xa0"]),
+        ("select 1;\x0bselect 2\u3000 ; \x1c", ["select 1", "\x0bselect 2\u3000", "\x1c"]),
+        ("\f\t select 1\f\r\n;\xa0", ["select 1", "\xa0"]),
         ("values(1); select 2", ["values(1)", "select 2"]),
     ],
 )
@@ -154,6 +158,7 @@ MARK = "-- impala-lb: safe to repeat"
         ("select 1; /* impala-lb: safe to repeat */\n", ["select 1 /* impala-lb: safe to repeat */"]),
         (f"select 1;\n{MARK}\nselect 2;", ["select 1", f"{MARK}\nselect 2"]),
         (f"{MARK}\nselect 2;", [f"{MARK}\nselect 2"]),
+        (f"select 1; {MARK}\n; {MARK}\n;select 2", [f"select 1 {MARK}", "select 2"]),
         (f"select 1; set var:x=1; {MARK}\nselect 2;", ["select 1", "select 2"]),
         (f"select 1; {MARK} not\nselect 2", ["select 1", f"{MARK} not\nselect 2"]),
     ],
@@ -192,6 +197,9 @@ def test_line_is_where_the_sql_begins(end):
         "select " + "/*+" * 300_000 + "*/",
         "select " + "/*+" * 300_000,
         "select " + "--+" * 300_000,
+        "a/*+;" * 300_000 + "*/",
+        "select /*+;" * 300_000 + "*/",
+        "select " + "x" * 100_000 + ";/* impala-lb: safe to repeat */\n" * 100_000,
         "select " + "${var:" * 300_000,
         "set a=" + " " * 1_000_000 + "'",
         "unset a" + " " * 1_000_000 + "!",

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_impala_lb.impala.sql.statement import classify
+from airflow_provider_impala_lb.impala.sql import lexer
+from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt
 
 SAFE = [
     "SELECT 1",
@@ -60,6 +61,8 @@ UNSAFE = [
     "INSERT OVERWRITE t PARTITION (p=1) SELECT a + 1 FROM t",
     "INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM u JOIN dwh.`T` x ON true",
     "WITH x AS (SELECT * FROM t) INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM x",
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM `t\x01`",  # Java trims it
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM `\x1f t`",
     # on an Iceberg table it replaces the partitions that the rows name
     "INSERT OVERWRITE t SELECT * FROM u",
     "INSERT OVERWRITE t VALUES (1)",
@@ -133,6 +136,31 @@ def test_whether_the_query_mentions_the_target(sql, reads):
 
 
 @pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("insert into t values ", ""),
+        ("insert into t values ", " -- impala-lb: safe to repeat"),
+        ("insert into t values ", ", ('-- impala-lb: safe to repeat')"),
+        ("insert overwrite t partition (p=1) values ", ""),
+        ("insert overwrite sales partition (p=1) values ", ", ('sales')"),
+    ],
+)
+def test_values_are_not_read_one_by_one(begin, end, monkeypatch):
+    calls = []
+    token_at = lexer.token_at
+    monkeypatch.setattr(lexer, "token_at", lambda text, position: calls.append(position) or token_at(text, position))
+
+    def tokens_read(rows):
+        calls.clear()
+        found = classify(begin + ", ".join(["(1, 'a that', -2.5e3, NULL)"] * rows) + end)
+        assert found.safe_to_repeat is (end.startswith(" --") or "overwrite" in begin)
+        assert found.effects.changes
+        return len(calls)
+
+    assert tokens_read(200) == tokens_read(100)
+
+
+@pytest.mark.parametrize(
     ("sql", "kind"),
     [
         ("SELECT 'insert', `update` FROM merge -- delete", "query"),
@@ -188,3 +216,16 @@ def test_any_text_is_classified(sql):
     assert not (found.kind in ("query", "session", "stats") and effects.changes)
     if found.kind == "dml":
         assert effects.changes
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("/* why */ (select  1\n\tfrom t)", "select 1 from t)"),
+        ("select '\x1b[2J', '\0', '\u202egpj', '\ud800'", r"select '\x1b[2J', '\x00', '\u202egpj', '\ud800'"),
+        ("select 'é名'", "select 'é名'"),
+        ("select " + "\x1b" * 100, "select " + r"\x1b" * 17 + r"\x..."),
+    ],
+)
+def test_an_excerpt_is_one_line_that_a_terminal_shows_and_does_not_obey(sql, expected):
+    assert excerpt(sql) == expected
