@@ -329,7 +329,7 @@ _WRITERS: dict[type, Callable[[Any], str]] = {
 def _bind(sql: str, values: Mapping[str, Any] | Sequence[Any], written: dict[Any, str], line: int) -> tuple[str, int]:
     """The text, and how many values it needs of a list; 0: it has no markers.
 
-    :param written: the texts of values that were needed before.
+    :param written: the texts of names and numbers that were needed before.
     """
     parts: list[str] = []
     position, count, most = 0, 0, 0
@@ -350,16 +350,17 @@ def _bind(sql: str, values: Mapping[str, Any] | Sequence[Any], written: dict[Any
                     raise _Wrong(f"the marker {sql[start:end]} does not go with a {given}", start)
                 style, first = kind, start
             if key is None:
-                key = count
                 count += 1
                 if count > len(values):
                     count = sum(1 for each in _markers(sql) if each[0] == style)
                     break
-            elif not by_name:
-                most = max(most, key + 1)
-            text = written.get(key)
-            if text is None:
-                text = written[key] = _text_of(values, key, start)
+                text = _text_of(values, count - 1, start)
+            else:
+                if not by_name:
+                    most = max(most, key + 1)
+                if key not in written:
+                    written[key] = _text_of(values, key, start)
+                text = written[key]
             apart = "" if start == 0 or sql[start - 1] in _APART else " "
             behind = "" if end == len(sql) or sql[end] in _APART else " "
             parts.append(f"{sql[position:start]}{apart}{text}{behind}")
