@@ -294,11 +294,12 @@ class ImpalaLBHook(DbApiHook):
             raise ValueError("replace=True: Impala has no REPLACE; INSERT OVERWRITE would replace the whole table")
         if isinstance(target_fields, str):
             raise ScriptError(f"target_fields is a str, {target_fields!a}: it must be a list of names", line=1)
-        fields = f" ({', '.join(quoted(field) for field in target_fields)})" if target_fields else ""
+        names = [quoted(field) for field in target_fields or ()]
+        fields = f" ({', '.join(names)})" if names else ""
         parts = table_parts(table)
         into = f"INSERT INTO {table}{fields}"
         most = _most_statement_bytes(self.balancer.config.session.query_options) - len(into.encode()) - 2 * MAX_CHARS
-        texts, columns = _row_texts(rows, most)
+        texts, columns = _row_texts(rows, len(names), most)
         chunks = _chunks(texts, columns, commit_every, min(most, MOST_BYTES))
         done: list[str] = []
         stuck = self._stuck()
@@ -378,12 +379,23 @@ class ImpalaLBHook(DbApiHook):
         return {key.replace("-", "_"): value for key, value in FIELD_BEHAVIOUR.items()}
 
 
-def _row_texts(rows: Iterable[Iterable[Any]], most_bytes: int) -> tuple[list[str], int]:
-    """``(a, b)`` for each row, and how many values the widest one has."""
+def _row_texts(rows: Iterable[Iterable[Any]], names: int, most_bytes: int) -> tuple[list[str], int]:
+    """``(a, b)`` for each row, and how many values each has.
+
+    :param names: how many columns are named; 0: none.
+    """
     from airflow_provider_impala_lb.impala.sql.parameters import literal
 
-    texts, columns = [], 1
+    texts, columns = [], names
     for number, row in enumerate(rows, 1):
+        if isinstance(row, (str, bytes, Mapping)) or not (
+            # The rows of some drivers are sequences without being Iterable.
+            isinstance(row, Iterable) or hasattr(row, "__getitem__")
+        ):
+            raise ScriptError(
+                f"row {number} is a {type(row).__name__}: it must be a list or tuple of values; nothing was inserted",
+                line=1,
+            )
         values = []
         for column, value in enumerate(row, 1):
             try:
@@ -394,6 +406,13 @@ def _row_texts(rows: Iterable[Iterable[Any]], most_bytes: int) -> tuple[list[str
                 raise ScriptError(
                     f"row {number}, column {column} is {error}, which has no text in SQL; nothing was inserted", line=1
                 ) from None
+        columns = columns or len(values)
+        if not values or len(values) != columns:
+            other = "" if not values else f", {'target_fields' if names else 'the first one'} has {columns}"
+            raise ScriptError(
+                f"row {number} has {len(values) or 'no'} values{other}; nothing was inserted",
+                line=1,
+            )
         text = f"({', '.join(values)})"
         if len(text) * 4 > most_bytes and (size := len(text.encode())) > most_bytes:
             raise ScriptError(
@@ -403,13 +422,12 @@ def _row_texts(rows: Iterable[Iterable[Any]], most_bytes: int) -> tuple[list[str
                 line=1,
             )
         texts.append(text)
-        columns = max(columns, len(values))
     return texts, columns
 
 
 def _chunks(texts: list[str], columns: int, most_rows: int, most_bytes: int) -> list[tuple[int, int]]:
     """``(start, end)`` of the rows of each statement."""
-    most = min(most_rows or len(texts), MOST_VALUES // columns) or 1
+    most = min(most_rows or len(texts), MOST_VALUES // (columns or 1)) or 1
     chunks, start, size = [], 0, 0
     for at, text in enumerate(texts):
         length = len(text.encode()) + 2

@@ -245,6 +245,25 @@ def test_a_list_is_no_cell(cluster, cell):
 
 
 @pytest.mark.parametrize(
+    ("rows", "fields", "says"),
+    [
+        ([(1, 2), (3, 4), (5,)], None, "row 3 has 1 values, the first one has 2"),
+        ([(1,), (2,)], ["a", "b"], "row 1 has 1 values, target_fields has 2"),
+        ([()], None, "row 1 has no values"),
+        ([("a", "b"), {"s3cret": 1, "t": 2}], None, "row 2 is a dict"),
+        ([("a", "b"), "xy"], None, "row 2 is a str"),
+        ([1], None, "row 1 is a int"),
+    ],
+)
+def test_what_is_no_row_of_the_same_columns_is_refused(cluster, rows, fields, says):
+    before = inserts_of(cluster)
+    with pytest.raises(ScriptError, match=says) as caught:
+        ImpalaLBHook().insert_rows("t", rows, target_fields=fields, commit_every=1)
+    assert "s3cret" not in str(caught.value)
+    assert inserts_of(cluster) == before
+
+
+@pytest.mark.parametrize(
     "names",
     [
         {"target_fields": ["`a`) select 666 --"]},
