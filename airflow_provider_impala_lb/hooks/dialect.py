@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from airflow.providers.common.sql.dialects.dialect import Dialect
+
+from airflow_provider_impala_lb.errors import ScriptError
+
+# A backslash takes the next character with it in Impala's backticks, too, and nothing stands for a backtick there
+# (``QuotedIdentifier``, sql-scanner.flex).
+_NAME = r"[^`\\\x00-\x1f\x7f\ud800-\udfff]+"
+_TABLE_PART = re.compile(rf"(?:(\w+)|`({_NAME})`)(\.|\Z)")
 
 
 class ImpalaDialect(Dialect):
@@ -15,9 +23,10 @@ class ImpalaDialect(Dialect):
         """``name`` and ``type`` of each column, partition columns last.
 
         :param table: its name, maybe with its database; each part may be in backticks.
+        :raises ScriptError: it is no name.
         :raises StatementFailed: the node does not know it.
         """
-        parts = ([schema] if schema else []) + table.split(".")
+        parts = ([schema] if schema else []) + table_parts(table)
         found = self.hook.get_records("DESCRIBE " + ".".join(quoted(part) for part in parts))
         return [{"name": row[0], "type": row[1]} for row in found]
 
@@ -35,5 +44,34 @@ class ImpalaDialect(Dialect):
 
 
 def quoted(name: str) -> str:
-    """A name of a database, table or column in backticks, so that it may be a reserved word."""
-    return name if name.startswith("`") else f"`{name}`"
+    """A name of a database, table or column in backticks, so that it may be a reserved word.
+
+    :param name: may be in backticks.
+    :raises ScriptError: no backticks make a name of it.
+    """
+    bare = name[1:-1] if isinstance(name, str) and len(name) > 2 and name[0] == name[-1] == "`" else name
+    if not isinstance(bare, str) or not re.fullmatch(_NAME, bare):
+        raise ScriptError(
+            f"{name!a} is no name of a column, table or database: it may be in backticks, and have no other one, no "
+            "backslash, no control character; nothing was sent",
+            line=1,
+        )
+    return f"`{bare}`"
+
+
+def table_parts(table: str) -> list[str]:
+    """A table's name in its parts: of ``db.t``, either one maybe in backticks, the two without them.
+
+    :raises ScriptError: it is something else.
+    """
+    parts, position = [], 0
+    while isinstance(table, str) and (found := _TABLE_PART.match(table, position)):
+        parts.append(found[1] or found[2])
+        position = found.end()
+        if not found[3]:
+            return parts
+    raise ScriptError(
+        f"{table!a} is no name of a table: letters, digits and _, or anything in backticks, with a dot behind the "
+        "database; nothing was sent",
+        line=1,
+    )

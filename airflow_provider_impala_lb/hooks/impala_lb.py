@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -18,6 +19,7 @@ from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, Script
 from airflow_provider_impala_lb.hooks.connection import config_of, web_password_of
 from airflow_provider_impala_lb.hooks.sticking import Stuck, find, running_task
 from airflow_provider_impala_lb.impala.barrier import MOVE_SECONDS, Upstream
+from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS
 from airflow_provider_impala_lb.impala.sql.splitter import Statement, is_blank, split
 from airflow_provider_impala_lb.impala.sql.statement import classify
 
@@ -36,6 +38,8 @@ MOST_VALUES = 80_000
 takes in a statement (``Query.thrift``, statement_expression_limit): ``CAST(UNHEX('00') AS BINARY)``."""
 MOST_BYTES = 15 * 1024 * 1024
 """The same, of its rows: Impala takes 16 MiB (``max_statement_length_bytes``)."""
+MOST_STATEMENT_BYTES = 16 * 1024 * 1024
+"""What Impala takes where the connection does not set that option."""
 
 
 class ImpalaLBHook(DbApiHook):
@@ -275,26 +279,35 @@ class ImpalaLBHook(DbApiHook):
 
         Values as in :mod:`..impala.sql.parameters`. All are looked at before anything is sent.
 
+        :param table: ``t`` or ``db.t``, either part maybe in backticks.
+        :param target_fields: names of columns, maybe in backticks.
         :param commit_every: rows to a statement at most; 0 for all in one. Fewer, where a statement would come near to
             Impala's limits: 250,000 expressions (STATEMENT_EXPRESSION_LIMIT), 16 MiB (MAX_STATEMENT_LENGTH_BYTES).
         :param replace: must be False: Impala's INSERT OVERWRITE replaces the whole table, not rows.
-        :raises ScriptError: a value has no text in SQL; nothing was sent.
+        :raises ScriptError: a value has no text in SQL, a row alone is over the limit, or a name is none; nothing was
+            sent.
         :raises StatementFailed: which rows failed, and which are in the table already.
         """
-        from airflow_provider_impala_lb.hooks.dialect import quoted
+        from airflow_provider_impala_lb.hooks.dialect import quoted, table_parts
 
         if replace:
             raise ValueError("replace=True: Impala has no REPLACE; INSERT OVERWRITE would replace the whole table")
-        fields = f" ({', '.join(quoted(field) for field in target_fields)})" if target_fields else ""
-        texts, columns = _row_texts(rows)
-        chunks = _chunks(texts, columns, commit_every)
+        if isinstance(target_fields, str):
+            raise ScriptError(f"target_fields is a str, {target_fields!a}: it must be a list of names", line=1)
+        names = [quoted(field) for field in target_fields or ()]
+        fields = f" ({', '.join(names)})" if names else ""
+        parts = table_parts(table)
+        into = f"INSERT INTO {table}{fields}"
+        most = _most_statement_bytes(self.balancer.config.session.query_options) - len(into.encode()) - 2 * MAX_CHARS
+        texts, columns = _row_texts(rows, len(names), most)
+        chunks = _chunks(texts, columns, commit_every, min(most, MOST_BYTES))
         done: list[str] = []
         stuck = self._stuck()
         with self.get_conn() as connection, connection.cursor() as cursor:
             for number, (start, end) in enumerate(chunks, 1):
                 values = ", ".join(texts[start:end])
                 try:
-                    cursor.execute(f"INSERT INTO {table}{fields} VALUES {values}")  # noqa: S608  values are escaped
+                    cursor.execute(f"{into} VALUES {values}")
                 except StatementFailed as error:
                     # The cursor knows of one statement only; what is in the table by now must be said.
                     raise StatementFailed(
@@ -305,15 +318,15 @@ class ImpalaLBHook(DbApiHook):
                         node=error.node,
                         query_id=error.query_id,
                         outcome=error.outcome,
-                        sql=f"INSERT INTO {table}{fields}, rows {start + 1} to {end}",
+                        sql=f"{into}, rows {start + 1} to {end}",
                         done=done,
                     ) from error
                 done.append(f"{number} (rows {start + 1} to {end}, query {cursor.query_id})")
                 self.log.info("Inserted %d of %d rows into %s", end, len(texts), table)
             if done:
                 database = self.schema or self.balancer.config.session.database or "default"
-                name = table if "." in table else f"{database}.{table}"
-                left = Upstream.of({"written": [name.replace("`", "")], "complete": True})
+                name = ".".join(parts if len(parts) > 1 else [database, *parts])
+                left = Upstream.of({"written": [name], "complete": True})
                 before = [stuck.upstream or Upstream(host=stuck.host)] if stuck.host else []
                 self._note(left.after(before), connection.pick.node)
 
@@ -366,36 +379,73 @@ class ImpalaLBHook(DbApiHook):
         return {key.replace("-", "_"): value for key, value in FIELD_BEHAVIOUR.items()}
 
 
-def _row_texts(rows: Iterable[Iterable[Any]]) -> tuple[list[str], int]:
-    """``(a, b)`` for each row, and how many values the widest one has."""
+def _row_texts(rows: Iterable[Iterable[Any]], names: int, most_bytes: int) -> tuple[list[str], int]:
+    """``(a, b)`` for each row, and how many values each has.
+
+    :param names: how many columns are named; 0: none.
+    """
     from airflow_provider_impala_lb.impala.sql.parameters import literal
 
-    texts, columns = [], 1
+    texts, columns = [], names
     for number, row in enumerate(rows, 1):
+        if isinstance(row, (str, bytes, Mapping)) or not (
+            # The rows of some drivers are sequences without being Iterable.
+            isinstance(row, Iterable) or hasattr(row, "__getitem__")
+        ):
+            raise ScriptError(
+                f"row {number} is a {type(row).__name__}: it must be a list or tuple of values; nothing was inserted",
+                line=1,
+            )
         values = []
         for column, value in enumerate(row, 1):
             try:
+                if isinstance(value, (list, tuple)):
+                    raise ValueError(f"a {type(value).__name__}")
                 values.append(literal(value))
             except ValueError as error:
                 raise ScriptError(
                     f"row {number}, column {column} is {error}, which has no text in SQL; nothing was inserted", line=1
                 ) from None
-        texts.append(f"({', '.join(values)})")
-        columns = max(columns, len(values))
+        columns = columns or len(values)
+        if not values or len(values) != columns:
+            other = "" if not values else f", {'target_fields' if names else 'the first one'} has {columns}"
+            raise ScriptError(
+                f"row {number} has {len(values) or 'no'} values{other}; nothing was inserted",
+                line=1,
+            )
+        text = f"({', '.join(values)})"
+        if len(text) * 4 > most_bytes and (size := len(text.encode())) > most_bytes:
+            raise ScriptError(
+                f"row {number} is {size} bytes in SQL, and a statement of one row may have {most_bytes}; nothing was "
+                "inserted. The limit is MAX_STATEMENT_LENGTH_BYTES; query_options of the connection's session may "
+                "raise it",
+                line=1,
+            )
+        texts.append(text)
     return texts, columns
 
 
-def _chunks(texts: list[str], columns: int, most_rows: int) -> list[tuple[int, int]]:
+def _chunks(texts: list[str], columns: int, most_rows: int, most_bytes: int) -> list[tuple[int, int]]:
     """``(start, end)`` of the rows of each statement."""
-    most = min(most_rows or len(texts), MOST_VALUES // columns) or 1
+    most = min(most_rows or len(texts), MOST_VALUES // (columns or 1)) or 1
     chunks, start, size = [], 0, 0
     for at, text in enumerate(texts):
         length = len(text.encode()) + 2
-        if at > start and (at - start >= most or size + length > MOST_BYTES):
+        if at > start and (at - start >= most or size + length > most_bytes):
             chunks.append((start, at))
             start, size = at, 0
         size += length
     return [*chunks, (start, len(texts))] if texts else []
+
+
+def _most_statement_bytes(query_options: Mapping[str, Any]) -> int:
+    """Of a statement, by the options of the session: a number, maybe with a unit (``ParseUtil::ParseMemSpec``)."""
+    for name, value in query_options.items():
+        if name.upper() == "MAX_STATEMENT_LENGTH_BYTES":
+            found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmg]?)b?", str(value).strip().lower())
+            if found:
+                return int(float(found[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[found[2]])
+    return MOST_STATEMENT_BYTES
 
 
 def statements(sql: str | Iterable[str], *, split_statements: bool = True, variables: Any = None) -> list[Statement]:

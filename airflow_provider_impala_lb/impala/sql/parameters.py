@@ -14,31 +14,39 @@ Python                    SQL
 ``None``                  ``NULL``
 ``bool``                  ``TRUE``, ``FALSE``
 ``int``                   its digits, 38 at most (DECIMAL's)
-``float``                 its shortest digits, ``1.5``, ``1e-07``; ``CAST('NaN' AS FLOAT)``, ``'Infinity'``,
-                          ``'-Infinity'`` (FLOAT, since Impala widens it to DOUBLE by itself, but not the reverse)
+``float``                 its shortest digits, ``1.5``, ``1e-07``; ``CAST('NaN' AS DOUBLE)``, ``'Infinity'``,
+                          ``'-Infinity'``
 ``Decimal``               its digits without an exponent, 38 at most
 ``str``                   ``'...'``; a backslash is put before ``'`` and before another backslash
 ``bytes``, ``bytearray``  ``CAST(UNHEX('00FF') AS BINARY)``
-``datetime``              ``'2024-01-31 12:00:00.000001'``; one with a time zone in UTC: a TIMESTAMP of Impala has none
+``datetime``              ``'2024-01-31 12:00:00.000001'``; one with a time zone in UTC: a TIMESTAMP of Impala has none.
+                          Of numpy's ``datetime64`` and pandas' ``Timestamp`` the nanoseconds, too
 ``date``                  ``'2024-01-31'``
 ``time``                  ``'12:00:00.000001'``
 ``UUID``                  its text
 list, tuple               ``(1, 2)``, for ``IN``; not empty
 ========================  ===========================================================================================
 
-Numbers of other types (numpy's) as the ones of Python. A value of any other type is an error; so is a DECIMAL that is
-no number, and what has no UTF-8 (a lone surrogate).
+Numbers of other types (numpy's) as the ones of Python; ``NULL`` for pandas' ``NaT`` and ``NA``. A value of any other
+type is an error (an array, even of one value; a ``timedelta64``); so is a DECIMAL that is no number, and what has no
+UTF-8 (a lone surrogate). A subclass is written as its base, whatever it has overridden.
+
+What is no finite number is a DOUBLE, not a FLOAT: beside a FLOAT, Impala makes FLOATs of DECIMALs, which ``0.1`` is
+(``DefaultCompatibility.java``), and so changes other values in silence. A DOUBLE for a FLOAT column is an error of
+Impala's ("Possible loss of precision", ``StatementBase.checkTypeCompatibility``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from logging import getLogger
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from airflow_provider_impala_lb.errors import ScriptError
@@ -53,12 +61,13 @@ from airflow_provider_impala_lb.impala.sql.lexer import (
 
 MOST_DIGITS = 38
 """Of a number: Impala's DECIMAL has no more, and what is longer would become a DOUBLE in silence."""
+_TOO_MUCH = 10**MOST_DIGITS
 
 log = getLogger(__name__)
 
 _MARKER = landmark_pattern(
     r"%(?:\((?P<py_name>[^()]*)\)s | (?P<format>s) | (?P<percent>%)) | \?(?P<question>)"
-    r" | :(?:(?P<number>\d+) | (?P<name>[^\W\d]\w*))",
+    r" | :(?:(?P<number>[0-9]+) | (?P<name>[^\W\d]\w*))",
     "%?:",
 )
 _STYLES = {
@@ -73,13 +82,9 @@ _ALLOWED = "a list or tuple goes with ?, %s or :1, a dict with :name or %(name)s
 _APART = frozenset(" \t\r\n\f(),=<>[];")
 
 
-class _Marker(NamedTuple):
-    """:ivar style: a key of ``_STYLES``. :ivar key: the name, or the place in the list."""
-
-    style: str
-    key: Any
-    start: int
-    end: int
+_Marker = tuple[str, Any, int, int]
+"""A key of ``_STYLES``; the name, or the place in the list, None for the next one; where it begins, and ends."""
+_NAMED = re.compile(r"%\(([^()]*)\)s")
 
 
 def bind(sql: str, parameters: Any, *, line: int = 1) -> str:
@@ -87,8 +92,8 @@ def bind(sql: str, parameters: Any, *, line: int = 1) -> str:
 
     :param parameters: see the module; None and what is empty: none, and the statement is not looked at.
     :param line: where the statement begins in its script, for errors.
-    :raises ScriptError: a parameter is missing or left over, the styles are mixed, a value has no text. Nothing was
-        sent. No error says a value.
+    :raises ScriptError: a parameter is missing or left over, the styles are mixed, a value or the statement has no
+        text in UTF-8. Nothing was sent. None of these errors says a value.
     """
     bound = bind_script([(line, sql)], parameters)
     return bound[0]
@@ -97,32 +102,56 @@ def bind(sql: str, parameters: Any, *, line: int = 1) -> str:
 def bind_script(statements: Iterable[tuple[int, str]], parameters: Any) -> list[str]:
     """The statements of a script with their parameters put in; see :func:`bind`.
 
+    Of numbered markers, the highest one of the whole script must be the last of the list.
+
     :param statements: for each the line where it begins, and its text.
     """
     script = list(statements)
+    for line, sql in script:
+        _check_encodes(sql, line)
     values = checked(parameters)
     if not values or not script:
         return [sql for _, sql in script]
     written: dict[Any, str] = {}
     bound = []
-    used = False
+    most = 0
     for line, sql in script:
-        text, has_markers = _bind(sql, values, written, line)
+        text, count = _bind(sql, values, written, line)
         bound.append(text)
-        used |= has_markers
-    if not used and not isinstance(values, Mapping):
+        most = max(most, count)
+    if not most and not isinstance(values, Mapping):
         raise ScriptError(
             f"the script has no marker for its {len(values)} parameters ({_ALLOWED}; in strings, comments and quoted "
             "names they are none)",
             line=script[0][0],
         )
-    if isinstance(values, Mapping):
-        for name in values.keys() - written.keys():
-            if any(f"%({name})s" in sql for _, sql in script):
-                log.warning(
-                    "%%(%s)s stands in a string or a comment only, where no value is put: it is sent as it is", name
-                )
+    if not isinstance(values, Mapping):
+        if most < len(values):
+            raise ScriptError(
+                f"the highest number of a marker is :{most}, for {len(values)} parameters: "
+                f"{len(values) - most} are left over",
+                line=script[0][0],
+            )
+    elif unused := values.keys() - written.keys():
+        named = {name for _, sql in script if "%(" in sql for name in _NAMED.findall(sql)}
+        for name in unused & named:
+            log.warning(
+                "%%(%s)s stands in a string or a comment only, where no value is put: it is sent as it is", name
+            )
     return bound
+
+
+def _check_encodes(sql: str, line: int) -> None:
+    if not sql.isascii():
+        try:
+            sql.encode()
+        except UnicodeEncodeError as error:
+            begin = begin_of_sql(sql)
+            raise ScriptError(
+                f"a character of the statement has no UTF-8 (a lone surrogate, {sql[error.start]!a}): Impala takes no "
+                "other text",
+                line=line + line_ends(sql, begin, max(error.start, begin)),
+            ) from None
 
 
 def checked(parameters: Any) -> Mapping[str, Any] | Sequence[Any]:
@@ -141,49 +170,139 @@ def checked(parameters: Any) -> Mapping[str, Any] | Sequence[Any]:
 
 def literal(value: Any) -> str:
     """The text of a value. :raises ValueError: it has none; the message names its type, not the value."""
-    if hasattr(value, "dtype") and hasattr(value, "item"):
-        value = value.item()  # numpy's scalars
-    if value is None:
+    write = _WRITERS.get(type(value))
+    return write(value) if write is not None else _other(value)
+
+
+def _other(value: Any) -> str:
+    """The text of a value of a type that is not in ``_WRITERS``: first as what it is derived from."""
+    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
+    if pandas is not None and any(value is getattr(pandas, name, pandas) for name in ("NaT", "NA")):
         return "NULL"
-    if isinstance(value, bool):
-        return "TRUE" if value else "FALSE"
+    if numpy is not None and isinstance(value, getattr(numpy, "generic", ())):
+        return _scalar_of_numpy(numpy, value)
     if isinstance(value, str):
         return _string(str.__str__(value))
     if isinstance(value, Integral):
-        return _digits(format(int(value), "d"))
+        return _integer(int(value))
     if isinstance(value, Decimal):
-        if not value.is_finite():
-            raise ValueError("a Decimal that is no number")
-        if value.adjusted() > MOST_DIGITS or value.as_tuple().exponent < -MOST_DIGITS:  # type: ignore[operator]
-            raise ValueError(f"a Decimal of more than {MOST_DIGITS} digits")
-        return _digits(format(value, "f"))
+        return _decimal(Decimal(value))
     if isinstance(value, Real):
-        number = float(value)
-        if math.isfinite(number):
-            return repr(number)
-        name = "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
-        return f"CAST('{name}' AS FLOAT)"
-    if isinstance(value, (bytes, bytearray)):
-        return f"CAST(UNHEX('{value.hex().upper()}') AS BINARY)"
+        return _float(float(value))
+    if isinstance(value, bytes):
+        return _binary(bytes.hex(value))
+    if isinstance(value, bytearray):
+        return _binary(bytearray.hex(value))
     if isinstance(value, datetime):
-        if value != value:  # pandas' NaT
-            return "NULL"
-        if value.tzinfo is not None and value.utcoffset() is not None:
-            value = value.astimezone(timezone.utc)
-        return f"'{value.replace(tzinfo=None).isoformat(sep=' ')}'"
-    if isinstance(value, (date, time)):
-        if isinstance(value, time) and value.tzinfo is not None:
-            raise ValueError("a time with a time zone")
-        return f"'{value.isoformat()}'"
+        return _datetime(value)
+    if isinstance(value, date):
+        return f"'{date(int(value.year), int(value.month), int(value.day)).isoformat()}'"
+    if isinstance(value, time):
+        return _time(value)
     if isinstance(value, UUID):
-        return f"'{value}'"
+        return f"'{UUID(int=int(value.int))}'"
     if isinstance(value, (list, tuple)):
-        if not value:
-            raise ValueError("an empty list, which IN does not take")
-        if any(isinstance(each, (list, tuple)) for each in value):
-            raise ValueError("a list of lists")
-        return f"({', '.join(map(literal, value))})"
+        return _list(value)
     raise ValueError(f"a {type(value).__name__}")
+
+
+def _scalar_of_numpy(numpy: Any, value: Any) -> str:
+    if isinstance(value, numpy.datetime64):
+        if numpy.isnat(value):
+            return "NULL"
+        unit = numpy.datetime_data(value.dtype)[0]
+        # Its text has no more than its unit.
+        whole = value.astype(f"datetime64[{'D' if unit in 'YMW' else 's' if unit in 'hm' else unit}]")
+        found = _DATETIME64.fullmatch(str(numpy.datetime_as_string(whole)))
+        if not found or whole.astype(value.dtype) != value:
+            raise ValueError("a datetime64 out of the years 1 to 9999")
+        day, moment, fraction = found["day"], found["moment"], (found["fraction"] or "").rstrip("0")
+        if len(fraction) > 9:
+            raise ValueError("a datetime64 of less than a nanosecond")
+        return f"'{day}'" if moment is None else f"'{day} {moment}{_fraction(fraction)}'"
+    if isinstance(value, (numpy.timedelta64, numpy.void)):
+        raise ValueError(f"a {type(value).__name__}")
+    plain = value.item()
+    if isinstance(plain, numpy.generic):
+        if not isinstance(plain, Real):
+            raise ValueError(f"a {type(value).__name__}")
+        plain = float(plain)
+    return literal(plain)
+
+
+_DATETIME64 = re.compile(
+    r"(?!0000)(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})(?:T(?P<moment>[0-9:]{8})(?:\.(?P<fraction>[0-9]+))?)?"
+)
+
+
+def _fraction(digits: str) -> str:
+    """Of a second, as Python writes it: none, or 6 digits; 9 where there are nanoseconds."""
+    return f".{digits.ljust(6 if len(digits) <= 6 else 9, '0')}" if digits else ""
+
+
+def _datetime(value: datetime) -> str:
+    try:
+        plain = datetime(
+            int(value.year),
+            int(value.month),
+            int(value.day),
+            int(value.hour),
+            int(value.minute),
+            int(value.second),
+            int(value.microsecond),
+            value.tzinfo,
+            fold=int(value.fold),
+        )
+        if plain.utcoffset() is not None:
+            plain = plain.astimezone(timezone.utc)
+    except (OverflowError, ValueError):
+        raise ValueError(f"a {type(value).__name__} that in UTC is out of the years 1 to 9999") from None
+    # Only pandas' Timestamp has nanoseconds.
+    fraction = f"{plain.microsecond:06d}{int(getattr(value, 'nanosecond', 0)):03d}".rstrip("0")
+    return f"'{plain.replace(microsecond=0, tzinfo=None).isoformat(sep=' ')}{_fraction(fraction)}'"
+
+
+def _time(value: time) -> str:
+    if value.tzinfo is not None:
+        raise ValueError("a time with a time zone")
+    return f"'{time(int(value.hour), int(value.minute), int(value.second), int(value.microsecond)).isoformat()}'"
+
+
+def _list(value: Iterable[Any]) -> str:
+    items = list(value)
+    if not items:
+        raise ValueError("an empty list, which IN does not take")
+    if any(isinstance(each, (list, tuple)) for each in items):
+        raise ValueError("a list of lists")
+    return f"({', '.join(map(literal, items))})"
+
+
+def _integer(value: int) -> str:
+    if -_TOO_MUCH < value < _TOO_MUCH:
+        return str(value)
+    raise ValueError(f"a number of more than {MOST_DIGITS} digits")
+
+
+def _decimal(value: Decimal) -> str:
+    if not value.is_finite():
+        raise ValueError("a Decimal that is no number")
+    if value.adjusted() > MOST_DIGITS or value.as_tuple().exponent < -MOST_DIGITS:  # type: ignore[operator]
+        raise ValueError(f"a Decimal of more than {MOST_DIGITS} digits")
+    text = format(value, "f")
+    if sum(map(str.isdigit, text.lstrip("-0."))) > MOST_DIGITS:
+        raise ValueError(f"a Decimal of more than {MOST_DIGITS} digits")
+    return text
+
+
+def _float(value: float) -> str:
+    if math.isfinite(value):
+        return repr(value)
+    name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return f"CAST('{name}' AS DOUBLE)"
+
+
+def _binary(digits: str) -> str:
+    return f"CAST(UNHEX('{digits.upper()}') AS BINARY)"
 
 
 def _string(text: str) -> str:
@@ -196,45 +315,58 @@ def _string(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _digits(text: str) -> str:
-    if sum(map(str.isdigit, text.lstrip("-0."))) > MOST_DIGITS:
-        raise ValueError(f"a number of more than {MOST_DIGITS} digits")
-    return text
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    type(None): lambda _: "NULL",
+    bool: lambda value: "TRUE" if value else "FALSE",
+    int: _integer,
+    float: _float,
+    str: _string,
+    Decimal: _decimal,
+}
+"""Of the commonest types; none is a subclass, which could have overridden what is called here."""
 
 
-def _bind(sql: str, values: Mapping[str, Any] | Sequence[Any], written: dict[Any, str], line: int) -> tuple[str, bool]:
-    """The text, and whether it has markers. :param written: the texts of values that were needed before."""
-    parts, position, styles, count = [], 0, {}, 0
+def _bind(sql: str, values: Mapping[str, Any] | Sequence[Any], written: dict[Any, str], line: int) -> tuple[str, int]:
+    """The text, and how many values it needs of a list; 0: it has no markers.
+
+    :param written: the texts of names and numbers that were needed before.
+    """
+    parts: list[str] = []
+    position, count, most = 0, 0, 0
+    style, first = "", 0
     by_name = isinstance(values, Mapping)
     try:
         for marker in _markers(sql):
-            if marker.style == "percent":
-                parts += [sql[position : marker.start], "%"]
-                position = marker.end
+            kind, key, start, end = marker
+            if kind == "percent":
+                parts.append(sql[position : start + 1])
+                position = end
                 continue
-            styles[marker.style] = marker.start
-            if len(styles) > 1:
-                raise _Wrong(f"markers of two styles, {' and '.join(_STYLES[style] for style in styles)}", marker.start)
-            if (marker.style in ("name", "py_name")) != by_name:
-                kind = "dict" if by_name else "list"
-                raise _Wrong(f"the marker {sql[marker.start : marker.end]} does not go with a {kind}", marker.start)
-            key = count if marker.key is None else marker.key
-            count += 1
-            if not by_name and marker.key is None and key >= len(values):
-                count = sum(1 for each in _markers(sql) if each.style == marker.style)
-                break
-            if key not in written:
-                written[key] = _text_of(values, key, marker)
-            before, after = sql[marker.start - 1 : marker.start], sql[marker.end : marker.end + 1]
-            parts += [
-                sql[position : marker.start],
-                "" if not before or before in _APART else " ",
-                written[key],
-                "" if not after or after in _APART else " ",
-            ]
-            position = marker.end
-        if styles and not by_name and "number" not in styles and count != len(values):
-            raise _Wrong(f"it has {count} markers for {len(values)} parameters", next(iter(styles.values())))
+            if kind != style:
+                if style:
+                    raise _Wrong(f"markers of two styles, {_STYLES[style]} and {_STYLES[kind]}", start)
+                if (kind in ("name", "py_name")) != by_name:
+                    given = "dict" if by_name else "list"
+                    raise _Wrong(f"the marker {sql[start:end]} does not go with a {given}", start)
+                style, first = kind, start
+            if key is None:
+                count += 1
+                if count > len(values):
+                    count = sum(1 for each in _markers(sql) if each[0] == style)
+                    break
+                text = _text_of(values, count - 1, start)
+            else:
+                if not by_name:
+                    most = max(most, key + 1)
+                if key not in written:
+                    written[key] = _text_of(values, key, start)
+                text = written[key]
+            apart = "" if start == 0 or sql[start - 1] in _APART else " "
+            behind = "" if end == len(sql) or sql[end] in _APART else " "
+            parts.append(f"{sql[position:start]}{apart}{text}{behind}")
+            position = end
+        if count and count != len(values):
+            raise _Wrong(f"it has {count} markers for {len(values)} parameters", first)
     except _Wrong as wrong:
         at = line + line_ends(sql, begin_of_sql(sql), max(wrong.at, begin_of_sql(sql)))
         raise ScriptError(
@@ -244,7 +376,8 @@ def _bind(sql: str, values: Mapping[str, Any] | Sequence[Any], written: dict[Any
         ) from None
     except Refused as refused:
         raise ScriptError(refused.message, line=line) from None
-    return "".join([*parts, sql[position:]]), bool(styles)
+    parts.append(sql[position:])
+    return "".join(parts), count or most
 
 
 class _Wrong(Exception):
@@ -253,28 +386,31 @@ class _Wrong(Exception):
         self.at = at
 
 
-def _text_of(values: Any, key: Any, marker: _Marker) -> str:
+def _text_of(values: Any, key: Any, at: int) -> str:
     try:
         value = values[key]
     except KeyError:
-        raise _Wrong(f"no parameter {key!r} (given: {', '.join(map(str, values)) or 'none'})", marker.start) from None
+        raise _Wrong(f"no parameter {key!r} (given: {', '.join(map(str, values)) or 'none'})", at) from None
     except IndexError:
-        raise _Wrong(f"no parameter {key + 1} among {len(values)}", marker.start) from None
+        raise _Wrong(f"no parameter {key + 1} among {len(values)}", at) from None
     try:
         return literal(value)
     except ValueError as error:
         which = repr(key) if isinstance(key, str) else str(key + 1)
-        raise _Wrong(f"parameter {which} is {error}, which has no text in SQL", marker.start) from None
+        raise _Wrong(f"parameter {which} is {error}, which has no text in SQL", at) from None
 
 
-def _markers(sql: str) -> Iterable[_Marker]:
+def _markers(sql: str) -> Iterator[_Marker]:
     """In order. A ``:`` behind a name, a quote, a bracket or another ``:`` is no marker (``a:b``, ``a::int`` of other
     dialects), nor is a ``%s`` or ``:1`` with a letter or digit behind it (``a %size`` is a modulo)."""
     for found in landmarks(sql, _MARKER):
         style = found.lastgroup
-        if style not in _STYLES and style != "percent":
-            continue
         start, end = found.span()
+        if style == "question":
+            yield style, None, start, end
+            continue
+        if style is None or (style not in _STYLES and style != "percent"):
+            continue
         behind = sql[end : end + 1]
         if style in ("format", "number", "py_name") and behind and (is_identifier_part(behind)):
             continue
@@ -284,9 +420,12 @@ def _markers(sql: str) -> Iterable[_Marker]:
                 continue
         key: Any = None
         if style == "number":
-            key = int(found["number"]) - 1
-            if key < 0:
+            digits = found["number"].lstrip("0")
+            if not digits:
                 raise _Wrong("the marker :0: numbers begin with 1", start)
+            if len(digits) > 9:
+                raise _Wrong(f"a marker of a number of {len(digits)} digits", start)
+            key = int(digits) - 1
         elif style in ("name", "py_name"):
             key = found[style]
-        yield _Marker(style, key, start, end)
+        yield style, key, start, end

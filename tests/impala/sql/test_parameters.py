@@ -109,6 +109,8 @@ def test_a_name_that_stands_in_a_string_only_is_warned_of(caplog):
         ("SELECT %s, %s, %s", [1], "it has 3 markers for 1 parameters"),
         ("SELECT :1, :3", [1, 2], "no parameter 3 among 2"),
         ("SELECT :0", [1], "numbers begin with 1"),
+        ("SELECT :1, :1", [1, 2, 3], "the highest number of a marker is :1, for 3 parameters: 2 are left over"),
+        (f"SELECT :{'1' * 4301}", [1], "a marker of a number of 4301 digits"),
         ("SELECT 1, '?'", [1], "no marker for its 1 parameters"),
         ("SELECT :a", {"b": "s3cret"}, "no parameter 'a' (given: b)"),
         ("SELECT ?, %s", [1, 2], "markers of two styles, ? and %s"),
@@ -124,8 +126,26 @@ def test_what_does_not_fit_is_refused_and_says_what_is_allowed(sql, parameters, 
     text = refusal(sql, parameters)
     assert says in text
     assert "s3cret" not in text
-    if "no end" not in says:
+    if "no end" not in says and "left over" not in says:
         assert "a list or tuple goes with ?, %s or :1, a dict with :name or %(name)s" in text
+
+
+def test_numbers_count_over_the_script():
+    script = [(1, "SELECT :1"), (2, "SELECT :2, :1"), (3, "SELECT 1")]
+    assert bind_script(script, ["a", "b"]) == ["SELECT 'a'", "SELECT 'b', 'a'", "SELECT 1"]
+
+
+def test_a_statement_that_has_no_utf8_is_refused_before_any_is_sent():
+    with pytest.raises(ScriptError, match=r"lone surrogate, '\\ud800'") as caught:
+        bind_script([(1, "INSERT INTO t VALUES (1)"), (2, "INSERT INTO t\nVALUES ('\ud800')")], None)
+    assert caught.value.line == 3
+
+
+def test_many_names_that_a_large_statement_does_not_have(caplog):
+    """The text is gone through once for all of them, not for each: which took a minute."""
+    sql = "INSERT INTO t VALUES (:a, '%(n7)s', '" + "x" * 1_000_000 + "')"
+    bind(sql, {"a": 1, **{f"n{number}": 1 for number in range(100_000)}})
+    assert [record.getMessage()[:6] for record in caplog.records] == ["%(n7)s"]
 
 
 def test_the_error_names_the_line_of_the_script():
@@ -150,9 +170,9 @@ TEXTS = [
     (1.5, "1.5"),
     (1e-7, "1e-07"),
     (-1e300, "-1e+300"),
-    (math.nan, "CAST('NaN' AS FLOAT)"),
-    (math.inf, "CAST('Infinity' AS FLOAT)"),
-    (-math.inf, "CAST('-Infinity' AS FLOAT)"),
+    (math.nan, "CAST('NaN' AS DOUBLE)"),
+    (math.inf, "CAST('Infinity' AS DOUBLE)"),
+    (-math.inf, "CAST('-Infinity' AS DOUBLE)"),
     (Decimal("1.50"), "1.50"),
     (Decimal("1E+5"), "100000"),
     (Decimal("-0.00000001"), "-0.00000001"),
@@ -186,13 +206,82 @@ def test_each_type_has_one_text(value, text):
 def test_numbers_of_numpy_are_numbers():
     numpy = pytest.importorskip("numpy")
     values = [numpy.int64(3), numpy.float32(0.5), numpy.bool_(True), numpy.float64("nan")]
-    assert list(map(literal, values)) == ["3", "0.5", "TRUE", "CAST('NaN' AS FLOAT)"]
+    assert list(map(literal, values)) == ["3", "0.5", "TRUE", "CAST('NaN' AS DOUBLE)"]
 
 
-def test_no_time_of_pandas_is_null():
+def test_nothing_of_pandas_is_null_and_its_times_keep_their_nanoseconds():
     pandas = pytest.importorskip("pandas")
-    assert literal(pandas.NaT) == "NULL"
+    assert literal(pandas.NaT) == literal(pandas.NA) == "NULL"
     assert literal(pandas.Timestamp("2024-01-31 12:00", tz="Europe/Berlin")) == "'2024-01-31 11:00:00'"
+    moment = pandas.Timestamp("2024-01-31 12:00:00.000000001", tz="Europe/Berlin")
+    assert literal(moment) == "'2024-01-31 11:00:00.000000001'"
+    assert literal(pandas.Timestamp("2024-01-31 12:00:00.5")) == "'2024-01-31 12:00:00.500000'"
+    assert "is a Series" in refusal("SELECT ?", [pandas.Series([7])])
+    with pytest.raises(ValueError, match="a Timedelta"):
+        literal(pandas.Timedelta(1, "s"))
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "written"),
+    [
+        ("2024-01-31T12:00:00", "ns", "'2024-01-31 12:00:00'"),
+        ("2024-01-31T12:00:00.123456789", "ns", "'2024-01-31 12:00:00.123456789'"),
+        ("2024-01-31T12:00:00.000001", "ns", "'2024-01-31 12:00:00.000001'"),
+        ("1970-01-31T12:00:00.000001", "ps", "'1970-01-31 12:00:00.000001'"),
+        ("2024-01-31T12:00:00.5", "us", "'2024-01-31 12:00:00.500000'"),
+        ("2024-01-31T12:00:00", "s", "'2024-01-31 12:00:00'"),
+        ("2024-01-31T12", "h", "'2024-01-31 12:00:00'"),
+        ("2024-01-31", "D", "'2024-01-31'"),
+        ("2024-01", "M", "'2024-01-01'"),
+        ("NaT", "ns", "NULL"),
+    ],
+)
+def test_a_time_of_numpy_is_a_time_in_any_unit(text, unit, written):
+    numpy = pytest.importorskip("numpy")
+    assert literal(numpy.datetime64(text, unit)) == written
+
+
+def test_what_of_numpy_is_no_one_value_has_no_text():
+    numpy = pytest.importorskip("numpy")
+    pair = numpy.array([(1, 2)], dtype=[("a", int), ("b", int)])[0]
+    for value, what in [
+        (numpy.timedelta64(5, "ns"), "a timedelta64"),
+        (numpy.array([7]), "a ndarray"),
+        (numpy.array(7), "a ndarray"),
+        (numpy.complex128(1), "a complex"),
+        (pair, "a void"),
+        (numpy.datetime64("2024-01-01T00:00:00.0000000001", "ps"), "a datetime64 of less than a nanosecond"),
+        (numpy.datetime64("12024-01-01", "s"), "a datetime64 out of the years 1 to 9999"),
+        (numpy.datetime64(2**62, "Y"), "a datetime64 out of the years 1 to 9999"),
+    ]:
+        assert what in refusal("SELECT ?", [value])
+
+
+def test_a_number_that_python_does_not_print_is_refused():
+    assert "parameter 1 is a number of more than 38 digits" in refusal("SELECT ?", [10**5000])
+
+
+OUTSIDE = "1'), ('x"
+
+
+@pytest.mark.parametrize(
+    ("base", "arguments", "overridden", "text"),
+    [
+        (int, (1,), ["__format__", "__str__", "__repr__"], "1"),
+        (float, (1.5,), ["__repr__", "__format__"], "1.5"),
+        (Decimal, ("1.50",), ["__format__", "__str__", "is_finite"], "1.50"),
+        (str, ("it's",), ["__str__", "replace", "encode"], "'it\\'s'"),
+        (bytes, (b"1",), ["hex"], "CAST(UNHEX('31') AS BINARY)"),
+        (bytearray, (b"1",), ["hex"], "CAST(UNHEX('31') AS BINARY)"),
+        (date, (2024, 1, 31), ["isoformat", "__str__"], "'2024-01-31'"),
+        (datetime, (2024, 1, 31), ["isoformat", "replace", "astimezone"], "'2024-01-31 00:00:00'"),
+        (time, (12,), ["isoformat", "__str__"], "'12:00:00'"),
+        (UUID, ("0" * 32,), ["__str__", "__format__"], "'00000000-0000-0000-0000-000000000000'"),
+    ],
+)
+def test_a_subclass_cannot_write_what_it_likes(base, arguments, overridden, text):
+    hostile_class = type("Hostile", (base,), {name: lambda *_, **__: OUTSIDE for name in overridden})
+    assert literal(hostile_class(*arguments)) == text
 
 
 @pytest.mark.parametrize(
@@ -203,6 +292,10 @@ def test_no_time_of_pandas_is_null():
         ({1}, "a set"),
         (timedelta(1), "a timedelta"),
         (10**38, "a number of more than 38 digits"),
+        (
+            datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))),
+            "a datetime that in UTC is out of the years 1 to 9999",
+        ),
         (Decimal("1E-39"), "a Decimal of more than 38 digits"),
         (Decimal("1E+999999"), "a Decimal of more than 38 digits"),
         (Decimal("NaN"), "a Decimal that is no number"),
@@ -304,3 +397,12 @@ def test_times_and_what_is_no_number_are_read_back(cluster, balancer):
     assert row[:2] == (datetime(2024, 2, 1, 1, 30, 0, 5), date(2024, 1, 31))
     assert math.isnan(row[2])
     assert row[3] is True
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_leaves_the_values_beside_it_as_they_are(cluster, balancer, odd):
+    sql = "SELECT ? UNION ALL SELECT ? UNION ALL SELECT ?"
+    rows = run(balancer, sql, parameters=[0.1, odd, 16777217.0], handler=rows_of).results[0]
+    assert [repr(value) for (value,) in rows] == ["0.1", repr(odd), "16777217.0"]
+    ((value,),) = run(balancer, "SELECT COALESCE(?, ?)", parameters=[0.1, odd], handler=rows_of).results[0]
+    assert value == 0.1
