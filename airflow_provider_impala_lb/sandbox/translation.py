@@ -324,6 +324,9 @@ class _Translator:
 
     def _literal(self, node: exp.Literal) -> exp.Expression:
         """A whole number too long for BIGINT is a DECIMAL."""
+        if node.is_string and "\0" in node.name:  # DuckDB before 2 takes a NUL in a statement for its end
+            digits = exp.Literal.string(node.name.encode().hex())
+            return exp.Anonymous(this="decode", expressions=[exp.Anonymous(this="unhex", expressions=[digits])])
         if node.is_string or not node.name.isdigit() or int(node.name) < 1 << 63 or len(node.name) > 38:
             return node
         if isinstance(node.parent, exp.Neg) and int(node.name) == 1 << 63:
