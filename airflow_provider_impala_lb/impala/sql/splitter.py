@@ -14,7 +14,6 @@ import msgspec
 
 from airflow_provider_impala_lb.errors import ScriptError
 from airflow_provider_impala_lb.impala.sql.lexer import (
-    BLANKS,
     LINE_END,
     HintEnd,
     Refused,
@@ -25,7 +24,7 @@ from airflow_provider_impala_lb.impala.sql.lexer import (
 from airflow_provider_impala_lb.impala.sql.shell_compat import Shell
 
 _SEMICOLON = landmark_pattern(";", ";")
-_BLANKS = re.compile(rf"[{BLANKS}\ufeff]+")
+_BLANKS = re.compile(r"[\s\ufeff]+")
 _COMMENT = re.compile(r"--[^\r\n]*|/\*(?s:.)*?\*/")
 _HINT = re.compile(r"(?:--|/\*) *\+[^\r\n]*")
 _SAFE_MARK = re.compile(r"(?:--|/\*)\s*impala-lb:\s*safe\s+to\s+repeat\s*(?:\*/)?", re.IGNORECASE)
@@ -50,8 +49,9 @@ def split(text: str, variables: Mapping[str, str] | None = None, *, name: str | 
     """Cut ``text`` into statements. Empty ones, and those of comments only, are left out.
 
     A byte order mark before a statement is dropped, as included files may begin with one; so is a comment before it
-    that the server would take for a hint (``-- + text``). Every other character Impala does not know (a NUL, a no-break
-    space) is sent, for the server names it in its error.
+    that the server would take for a hint (``-- + text``). Blanks of any kind around a statement are dropped, as
+    impala-shell does; in a statement every character Impala does not know (a NUL, a no-break space) is sent, for the
+    server names it in its error.
 
     A comment ``-- impala-lb: safe to repeat`` behind a ``;``, on the same line, is of the statement before it.
 
@@ -120,7 +120,7 @@ def _cut(text: str) -> Iterator[_Part]:
                 end = found.start()
                 break
             hint = found.end()
-        body = text[first:end].rstrip(BLANKS)
+        body = text[first:end].rstrip()
         # COMMENTED_PLAN_HINT_END of a ``-- +hint`` is the line end and nothing else: without it a hint at the end of a
         # statement (``from t -- +schedule_random_replica``) is a syntax error.
         needs_line_end = hint >= 0 and not LINE_END.search(text, hint, first + len(body))
@@ -153,4 +153,4 @@ def _read_lead(text: str, start: int) -> tuple[int, str, str]:
                 )
             break
         position = found.end()
-    return position, kept.lstrip(BLANKS), mark
+    return position, kept.lstrip(), mark
