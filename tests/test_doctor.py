@@ -94,6 +94,7 @@ def test_what_an_exporter_says_is_shown(tmp_path, monkeypatch):
         assert "is shutting down" in page["says"]
 
 
+@pytest.mark.slow
 def test_an_executor_in_the_list_is_a_failure(cluster, tmp_path):
     config = cluster.config
     root = {"is_coordinator": False, "process_start_time": "2026-05-29 08:00:01"}

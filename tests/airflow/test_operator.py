@@ -191,6 +191,7 @@ def test_an_xcom_of_a_task_is_taken(cluster):
     assert (operator.stick_to, operator.upstream_task_ids) == ("up", {"up"})
 
 
+@pytest.mark.slow
 def test_generic_sql_operators_work_on_the_connection(run_dag, cluster, balancer):
     run = run_dag("generic")
     assert set(run.states.values()) == {"success"}, run.states

@@ -160,6 +160,7 @@ READERS = [
 MAPPED_READERS = {"mapped": 2, "mapped_output": 2, "over_kwargs": 2, "over_list": 3, "twins": 3, "each.read": 2}
 
 
+@pytest.mark.slow
 def test_each_form_reads_what_was_loaded_a_moment_ago(run_dag, cluster):
     """And the checks, sensors and transfers: they fail by themselves where rows are missing."""
     make_tables()

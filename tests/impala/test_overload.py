@@ -125,6 +125,7 @@ def by_address(cluster, address):
     return next(node for node in cluster.nodes if node.address == address)
 
 
+@pytest.mark.slow
 def test_a_restartable_script_moves_at_h_and_what_it_ran_has_ended(loaded, lb, log, monkeypatch):
     monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.5)
     run(lb, "DROP TABLE IF EXISTS moved; CREATE TABLE moved (x INT)")
@@ -183,6 +184,7 @@ def test_one_that_finds_no_other_node_says_how_far_it_had_come(loaded, lb, monke
     ) in str(outcome[0])
 
 
+@pytest.mark.slow
 def test_a_script_that_is_not_restartable_finishes_and_the_log_says_so(loaded, lb, log):
     thread, outcome, opened = start(lb, "SELECT sleep(6000)")
     wait_for(lambda: opened, 10)

@@ -102,6 +102,7 @@ def test_without_web_pages_the_query_is_killed(pair):
             assert len(statements_on(pair.nodes[0])) == sent
 
 
+@pytest.mark.slow
 def test_what_cannot_be_seen_to_end_stops_the_try(pair):
     with worker(config=pair.config, owner=OWNER, script=SLOW) as first:
         wait_for(lambda: running(pair), 20)
