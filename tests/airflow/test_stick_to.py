@@ -235,8 +235,8 @@ def test_what_does_not_stick_is_an_error_that_says_what_to_write(run_dag, capfd)
     after = ("after_skipped", "template_of_skipped", "hook_after_skipped")
     assert [states[name] for name in after] == ["success"] * 3
     text = "skipped has left no host (skipped): an ordinary pick instead"
-    # Another test may have given the root logger a handler: then each line is there twice, once in each stream.
-    assert max(" ".join(stream.split()).count(text) for stream in output) == 3
+    count = sum(" ".join(stream.split()).count(text) for stream in output)
+    assert count and count % 3 == 0, count  # once for each; dag.test() of Airflow 2.11.0 prints each line twice
 
 
 def test_readers_whose_node_takes_no_more_move_and_read_all(run_dag, cluster):
