@@ -114,8 +114,8 @@ def test_the_coordinator_ends_the_query_of_a_client_that_was_killed(cluster, tmp
 def test_a_session_that_is_closed_under_a_running_insert_leaves_its_outcome_unknown(cluster, balancer):
     """The polls are then answered with "Invalid session id" or the like, which would be harmless before the start."""
     run(balancer, "DROP TABLE IF EXISTS target; SET SYNC_DDL=1; CREATE TABLE target (a BOOLEAN)")
-    _, thread, outcome, node = start_sleeper(balancer, cluster, "INSERT INTO target SELECT sleep(60000)")
-    wait_for(lambda: any("query" in lease for lease in balancer.status()["leases"]))  # it has the answer, too
+    script_run, thread, outcome, node = start_sleeper(balancer, cluster, "INSERT INTO target SELECT sleep(60000)")
+    wait_for(lambda: script_run._execution.submitted, 20)  # it has the answer, too
     with urllib.request.urlopen(f"{node.web}/sessions?json", timeout=5) as page:
         sessions = json.load(page)["sessions"]
     session = next(each["session_id"] for each in sessions if each["inflight_queries"])

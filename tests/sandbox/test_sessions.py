@@ -337,8 +337,9 @@ def test_log_profile_summary(plain: Sandbox, open_cursor: Open) -> None:
 
 def test_kill_query_reaches_the_other_coordinator(pair: Sandbox, open_cursor: Open) -> None:
     here, there = (open_cursor(node) for node in pair.nodes)
-    here.execute_async("select sleep(60000)")
-    query_id = page(pair.nodes[0], "/queries")["in_flight_queries"][0]["query_id"]
+    here.execute_async("select sleep(60000), 'to be killed'")
+    running = page(pair.nodes[0], "/queries")["in_flight_queries"]  # other tests' may be ending there
+    query_id = next(each["query_id"] for each in running if "to be killed" in each["stmt"])
     rows(there, f"kill query '{query_id}'")
     assert here.status() == "ERROR_STATE"
     with pytest.raises(OperationalError, match="Could not find query on any coordinator"):
