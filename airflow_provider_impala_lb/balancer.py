@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_provider_impala_lb.core import config as configuration
-from airflow_provider_impala_lb.core.config import Config, Node, SessionConfig
-from airflow_provider_impala_lb.core.journals import Journals
-from airflow_provider_impala_lb.core.picker import Pick, Picker
-from airflow_provider_impala_lb.core.report import Counters, Reading, Sample
-from airflow_provider_impala_lb.core.store import Store
+from airflow_provider_impala_lb.core.cluster.picker import Pick, Picker
+from airflow_provider_impala_lb.core.config import model as configuration
+from airflow_provider_impala_lb.core.config.model import Config, Node, SessionConfig
+from airflow_provider_impala_lb.core.journal_port import Journals
+from airflow_provider_impala_lb.core.ports import Store
+from airflow_provider_impala_lb.core.state.load_report import Counters, Reading, Sample
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
-from airflow_provider_impala_lb.stores.file import FileStore
-from airflow_provider_impala_lb.stores.journal_file import FileJournals
-from airflow_provider_impala_lb.stores.journal_redis import RedisJournals
+from airflow_provider_impala_lb.stores.file.store import FileStore
+from airflow_provider_impala_lb.stores.journals.file import FileJournals
 from airflow_provider_impala_lb.stores.memory import MemoryStore
-from airflow_provider_impala_lb.stores.mirror import open_mirror
-from airflow_provider_impala_lb.stores.redis import RedisStore
+from airflow_provider_impala_lb.stores.redis.journals import RedisJournals
+from airflow_provider_impala_lb.stores.redis.mirror import open_mirror
+from airflow_provider_impala_lb.stores.redis.store import RedisStore
 
 if TYPE_CHECKING:
-    from airflow_provider_impala_lb.impala.barrier import Upstream
-    from airflow_provider_impala_lb.impala.connection import Connection
-    from airflow_provider_impala_lb.impala.session import Session
+    from airflow_provider_impala_lb.impala.hs2.dbapi import Connection
+    from airflow_provider_impala_lb.impala.hs2.session import Session
+    from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 
 __all__ = ["Balancer", "Pick"]
 
@@ -103,7 +103,7 @@ class Balancer(Picker):
         :raises NoNodeAvailable: none could take it; the error says why for each.
         :raises ConfigError: the login was refused, or ``prefer`` is not a node of the configuration.
         """
-        from airflow_provider_impala_lb.impala.connection import connect
+        from airflow_provider_impala_lb.impala.hs2.dbapi import connect
 
         return connect(self, owner, database=database, session_key=session_key, prefer=prefer, upstream=upstream)
 
@@ -116,8 +116,8 @@ class Balancer(Picker):
         :raises NodeRefused: the node cannot take it, and another one may; `fault` says whose fault it is.
         :raises ConfigError: a file or a library that the configuration needs is missing on this host.
         """
-        from airflow_provider_impala_lb.impala.pages import Pages
-        from airflow_provider_impala_lb.impala.session import Session
+        from airflow_provider_impala_lb.impala.hs2.session import Session
+        from airflow_provider_impala_lb.impala.web.debug_pages import Pages
 
         node = self.config.node(self.known(address))
         assert node is not None
@@ -129,8 +129,8 @@ class Balancer(Picker):
 
     def attach_session(self, address: str, guid: bytes, secret: bytes) -> Session:
         """Go on with a session on this node that another process has opened. Errors as :meth:`open_session`."""
-        from airflow_provider_impala_lb.impala.pages import Pages
-        from airflow_provider_impala_lb.impala.session import Session
+        from airflow_provider_impala_lb.impala.hs2.session import Session
+        from airflow_provider_impala_lb.impala.web.debug_pages import Pages
 
         node = self.config.node(self.known(address))
         assert node is not None
@@ -156,7 +156,7 @@ class Balancer(Picker):
         self.reports.tell(self.known(node), sample)
 
     def _probe(self, nodes: Sequence[Node], counters: Mapping[str, Counters]) -> Mapping[str, Reading | str]:
-        from airflow_provider_impala_lb.impala.probe import probe_all
+        from airflow_provider_impala_lb.impala.web.load_probe import probe_all
 
         assert self.config.load is not None
         asked = [node for node in nodes if node.web or node.metrics or node.exporter]

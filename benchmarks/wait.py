@@ -27,8 +27,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.impala.session import Session
-from airflow_provider_impala_lb.impala.statement import print_id
+from airflow_provider_impala_lb.impala.hs2.ids import print_id
+from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
 
 SHARE, EXTRA = 0.03, 0.005

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+pytest_plugins = ["tests.support.scripts", "tests.support.store_fixtures"]
+"""Fixtures that tests of several folders share."""
+
 PROGRAMS = {
     *("start_redis", "shared_redis", "shared_cluster"),  # redis-server
     "gluster_volume",

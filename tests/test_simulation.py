@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from airflow_provider_impala_lb.core import load, placement, policy
+from airflow_provider_impala_lb.core.rules import headroom as load
+from airflow_provider_impala_lb.core.rules import placement, policy
 from benchmarks.simulation import run as simulation
 from benchmarks.simulation.run import Run
 from benchmarks.simulation.scenario import SCENARIOS

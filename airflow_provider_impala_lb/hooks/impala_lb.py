@@ -14,11 +14,11 @@ from airflow.providers.common.sql.hooks.handlers import return_single_query_resu
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_impala_lb.balancer import Balancer, open_journals
-from airflow_provider_impala_lb.core.journals import Journals
+from airflow_provider_impala_lb.core.journal_port import Journals
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
-from airflow_provider_impala_lb.hooks.connection import config_of, web_password_of
-from airflow_provider_impala_lb.hooks.sticking import Stuck, find, running_task
-from airflow_provider_impala_lb.impala.barrier import MOVE_SECONDS, Upstream
+from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_password_of
+from airflow_provider_impala_lb.hooks.sticky_host import Stuck, find, running_task
+from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, Upstream
 from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS
 from airflow_provider_impala_lb.impala.sql.splitter import Statement, is_blank, split
 from airflow_provider_impala_lb.impala.sql.statement import classify
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from logging import Logger
 
     from airflow_provider_impala_lb.hooks.dialect import ImpalaDialect
-    from airflow_provider_impala_lb.impala.connection import Connection as BalancedConnection
-    from airflow_provider_impala_lb.impala.run import ScriptRun
-    from airflow_provider_impala_lb.impala.work import ScriptDone
+    from airflow_provider_impala_lb.impala.hs2.dbapi import Connection as BalancedConnection
+    from airflow_provider_impala_lb.impala.script.plan import ScriptDone
+    from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
 T = TypeVar("T")
 
@@ -224,7 +224,7 @@ class ImpalaLBHook(DbApiHook):
 
     def script_run(self, script: list[Statement], *, tags: Mapping[str, str], **options: Any) -> ScriptRun:
         """A run of ``script`` on this connection. Options as :class:`~..impala.run.ScriptRun`; not started yet."""
-        from airflow_provider_impala_lb.impala.run import ScriptRun
+        from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
         options.setdefault("database", self.schema)
         if not script:
@@ -233,7 +233,7 @@ class ImpalaLBHook(DbApiHook):
 
     def end_journal(self, owner: str, epoch: int) -> None:
         """Note that a script, which a trigger has run to its end under this epoch, has been taken note of."""
-        from airflow_provider_impala_lb.impala.journal import finish
+        from airflow_provider_impala_lb.impala.script.journal import finish
 
         journals = self.journals
         if journals is not None:
@@ -242,7 +242,7 @@ class ImpalaLBHook(DbApiHook):
     @staticmethod
     def pack(script: list[Statement], parameters: Any) -> str:
         """A script for a trigger's arguments, with its parameters bound."""
-        from airflow_provider_impala_lb.impala.handover import pack_script
+        from airflow_provider_impala_lb.impala.script.handover import pack_script
         from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 
         return pack_script(script, bind_script([(each.line, each.sql) for each in script], parameters))
@@ -333,7 +333,7 @@ class ImpalaLBHook(DbApiHook):
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # its own returns one too
         """Try the lock file's directory (or the Redis) and open a session on every coordinator, from the
         host of who asks. True only if all is well; the text says what each one said."""
-        from airflow_provider_impala_lb.checkup import check_state
+        from airflow_provider_impala_lb.doctor.run import check_state
 
         try:
             balancer = self.balancer

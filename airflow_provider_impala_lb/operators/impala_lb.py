@@ -23,7 +23,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from msgspec import to_builtins
 
 from airflow_provider_impala_lb import errors
-from airflow_provider_impala_lb.core.limits import WEEK, check_seconds
+from airflow_provider_impala_lb.core.config.limits import WEEK, check_seconds
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
@@ -33,27 +33,27 @@ from airflow_provider_impala_lb.errors import (
     ScriptError,
     StatementFailed,
 )
+from airflow_provider_impala_lb.hooks import task_identity as this_try
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
-from airflow_provider_impala_lb.hooks.sticking import XCOM_HOST, XCOM_RUN, Stuck, find
-from airflow_provider_impala_lb.impala.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
+from airflow_provider_impala_lb.hooks.sticky_host import XCOM_HOST, XCOM_RUN, Stuck, find
+from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
+from airflow_provider_impala_lb.impala.script.plan import counted
 from airflow_provider_impala_lb.impala.sql.statement import classify
-from airflow_provider_impala_lb.impala.work import counted
-from airflow_provider_impala_lb.operators import this_try
 from airflow_provider_impala_lb.operators.no_retry import forbid_retry
-from airflow_provider_impala_lb.operators.sticking import StickyPartial, refer
+from airflow_provider_impala_lb.operators.stick_to import StickyPartial, refer
 from airflow_provider_impala_lb.operators.xcom import carried
-from airflow_provider_impala_lb.triggers.impala_lb import RESUME_SECONDS, NodeTrigger
-from airflow_provider_impala_lb.triggers.script import ScriptTrigger, summary
+from airflow_provider_impala_lb.triggers.run_script import ScriptTrigger, summary
+from airflow_provider_impala_lb.triggers.wait_for_node import RESUME_SECONDS, NodeTrigger
 
 if TYPE_CHECKING:
     from logging import Logger
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_impala_lb.core.picker import Pick
-    from airflow_provider_impala_lb.impala.run import ScriptRun
+    from airflow_provider_impala_lb.core.cluster.picker import Pick
+    from airflow_provider_impala_lb.impala.script.plan import ScriptDone, StatementDone
+    from airflow_provider_impala_lb.impala.script.run import ScriptRun
     from airflow_provider_impala_lb.impala.sql.splitter import Statement
-    from airflow_provider_impala_lb.impala.work import ScriptDone, StatementDone
 
 PUBLISH_SECONDS = 300.0
 """How long ``publish=True`` waits for the other coordinators."""

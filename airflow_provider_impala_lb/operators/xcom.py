@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from airflow_provider_impala_lb.impala.output import text_of
+from airflow_provider_impala_lb.impala.script.output import text_of
 
 _LARGEST_INT = 1 << 63  # what a task says to Airflow 3's supervisor is MessagePack, whose integers have 64 bits
 

@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Any, Literal
 
 from airflow_provider_impala_lb.errors import ImpalaLBError
-from airflow_provider_impala_lb.sandbox.catalog import create_catalog
-from airflow_provider_impala_lb.sandbox.confinement import PRIVATE
-from airflow_provider_impala_lb.sandbox.flags import Flags
-from airflow_provider_impala_lb.sandbox.private_files import make_private, write_private
-from airflow_provider_impala_lb.sandbox.process import Nursery, SandboxNode
-from airflow_provider_impala_lb.sandbox.web_access import WebAccess
+from airflow_provider_impala_lb.sandbox.common.catalog import create_catalog
+from airflow_provider_impala_lb.sandbox.common.confinement import PRIVATE
+from airflow_provider_impala_lb.sandbox.common.flags import Flags
+from airflow_provider_impala_lb.sandbox.common.private_files import make_private, write_private
+from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
+from airflow_provider_impala_lb.sandbox.node_process import Nursery, SandboxNode
 
 
 class Sandbox:
@@ -32,7 +32,7 @@ class Sandbox:
     :param users: login -> password: clients must use SASL PLAIN. ``random``: one login, :attr:`user`, with a password
         made now, :attr:`password`; :attr:`config` and :attr:`connection` carry both. None: NOSASL, anybody on this
         machine (for clients without SASL).
-    :param flags: Impala's flags for every coordinator, see :class:`airflow_provider_impala_lb.sandbox.flags.Flags`.
+    :param flags: Impala's flags for every coordinator, see `sandbox.common.flags.Flags`.
     :param web_auth: the login that the web pages want: ``digest``, ``basic``, ``bearer`` or ``none``.
     :param web_users: login -> password for it; for ``bearer`` the passwords are the tokens.
     :param web_certificate: PEM file with a certificate and its key: the web pages are at https then.

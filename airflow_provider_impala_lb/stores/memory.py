@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from airflow_provider_impala_lb.core.state import State, decode, encode
-from airflow_provider_impala_lb.core.store import Result
+from airflow_provider_impala_lb.core.ports import Result
+from airflow_provider_impala_lb.core.state.state import State, decode, encode
 
 
 class MemoryStore:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from airflow_provider_impala_lb.core import placement
-from airflow_provider_impala_lb.core.config import Config, Node
-from airflow_provider_impala_lb.core.policy import Scores, in_turn
-from airflow_provider_impala_lb.core.state import State
+from airflow_provider_impala_lb.core.config.model import Config, Node
+from airflow_provider_impala_lb.core.rules import placement
+from airflow_provider_impala_lb.core.rules.policy import Scores, in_turn
+from airflow_provider_impala_lb.core.state.state import State
 
 from .server import Server
 

@@ -13,11 +13,11 @@ import heapq
 import random
 from typing import Any, NamedTuple
 
-from airflow_provider_impala_lb.core.load import Asked, let_go, note_reports
-from airflow_provider_impala_lb.core.placement import Placed, Request, Wait, place
-from airflow_provider_impala_lb.core.reap import reap
-from airflow_provider_impala_lb.core.report import Reading, Sample
-from airflow_provider_impala_lb.core.state import Lease, State, Ticket, decode, encode
+from airflow_provider_impala_lb.core.rules.expiry import reap
+from airflow_provider_impala_lb.core.rules.headroom import Asked, let_go, note_reports
+from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
+from airflow_provider_impala_lb.core.state.load_report import Reading, Sample
+from airflow_provider_impala_lb.core.state.state import Lease, State, Ticket, decode, encode
 
 from .baselines import BASELINES, baseline
 from .scenario import GAP_SECONDS, LEAKED_SECONDS, SLOTS, Scenario

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from airflow_provider_impala_lb.core.config import Config, parse
+from airflow_provider_impala_lb.core.config.model import Config, parse
 
 NODES = 30
 SLOTS = 8

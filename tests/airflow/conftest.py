@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_provider_impala_lb.demo import example_dags, unpack_flights, xcoms
+from airflow_provider_impala_lb.cli.demo import example_dags, unpack_flights, xcoms
 from airflow_provider_impala_lb.sandbox import Sandbox
 
 HOME = pathlib.Path(tempfile.mkdtemp(prefix="impala-lb-airflow-"))

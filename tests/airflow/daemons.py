@@ -18,7 +18,7 @@ import urllib.request
 
 import airflow
 
-from tests.stores.servers import free_port
+from tests.support.servers import free_port
 
 MAJOR = int(airflow.__version__.partition(".")[0])
 

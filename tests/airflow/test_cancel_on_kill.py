@@ -10,10 +10,9 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.balancer import open_journals
-from airflow_provider_impala_lb.impala.journal import decode
+from airflow_provider_impala_lb.impala.script.journal import decode
 from airflow_provider_impala_lb.sandbox import Sandbox
-
-from .daemons import Airflow
+from tests.airflow.daemons import Airflow
 
 pytestmark = pytest.mark.slow
 if tuple(map(int, airflow.__version__.split(".")[:2])) < (3, 3):

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.balancer import open_journals
-from airflow_provider_impala_lb.impala.journal import Intent, Record, digest
+from airflow_provider_impala_lb.impala.script.journal import Intent, Record, digest
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
 
 CONN_ID = "made_in_the_ui"

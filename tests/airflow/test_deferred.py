@@ -13,12 +13,12 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskD
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.errors import StatementFailed
-from airflow_provider_impala_lb.impala.journal import decode
+from airflow_provider_impala_lb.impala.script.journal import decode
 from airflow_provider_impala_lb.operators import impala_lb as module
 from airflow_provider_impala_lb.operators.impala_lb import XCOM_HOST, XCOM_RUN, ImpalaLBOperator
 from airflow_provider_impala_lb.sandbox import Sandbox
-from airflow_provider_impala_lb.triggers.script import ScriptTrigger
-from tests.stores.servers import eventually
+from airflow_provider_impala_lb.triggers.run_script import ScriptTrigger
+from tests.support.servers import eventually
 
 OWNER = "d/r/t"
 
@@ -75,7 +75,7 @@ def deferred(task, ti):
     with pytest.raises(TaskDeferred) as raised:
         task._run({"ti": ti})  # what execute does; Airflow 2.11 allows that one in the main thread only
     path, keys = raised.value.trigger.serialize()
-    assert path == "airflow_provider_impala_lb.triggers.script.ScriptTrigger"
+    assert path == "airflow_provider_impala_lb.triggers.run_script.ScriptTrigger"
     return json.loads(json.dumps(keys)), raised.value.method_name
 
 

@@ -2,11 +2,10 @@
 
 import pytest
 
-from airflow_provider_impala_lb.demo import unpack_flights
+from airflow_provider_impala_lb.cli.demo import unpack_flights
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.airflow.conftest import Run
 from tests.support.sizes import sizes
-
-from .conftest import Run
 
 STICKY = {
     "clean": "stage_flights",

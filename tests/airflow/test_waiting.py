@@ -14,7 +14,7 @@ from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from airflow_provider_impala_lb.operators import impala_lb as module
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
-from airflow_provider_impala_lb.triggers.impala_lb import NodeTrigger
+from airflow_provider_impala_lb.triggers.wait_for_node import NodeTrigger
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_deferred_task_keeps_its_place_and_goes_on_when_it_is_its_turn(full, t
         task.execute({"ti": ti()})
     assert waiting(full) == ["d/r/t"]
     path, keys = deferred.value.trigger.serialize()
-    assert path == "airflow_provider_impala_lb.triggers.impala_lb.NodeTrigger"
+    assert path == "airflow_provider_impala_lb.triggers.wait_for_node.NodeTrigger"
     json.dumps(keys)
     trigger = NodeTrigger(**keys)
     threading.Timer(0.5, held.release).start()

@@ -10,7 +10,7 @@ import pytest
 from impala.error import HiveServer2Error, OperationalError
 
 from airflow_provider_impala_lb.sandbox import Sandbox
-from airflow_provider_impala_lb.sandbox.catalog import Catalog, CatalogObject, create_catalog
+from airflow_provider_impala_lb.sandbox.common.catalog import Catalog, CatalogObject, create_catalog
 from tests.sandbox.conftest import Open, page, rows
 
 
@@ -204,7 +204,7 @@ def test_a_change_is_gathered_one_round_before_it_arrives(tmp_path: Path, monkey
     create_catalog(tmp_path, lag=2.0)
     here, there = Catalog(tmp_path), Catalog(tmp_path)
     now = here.epoch
-    monkeypatch.setattr("airflow_provider_impala_lb.sandbox.catalog.time.time", lambda: now)
+    monkeypatch.setattr("airflow_provider_impala_lb.sandbox.common.catalog.time.time", lambda: now)
     now = here.epoch + 0.3
     with here.change() as change:
         change.put(CatalogObject("default", "t"))

@@ -12,7 +12,7 @@ from impala.hiveserver2 import HiveServer2Cursor
 
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
 from tests.sandbox.conftest import Open, page, rows
-from tests.stores.servers import eventually
+from tests.support.servers import eventually
 
 pytestmark = pytest.mark.usefixtures("collected")
 

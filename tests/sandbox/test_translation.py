@@ -11,7 +11,7 @@ from impala.error import HiveServer2Error, OperationalError
 from impala.hiveserver2 import HiveServer2Cursor
 
 from airflow_provider_impala_lb.sandbox import Sandbox
-from airflow_provider_impala_lb.sandbox.functions import AGGREGATES, MACROS
+from airflow_provider_impala_lb.sandbox.sql.functions import AGGREGATES, MACROS
 from tests.sandbox.conftest import Open, rows
 
 

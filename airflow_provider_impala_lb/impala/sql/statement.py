@@ -10,6 +10,7 @@ import re
 from functools import cached_property
 from typing import Literal
 
+from airflow_provider_impala_lb.cli.tables import plain
 from airflow_provider_impala_lb.impala.sql.effects import UNKNOWN, Effects, effects_of
 from airflow_provider_impala_lb.impala.sql.lexer import (
     Reader,
@@ -21,7 +22,6 @@ from airflow_provider_impala_lb.impala.sql.lexer import (
     token_at,
 )
 from airflow_provider_impala_lb.impala.sql.splitter import is_safe_mark
-from airflow_provider_impala_lb.tables import plain
 
 Kind = Literal["query", "session", "metadata", "stats", "dml", "ddl", "ctas", "unknown"]
 """``query``: SELECT, VALUES, SHOW, DESCRIBE, EXPLAIN. ``session``: USE, SET, UNSET. ``metadata``: REFRESH, INVALIDATE

@@ -18,7 +18,7 @@ from airflow_provider_impala_lb.errors import ScriptError
 from airflow_provider_impala_lb.impala.sql.lexer import tokens
 from airflow_provider_impala_lb.impala.sql.parameters import bind, bind_script, literal
 from airflow_provider_impala_lb.impala.sql.splitter import split
-from tests.impala.conftest import rows_of, run
+from tests.support.scripts import rows_of, run
 
 VALUES = {"?": ["x"], "%s": ["x"], ":1": ["x"], ":name": {"name": "x"}, "%(name)s": {"name": "x"}}
 

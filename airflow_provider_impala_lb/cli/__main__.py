@@ -1,0 +1,5 @@
+"""``python -m airflow_provider_impala_lb.cli``: the command ``impala-lb``."""
+
+from airflow_provider_impala_lb.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,269 @@
+"""Leases that live as long as their script: renewed by one thread, put back if they are gone."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from logging import getLogger
+
+import msgspec
+
+from airflow_provider_impala_lb.core.ports import Store
+from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN
+from airflow_provider_impala_lb.core.state.state import HAND_OVER_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease, State
+from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable, Superseded
+
+log = getLogger(__name__)
+
+NOTE_SECONDS = 5.0
+"""A query's id reaches the state within this time. Not at once: 200 scripts of short statements would otherwise keep
+the lock of a slow NAS busy with nothing else."""
+
+
+class _Held(msgspec.Struct):
+    """A lease of this process, and whom to tell what becomes of its node."""
+
+    lease: Lease
+    on_move: Callable[[str], None] | None = None
+    on_overload: Callable[[str], None] | None = None
+    on_lost: Callable[[], None] | None = None
+
+
+class Keeper:
+    """Renews this process's leases until they are released. The thread runs only while there are any.
+
+    :param note_host: says in the state that this host is there; called with each renewal.
+    :param refresh: called from the thread about every ``refresh_seconds``; gives a recent state, or None. By it the
+        nodes' load is asked for while scripts run and nothing is picked.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        note_host: Callable[[State, float], object],
+        refresh: Callable[[], State | None] | None = None,
+        refresh_seconds: float | None = None,
+    ) -> None:
+        self._store = store
+        self._note_host = note_host
+        self._refresh, self._refresh_seconds = refresh, refresh_seconds or RENEW_SECONDS
+        self._held: dict[str, _Held] = {}
+        self._lost: set[str] = set()
+        self._mutex = threading.Lock()
+        self._wake = threading.Event()
+        self._note_at = float("inf")
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    def add(
+        self,
+        lease: Lease,
+        on_move: Callable[[str], None] | None = None,
+        on_overload: Callable[[str], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        """Renew this lease from now on.
+
+        :param on_lost: called once from another thread when a later try has taken the work over.
+        """
+        with self._mutex:
+            if self._pid != os.getpid():  # a fork: the parent renews its own, and its thread is not here
+                self._held, self._thread, self._pid = {}, None, os.getpid()
+            self._held[lease.id] = _Held(lease, on_move, on_overload, on_lost)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="impala-lb-leases", daemon=True)
+                self._thread.start()
+
+    def holds(self, lease_id: str) -> bool:
+        """Whether this process (not the one it was forked from) renews the lease."""
+        return self._pid == os.getpid() and lease_id in self._held
+
+    def note(self, lease_id: str, *, session: str | None = None, query: str | None = None) -> None:
+        """Keep the ids of what runs under the lease. A session's is written at once, since whoever has to clean up
+        needs it; a query's after some seconds (`NOTE_SECONDS`), however many there were meanwhile.
+
+        :raises Superseded: with ``session``: a later try has taken the work over, and nothing may be run any more.
+        """
+        with self._mutex:
+            held = self._held.get(lease_id)
+            if held is None:
+                return
+            held.lease.session = session or held.lease.session
+            held.lease.query = query or held.lease.query
+            if session is None:
+                if self._note_at == float("inf"):  # more notes may come: one transaction for all of them
+                    self._note_at = time.monotonic() + NOTE_SECONDS
+                    self._wake.set()
+                return
+        with suppress(StateUnavailable, ConfigError):  # the next renewal tells
+            self.renew()
+        if lease_id in self._lost:
+            raise Superseded(f"Another try of {held.lease.owner} has taken over: this one runs nothing more")
+
+    def hand_over(self, lease_id: str) -> Lease | None:
+        """Stop renewing a lease, and keep it in the state for another process to :meth:`adopt`, for a while.
+
+        :raises StateUnavailable: it was not noted; the lease is still renewed here.
+        :raises Superseded: a later try has taken the work over.
+        """
+        held = self._held.get(lease_id)
+        if held is None:
+            return None
+        lease = msgspec.structs.replace(held.lease, holder=None)
+
+        def change(state: State, now: float) -> None:
+            self._note_host(state, now)
+            if state.end_lease(lease.id) is None:
+                left = state.orphans.get(lease.id)
+                if left is not None and left.taken:
+                    raise Superseded(f"Another try of {lease.owner} has taken over: there is nothing to hand over")
+            lease.expires = now + HAND_OVER_SECONDS
+            state.lease(lease)
+
+        with self._mutex:
+            self._held.pop(lease_id, None)
+        try:
+            self._store.transact(change)
+        except Superseded:
+            raise
+        except BaseException:
+            self.add(held.lease, held.on_move, held.on_overload, held.on_lost)
+            raise
+        return lease
+
+    def adopt(self, lease: Lease, on_lost: Callable[[], None] | None = None) -> None:
+        """Renew a lease that another process has handed over; one that is gone is put back.
+
+        :raises Superseded: a later try has taken the work over.
+        """
+        self.add(lease, on_lost=on_lost)
+        with suppress(StateUnavailable, ConfigError):
+            self.renew()
+        if lease.id in self._lost:
+            raise Superseded(f"Another try of {lease.owner} has taken over: this one runs nothing more")
+
+    def forget(self, lease_id: str) -> None:
+        """Stop renewing the lease; it stays in the state."""
+        with self._mutex:
+            self._held.pop(lease_id, None)
+
+    def drop(self, lease_id: str) -> None:
+        """End the lease, here and in the state. Never raises: what cannot be ended now ends by its expiry."""
+        with self._mutex:
+            self._held.pop(lease_id, None)
+            last = not self._held
+        if last:
+            self._wake.set()
+        try:
+            self._store.transact(lambda state, now: state.end_lease(lease_id) and None)
+        except (StateUnavailable, ConfigError) as error:
+            log.warning("A lease could not be released now, it ends by itself within %g s: %s", LEASE_SECONDS, error)
+
+    def renew(self) -> list[Lease]:
+        """Renew all leases in one transaction. Returns those that were gone and had to be put back."""
+        with self._mutex:
+            mine = [held.lease for held in self._held.values()]
+            self._note_at = float("inf")
+
+        lost: list[str] = []
+
+        def change(state: State, now: float) -> list[Lease]:
+            self._note_host(state, now)
+            gone = []
+            lost.clear()
+            for lease in mine:
+                there = state.end_lease(lease.id)
+                if there is None:
+                    left = state.orphans.get(lease.id)
+                    if left is not None and left.taken:
+                        lost.append(lease.id)
+                        continue
+                    if left is not None:
+                        state.orphans.drop(lease.id)
+                    gone.append(lease)
+                else:
+                    lease.move = there.move
+                lease.expires = now + LEASE_SECONDS
+                state.lease(lease)
+            return gone
+
+        gone = self._store.transact(change) if mine else []
+        for lease_id in lost:
+            self._tell_lost(lease_id)
+        # One that was released while it was being renewed would otherwise be back until its expiry.
+        late = [lease.id for lease in mine if lease.id not in self._held and lease.id not in lost]
+        if late:
+            self._store.transact(lambda state, now: [state.end_lease(id) for id in late] and None)
+        self._tell_to_move()
+        return [lease for lease in gone if lease.id not in late]
+
+    def _tell_lost(self, lease_id: str) -> None:
+        self._lost.add(lease_id)
+        with self._mutex:
+            held = self._held.pop(lease_id, None)
+        if held is not None and held.on_lost:
+            held.on_lost()
+
+    def _tell_to_move(self) -> None:
+        for held in list(self._held.values()):
+            if held.lease.move and held.on_move:
+                tell, held.on_move, held.on_overload = held.on_move, None, None
+                tell(held.lease.move)
+
+    def _look(self) -> None:
+        """Ask for the load if it is due, and tell the scripts here what it means for them."""
+        state = self._refresh() if self._refresh else None
+        if state is None:
+            return
+        for held in list(self._held.values()):
+            found = state.leases.get(held.lease.id)
+            if found is not None and found.move:
+                held.lease.move = found.move
+            node = state.nodes.get(held.lease.node)
+            if node is None or node.brief is None or node.brief.level != "overloaded" or held.on_overload is None:
+                continue
+            if held.on_move is None:
+                why = "it is not declared restartable"
+            elif node.brief.at - held.lease.taken > MOVE_WITHIN:
+                why = f"it has run for more than {MOVE_WITHIN:g} s, too long to be begun anew"
+            else:
+                continue
+            tell, held.on_overload = held.on_overload, None
+            tell(f"headroom {node.brief.headroom:.2f}; {why}")
+        self._tell_to_move()
+
+    def _run(self) -> None:
+        unreachable = False
+        renew_at = time.monotonic() + RENEW_SECONDS
+        look_at = time.monotonic() + self._refresh_seconds
+        while True:
+            due = min(renew_at, look_at, self._note_at)
+            self._wake.wait(max(0.0, due - time.monotonic()))
+            self._wake.clear()
+            with self._mutex:
+                if not self._held:
+                    self._thread = None
+                    return
+            now = time.monotonic()
+            try:
+                if now >= look_at:
+                    look_at = now + self._refresh_seconds
+                    self._look()
+                if now >= min(renew_at, self._note_at):
+                    renew_at = now + RENEW_SECONDS
+                    for lease in self.renew():
+                        log.warning(
+                            "The lease of %s on %s was gone from the shared state (reset, or out of reach for %g s); "
+                            "the script still runs, so the lease was put back",
+                            lease.owner or lease.id,
+                            lease.node,
+                            LEASE_SECONDS,
+                        )
+                    unreachable = False
+            except (StateUnavailable, ConfigError) as error:
+                if not unreachable:
+                    log.warning("Leases cannot be renewed for now, the scripts go on: %s", error)
+                unreachable = True

@@ -1,0 +1,73 @@
+"""Session data: what goes along when a session key moves to another node, and its copy in a mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from logging import getLogger
+from typing import Protocol
+
+from airflow_provider_impala_lb.core.ports import Store
+from airflow_provider_impala_lb.core.state.state import SESSION_SECONDS, SessionRecord, State
+from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+
+log = getLogger(__name__)
+
+FLUSH_SECONDS = 1.0
+
+
+class Mirror(Protocol):
+    """A second home of session records, written behind the work's back. Neither call raises."""
+
+    def copy(self, key: str, record: SessionRecord) -> None:
+        """Send a copy soon; a copy that is later (by ``at``) stays."""
+        ...
+
+    def find(self, key: str) -> SessionRecord | None:
+        """The copy, or None if there is none or the mirror is away."""
+        ...
+
+    def flush(self, seconds: float) -> bool:
+        """Wait for what is under way. False if not all of it arrived in time."""
+        ...
+
+
+class Sessions:
+    """The data of session keys: the default database, and what was set by SET.
+
+    :ivar mirror: where records are copied to, if anywhere.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.mirror: Mirror | None = None
+
+    def remember(self, key: str, node: str, database: str | None, options: Mapping[str, str]) -> None:
+        """Record what a session of this key left behind; of several the one that closes last holds. Never raises.
+
+        With a mirror it waits up to `FLUSH_SECONDS` for the copy: the process may be gone a moment later.
+        """
+
+        def change(state: State, now: float) -> SessionRecord:
+            record = state.sessions.get(key) or SessionRecord(node=node, expires=0.0)
+            record.database, record.options, record.at = database, dict(options), now
+            record.expires = now + SESSION_SECONDS
+            state.sessions.put(key, record, record.expires)
+            return record
+
+        try:
+            self.copy(key, self._store.transact(change))
+            if self.mirror is not None:
+                self.mirror.flush(FLUSH_SECONDS)
+        except (StateUnavailable, ConfigError) as error:
+            log.warning("The data of session key %r could not be recorded: %s", key, error)
+
+    def copy(self, key: str, record: SessionRecord) -> None:
+        """Send a copy to the mirror, if there is one."""
+        if self.mirror is not None:
+            self.mirror.copy(key, record)
+
+    def elsewhere(self, key: str, state: State | None) -> SessionRecord | None:
+        """What the mirror knows of a key that this process has not seen in the shared state."""
+        if self.mirror is None or (state is not None and state.sessions.get(key) is not None):
+            return None
+        return self.mirror.find(key)

@@ -1,0 +1,53 @@
+"""Who holds a lease, and is that process still alive? Read from /proc, outside any transaction."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from airflow_provider_impala_lb.core.state.state import Holder
+
+
+@cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _start(pid: int) -> int:
+    """Start time of a live process in clock ticks since boot; 0 if there is none, or only its corpse."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    # The name, in parentheses, may hold blanks and parentheses itself: the fields are counted from the last one.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def this_process() -> Holder | None:
+    """The calling process, or None where there is no /proc: then a lease ends by its expiry alone."""
+    return _process(os.getpid())
+
+
+@cache
+def _process(pid: int) -> Holder | None:
+    boot, start = _boot(), _start(pid)
+    return Holder(boot=boot, namespace=_namespace(), pid=pid, start=start) if boot and start else None
+
+
+def is_dead(holder: Holder | None) -> bool:
+    """True only if the holder ran on this host, in this pid namespace, and is known to be gone."""
+    if holder is None or holder.boot != _boot() or holder.namespace != _namespace():
+        return False
+    return _start(holder.pid) != holder.start

@@ -1,0 +1,89 @@
+"""Who may be picked: before any policy is asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from airflow_provider_impala_lb.core.config.model import Config, Node
+from airflow_provider_impala_lb.core.rules.ejection import left_out
+from airflow_provider_impala_lb.core.rules.headroom import fresh
+from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.errors import NoNodeAvailable
+
+Kind = Literal["tried", "drained", "down", "busy", "full", "failed this task"]
+
+
+class LeftOut(NamedTuple):
+    """Why a node is not a candidate: one word to count by, and the words for people."""
+
+    kind: Kind
+    why: str
+
+
+class Admitted(msgspec.Struct):
+    """Who may take new work.
+
+    :param candidates: nodes that may.
+    :param busy: those at or under T: not while there is hope for another one.
+    :param resting: those that are out, and until when: tried only if there is nobody else.
+    :param left_out: why each node is no candidate, by ``host:port``.
+    """
+
+    candidates: list[Node]
+    busy: list[Node]
+    resting: list[tuple[float, Node]]
+    left_out: dict[str, LeftOut]
+
+
+def admit(config: Config, state: State, now: float, excluded: Mapping[str, str], avoid: str = "") -> Admitted:
+    """Sort the nodes.
+
+    :param excluded: nodes the caller has tried or does not want, with its reasons.
+    :param avoid: a node to leave out if there is another one: the last to fail this task.
+    """
+    reasons = {address: LeftOut("tried", why) for address, why in excluded.items()}
+    candidates: list[Node] = []
+    busy: list[Node] = []
+    resting: list[tuple[float, Node]] = []
+    get, ttl = state.nodes.get, config.report_seconds
+    for node, address in zip(config.nodes, config.addresses, strict=True):
+        record = get(address)
+        if reasons and address in reasons:
+            continue
+        if record is None or (record.out is None and record.brief is None and not record.drained):
+            candidates.append(node)
+        elif record.drained:
+            reasons[address] = LeftOut("drained", "drained by an operator")
+        elif record.out is not None and (why := left_out(record, now)) is not None:
+            reasons[address] = LeftOut("down", why)
+            resting.append((record.out.until, node))
+        elif ttl and record.brief is not None and (brief := fresh(record, now, ttl)) is not None:
+            if brief.quiescing:
+                reasons[address] = LeftOut("drained", "shutting down, it says itself")
+            elif brief.level == "ready":
+                candidates.append(node)
+            else:
+                low = f", {brief.low} under its floor" if brief.low else ""
+                reasons[address] = LeftOut("busy", f"{brief.level}: headroom {brief.headroom:.2f}{low}")
+                busy.append(node)
+        else:
+            candidates.append(node)
+    if avoid and len(candidates) > 1 and any(node.address == avoid for node in candidates):
+        candidates = [node for node in candidates if node.address != avoid]
+        reasons[avoid] = LeftOut("failed this task", "failed this task last time")
+    return Admitted(candidates, busy, resting, reasons)
+
+
+def none_available(config: Config, left: Mapping[str, LeftOut], why: str = "") -> NoNodeAvailable:
+    """The error that says how many nodes are drained, down, busy and full, and why each."""
+    kinds = Counter(reason.kind for reason in left.values())
+    words = {"drained": "drained", "down": "down", "busy": "busy", "full": "full", "tried": "tried in vain"}
+    counts = ", ".join(f"{kinds[kind]} {word}" for kind, word in words.items() if kinds[kind])  # type: ignore[index]
+    return NoNodeAvailable(
+        f"No coordinator of {config.name} may take the work{why}: {len(config.nodes)} nodes, {counts or 'none free'}",
+        {address: left[address].why for address in config.addresses if address in left},
+    )

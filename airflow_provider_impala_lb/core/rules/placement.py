@@ -1,0 +1,213 @@
+"""One transaction's decision: steps 2 to 5 of the balancer's order of work. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from airflow_provider_impala_lb.core.config.model import Config, Node
+from airflow_provider_impala_lb.core.rules import queue as line
+from airflow_provider_impala_lb.core.rules.admission import Admitted, LeftOut, admit, none_available
+from airflow_provider_impala_lb.core.rules.ejection import begin_trial
+from airflow_provider_impala_lb.core.rules.policy import Scores, choose, most_headroom
+from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.state import (
+    SESSION_SECONDS,
+    Lease,
+    SessionRecord,
+    State,
+    Ticket,
+    count_unleased,
+)
+
+_SHOWN = 4
+_SESSION_SLACK = 3600.0
+"""A session record's expiry is written anew only when it has come closer by this: not at each use."""
+
+
+class Request(msgspec.Struct):
+    """What a caller asks for.
+
+    :param token: names the pick; the lease's id, if it has one.
+    :param excluded: nodes not to pick, and why.
+    :param patient: it can wait: a busy or full cluster gives it a place in the line instead of a node.
+    :param ticket: its place in the line, if it is to have one.
+    :param lasts: seconds the lease lives without a renewal.
+    :param claimed: the lease's id was noted when its try began, see core/orphans.py. :param attempt: which one it is.
+    :param known: what a mirror knows of the session key, used if the state knows nothing.
+    """
+
+    token: str
+    lease: Lease | None = None
+    session_key: str | None = None
+    prefer: str | None = None
+    excluded: Mapping[str, str] = {}
+    patient: bool = False
+    ticket: Ticket | None = None
+    lasts: float = 0.0
+    claimed: bool = False
+    attempt: Attempt | None = None
+    known: SessionRecord | None = None
+
+
+class Placed(msgspec.Struct):
+    """A node, and what spoke for it.
+
+    :ivar trial: this pick tries a node that was out, for the whole fleet.
+    :ivar session: the record of the session key, with the data to replay.
+    """
+
+    node: str
+    reason: str
+    left_out: dict[str, LeftOut]
+    scores: Scores | None = None
+    trial: bool = False
+    session: SessionRecord | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """The reason, the other candidates with their scores, and who was left out for what."""
+        text = self.reason
+        if self.scores:
+            scores = self.scores()
+            others = [f"{name} {score}" for name, score in scores.items() if name != self.node]
+            more = f", {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+            text += f"{scores[self.node]}, best of {len(scores)}"
+            text += f" ({', '.join(others[:_SHOWN])}{more})" if others else ""
+        text += "".join(f"; {remark}" for remark in self.remarks)
+        if self.left_out:
+            text += "; left out: " + ", ".join(f"{name} ({reason.why})" for name, reason in self.left_out.items())
+        return text + (" (on trial)" if self.trial else "")
+
+
+class Wait(msgspec.Struct):
+    """No node now: everyone who could take it is busy or full.
+
+    :ivar position: in the line, from 1. :ivar pause: seconds until one asks again.
+    :ivar waited: seconds since the ticket was drawn.
+    """
+
+    position: int
+    pause: float
+    waited: float
+    left_out: dict[str, LeftOut]
+
+
+def place(config: Config, state: State, now: float, request: Request, rng: random.Random) -> Placed | Wait:
+    """Keep what should stay, admit, choose, note.
+
+    :raises NoNodeAvailable: nobody may take it, and there is nothing to wait for.
+    """
+    lease, key = request.lease, request.session_key
+    avoided = state.avoid.get(lease.owner) if lease and lease.owner and len(state.avoid) else None
+    # A node that is asked for by name is not avoided: sticking is worth more.
+    avoid = avoided.node if avoided and avoided.node != request.prefer else ""
+    admitted = admit(config, state, now, request.excluded, avoid)
+    record = (state.sessions.get(key) or request.known) if key else None
+    candidates = _with_room(config, state, admitted, request)
+    remarks: list[str] = []
+    scores: Scores | None = None
+
+    want = request.prefer or (record.node if record and not record.broken else None)
+    if want is not None and any(node.address == want for node in candidates):
+        node = want
+        reason = "asked for by name" if request.prefer else f"session key {key!r} is on it"
+    elif want is not None and request.patient and want in admitted.left_out and admitted.left_out[want].kind == "full":
+        return _wait(state, now, request, admitted, only=want)
+    else:
+        if record is not None and not request.prefer:
+            left = admitted.left_out.get(record.node)
+            why = record.broken or (left.why if left else "no longer a node of the configuration")
+            remarks.append(f"session key {key!r} was on {record.node} ({why})")
+        if candidates:
+            best, scores = choose(config.policy, config, candidates, state, now, rng)
+            node, reason = best.address, f"{config.policy}: "
+            state.head.last = node
+        else:
+            found = _hard_pressed(config, state, now, request, admitted)
+            if isinstance(found, Wait):
+                return found
+            node, reason = found
+    placed = Placed(node, reason, admitted.left_out, scores, remarks=tuple(remarks))
+    return _note(config, state, now, request, placed, record)
+
+
+def _with_room(config: Config, state: State, admitted: Admitted, request: Request) -> Sequence[Node]:
+    """The candidates that have room; those that have not are noted as full. A pick without a lease takes no room, so
+    it may go to a full node if all are."""
+    candidates = admitted.candidates
+    if not config.capped:
+        return candidates
+    room = line.with_room(config, state, candidates, request.ticket.id if request.ticket else "")
+    if request.lease is None and not room:
+        return candidates
+    free = {node.address for node in room}
+    for node in candidates:
+        if node.address not in free:
+            admitted.left_out[node.address] = LeftOut("full", line.fullness(config, state, node))
+    return room
+
+
+def _hard_pressed(
+    config: Config, state: State, now: float, request: Request, admitted: Admitted
+) -> tuple[str, str] | Wait:
+    """No candidate is left: wait, if that can help; else the best of the busy ones; else one that is out."""
+    full = any(left.kind == "full" for left in admitted.left_out.values())
+    if request.patient and (admitted.busy or full):
+        return _wait(state, now, request, admitted)
+    ticket = request.ticket.id if request.ticket else ""
+    busy = admitted.busy
+    if request.lease is not None:
+        busy = line.with_room(config, state, busy, ticket)
+    if busy:
+        best = most_headroom(busy, state, now, config.report_seconds)
+        admitted.left_out.pop(best.address)
+        return best.address, "all are busy, and it has the most headroom"
+    resting = admitted.resting
+    if request.lease is not None and resting:
+        allowed = {node.address for node in line.with_room(config, state, [node for _, node in resting], ticket)}
+        resting = [entry for entry in resting if entry[1].address in allowed]
+    if resting:
+        # What we know of them may be out of date (finagle's panic mode, pgjdbc): the one due soonest, whatever it is.
+        soonest = min(resting, key=lambda entry: entry[0])[1]
+        admitted.left_out.pop(soonest.address)
+        return soonest.address, "all others are out, and it is due soonest"
+    raise none_available(config, admitted.left_out)
+
+
+def _wait(state: State, now: float, request: Request, admitted: Admitted, only: str = "") -> Wait:
+    ticket = request.ticket
+    assert ticket is not None, "who is patient brings a ticket"
+    ticket.only = only
+    ticket.exclude = [] if only else list(request.excluded)
+    position = line.stand(state, now, ticket)
+    return Wait(position, line.pause(position), now - ticket.since, admitted.left_out)
+
+
+def _note(
+    config: Config, state: State, now: float, request: Request, placed: Placed, record: SessionRecord | None
+) -> Placed:
+    """Step 5: the lease, the session record, the counters."""
+    address, lease, key = placed.node, request.lease, request.session_key
+    node = state.node(address)
+    node.picks += 1
+    if node.out is not None:
+        placed.trial = begin_trial(node, now, request.token or "a pick without a lease", config.session.open_timeout)
+    if request.ticket is not None and state.head.waiting:
+        line.leave(state, request.ticket.id)
+    if lease is None:
+        count_unleased(node, now)
+    else:
+        lease.node, lease.taken, lease.expires = address, now, now + request.lasts
+        state.lease(lease)
+    if key:
+        ends = now + SESSION_SECONDS
+        if record is None or record.node != address or record.broken or record.expires < ends - _SESSION_SLACK:
+            record = record or SessionRecord(node=address, expires=ends)
+            record.node, record.broken, record.expires = address, "", ends
+            state.sessions.put(key, record, ends)
+        placed.session = record
+    return placed

@@ -1,0 +1,87 @@
+"""Who waits for a node, and whose turn it is: ``max_leases`` is hard, and those who came first go first.
+
+A ticket stands in the state, so that the line is one for all hosts. Its owner asks again and again; whoever is behind
+somebody who could use a slot leaves it to him. Tickets lapse, so that one whose owner has died does not block the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow_provider_impala_lb.core.config.model import Config, Node
+from airflow_provider_impala_lb.core.state.state import State, Ticket
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Seconds between two questions of the first in line, and of those far behind."""
+_GRACE = 5.0
+
+
+def pause(position: int) -> float:
+    """Seconds until one who stands here asks again: ``min(0.2 * position, 5)``. Not all at once: a slow NAS does some
+    tens of transactions a second."""
+    return min(FIRST_PAUSE * position, LONGEST_PAUSE)
+
+
+def stand(state: State, now: float, ticket: Ticket) -> int:
+    """Take a place at the end of the line, or keep one's own; returns the position, from 1.
+
+    The ticket lives three times as long as its owner pauses (``ticket.again``, or as `pause` says), and 5 s more.
+    """
+    waiting = state.head.waiting
+    for place, other in enumerate(waiting):
+        if other.id == ticket.id:
+            ticket.since = other.since
+            waiting[place] = ticket
+            break
+    else:
+        place = len(waiting)
+        ticket.since = now
+        waiting.append(ticket)
+    ticket.until = now + 3 * (ticket.again or pause(place + 1)) + _GRACE
+    return place + 1
+
+
+def leave(state: State, ticket_id: str) -> None:
+    """Give up one's place."""
+    state.head.waiting = [ticket for ticket in state.head.waiting if ticket.id != ticket_id]
+
+
+def with_room(config: Config, state: State, nodes: Sequence[Node], ticket_id: str = "") -> list[Node]:
+    """Those of ``nodes`` that have room for one more lease once all who stand before this ticket have got theirs.
+
+    :param ticket_id: one's own; "" for who has none, and so comes last.
+    """
+    room = {node.address: _room(config, state, node) for node in nodes}
+    in_all = float("inf")
+    if config.max_leases is not None:
+        in_all = config.max_leases - sum(record.leases for record in state.nodes.values())
+    for ticket in state.head.waiting:
+        if ticket.id == ticket_id:
+            break
+        usable = [address for address in room if _can_use(ticket, address)]
+        best = max(usable, key=lambda address: room[address], default=None)
+        if best is not None and room[best] > 0 and in_all > 0:
+            room[best] -= 1
+            in_all -= 1
+    return [node for node in nodes if room[node.address] > 0] if in_all > 0 else []
+
+
+def fullness(config: Config, state: State, node: Node) -> str:
+    """Why a node has no room, in words."""
+    cap, record = config.cap(node), state.nodes.get(node.address)
+    leases = record.leases if record else 0
+    if cap is not None and leases >= cap:
+        return f"full: {leases} of {cap} leases"
+    total = sum(each.leases for each in state.nodes.values())
+    if config.max_leases is not None and total >= config.max_leases:
+        return f"the cluster is full: {total} of {config.max_leases} leases"
+    return "its room is kept for those who came before"
+
+
+def _room(config: Config, state: State, node: Node) -> float:
+    cap, record = config.cap(node), state.nodes.get(node.address)
+    return float("inf") if cap is None else cap - (record.leases if record else 0)
+
+
+def _can_use(ticket: Ticket, address: str) -> bool:
+    return address == ticket.only if ticket.only else address not in ticket.exclude

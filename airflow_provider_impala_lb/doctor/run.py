@@ -1,0 +1,83 @@
+"""All that the doctor looks at, in order: configuration, lock file, state, clocks, nodes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from airflow_provider_impala_lb.balancer import Balancer, open_journals
+from airflow_provider_impala_lb.doctor.coordinators import check_nodes
+from airflow_provider_impala_lb.doctor.finding import Check
+from airflow_provider_impala_lb.doctor.lock_directory import check_lock_file
+from airflow_provider_impala_lb.doctor.peers import check_peer
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.stores.file.store import FileStore
+
+
+def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, listen: bool) -> Iterator[Check]:
+    """What was found, as it is found.
+
+    :param make: gives the balancer, or raises ConfigError. :param peer: a directory, by a second mount of this host; or
+        the address of the other host's doctor, or with ``listen`` of this one's.
+    """
+    try:
+        balancer = make()
+    except ConfigError as error:
+        yield Check("config", "failed", str(error))
+        return
+    config = balancer.config
+    yield Check("config", "ok", f"{config.name}: {len(config.nodes)} nodes")
+    usable = True
+    if config.lock_file and not config.store:
+        for check in check_lock_file(config.lock_file, peer if isinstance(peer, str) else None):
+            usable = usable and (check.name, check.verdict) != ("lock directory", "failed")
+            yield check
+        if isinstance(peer, tuple):
+            yield from check_peer(config.lock_file, config.name, peer, listen=listen, command=balancer.command)
+    elif peer:
+        yield Check("other host", "failed", f"{config.name} has no lock file to try from two sides")
+    if usable and (config.lock_file or config.store):
+        yield from check_state(balancer)
+        yield from _check_journals(balancer)
+    yield from check_nodes(balancer)
+
+
+def _check_journals(balancer: Balancer) -> Iterator[Check]:
+    """Where resumable and deferred scripts note what has run."""
+    journals = open_journals(balancer.config)
+    if journals is None:
+        return
+    try:
+        may_lose = journals.durability()
+        journals.keys()
+    except ImpalaLBError as error:
+        yield Check("journals", "failed", str(error))
+        return
+    yield Check("journals", "warning" if may_lose else "ok", may_lose or journals.where)
+
+
+def check_state(balancer: Balancer) -> Iterator[Check]:
+    """Can this process read, lock and write the shared state?"""
+    config, store = balancer.config, balancer.store
+    try:
+        balancer.status()
+        ahead: dict[str, float] = {}
+        if isinstance(store, FileStore):
+            store.try_out()
+        else:
+            store.transact(lambda state, now: None)
+        # A lock file that is not there is left for a worker to make: the doctor's user may be another one.
+        if config.store or (config.lock_file and os.path.exists(config.lock_file)):
+            ahead = balancer.clocks()
+    except ImpalaLBError as error:
+        yield Check("state", "failed", str(error))
+        return
+    yield Check("state", "ok", balancer.store.where)
+    if ahead:
+        says = ", ".join(f"{host} {seconds:+.0f} s" for host, seconds in sorted(ahead.items()))
+        yield Check(
+            "clocks of hosts",
+            "warning",
+            f"beside this one: {says}. Where each host goes by its own clock, leases of hosts that are gone end late",
+            "run NTP on all of them",
+        )

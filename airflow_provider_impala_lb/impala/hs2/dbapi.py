@@ -1,0 +1,205 @@
+"""DB-API on a picked node: what common-sql's operators, sensors and checks see of a balanced connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
+from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled, sort
+from airflow_provider_impala_lb.impala.hs2.ids import StatementError
+from airflow_provider_impala_lb.impala.hs2.session import Session
+from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, refusal
+from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream, cross
+from airflow_provider_impala_lb.impala.script.refusals import Refusals
+from airflow_provider_impala_lb.impala.sql.label import make_label
+from airflow_provider_impala_lb.impala.sql.parameters import bind
+from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.balancer import Balancer
+
+
+class Cursor:
+    """A DB-API cursor, and the HiveServer2 session that is its own: SET and USE last as long as it."""
+
+    def __init__(self, session: Session, pick: Pick | None = None) -> None:
+        self.session = session
+        self.query_id: str | None = None
+        self._pick = pick
+
+    def execute(self, operation: str, parameters: Any = None) -> None:
+        """Run one statement to its end.
+
+        :param parameters: see :mod:`.sql.parameters`.
+        :raises ScriptError: they do not fit; nothing was sent. :raises StatementFailed: says whether it ran.
+        """
+        sql = bind(operation.strip().removesuffix(";"), parameters)
+        label = make_label(1, 1, {})
+        self.query_id = None
+        try:
+            ended = self.session.execute(f"{label} {sql}", on_start=self._started)
+        except (StatementError, Cancelled) as error:
+            found = sort(str(error), classify(sql), accepted=self.query_id is not None)
+            raise StatementFailed(
+                str(error),
+                number=1,
+                total=1,
+                line=1,
+                node=self.session.node.address,
+                query_id=self.query_id,
+                outcome=found.outcome,
+                now=found.now,
+                sql=excerpt(operation),
+            ) from error
+        self.query_id = ended.query_id
+
+    def _started(self, query_id: str) -> None:
+        self.query_id = query_id
+        if self._pick:
+            self._pick.accepted()
+            self._pick.note(query=query_id)
+
+    def executemany(self, operation: str, seq_of_parameters: Sequence[Any]) -> None:
+        for parameters in seq_of_parameters:
+            self.execute(operation, parameters)
+
+    @property
+    def description(self) -> Any:
+        return self.session.cursor.description
+
+    @property
+    def rowcount(self) -> int:
+        """Rows a DML statement modified, or rows fetched so far; -1 where neither is known."""
+        return int(self.session.cursor.rowcount)
+
+    @property
+    def arraysize(self) -> int:
+        return int(self.session.cursor.arraysize)
+
+    @arraysize.setter
+    def arraysize(self, rows: int) -> None:
+        self.session.cursor.arraysize = rows
+
+    def fetchone(self) -> Any:
+        return self.session.cursor.fetchone()
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        return self.session.cursor.fetchmany(size)
+
+    def fetchall(self) -> Any:
+        return self.session.cursor.fetchall()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.session.cursor)
+
+    def close(self) -> None:
+        self.session.close()
+
+    def __enter__(self) -> Cursor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Connection:
+    """A DB-API connection to one picked node. Each cursor is a session there; ``close()`` ends them and the lease.
+
+    :param open_session: opens one more session on the node.
+    """
+
+    def __init__(self, pick: Pick, open_session: Callable[[], Session]) -> None:
+        self.pick = pick
+        self._open_session = open_session
+        first = open_session()
+        self._sessions = [first]
+        self._unused: Session | None = first
+
+    def hear_of(self, upstream: Upstream) -> None:
+        """Return once the node knows all that ``upstream`` left. :raises StatementError: it takes no work."""
+        cross(self._sessions[0], upstream)
+
+    def cursor(self) -> Cursor:
+        """A cursor with a session of its own. :raises NodeRefused: the node has stopped taking sessions."""
+        session, self._unused = self._unused, None
+        if session is None:
+            session = self._open_session()
+            self._sessions.append(session)
+        return Cursor(session, self.pick)
+
+    def commit(self) -> None:
+        """Impala has no transactions: every statement is done when it has ended."""
+
+    def rollback(self) -> None:
+        """Cannot be done; common-sql calls it after an error, whose own text matters more."""
+
+    def cancel(self, why: str) -> None:
+        """End what runs, over a second connection. Never raises."""
+        for session in self._sessions:
+            session.cancel(why)
+
+    def close(self) -> None:
+        for session in self._sessions:
+            session.close()
+        self.pick.release()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(
+    balancer: Balancer,
+    owner: str,
+    *,
+    database: str | None = None,
+    session_key: str | None = None,
+    prefer: str | None = None,
+    upstream: Upstream | None = None,
+) -> Connection:
+    """A connection on a picked node; those that refuse a session are left out, and the next one is picked.
+
+    Parameters as :meth:`~..balancer.Balancer.connect`.
+
+    :raises NoNodeAvailable: all refused. :raises ConfigError: two of them refused the login.
+    """
+    prefer = balancer.known(prefer) if prefer else None
+    if prefer and upstream is None:
+        upstream = Upstream(host=prefer)
+    refused: dict[str, str] = {}
+    refusals = Refusals(balancer.config)
+    while True:
+        try:
+            pick = balancer.acquire(owner, session_key=session_key, prefer=prefer, exclude=refused)
+        except NoNodeAvailable as error:
+            raise NoNodeAvailable(f"{error.summary}; nothing was run", error.reasons) from None
+        # What the session key brings along comes after the connection's database, and before the caller's.
+        open_session = partial(
+            balancer.open_session, pick.node, database=database or pick.database, options=pick.options
+        )
+        connection: Connection | None = None
+        try:
+            connection = Connection(pick, open_session)
+            refusals.accepted(pick.node)
+            if upstream is not None:
+                connection.hear_of(upstream)
+            return connection
+        except (NodeRefused, StatementError) as error:
+            problem = error if isinstance(error, NodeRefused) else refusal(str(error))
+            refused[pick.node] = str(problem)
+            _end(connection, pick)
+            refusals.add(pick, problem)
+        except BaseException:
+            _end(connection, pick)
+            raise
+
+
+def _end(connection: Connection | None, pick: Pick) -> None:
+    if connection is not None:
+        connection.close()
+    pick.release()

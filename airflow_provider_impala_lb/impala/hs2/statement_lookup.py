@@ -1,0 +1,166 @@
+"""What became of a statement whose answer was lost: looked up on the coordinator's web page, by its label.
+
+A label that is not there proves nothing while the session could still take a late request. So the session is closed
+first (Impala then refuses it: "Session has been closed, ignoring query"), and the page read again. It keeps the last
+200 ended statements (``--query_log_size``): if it may have dropped ours already, the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import time
+from logging import getLogger
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_impala_lb.impala.hs2.ids import StatementError
+from airflow_provider_impala_lb.impala.hs2.reconnecting_client import REFUSED_SECONDS
+from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
+from airflow_provider_impala_lb.impala.web.debug_pages import Pages, ProbeFailed, Queries, Query
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.impala.hs2.session import Session
+
+log = getLogger(__name__)
+
+MARGIN_SECONDS = 0.25
+"""By so much the coordinator's process, and its page, must be older than the moment of sending."""
+_HOUR = 3600
+_LOOKS = (0.05, 0.1, 0.2, 0.4)
+"""Pauses between looks before the session is closed: a statement that has just arrived would be cancelled with it."""
+_PAUSE, _LONGEST = 0.1, 2.0
+
+
+class Found(NamedTuple):
+    """:ivar in_flight: it is registered: running, or ended and not closed. Else it is done, and closed."""
+
+    id: str
+    in_flight: bool
+
+
+def look_up(session: Session, nonce: str | None, sent_at: float, failure: StatementError) -> Found:
+    """Find the statement with this label.
+
+    :param sent_at: when it was sent, by the monotonic clock. :param failure: what is known so far.
+    :raises StatementError: it failed; or it never reached the coordinator (the text says that, and the session is
+        lost); or that cannot be found out, which leaves the outcome unknown.
+    """
+    pages = session.pages
+    if pages is None or nonce is None:
+        raise StatementError(f"{failure}; the coordinator has no web page to look at (nodes: web)") from failure
+    found = _ask(session, pages, failure).labelled(nonce)
+    for pause in _LOOKS:
+        if found is not None:
+            break
+        session.pause(pause)
+        found = _ask(session, pages, failure).labelled(nonce)
+    if found is None:
+        if not session.give_up():
+            raise StatementError(f"{failure}; the session could not be closed, so it may still begin") from failure
+        page = _ask(session, pages, failure)
+        found = page.labelled(nonce)
+        if found is None:
+            doubt = why_it_may_have_run(session, pages, page, sent_at)
+            if doubt:
+                raise StatementError(f"{failure}; {doubt}") from failure
+            log.info("The statement never reached %s: its label is not on %s/queries", session.node.address, pages.url)
+            raise StatementError(f"{failure}; it never reached the coordinator")
+    log.info("The statement was found on %s as query %s, %s", session.node.address, found.id, found.state)
+    if found.in_flight and not session.lost:
+        return Found(found.id, True)
+    status = _status(session, pages, found, failure)
+    if status != "OK":
+        raise StatementError(status or f"{failure}; query {found.id} has ended, how is not known", query_id=found.id)
+    return Found(found.id, False)
+
+
+def look_for(session: Session, nonce: str | None, failure: StatementError) -> Found | None:
+    """The statement with this label, of a kind that may be sent again: is it running there, or ready to be fetched?
+
+    :param failure: what is known so far.
+    :returns: None if it is not on the page, or has ended well and is closed already.
+    :raises StatementError: it has failed there. :raises ProbeFailed: the page does not tell.
+    """
+    pages = session.pages
+    if pages is None or nonce is None:
+        raise ProbeFailed("there is no page to look at")
+    for pause in (0.0, *_LOOKS):
+        session.pause(pause)
+        found = pages.queries().labelled(nonce)
+        if found is not None:
+            break
+    else:
+        return None
+    log.info("The statement was found on %s as query %s, %s", session.node.address, found.id, found.state)
+    if found.in_flight:
+        return Found(found.id, True)
+    status = pages.status(found.id)
+    if status != "OK":
+        raise StatementError(status or str(failure), query_id=found.id)
+    return None
+
+
+def why_it_may_have_run(session: Session, pages: Pages, page: Queries, sent_at: float) -> str | None:
+    """A page without the statement's label is a proof only if the same process has kept it since ``sent_at``, and has
+    dropped nothing since. Returns why that is not so, or None.
+
+    The coordinator's own clock is read off a statement that begins now; its page tells no other.
+    """
+    mark = make_label(1, 1, {"for": "the clock of this page"})
+    try:
+        with session.another() as other:
+            other.submit(f"{mark} SELECT 1")
+            began_by = time.monotonic()
+            other.wait()
+        entry = pages.queries().labelled(nonce_of(mark) or mark)
+        process_started = pages.started()
+    except Exception as error:
+        return f"the clock of {pages.url} cannot be read ({error})"
+    if entry is None or entry.started is None or process_started is None:
+        return f"{pages.url} does not tell the time"
+    passed = began_by - sent_at + MARGIN_SECONDS
+    sent_there = entry.started - passed
+    if process_started >= sent_there:
+        return "the coordinator was started anew, and knows nothing of what it ran before"
+    ended = [query for query in page.queries if not query.in_flight]
+    if len(ended) < page.kept:
+        return None
+    # Its times are local ones: where a clock has just been put forward, an hour more seems to have passed. That
+    # happens at night, at a full hour.
+    if entry.started % (24 * _HOUR) < 5 * _HOUR and entry.started % _HOUR < passed:
+        sent_there -= _HOUR
+    times = [query.ended for query in ended if query.ended is not None]
+    if times and min(times) < sent_there:
+        return None
+    return f"{pages.url}/queries keeps {page.kept} statements, and may have dropped it already"
+
+
+def _ask(session: Session, pages: Pages, failure: StatementError) -> Queries:
+    """The page, tried until ``session.reconnect_timeout``: the web server is as far away as the coordinator. Where
+    nobody listens to that either, its process is gone, and the page of the next one knows nothing of ours."""
+    until, pause, refused_since = time.monotonic() + session.patience, _PAUSE, 0.0
+    while True:
+        try:
+            return pages.queries()
+        except ProbeFailed as error:
+            now = time.monotonic()
+            refused_since = (refused_since or now) if session.nobody_listens() else 0.0
+            gone = bool(refused_since) and now - refused_since >= REFUSED_SECONDS
+            if now + pause >= until or gone:
+                raise StatementError(f"{failure}; its page does not tell ({error})") from failure
+        session.pause(pause)
+        pause = min(pause * 2, _LONGEST)
+
+
+def _status(session: Session, pages: Pages, query: Query, failure: StatementError) -> str:
+    """How it ended, once it has: ``OK`` or the error's text."""
+    until, pause = time.monotonic() + session.patience, _PAUSE
+    while time.monotonic() < until:
+        try:
+            if query.in_flight:
+                query = pages.queries().labelled(query.text) or query
+            if not query.in_flight or query.state in ("FINISHED", "EXCEPTION", "ERROR"):
+                return pages.status(query.id)
+        except ProbeFailed as error:
+            log.debug("%s", error)
+        session.pause(pause)
+        pause = min(pause * 2, _LONGEST)
+    return ""

@@ -1,0 +1,103 @@
+"""A script on its way from one process to another: a worker lets go of it, a trigger goes on with it.
+
+The session stays on its coordinator, which takes its handle over any connection. The handle's secret travels in the
+trigger's arguments, which Airflow keeps encrypted; a session that a trigger opens later is noted in the journal, its
+secret sealed with a key that is in those arguments alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from airflow_provider_impala_lb.core.state.state import Lease
+from airflow_provider_impala_lb.impala.sql.splitter import Statement
+
+LARGEST_SCRIPT = 1 << 20
+"""Bytes, packed: a larger one is not put into Airflow's database, and runs in its worker to the end."""
+
+
+class Handover(msgspec.Struct):
+    """What the next process needs.
+
+    :param guid: of the session, as hex; ``secret``: its secret. :param epoch: in the journal, of who lets go.
+    :param query: id of the statement that is under way, or "".
+    :param submitted: when it was sent, ``time.time()``. :param key: seals the secrets of later sessions.
+    :param seconds: the script's time so far.
+    """
+
+    node: str
+    why: str
+    guid: str
+    secret: str
+    epoch: int
+    lease: Lease
+    key: str
+    query: str = ""
+    submitted: float = 0.0
+    seconds: float = 0.0
+
+    def packed(self) -> dict[str, Any]:
+        """For the arguments of a trigger, and its events."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+    @classmethod
+    def of(cls, packed: Mapping[str, Any]) -> Handover:
+        """The inverse of :meth:`packed`."""
+        return msgspec.convert(dict(packed), cls)
+
+
+class LetGo(Exception):
+    """The script is under way, and somebody else goes on with it."""
+
+
+class Deferred(Exception):
+    """:ivar handover: what that somebody needs. :ivar finished: what is left is to fetch the last statement's rows."""
+
+    def __init__(self, handover: Handover, *, finished: bool = False) -> None:
+        super().__init__("the script was handed over")
+        self.handover, self.finished = handover, finished
+
+
+def new_key() -> str:
+    """A key for :func:`seal`."""
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode()
+
+
+def seal(secret: bytes, key: str) -> str:
+    """A secret that only the key opens."""
+    from cryptography.fernet import Fernet
+
+    return Fernet(key.encode()).encrypt(secret).decode()
+
+
+def unseal(sealed: str, key: str) -> bytes | None:
+    """The secret, or None if this key does not open it."""
+    from cryptography.fernet import Fernet, InvalidToken
+
+    try:
+        return Fernet(key.encode()).decrypt(sealed.encode())
+    except (InvalidToken, ValueError):
+        return None
+
+
+def pack_script(statements: Sequence[Statement], texts: Sequence[str]) -> str:
+    """A script as text of its own, compressed."""
+    rows = [
+        (statement.line, statement.sql, "" if statement.sql == text else text)
+        for statement, text in zip(statements, texts, strict=True)
+    ]
+    return base64.b64encode(zlib.compress(msgspec.json.encode(rows))).decode()
+
+
+def unpack_script(packed: str) -> tuple[list[Statement], list[str]]:
+    """The inverse of :func:`pack_script`."""
+    rows = msgspec.json.decode(zlib.decompress(base64.b64decode(packed)), type=list[tuple[int, str, str]])
+    return [Statement(line=line, sql=sql) for line, sql, _ in rows], [text or sql for _, sql, text in rows]

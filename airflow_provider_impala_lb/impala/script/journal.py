@@ -1,0 +1,398 @@
+"""Which statements of a script have run: written and synced around each, so that a later try goes on from there.
+
+The *intent* is written before a statement is sent, its outcome after it. An intent without an outcome is a statement
+that may have run: it is looked up before anything else is done (takeover.py).
+
+Each try, and each process that takes a deferred script over, raises the *epoch*. Whoever writes under an older one is
+told that it was superseded, and stops: two processes that both believe they own a task never both submit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from logging import Logger, getLogger
+from typing import TypeVar
+
+import msgspec
+
+from airflow_provider_impala_lb.core.journal_port import Journals
+from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.errors import (
+    ConfigError,
+    ImpalaLBError,
+    JournalMissing,
+    StateUnavailable,
+    Superseded,
+)
+
+log = getLogger(__name__)
+
+FORMAT = 1
+KEPT_SECONDS = 30 * 24 * 3600.0
+"""The journal of a script is kept this long after its last change, in case its task is cleared."""
+_QUERIES = 100
+_PAUSE = 0.5
+_END_PATIENCE = 30.0
+"""Seconds to try to note the end: all statements are noted as done before it, so it is not worth longer."""
+
+Result = TypeVar("Result")
+
+
+class Intent(msgspec.Struct, omit_defaults=True):
+    """A statement that is about to be sent, or was. ``at``: when, by the store's clock. ``query``: once it is known."""
+
+    number: int
+    nonce: str
+    node: str
+    session: str
+    at: float
+    query: str = ""
+
+
+class Record(msgspec.Struct, omit_defaults=True):
+    """What is known of a script's run.
+
+    :param script: a hash of its statements as they are sent. :param by: which try wrote last.
+    :param at: when it was written last, by the store's clock; of one that a try goes on from: when that took it.
+    :param done: so many statements are done. :param queries: ids of the last 100 of them, ``rows``: modified, in all.
+    :param attempt: which try began last, if that is known.
+    :param sealed: the session's secret, encrypted with a key that is not here (deferred scripts).
+    :param answer: what the author said of the intent: ``ran`` or ``not-run``.
+    """
+
+    format: int = 0
+    script: str = ""
+    total: int = 0
+    epoch: int = 0
+    by: str = ""
+    ended: bool = False
+    at: float = 0.0
+    done: int = 0
+    rows: int = 0
+    queries: list[str] = []
+    node: str = ""
+    session: str = ""
+    sealed: str = ""
+    intent: Intent | None = None
+    answer: str = ""
+    attempt: Attempt | None = None
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Record)
+
+
+def decode(document: bytes, where: str) -> Record:
+    """:raises ConfigError: it was written by a newer version of this package."""
+    record = _decoder.decode(document)
+    if record.format > FORMAT:
+        raise ConfigError(f"{where}: a journal of format {record.format}; this version reads up to {FORMAT}")
+    return record
+
+
+def digest(texts: Sequence[str]) -> str:
+    """A hash of the statements of a script, as they are sent."""
+    found = hashlib.sha256()
+    for text in texts:
+        found.update(text.encode() + b"\0")
+    return found.hexdigest()[:32]
+
+
+class _Seen(Exception):
+    """Ends a transaction that only looks. ``by``: who has taken over, or ""."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(by)
+        self.by = by
+
+
+class Journal:
+    """The journal of one run of a script, for one try.
+
+    :param key: whose it is, ``dag/run/task[map]``. :param by: this try, for people; ``attempt``: which one, if known.
+    :param command: how a command for the author begins, for a shell.
+    :param patience: seconds to try while the store is out of reach; ``pause`` waits, or raises.
+    """
+
+    def __init__(
+        self,
+        journals: Journals,
+        key: str,
+        texts: Sequence[str],
+        *,
+        by: str = "",
+        attempt: Attempt | None = None,
+        command: str = "impala-lb",
+        patience: float = 60.0,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.key, self.epoch = key, 0
+        self._journals, self._script, self._total, self._by = journals, digest(texts), len(texts), by
+        self._attempt, self._patience, self._pause = attempt, patience, pause
+        self._command = command
+
+    @property
+    def where(self) -> str:
+        """What to call it in a message."""
+        return f"{self._journals.where} of {self.key}"
+
+    def command(self, answer: str) -> str:
+        """What to type into a shell to answer a question about this journal, see :func:`answer`."""
+        # A key that begins with a dash would be taken for an option.
+        return (
+            f"{self._command} journal {shlex.join((['--'] if self.key.startswith('-') else []) + [self.key, answer])}"
+        )
+
+    def durability(self) -> str | None:
+        """What the place of the journal may lose, as a sentence; None if nothing."""
+        return self._journals.durability()
+
+    def begin(self, *, resume: bool) -> tuple[Record, str]:
+        """A new try begins. Returns the record to go on from, and what to say about it, or "".
+
+        :param resume: go on where an earlier try stopped.
+        :raises JournalMissing: there was an earlier try, and nothing says what it did.
+        :raises Superseded: a later try has begun before, and this one was stopped meanwhile.
+        """
+        attempt = self._attempt
+
+        def change(record: Record | None, now: float) -> tuple[tuple[Record, str], Record]:
+            said = ""
+            if record is None:
+                if resume and attempt is not None and attempt.number > 1:
+                    raise JournalMissing(
+                        f"{self.where} is missing: it was never written (was resume switched on after the first try?), "
+                        "or it was lost. Which statements have run is not known, so nothing was run. If it may begin "
+                        f"anew, run this and try again:\n  {self.command('start-over')}"
+                    )
+                record = Record()
+            elif attempt is not None and record.attempt is not None and attempt.is_before(record.attempt):
+                raise self._superseded(record.by)
+            elif self._is_whole(record) and resume and record.script == self._script and self._repeats(record):
+                said = (
+                    f"{record.by or 'an earlier try'} had come to its end, which did not reach whoever asked for it: "
+                    "nothing of it is done twice"
+                )
+                record.ended = False
+            elif self._is_whole(record):
+                said = f"{record.by or 'An earlier run'} had come to its end: the script begins anew"
+                record = Record(epoch=record.epoch)
+            elif record.script != self._script and record.script:
+                if resume:
+                    said = (
+                        f"the script has changed since {record.by or 'the last try'}, which had done {record.done} of "
+                        f"its {record.total} statements: it begins anew"
+                    )
+                record = Record(epoch=record.epoch)
+            elif not resume:
+                record = Record(epoch=record.epoch)
+            record.script, record.total, record.attempt = self._script, self._total, attempt
+            return (self._raised(record, now), said), record
+
+        return self._change(change)
+
+    def take(self, epoch: int) -> tuple[Record, bool]:
+        """Go on with a script that another process has let go of. Returns its record, and whether it was handed to us
+        as it is: nobody else has taken it since.
+
+        :param epoch: of the process that let go. :raises JournalMissing: it is gone.
+        """
+
+        def change(record: Record | None, now: float) -> tuple[tuple[Record, bool], Record]:
+            if record is None:
+                raise JournalMissing(f"{self.where} is gone, so which statements have run is not known")
+            if record.ended or record.script != self._script:
+                raise Superseded(f"{self.where}: another try has taken over, and ended it or begun anew")
+            if self._by and record.by not in ("", self._by):  # whoever lets go of it is of the same try
+                raise self._superseded(record.by)
+            clean = record.epoch == epoch
+            return (self._raised(record, now), clean), record
+
+        return self._change(change)
+
+    def intend(self, number: int, nonce: str, node: str, session: str) -> None:
+        """Statement ``number`` is about to be sent. It must not be before this returns."""
+
+        def change(record: Record, now: float) -> None:
+            record.intent, record.answer = Intent(number, nonce, node, session, now), ""
+            record.node, record.session = node, session
+
+        self._own(change)
+
+    def accepted(self, query: str) -> None:
+        """The coordinator has given the statement this id."""
+
+        def change(record: Record, now: float) -> None:
+            if record.intent is not None:
+                record.intent.query = query
+
+        self._own(change)
+
+    def seal(self, sealed: str) -> None:
+        """Keep the encrypted secret of the session in use."""
+
+        def change(record: Record, now: float) -> None:
+            record.sealed = sealed
+
+        self._own(change)
+
+    def done(self, number: int, query: str, rows: int | None) -> None:
+        """Statement ``number`` has ended well."""
+
+        def change(record: Record, now: float) -> None:
+            if record.done < number:
+                record.rows += rows or 0
+                record.queries = [*record.queries, query][-_QUERIES:]
+            record.done, record.intent, record.answer = number, None, ""
+
+        self._own(change)
+
+    def not_run(self, number: int) -> None:
+        """Statement ``number`` is known not to have run."""
+
+        def change(record: Record, now: float) -> None:
+            if record.intent is not None and record.intent.number == number:
+                record.intent, record.answer = None, ""
+
+        self._own(change, patience=0.0)
+
+    def restart(self) -> None:
+        """What was done is to be done again."""
+
+        def change(record: Record, now: float) -> None:
+            record.done, record.rows, record.queries, record.intent, record.answer = 0, 0, [], None, ""
+
+        self._own(change)
+
+    def finish(self) -> None:
+        """The whole script has ended well."""
+
+        def change(record: Record, now: float) -> None:
+            record.ended, record.intent, record.sealed = True, None, ""
+
+        self._own(change, patience=_END_PATIENCE)
+
+    def sweep(self, log: Logger) -> None:
+        """Remove the journals that nobody has written in for a month. Never raises."""
+
+        def wanted(_: str, document: bytes, now: float) -> bool:
+            return now - decode(document, self._journals.where).at < KEPT_SECONDS
+
+        try:
+            swept = self._journals.sweep(wanted)
+        except Exception as error:  # tidying up is not worth a script
+            log.warning("Old journals could not be removed: %s", error)
+            return
+        for line in swept.damaged:
+            log.warning("A journal cannot be read, and is left as it is: %s", line)
+
+    def check_mine(self) -> None:
+        """:raises Superseded: somebody else has taken the script over. Where that cannot be known now, nothing."""
+
+        def look(document: bytes | None, now: float) -> tuple[None, bytes | None]:
+            record = None if document is None else decode(document, self.where)
+            raise _Seen("" if record is None or record.epoch == self.epoch else record.by or "unknown")
+
+        try:
+            self._journals.change(self.key, look)  # not `read`, which may be some seconds old
+        except _Seen as seen:
+            if seen.by:
+                raise self._superseded(seen.by) from None
+        except ImpalaLBError as error:
+            log.warning("Whether another try of %s has taken over cannot be known now: %s", self.key, error)
+
+    def _is_whole(self, record: Record) -> bool:
+        """Whether the script of the record had come to its end. If its last statement is done and that could not be
+        noted, only a try that knows which one it is can tell a retry of it from the work being asked for anew."""
+        if record.ended:
+            return True
+        known = self._attempt is not None and record.attempt is not None
+        return known and record.intent is None and 0 < record.total <= record.done
+
+    def _repeats(self, record: Record) -> bool:
+        attempt = self._attempt
+        return attempt is not None and record.attempt is not None and attempt.repeats(record.attempt)
+
+    def _superseded(self, by: str) -> Superseded:
+        return Superseded(f"Another try of {self.key} has taken over ({by}): this one runs nothing more")
+
+    def _raised(self, record: Record, now: float) -> Record:
+        record.epoch += 1
+        record.at = now  # by it the reader knows how long ago an intent was
+        record.by, self.epoch = self._by, record.epoch
+        return msgspec.structs.replace(record)
+
+    def _own(self, change: Callable[[Record, float], None], patience: float | None = None) -> None:
+        """:raises Superseded: somebody else has taken the script over."""
+
+        def checked(record: Record | None, now: float) -> tuple[None, Record]:
+            if record is None:
+                raise JournalMissing(f"{self.where} is gone, so which statements have run is not known")
+            if record.epoch != self.epoch:
+                raise self._superseded(record.by)
+            change(record, now)
+            return None, record
+
+        self._change(checked, patience)
+
+    def _change(
+        self, change: Callable[[Record | None, float], tuple[Result, Record]], patience: float | None = None
+    ) -> Result:
+        """:raises StateUnavailable: the journal is out of reach, and stays so."""
+
+        def encoded(document: bytes | None, now: float) -> tuple[Result, bytes]:
+            result, record = change(None if document is None else decode(document, self.where), now)
+            record.format, record.at = FORMAT, now
+            return result, _encoder.encode(record)
+
+        until = time.monotonic() + (self._patience if patience is None else patience)
+        while True:
+            try:
+                return self._journals.change(self.key, encoded)
+            except StateUnavailable:
+                # What it may have noted all the same it notes once more: each change can be made twice.
+                if time.monotonic() + _PAUSE >= until:
+                    raise
+            self._pause(_PAUSE)
+
+
+def finish(journals: Journals, key: str, epoch: int) -> None:
+    """The script has ended well under this epoch. If somebody has taken it over since, nothing is noted."""
+
+    def change(document: bytes | None, now: float) -> tuple[None, bytes | None]:
+        if document is None:
+            return None, None
+        record = decode(document, journals.where)
+        if record.epoch == epoch:
+            record.ended, record.intent, record.sealed, record.at = True, None, "", now
+        return None, _encoder.encode(record)
+
+    journals.change(key, change)
+
+
+def answer(journals: Journals, key: str, said: str) -> str:
+    """What the author says of a statement whose outcome is not known: ``ran``, ``not-run``; or ``start-over``.
+
+    Returns what was noted. :raises JournalMissing: there is no such journal. :raises ConfigError: nothing was asked.
+    """
+
+    def change(document: bytes | None, now: float) -> tuple[str, bytes]:
+        if said == "start-over":
+            old = decode(document, journals.where) if document is not None else Record()
+            record = Record(format=FORMAT, epoch=old.epoch + 1, by="impala-lb journal", at=now, attempt=old.attempt)
+            return f"{key}: its next try begins at statement 1", _encoder.encode(record)
+        if document is None:
+            raise JournalMissing(f"{journals.where}: has no journal of {key}")
+        record = decode(document, journals.where)
+        if record.intent is None:
+            raise ConfigError(f"{key}: no statement of it is in doubt ({record.done} of {record.total} are done)")
+        record.answer, record.at = said, now
+        word = "is taken as done" if said == "ran" else "will be run"
+        return f"{key}: statement {record.intent.number} of {record.total} {word} by the next try", _encoder.encode(
+            record
+        )
+
+    return journals.change(key, change)

@@ -1,0 +1,151 @@
+"""A coordinator's own web pages: what it runs and ran last, and how to end it there without a secret."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from airflow_provider_impala_lb.core.config.load import LoadConfig
+from airflow_provider_impala_lb.impala.web.http_fetch import Fetch, ProbeFailed, fetch_all, tls_context
+
+__all__ = ["Pages", "ProbeFailed", "Queries", "Query"]
+
+SECONDS = 5.0
+"""For one page. ``/queries`` is heavy: it is asked for after a failure only, never polled while all is well."""
+_STATUS = re.compile(
+    r"^\s*Query Status: (.*?)(?=^\s*(?:Impala Version|Impala Query State|User|Query State):|\Z)", re.M | re.S
+)
+
+
+class Query(msgspec.Struct):
+    """A statement on the page. ``ended``: seconds since the epoch by the coordinator's clock and its time zone read as
+    UTC: good for comparing two entries of one page only. None while it runs, or if the page does not say."""
+
+    id: str
+    text: str
+    kind: str
+    state: str
+    in_flight: bool
+    started: float | None = None
+    ended: float | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it has not failed, and is not closed."""
+        return self.in_flight and self.state not in ("EXCEPTION", "ERROR")
+
+
+class Queries(msgspec.Struct):
+    """The page ``/queries``. ``kept``: how many ended statements the coordinator keeps (``--query_log_size``)."""
+
+    queries: list[Query]
+    kept: int
+
+    def labelled(self, nonce: str) -> Query | None:
+        """The statement whose label has this nonce; of several, one that is under way. A statement that was sent twice,
+        or that Impala has run again by itself (RETRY_FAILED_QUERIES: every attempt is a query of its own, with the same
+        text), has ended only if none is."""
+        found = [query for query in self.queries if nonce in query.text]
+        return next((query for query in found if query.under_way), found[0] if found else None)
+
+    def by_id(self, query_id: str) -> Query | None:
+        """The statement with this query id."""
+        return next((query for query in self.queries if query.id == query_id), None)
+
+
+class Pages:
+    """:param url: where the coordinator's web server is. :param settings: how it wants a login.
+    :param password: for that login.
+    """
+
+    def __init__(self, url: str, settings: LoadConfig | None, password: str | None) -> None:
+        self.url = url.rstrip("/")
+        self._settings = settings or LoadConfig()
+        self._password = password if self._settings.web_auth != "none" else None
+
+    def queries(self) -> Queries:
+        """What it runs, and what it ran last. :raises ProbeFailed: it does not say."""
+        page = self._get("/queries?json")
+        if "in_flight_queries" not in page or "completed_queries" not in page:
+            raise ProbeFailed(f"{self.url}: /queries is not Impala's")
+        found = [_query(row, in_flight=True) for row in page["in_flight_queries"]]
+        found += [_query(row, in_flight=False) for row in page["completed_queries"]]
+        return Queries(found, int(page.get("completed_log_size", 0)))
+
+    def started(self) -> float | None:
+        """When its process began, in the same measure as :class:`Query`'s times."""
+        text = str(self._get("/?json").get("process_start_time"))
+        started = _moment(text)
+        # Older versions leave the fraction out: then it may have been at the end of that second.
+        return started if started is None or "." in text else started + 1
+
+    def status(self, query_id: str) -> str:
+        """How a statement ended, by its profile: ``OK``, the error's text, or "" where the page does not tell."""
+        found = _STATUS.search(str(self._get(f"/query_profile?query_id={quote(query_id)}&json").get("profile", "")))
+        return found[1].strip() if found else ""
+
+    def running(self) -> set[str]:
+        """Ids of the statements it has registered: running, or ended and not closed."""
+        return set(str(self._get("/inflight_query_ids?json").get("contents", "")).split())
+
+    def sessions(self) -> set[str]:
+        """Ids of its open sessions."""
+        return {str(row.get("session_id")) for row in self._get("/sessions?json").get("sessions", [])}
+
+    def close_session(self, session_id: str) -> None:
+        """End a session and all that runs in it. One that is not there is fine. :raises ProbeFailed: no answer."""
+        self._get(f"/close_session?session_id={quote(session_id)}&json", errors=False)
+
+    def _get(self, path: str, *, errors: bool = True) -> dict[str, Any]:
+        context = tls_context(self._settings) if self.url.startswith("https:") else False
+        fetch = Fetch(self.url, self._settings, _page(path), context=context, login=self._password)
+        fetch_all([fetch], SECONDS)
+        if fetch.failed:
+            raise fetch.failed
+        try:
+            page = json.loads(fetch.pages[path])
+        except (KeyError, ValueError):
+            raise ProbeFailed(f"{self.url}: {path} is not Impala's: no JSON") from None
+        if not isinstance(page, dict):
+            raise ProbeFailed(f"{self.url}: {path} is not Impala's")
+        if errors and "error" in page:
+            raise ProbeFailed(f"{self.url}: {path}: {str(page['error'])[:200]}")
+        return page
+
+
+def _page(path: str) -> Callable[[Fetch], None]:
+    def plan(fetch: Fetch) -> None:
+        fetch.get(path)
+
+    return plan
+
+
+def _query(row: Mapping[str, Any], *, in_flight: bool) -> Query:
+    return Query(
+        id=str(row.get("query_id", "")),
+        text=str(row.get("stmt", "")),
+        kind=str(row.get("stmt_type", "")),
+        state=str(row.get("state", "")),
+        in_flight=in_flight,
+        started=_moment(row.get("start_time")),
+        ended=None if in_flight else _moment(row.get("end_time")),
+    )
+
+
+def _moment(text: Any) -> float | None:
+    """``2026-05-29 08:10:00.123``, in the coordinator's own time zone; the fraction has up to nine digits."""
+    try:
+        whole = str(text)[:23]
+        return (
+            datetime.strptime(whole if "." in whole else f"{whole}.0", "%Y-%m-%d %H:%M:%S.%f")
+            .replace(tzinfo=timezone.utc)
+            .timestamp()
+        )
+    except ValueError:
+        return None

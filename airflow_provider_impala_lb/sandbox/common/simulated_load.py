@@ -1,0 +1,51 @@
+"""Load that a coordinator says it has, for tests of what a balancer makes of it: a small file that others write."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from airflow_provider_impala_lb.sandbox.common.private_files import write_private
+
+DEFAULT_POOL = "default-pool"
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the metrics say beside the truth.
+
+    :param memory: part of the process's memory limit in use, 0 to 1, instead of the real one; None: the real one.
+    :param heap: the same of the JVM's heap.
+    :param connections: open HiveServer2 connections beside the real ones; ``queries`` registered, ``sessions`` open.
+    :param queued: queries that wait for admission in the pool ``default-pool``, of 200 that may.
+    """
+
+    memory: float | None = None
+    heap: float | None = None
+    connections: int = 0
+    queries: int = 0
+    sessions: int = 0
+    queued: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and value < 0:
+                raise ValueError(f"{name}={value}: 0 or more.")
+        for name in ("memory", "heap"):
+            if (getattr(self, name) or 0) > 1:
+                raise ValueError(f"{name}={getattr(self, name)}: a part, 0 to 1.")
+
+    @classmethod
+    def read(cls, path: Path) -> Load:
+        try:
+            return cls(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            return cls()
+
+    def write(self, path: Path) -> None:
+        """At once for whoever reads."""
+        new = path.with_suffix(".new")
+        write_private(new, json.dumps(asdict(self)))
+        os.replace(new, path)

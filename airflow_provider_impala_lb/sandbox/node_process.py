@@ -1,0 +1,243 @@
+"""One coordinator as the process that started it sees it: its addresses, its journal, and what can be done to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from airflow_provider_impala_lb.errors import ImpalaLBError
+from airflow_provider_impala_lb.sandbox.common.activity_log import read_journal
+from airflow_provider_impala_lb.sandbox.common.simulated_load import Load
+from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess, open_page
+
+_START_LIMIT = 60.0
+
+
+class Nursery:
+    """A thread that starts the processes: the kernel kills them when the THREAD that started them ends."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="sandbox-nursery", daemon=True).start()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+    def start(self, command: list[str], errors: IO[bytes]) -> subprocess.Popen[bytes]:
+        answer: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                answer.put(
+                    subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)  # noqa: S603
+                )
+            except OSError as error:
+                answer.put(error)
+
+        self._work.put(work)
+        started = answer.get()
+        if isinstance(started, OSError):
+            raise started
+        return started
+
+    def close(self) -> None:
+        self._work.put(None)
+
+
+class SandboxNode:
+    """A coordinator.
+
+    :attr host: always ``127.0.0.1``; ``port`` speaks HiveServer2, ``address`` is ``host:port``.
+    :attr web: URL of its debug web pages; ``metrics`` that of its metrics port, if it has one.
+    """
+
+    def __init__(
+        self, name: str, directory: Path, settings: dict[str, Any], access: WebAccess, nursery: Nursery
+    ) -> None:
+        self.name = name
+        self.host, self.port, self.web_port, self.metrics_port = "127.0.0.1", 0, 0, 0
+        self._access, self._load_file = access, directory / f"{name}.load.json"
+        self._load_file.unlink(missing_ok=True)
+        self._directory, self._settings, self._nursery = directory, settings, nursery
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<SandboxNode {self.name} {self.address}>"
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def web(self) -> str:
+        return self._access.url(self.host, self.web_port)
+
+    @property
+    def metrics(self) -> str | None:
+        return f"http://{self.host}:{self.metrics_port}" if self.metrics_port else None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs, or ran last."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def journal_file(self) -> Path:
+        return self._directory / f"{self.name}.journal.jsonl"
+
+    def journal(self) -> list[dict[str, Any]]:
+        """What this coordinator did, in order, over all its starts.
+
+        A statement that ended has ``t`` (seconds since 1970), ``session``, ``user``, ``sql`` (as received), ``state``
+        (``FINISHED``, ``ERROR`` or ``CANCELLED``) and ``query_id``. A session opened or closed has ``event``
+        (``open`` or ``close``) instead of the last three.
+        """
+        return read_journal(self.journal_file)
+
+    def start(self) -> None:
+        """Start the process, on the same ports as before if it ran before, and wait until it serves."""
+        self.spawn()
+        self.wait_ready()
+
+    def spawn(self) -> None:
+        """Start the process without waiting for it."""
+        if self.running:
+            return
+        self._dispose()
+        settings = {
+            **self._settings,
+            "name": self.name,
+            "directory": str(self._directory),
+            "port": self.port,
+            "web_port": self.web_port,
+            "metrics_port": self.metrics_port,
+            "parent": os.getpid(),
+        }
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
+        command = [sys.executable, "-m", "airflow_provider_impala_lb.sandbox.node_main", json.dumps(settings)]
+        self._process = self._nursery.start(command, self._errors)
+
+    def wait_ready(self, timeout: float = _START_LIMIT) -> None:
+        """:param timeout: seconds.
+        :raises ImpalaLBError: it ended instead, or took too long; its last words are in the message.
+        """
+        assert self._process is not None and self._process.stdout is not None, "not started"
+        if not self._process.stdout.closed:
+            ready, _, _ = select.select([self._process.stdout], [], [], timeout)
+            line = self._process.stdout.readline() if ready else b""
+            if not line:
+                self._process.kill()
+                self._process.wait()
+                raise ImpalaLBError(f"The sandbox's {self.name} did not start:\n{self._last_words()}")
+            ports = json.loads(line)
+            self.port, self.web_port, self.metrics_port = ports["port"], ports["web_port"], ports["metrics_port"]
+            self._process.stdout.close()
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                with self._page("/healthz", max(0.1, end - time.monotonic())):
+                    return
+            except OSError as error:
+                if not self.running or time.monotonic() >= end:
+                    raise ImpalaLBError(f"The sandbox's {self.name} does not answer:\n{self._last_words()}") from error
+                time.sleep(0.02)
+
+    def _last_words(self) -> str:
+        if self._errors is None:
+            return ""
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace")[-4000:]
+
+    def kill(self) -> None:
+        """SIGKILL: connections break, sessions are lost, nothing is closed."""
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: it accepts connections (the kernel does), and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def drain(self) -> None:
+        """Begin a graceful shutdown, as ``:shutdown()`` does: once this returns, it refuses sessions and statements.
+
+        :raises ImpalaLBError: it did not say so within 10 s (it is paused, perhaps).
+        """
+        self._signal(signal.SIGRTMIN)
+        end = time.monotonic() + 10
+        while self.running:
+            try:
+                with self._page("/?json", 10) as page:
+                    if json.load(page)["is_quiescing"]:
+                        return
+            except OSError as error:
+                if self.running and time.monotonic() >= end:
+                    raise ImpalaLBError(f"The sandbox's {self.name} does not begin its shutdown.") from error
+            if time.monotonic() >= end:
+                raise ImpalaLBError(f"The sandbox's {self.name} does not begin its shutdown.")
+            time.sleep(0.01)
+
+    def set_load(
+        self,
+        memory: float | None = None,
+        *,
+        heap: float | None = None,
+        connections: int = 0,
+        queries: int = 0,
+        sessions: int = 0,
+        queued: int = 0,
+    ) -> None:
+        """From the next request on its metrics say this load; without arguments, the real one again.
+
+        :param memory: part of its memory limit in use, 0 to 1; ``heap``: of its JVM's heap. None: what is.
+        :param connections: HiveServer2 connections beside the real ones, of 64 (the flag ``fe_service_threads``); in
+            the same way ``queries`` registered, ``sessions`` open, and ``queued`` in the pool ``default-pool``, of 200.
+        """
+        Load(memory, heap, connections, queries, sessions, queued).write(self._load_file)
+
+    def _page(self, path: str, timeout: float) -> Any:
+        return open_page(self.web + path, self._access.key, timeout)
+
+    def _signal(self, number: int) -> None:
+        if self.running:
+            os.kill(self.pid, number)
+
+    def stop(self) -> None:
+        """End the process, also one that is paused. Does nothing to one that has ended."""
+        if self._process is None:
+            return
+        if self.running:
+            self._process.kill()
+        self._process.wait()
+        self._dispose()
+
+    def _dispose(self) -> None:
+        if self._process is not None:
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    stream.close()
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None

@@ -1,0 +1,265 @@
+"""One statement on its way: started, polled, fetched from, cancelled, closed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import duckdb  # noqa: TID253 (only a coordinator's process comes here)
+
+from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled
+from airflow_provider_impala_lb.sandbox.common.ids import new_query_guid, printed
+from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType
+from airflow_provider_impala_lb.sandbox.sql.engine import as_runtime_error
+from airflow_provider_impala_lb.sandbox.sql.lexer import hint_warnings
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.sandbox.server.coordinator import Coordinator
+    from airflow_provider_impala_lb.sandbox.server.session import Session
+
+Row = Sequence[Any]
+Columns = list[tuple[str, ColumnType]]
+_FIRST_FETCH = 1024
+
+
+@dataclass
+class Outcome:
+    """What a statement leaves: rows (all, or a DuckDB cursor that has more), or counts by partition."""
+
+    rows: Iterable[Row] = ()
+    cursor: duckdb.DuckDBPyConnection | None = None
+    modified: dict[str, int] | None = None
+
+
+@dataclass
+class Plan:
+    """What analysis found.
+
+    :param kind: Impala's word on its pages: QUERY, DML, DDL, SET, LOAD, EXPLAIN; METADATA: a call, not a statement.
+    :param columns: None: no result set.
+    :param immediate: done before ExecuteStatement answers.
+    :param changes_catalog: SYNC_DDL waits for it.
+    :param files: how many files it reads.
+    """
+
+    kind: str
+    columns: Columns | None
+    run: Callable[[Operation], Outcome]
+    immediate: bool = False
+    changes_catalog: bool = False
+    files: int = 0
+    text: str = ""
+
+
+@dataclass
+class _Buffer:
+    rows: list[Row] = field(default_factory=list)
+    position: int = 0
+
+
+class Operation:
+    """A statement of a session. It runs in a thread of its own; every other thread only looks or cancels.
+
+    :attr state: ``INITIALIZED``, ``RUNNING``, ``FINISHED`` or ``ERROR`` (also when cancelled, as in Impala).
+    """
+
+    def __init__(
+        self, coordinator: Coordinator, session: Session, sql: str, options: Mapping[str, str], address: str
+    ) -> None:
+        # As in Impala: whoever has the session's secret may use the handles of its statements.
+        self.guid, self.secret = new_query_guid(), session.secret
+        self.id = printed(self.guid)
+        self.coordinator, self.session, self.sql = coordinator, session, sql
+        self.options, self.address = options, address
+        self.database = session.database
+        self.plan: Plan | None = None
+        self.state = "INITIALIZED"
+        self.error: str | None = None
+        self.warnings = hint_warnings(sql)
+        self.started = time.time()
+        self.ended: float | None = None
+        self.last_used = time.time()
+        self.calls = 0
+        self.rows_fetched = 0
+        self.modified: dict[str, int] | None = None
+        self.done = threading.Event()
+        self.cancelled = threading.Event()
+        self.cancel_reason = ""
+        self._lock = threading.Lock()
+        self._fetching = threading.Lock()
+        self._cursors: list[duckdb.DuckDBPyConnection] = []
+        self._outcome = Outcome()
+        self._buffer = _Buffer()
+        self._slept: tuple[float, float] | None = None
+        self._worked = False
+
+    # -- life
+
+    def start(self, plan: Plan) -> None:
+        """:raises StatementCancelled: it was cancelled while it was planned; nothing of it runs."""
+        self.plan = plan
+        with self._lock:
+            if not self.cancelled.is_set():
+                self.state = "RUNNING"
+        self.check_cancelled()
+        if plan.immediate:
+            self._run()
+        else:
+            threading.Thread(target=self._run, name=f"query-{self.id}", daemon=True).start()
+
+    def _run(self) -> None:
+        assert self.plan is not None
+        engine = self.coordinator.engine
+        engine.register_sleeper(self.id, self._sleep)
+        try:
+            outcome = self.plan.run(self)
+            if self.plan.changes_catalog and self.options.get("SYNC_DDL") == "1":
+                self._wait_until_everywhere()
+            if outcome.cursor is not None:
+                self._buffer.rows = list(outcome.cursor.fetchmany(_FIRST_FETCH))
+            else:
+                self._buffer.rows = list(outcome.rows)
+            self._outcome, self.modified = outcome, outcome.modified
+        except duckdb.Error as error:
+            self._end(as_runtime_error(error))
+        except Exception as error:
+            self._end(error)
+        else:
+            self._end(None)
+        finally:
+            engine.forget_sleeper(self.id)
+
+    def _end(self, error: Exception | None) -> None:
+        with self._lock:
+            if self.ended is not None:
+                return
+            self.ended = time.time()
+            if isinstance(error, StatementCancelled) or (error and self.cancelled.is_set()):
+                self.error, outcome = self.cancel_reason or "Cancelled", "CANCELLED"
+            elif error is not None:
+                text = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+                self.error, outcome = text, "ERROR"
+            else:
+                outcome = "FINISHED"
+            # Written before the client can see the end, so that who waited for a statement finds it in the journal.
+            if self.plan is None or self.plan.kind != "METADATA":
+                self.coordinator.journal.statement(self.session.id, self.session.user, self.sql, outcome, self.id)
+            self.state = "ERROR" if self.error else "FINISHED"
+        self.done.set()
+
+    def refuse(self, error: Exception) -> None:
+        """Analysis failed: the statement ends before it began."""
+        self._end(error)
+
+    def cancel(self, reason: str = "Cancelled") -> None:
+        """End it, whatever it is doing. One that has ended, but has rows left, gives no more."""
+        with self._lock:
+            if self.state == "ERROR" or self.cancelled.is_set():
+                return
+            self.cancel_reason = reason
+            self.cancelled.set()
+            if self.ended is not None:
+                self.error, self.state = reason, "ERROR"
+            cursors = list(self._cursors)
+        for cursor in cursors:
+            cursor.interrupt()
+
+    def fail(self, text: str) -> None:
+        """It ended, but what it found cannot be sent: it is in error from now on."""
+        with self._lock:
+            self.error, self.state = self.error or text, "ERROR"
+
+    def close(self) -> None:
+        for cursor in self._cursors:
+            cursor.interrupt()
+        if self.done.is_set():
+            with self._fetching:
+                for cursor in self._cursors:
+                    cursor.close()
+
+    # -- for the statement's own thread
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A DuckDB cursor that :meth:`cancel` interrupts."""
+        cursor = self.coordinator.engine.cursor()
+        with self._lock:
+            self._cursors.append(cursor)
+        self.check_cancelled()
+        return cursor
+
+    def check_cancelled(self) -> None:
+        if self.cancelled.is_set():
+            raise StatementCancelled()
+
+    def wait(self, seconds: float) -> None:
+        """:raises StatementCancelled: somebody cancelled it meanwhile."""
+        if self.cancelled.wait(seconds):
+            raise StatementCancelled()
+
+    def _wait_until_everywhere(self) -> None:
+        """:raises Refused: not in time (``CatalogServiceCatalog.waitForSyncDdlVersion``); the change is done."""
+        self._worked = True
+        needed, limit = self.coordinator.catalog.seconds_until_everywhere(), self.coordinator.flags.sync_ddl_limit
+        self.wait(min(needed, limit))
+        if needed > limit:
+            raise Refused(
+                "CatalogException: Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 1 "
+                f"attempts and elapsed time of {limit * 1000:.0f} msec. The operation has been successfully executed "
+                "but its effects may have not been broadcast to all the coordinators."
+            )
+
+    def _sleep(self, seconds: float) -> None:
+        self._slept = (time.time(), seconds)
+        self.wait(seconds)
+
+    # -- for the client's calls
+
+    def fetch(self, count: int) -> tuple[int, list[Row], bool]:
+        """Up to ``count`` rows: the offset of the first, the rows, whether there are more.
+
+        :raises Refused: the statement failed or was cancelled.
+        """
+        self.done.wait()
+        with self._fetching:
+            if self.state == "ERROR":
+                raise Refused(self.error or "Cancelled")
+            buffer, cursor = self._buffer, self._outcome.cursor
+            left = len(buffer.rows) - buffer.position
+            if cursor is not None and left < count + 1:
+                try:
+                    more: list[Row] = list(cursor.fetchmany(count + 1 - left))
+                except duckdb.Error as error:
+                    failed = as_runtime_error(error)
+                    self.error = self.error or (str(failed) if isinstance(failed, Refused) else "Cancelled")
+                    self.state = "ERROR"
+                    raise Refused(self.error) from None
+                buffer.rows = buffer.rows[buffer.position :] + more
+                buffer.position = 0
+            rows = buffer.rows[buffer.position : buffer.position + count]
+            buffer.position += len(rows)
+            offset = self.rows_fetched
+            self.rows_fetched += len(rows)
+            return offset, rows, buffer.position < len(buffer.rows)
+
+    @property
+    def running(self) -> bool:
+        return self.ended is None
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Steps done, and all: one for each file it reads, at least three; ``sleep()`` is done by its time."""
+        total = max(3, self.plan.files if self.plan else 0)
+        if not self.running or self._worked:
+            return total, total
+        slept = self._slept
+        part = (time.time() - slept[0]) / max(slept[1], 0.001) if slept else 1 / total
+        return min(total - 1, int(part * total)), total
+
+    def progress_line(self) -> str:
+        """Impala's words: with a colon while something is left to do, else without (progress-updater.cc)."""
+        done, total = self.progress
+        colon = ":" if done < total else ""
+        return f"Query {self.id}{colon} {100 * done // total}% Complete ({done} out of {total})"

@@ -1,0 +1,74 @@
+"""The runtime profile and the summary of a statement: Impala's headings, with what is known here."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from impala._thrift_gen.ExecStats.ttypes import TExecStats, TPlanNodeExecSummary  # noqa: TID253 (node's process only)
+
+from airflow_provider_impala_lb.sandbox.server.operation import Operation
+
+
+def moment(seconds: float | None) -> str:
+    """As on Impala's pages, with nanoseconds; empty for an end that has not come."""
+    if seconds is None:
+        return ""
+    whole = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1e6):06d}000"
+
+
+def impala_state(operation: Operation) -> str:
+    """The word of Impala's pages for it."""
+    return {"INITIALIZED": "CREATED", "ERROR": "EXCEPTION"}.get(operation.state, operation.state)
+
+
+def profile_text(operation: Operation) -> str:
+    session, options = operation.session, operation.options
+    kind = operation.plan.kind if operation.plan else "N/A"
+    lines = [
+        f"Query (id={operation.id}):",
+        "  Summary:",
+        f"    Session ID: {session.id}",
+        "    Session Type: HIVESERVER2",
+        f"    Start Time: {moment(operation.started)}",
+        f"    End Time: {moment(operation.ended)}",
+        f"    Query Type: {kind}",
+        f"    Query State: {impala_state(operation)}",
+        f"    Impala Query State: {operation.state}",
+        f"    Query Status: {operation.error or 'OK'}",
+        f"    User: {session.user}",
+        f"    Connected User: {session.connected_user}",
+        f"    Network Address: {operation.address}",
+        f"    Default Db: {operation.database}",
+        f"    Sql Statement: {' '.join(operation.sql.splitlines())}",
+        f"    Coordinator: {operation.coordinator.address}",
+        "    Query Options (set by configuration): " + ",".join(f"{k}={v}" for k, v in sorted(options.items())),
+    ]
+    if operation.plan is not None and operation.plan.text:
+        lines += ["    Plan:", "    ----------------", *(f"    {line}" for line in operation.plan.text.split("\n"))]
+    lines.append(f"  ImpalaServer:\n     - NumRowsFetched: {operation.rows_fetched} ({operation.rows_fetched})")
+    for partition, count in (operation.modified or {}).items():
+        lines.append(f"     - NumModifiedRows ({partition or 'Default'}): {count}")
+    return "\n".join(lines) + "\n"
+
+
+def exec_nodes(operation: Operation) -> list[Any]:
+    """One node for all: the whole statement, as the root of the plan."""
+    if operation.plan is None or operation.plan.kind not in ("QUERY", "DML"):
+        return []
+    spent = int(((operation.ended or time.time()) - operation.started) * 1e9)
+    count = sum((operation.modified or {}).values()) or operation.rows_fetched
+    stats = TExecStats(latency_ns=spent, cpu_time_ns=spent, cardinality=count, memory_used=0)
+    node = TPlanNodeExecSummary(
+        node_id=0,
+        fragment_idx=0,
+        label="F00:ROOT",
+        label_detail="",
+        num_children=0,
+        estimated_stats=TExecStats(cardinality=-1, memory_used=0),
+        exec_stats=[stats],
+        is_broadcast=False,
+        num_hosts=1,
+    )
+    return [node]

@@ -1,0 +1,60 @@
+"""One HS2 session: what it holds, when it was last used, over which connections."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from airflow_provider_impala_lb.sandbox.common import query_options as query_options
+from airflow_provider_impala_lb.sandbox.common.errors import Refused
+from airflow_provider_impala_lb.sandbox.common.ids import new_secret, new_session_guid, printed
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.sandbox.server.operation import Operation
+
+
+class Session:
+    """:param idle_timeout: the coordinator's ``idle_session_timeout``, seconds, 0 for never."""
+
+    def __init__(self, user: str, connected_user: str, idle_timeout: float) -> None:
+        self.guid, self.secret = new_session_guid(), new_secret()
+        self.id = printed(self.guid)
+        self.user = user
+        self.connected_user = connected_user
+        self.database = "default"
+        self.options: dict[str, str] = {}
+        self.opened = self.last_used = time.time()
+        self.connections: set[str] = set()
+        self.disconnected: float | None = None
+        self.operations: dict[bytes, Operation] = {}
+        self.statements = 0
+        self.calls = 0
+        self.expired = False
+        self.closed = False
+        self.lock = threading.Lock()
+        self._flag = idle_timeout
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds; the session's own IDLE_SESSION_TIMEOUT before the coordinator's flag."""
+        own = self.options.get("IDLE_SESSION_TIMEOUT", "")
+        return int(own) if own else self._flag
+
+    def idle_too_long(self, now: float) -> bool:
+        return bool(self.idle_timeout) and self.calls == 0 and now - self.last_used >= self.idle_timeout
+
+    def check_usable(self) -> None:
+        """:raises Refused: expired or closed."""
+        if self.expired:
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.last_used))
+            raise Refused(
+                f"Client session expired due to more than {self.idle_timeout:g}s of inactivity "
+                f"(last activity was at: {at})."
+            )
+        if self.closed:
+            raise Refused("Session is closed")
+
+    def effective_options(self, overlay: dict[str, str] | None = None) -> dict[str, str]:
+        with self.lock:
+            return query_options.effective({**self.options, **(overlay or {})})

@@ -1,0 +1,104 @@
+"""DuckDB, one in-memory database per coordinator; tables are files, so nothing is stored in it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import duckdb  # noqa: TID253 (only a coordinator's process comes here)
+
+from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled, analysis_error
+from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType, from_duckdb
+from airflow_provider_impala_lb.sandbox.sql.functions import macro_statements
+from airflow_provider_impala_lb.sandbox.sql.query import text_literal
+
+
+class Engine:
+    """Opens cursors, which statements use in threads of their own.
+
+    :param temporary: a directory for what does not fit in memory.
+    :param directories: those whose files it may read and write; whoever speaks SQL to it cannot change that.
+    """
+
+    def __init__(self, temporary: Path, directories: Sequence[str]) -> None:
+        self._database = duckdb.connect(
+            ":memory:",
+            config={
+                "threads": "2",
+                "memory_limit": "2GB",
+                "temp_directory": str(temporary),
+                # Nothing may be fetched from the network.
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+            },
+        )
+        self._sleepers: dict[str, Callable[[float], None]] = {}
+        self._lock = threading.Lock()
+        self._database.create_function("im_sleep", self._sleep, ["VARCHAR", "BIGINT"], "BOOLEAN", side_effects=True)
+        for statement in macro_statements():
+            self._database.execute(statement)
+        self._database.execute("SET python_enable_replacements = false")  # a name is never one of our variables
+        listed = ", ".join(text_literal(directory) for directory in (*directories, str(temporary)))
+        self._database.execute(f"SET allowed_directories = [{listed}]")
+        self._database.execute("SET enable_external_access = false")
+        self._database.execute("SET lock_configuration = true")
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        with self._lock:
+            return self._database.cursor()
+
+    def describe(self, sql: str) -> list[tuple[str, ColumnType]]:
+        """The columns of a query, which is checked but not run.
+
+        :raises Refused: AnalysisException.
+        """
+        cursor = self.cursor()
+        try:
+            rows = cursor.execute(f"DESCRIBE {sql}").fetchall()
+        except duckdb.Error as error:
+            raise as_analysis_error(error) from None
+        finally:
+            cursor.close()
+        return [(name, from_duckdb(kind)) for name, kind, *_ in rows]
+
+    def register_sleeper(self, query: str, wait: Callable[[float], None]) -> None:
+        """``sleep(ms)`` in this query calls ``wait(seconds)``, which raises StatementCancelled when it is cancelled."""
+        self._sleepers[query] = wait
+
+    def forget_sleeper(self, query: str) -> None:
+        self._sleepers.pop(query, None)
+
+    def _sleep(self, query: str, milliseconds: int) -> bool:
+        wait = self._sleepers.get(query, time.sleep)
+        wait(milliseconds / 1000)
+        return True
+
+
+def as_analysis_error(error: duckdb.Error) -> Refused:
+    """What DuckDB's binder says, with the first word that Impala would use."""
+    text = str(error).split("\n\nLINE")[0]
+    first = text.split("\n")[0].split("Error: ", 1)[-1]
+    if "does not exist" in first and "Function" in first:
+        name = first.split("name ")[-1].split(" ")[0].strip('"').removeprefix("im_")
+        return analysis_error(f"default.{name}() unknown")
+    if first.startswith("Macro im_"):
+        name = first.split("im_", 1)[1].split("(")[0].removeprefix("letters_")
+        name = "a text" if name == "text" else f"{name}()"
+        return analysis_error(f"No matching function with signature: {name}, for arguments of these types.")
+    if 'eferenced column "' in first:
+        return analysis_error(f"Could not resolve column/field reference: '{first.split(chr(34))[1]}'")
+    return analysis_error(first)
+
+
+def as_runtime_error(error: duckdb.Error) -> Exception:
+    if isinstance(error, duckdb.InterruptException) or "StatementCancelled" in str(error):
+        return StatementCancelled()
+    text = str(error).split("\n\nLINE")[0]
+    if isinstance(error, duckdb.IOException) and "No files found" in text:
+        # Removed between the look at the files and the read.
+        return Refused(f"Disk I/O error: Failed to open HDFS file: {text}\nError(2): No such file or directory")
+    if isinstance(error, (duckdb.ConversionException, duckdb.OutOfRangeException)):
+        text = "UDF ERROR: " + text.split("Error: ", 1)[-1]
+    return Refused(text)

@@ -1,0 +1,239 @@
+"""A query over this coordinator's view of the catalog, as a query over the files of its tables.
+
+The view decides which files a query reads. A coordinator that has not heard of the newest INSERT therefore misses its
+rows without a word, and one that has not heard of a DROP asks for files that are gone: as on Impala.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here)
+
+from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject
+from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
+from airflow_provider_impala_lb.sandbox.common.errors import Refused, analysis_error
+from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
+from airflow_provider_impala_lb.sandbox.sql.dialect import label, parse
+from airflow_provider_impala_lb.sandbox.sql.translation import to_duckdb
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What names mean to a statement."""
+
+    database: str
+    view: Mapping[str, CatalogObject]
+    constants: dict[str, str]
+
+    def key(self, table: str, database: str = "") -> str:
+        return f"{database or self.database}.{table}"
+
+    def table(self, table: str, database: str = "") -> CatalogObject:
+        """:raises Refused: this coordinator does not know it (yet)."""
+        found = self.view.get(self.key(table, database))
+        if found is None:
+            shown = f"{database}.{table}" if database else table
+            raise analysis_error(f"Could not resolve table reference: '{shown}'")
+        return found
+
+
+@dataclass
+class Query:
+    """DuckDB's text with a name where each table stands; ``tables`` says which.
+
+    :attr labels: the column names as Impala gives them; empty where ``*`` or VALUES leave it to the tables.
+    :attr nulls: positions of columns that are the bare word NULL, and so fit every type.
+    """
+
+    sql: str
+    tables: dict[str, CatalogObject] = field(default_factory=dict)
+    labels: list[str | None] = field(default_factory=list)
+    nulls: frozenset[int] = frozenset()
+
+    def typed(self) -> str:
+        """The query over empty tables: types and names can be checked without a look at any file."""
+        return self._with({name: empty_relation(table) for name, table in self.tables.items()})
+
+    def reading(self) -> str:
+        """The query over the files."""
+        return self._with({name: file_relation(table) for name, table in self.tables.items()})
+
+    @property
+    def file_count(self) -> int:
+        return sum(len(table.files) for table in self.tables.values())
+
+    def check_files(self, host: str, confinement: Confinement) -> None:
+        """:raises Refused: a file of a table is gone: the table was dropped or overwritten elsewhere; or it leads out
+        of the directories that tables may be in."""
+        for table in self.tables.values():
+            check_files(table, host, confinement)
+
+    def _with(self, relations: dict[str, str]) -> str:
+        sql = self.sql
+        for name, relation in relations.items():
+            sql = sql.replace(name, relation)
+        return sql
+
+
+def translate(tree: exp.Expression, scope: Scope) -> Query:
+    """:param tree: a SELECT, a set operation or VALUES, as :func:`dialect.parse` gives it."""
+    query = Query("")
+    outermost = tree
+    while isinstance(outermost, (exp.SetOperation, exp.Subquery)):
+        outermost = cast("exp.Expression", outermost.this)
+    if isinstance(outermost, exp.Select) and not any(item.is_star for item in outermost.expressions):
+        query.labels = [label(item) for item in outermost.expressions]
+    query.nulls = _bare_nulls(outermost)
+    resolved = _resolve(tree.copy(), scope, query.tables, ())
+    query.sql = to_duckdb(resolved, scope.constants)
+    return query
+
+
+def _bare_nulls(tree: exp.Expression) -> frozenset[int]:
+    if isinstance(tree, exp.Select):
+        lists = [[item.unalias() for item in tree.expressions]]
+    elif isinstance(tree, exp.Values):
+        lists = [list(row.expressions) if isinstance(row, exp.Tuple) else [row] for row in tree.expressions]
+    else:
+        return frozenset()
+    return frozenset(
+        position
+        for position in range(len(lists[0]))
+        if all(position < len(row) and isinstance(row[position], exp.Null) for row in lists)
+    )
+
+
+def _resolve(
+    tree: exp.Expression, scope: Scope, tables: dict[str, CatalogObject], views: tuple[str, ...]
+) -> exp.Expression:
+    for table in list(tree.find_all(exp.Table)):
+        if not isinstance(table.this, exp.Identifier):
+            raise analysis_error("Table functions are not supported.")
+        if not table.db and _is_cte(table):
+            continue
+        found = scope.table(table.name, table.db)
+        alias = table.alias or table.name
+        if found.kind == "VIEW":
+            if found.key in views:
+                raise analysis_error(f"View {found.key} refers to itself.")
+            inner = Scope(found.view_database, scope.view, scope.constants)
+            body = _resolve(parse(found.sql), inner, tables, (*views, found.key))
+            columns = [exp.to_identifier(name) for name, _, _ in found.columns]
+            table.replace(
+                exp.Subquery(
+                    this=body,
+                    alias=exp.TableAlias(this=exp.to_identifier(alias), columns=columns),
+                    joins=table.args.get("joins"),
+                )
+            )
+            continue
+        # A name that nobody can write: it is found again in DuckDB's text, where a literal might hold it too.
+        name = f"__table_{uuid.uuid4().hex}__"
+        tables[name] = found
+        table.set("this", exp.to_identifier(name))
+        table.set("db", None)
+        table.set("alias", exp.TableAlias(this=exp.to_identifier(alias)))
+    for column in tree.find_all(exp.Column):
+        column.set("db", None)  # db.table.column: the table has an alias of its own name now
+    return tree
+
+
+def _is_cte(table: exp.Expression) -> bool:
+    """Is this name that of a WITH clause around it (one that stands before the place it is used)?"""
+    inside: exp.Expression = table
+    around = cast("exp.Expression | None", table.parent)
+    while around is not None:
+        clause = around.args.get("with_") or around.args.get("with")
+        if clause is not None and clause is not inside:
+            if any(each.alias == table.name for each in clause.expressions):
+                return True
+        elif isinstance(around, exp.With):
+            before = around.expressions[: [each is inside for each in around.expressions].index(True)]
+            if any(each.alias == table.name for each in before):
+                return True
+        inside, around = around, cast("exp.Expression | None", around.parent)
+    return False
+
+
+def quote(name: str) -> str:
+    """A name as DuckDB's quoted identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text_literal(text: str) -> str:
+    """A text as DuckDB's literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def check_files(table: CatalogObject, host: str, confinement: Confinement) -> None:
+    """:raises Refused: see :meth:`Query.check_files`."""
+    for file in table.files:
+        confinement.check(file.path)
+        if not os.path.exists(file.path):
+            raise Refused(
+                f"Disk I/O error on {host}: Failed to open HDFS file {file.path}\n"
+                "Error(2): No such file or directory\n"
+                f"Root cause: FileNotFoundException: File does not exist: {file.path}"
+            )
+
+
+def empty_relation(table: CatalogObject) -> str:
+    columns = ", ".join(f"CAST(NULL AS {from_impala(kind).duckdb}) AS {quote(name)}" for name, kind, _ in table.columns)
+    return f"(SELECT {columns} WHERE false)"
+
+
+def file_relation(table: CatalogObject) -> str:
+    """The rows of all files of a table, with the columns in the catalog's order."""
+    if not table.files:
+        return empty_relation(table)
+    files = ", ".join(text_literal(file.path) for file in table.files)
+    types = {name: from_impala(kind).duckdb for name, kind, _ in table.columns}
+    if table.file_format == "PARQUET":
+        # The empty table last gives columns added later to files written earlier.
+        return (
+            f"(SELECT {', '.join(map(quote, types))} FROM (SELECT * FROM read_parquet([{files}], union_by_name=true, "  # noqa: S608
+            f"hive_partitioning=false) UNION ALL BY NAME SELECT * FROM {empty_relation(table)}))"
+        )
+    return _text_relation(table, types)
+
+
+def _text_relation(table: CatalogObject, types: dict[str, str]) -> str:
+    """Text files hold the columns but for the partition's; what is no number is NULL, what is missing too."""
+    skip = int(dict(table.properties).get("skip.header.line.count", "0"))
+    own = [name for name in types if name not in table.partition_columns]
+    columns = "{" + ", ".join(f"{text_literal(name)}: 'VARCHAR'" for name in own) + "}"
+    options = (
+        f"delim={text_literal(table.delimiter)}, header=false, skip={skip}, columns={columns}, nullstr='\\N', "
+        "quote='', escape='', null_padding=true, strict_mode=false, auto_detect=false, ignore_errors=true, "
+        "parallel=false"
+    )
+    parts: dict[str, list[str]] = {}
+    for file in table.files:
+        parts.setdefault(file.partition, []).append(text_literal(file.path))
+    selects = []
+    for partition, paths in parts.items():
+        values = partition_values(partition)
+        shown = ", ".join(_typed(name, kind, values) for name, kind in types.items())
+        selects.append(f"SELECT {shown} FROM read_csv([{', '.join(paths)}], {options})")  # noqa: S608 (quoted)
+    return f"({' UNION ALL '.join(selects)})"
+
+
+def _typed(name: str, kind: str, partition: Mapping[str, str]) -> str:
+    """What is no number is NULL. Without the trim() DuckDB would cast while it reads, and drop or refuse such lines."""
+    value = partition.get(name, f"trim({quote(name)})")
+    return (
+        f"{quote(name)}"
+        if kind == "VARCHAR" and name not in partition
+        else f"TRY_CAST({value} AS {kind}) AS {quote(name)}"
+    )
+
+
+def partition_values(partition: str) -> dict[str, str]:
+    """``p=1/q=a`` -> DuckDB literals by column."""
+    pairs = (part.split("=", 1) for part in partition.split("/") if part)
+    return {name: "NULL" if value == "__HIVE_DEFAULT_PARTITION__" else text_literal(value) for name, value in pairs}

@@ -1,0 +1,293 @@
+"""The debug web port: Impala's pages as JSON, with the numbers this coordinator really has."""
+
+from __future__ import annotations
+
+import html
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from airflow_provider_impala_lb.sandbox.common.flags import Flags
+from airflow_provider_impala_lb.sandbox.common.registry import registered
+from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
+from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Coordinator
+from airflow_provider_impala_lb.sandbox.server.operation import Operation
+from airflow_provider_impala_lb.sandbox.server.profile import impala_state, moment, profile_text
+from airflow_provider_impala_lb.sandbox.web.metrics import metrics_of, prometheus, tree
+
+Parameters = dict[str, str]
+_STATEMENT_SIZE = 250
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+def start_web(coordinator: Coordinator, address: tuple[str, int], access: WebAccess, metrics_only: bool = False) -> int:
+    """Serve the pages in the background; the port.
+
+    :param metrics_only: Impala's metrics port: without login and TLS, and without the other pages.
+    """
+    pages = Pages(coordinator, metrics_only)
+
+    class Request(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            challenge = None if metrics_only else access.challenge(self.command, self.path, self.headers)
+            if challenge is not None:
+                self._answer(401, "text/plain", b"Authentication required.", {"WWW-Authenticate": challenge})
+                return
+            parts = urlsplit(self.path)
+            parameters = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+            self._answer(*pages.answer(parts.path, parameters))
+
+        do_HEAD = do_GET
+
+        def _answer(
+            self, status: int, kind: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})
+        ) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Pollers ask all the time."""
+
+    server = _Server(address, Request)
+    context = None if metrics_only else access.context()
+    if context is not None:
+        # The handshake is the handler's thread's: a client that is slow with it must not hold the others up.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever, args=(3600,), name="web", daemon=True).start()
+    return int(server.server_address[1])
+
+
+class Pages:
+    """What each path answers: status, content type, body."""
+
+    def __init__(self, coordinator: Coordinator, metrics_only: bool = False) -> None:
+        self._coordinator = coordinator
+        self._pages: dict[str, Callable[[Parameters], dict[str, Any]]] = {
+            "/": self._root,
+            "/jsonmetrics": self._metrics,
+            "/metrics": self._metrics_tree,
+            "/backends": self._backends,
+            "/varz": self._varz,
+            "/queries": self._queries,
+            "/sessions": self._sessions,
+            "/query_plan": self._profile,
+            "/query_profile": self._profile,
+            "/inflight_query_ids": self._inflight,
+            "/cancel_query": self._cancel,
+            "/close_session": self._close_session,
+        }
+        if metrics_only:
+            self._pages = {path: self._pages[path] for path in ("/jsonmetrics", "/metrics")}
+
+    def answer(self, path: str, parameters: Parameters) -> tuple[int, str, bytes]:
+        if path == "/healthz":
+            return 200, "text/plain", b"OK"
+        if path == "/metrics_prometheus":
+            return 200, "text/plain; version=0.0.4", prometheus(metrics_of(self._coordinator)).encode()
+        page = self._pages.get(path)
+        if page is None:
+            return 404, "text/plain", b"No URI handler for " + path.encode()
+        content = page(parameters)
+        if path == "/inflight_query_ids" and "json" not in parameters:
+            return 200, "text/plain", content["contents"].encode()
+        if "json" in parameters:
+            common = {"__common__": {"process-name": "impalad", "navbar": []}}
+            return 200, "application/json", json.dumps({**common, **content}, indent="\t").encode()
+        text = content.get("profile") or content.get("contents") or json.dumps(content, indent=2)
+        return 200, "text/html", f"<!DOCTYPE html><title>impalad</title><pre>{html.escape(text)}</pre>".encode()
+
+    def _root(self, _: Parameters) -> dict[str, Any]:
+        coordinator = self._coordinator
+        content: dict[str, Any] = {
+            "version": VERSION,
+            "process_start_time": moment(coordinator.started),
+            "impala_server_mode": True,
+            "is_coordinator": True,
+            "is_executor": True,
+            "use_local_catalog": False,
+            "is_quiescing": coordinator.shutdown is not None,
+        }
+        if coordinator.shutdown is not None:
+            content["shutdown_status"] = coordinator.shutdown_status()
+        return content
+
+    def _metrics(self, _: Parameters) -> dict[str, Any]:
+        return metrics_of(self._coordinator)
+
+    def _metrics_tree(self, _: Parameters) -> dict[str, Any]:
+        return tree(metrics_of(self._coordinator))
+
+    def _backends(self, _: Parameters) -> dict[str, Any]:
+        rows = []
+        for node in registered(self._coordinator.directory):
+            own = node["address"] == self._coordinator.address
+            rows.append(
+                {
+                    "address": node["address"],
+                    "krpc_address": node["address"],
+                    "webserver_url": node["web"],
+                    "is_coordinator": True,
+                    "is_executor": True,
+                    "is_quiescing": own and self._coordinator.shutdown is not None,
+                    "is_blacklisted": False,
+                    "is_active": not (own and self._coordinator.shutdown is not None),
+                    "num_admitted": self._coordinator.executing() if own else 0,
+                    "process_start_time": moment(node["started"]),
+                    "version": VERSION,
+                }
+            )
+        quiescing = sum(1 for row in rows if row["is_quiescing"])
+        return {"backends": rows, "num_active_backends": len(rows) - quiescing, "num_quiescing_backends": quiescing}
+
+    def _varz(self, _: Parameters) -> dict[str, Any]:
+        host, port = self._coordinator.address.rsplit(":", 1)
+        web = self._coordinator.web_address.rsplit(":", 1)[1]
+        defaults = {**vars(Flags()), "hs2_port": 21050, "webserver_port": 25000, "hostname": "", "is_coordinator": True}
+        current = {
+            **vars(self._coordinator.flags),
+            "hs2_port": port,
+            "webserver_port": web,
+            "hostname": host,
+            "is_coordinator": True,
+        }
+        flags = [
+            {"name": name, "default": _flag(defaults[name]), "current": _flag(value), "experimental": False}
+            for name, value in current.items()
+        ]
+        return {"title": "Command-line Flags", "flags": flags}
+
+    def _queries(self, _: Parameters) -> dict[str, Any]:
+        c = self._coordinator
+        running = [_query_row(operation) for operation in list(c.queries.values())]
+        closed = [_query_row(operation) for operation in reversed(list(c.closed_queries.values()))]
+        return {
+            "in_flight_queries": running,
+            "num_in_flight_queries": len(running),
+            "num_executing_queries": sum(1 for row in running if row["executing"]),
+            "num_waiting_queries": sum(1 for row in running if row["waiting"]),
+            "completed_queries": closed,
+            "completed_log_size": 200,
+            "query_locations": [],
+        }
+
+    def _sessions(self, _: Parameters) -> dict[str, Any]:
+        c = self._coordinator
+        sessions, connections = list(c.sessions.values()), list(c.connections.values())
+        rows = [
+            {
+                "type": "HIVESERVER2",
+                "inflight_queries": len(session.operations),
+                "total_queries": session.statements,
+                "user": session.user,
+                "delegated_user": "",
+                "session_id": session.id,
+                "connection_ids": "".join(f"{each}\n" for each in sorted(session.connections)),
+                "default_database": session.database,
+                "start_time": moment(session.opened)[:19],
+                "start_time_sort": int(session.opened * 1000),
+                "last_accessed": moment(session.last_used)[:19],
+                "last_accessed_sort": int(session.last_used * 1000),
+                "session_timeout": session.idle_timeout,
+                "expired": session.expired,
+                "closed": session.closed,
+                "ref_count": session.calls,
+            }
+            for session in sessions
+        ]
+        users = sorted({session.user for session in sessions}) if c.flags.max_hs2_sessions_per_user > 0 else []
+        return {
+            "sessions": rows,
+            "num_sessions": len(rows),
+            "num_active": sum(1 for row in rows if not row["expired"]),
+            "num_inactive": sum(1 for row in rows if row["expired"]),
+            "connections": [
+                {
+                    "connection_id": each.id,
+                    "user": each.user,
+                    "delegated_user": "",
+                    "network_address": each.address,
+                    "server_name": "hiveserver2-frontend",
+                    "session_ids": "".join(f"{s.id}\n" for s in sessions if each.id in s.connections),
+                }
+                for each in connections
+            ],
+            "num_connections": len(connections),
+            "num_hiveserver2_frontend_connections": len(connections),
+            "users": [{"user": user, "session_count": sum(1 for s in sessions if s.user == user)} for user in users],
+        }
+
+    def _profile(self, parameters: Parameters) -> dict[str, Any]:
+        query_id = parameters.get("query_id", "")
+        operation = self._coordinator.find(query_id)
+        if operation is None:
+            return {
+                "error": f"Invalid or unknown query handle: {query_id}.",
+                "contents": "Invalid or unknown query handle.",
+            }
+        return {
+            "query_id": query_id,
+            "stmt": operation.sql,
+            "status": operation.error or "OK",
+            "profile": profile_text(operation),
+        }
+
+    def _inflight(self, _: Parameters) -> dict[str, Any]:
+        return {"contents": "".join(f"{operation.id}\n" for operation in list(self._coordinator.queries.values()))}
+
+    def _cancel(self, parameters: Parameters) -> dict[str, Any]:
+        query_id = parameters.get("query_id", "")
+        operation = next((each for each in list(self._coordinator.queries.values()) if each.id == query_id), None)
+        if operation is None:
+            return {"error": f"Invalid or unknown query handle: {query_id}.", "contents": "Error: unknown query."}
+        operation.cancel("Cancelled from Impala's debug web interface")
+        return {"contents": "Query cancellation successful"}
+
+    def _close_session(self, parameters: Parameters) -> dict[str, Any]:
+        session_id = parameters.get("session_id", "")
+        session = next((each for each in list(self._coordinator.sessions.values()) if each.id == session_id), None)
+        if session is None:
+            return {"error": f"Invalid session id: {session_id}", "contents": "Error: unknown session."}
+        self._coordinator.remove_session(session, "Session closed from Impala's debug web interface")
+        return {"contents": "Session closed successfully"}
+
+
+def _query_row(operation: Operation) -> dict[str, Any]:
+    done, total = operation.progress
+    part = 100 * done // total
+    return {
+        "effective_user": operation.session.user,
+        "default_db": operation.database,
+        "stmt": operation.sql[:_STATEMENT_SIZE],
+        "stmt_type": operation.plan.kind if operation.plan else "N/A",
+        "start_time": moment(operation.started),
+        "end_time": moment(operation.ended),
+        "duration": f"{((operation.ended or time.time()) - operation.started) * 1000:.0f}ms",
+        "progress": f"{done} / {total} ({part:>3}%)",
+        "query_progress": f"{done} / {total} ({part:>3}%)",
+        "state": impala_state(operation),
+        "rows_fetched": operation.rows_fetched,
+        "query_id": operation.id,
+        "last_event": "Query submitted" if operation.running else "Unregister query",
+        "waiting": not operation.running,
+        "executing": operation.running,
+        "resource_pool": operation.options.get("REQUEST_POOL", "default-pool"),
+    }
+
+
+def _flag(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,111 @@
+"""What an error of the lock file's directory means: somebody has to correct something, or it may come back by itself.
+
+Rights, a mount without locks, a directory that this host has never seen: with these every pick would go on without the
+shared state, for ever, and limits would bind nobody. So they are errors of the configuration. But what this process, or
+for a share that is away this host (used.py), has used before is out of reach: work goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from contextlib import suppress
+
+from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+from airflow_provider_impala_lb.stores.file import filesystem, used
+
+_NO_SUCH_CALL = {errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def fault_of(
+    path: str, error: OSError, directory: str, failed: str, *, rights: str = ""
+) -> ConfigError | StateUnavailable:
+    """The error to raise.
+
+    :param directory: the lock file's, also where ``path`` is a file of the journals beside it.
+    :param failed: what could not be done, e.g. "cannot be opened".
+    :param rights: the directory whose rights count, default that of ``path``. If this process has used it, they were
+        taken away meanwhile (a ticket that ran out, say), and what runs goes on.
+    """
+    code = error.errno
+    if code == errno.ELOOP:
+        return ConfigError(f"lock_file {path}: is a symbolic link; name the file itself")
+    if code == errno.EISDIR:
+        return ConfigError(f"lock_file {path}: is a directory; name a file in it")
+    if code in (errno.ENOTDIR, errno.ENAMETOOLONG):
+        return ConfigError(f"lock_file {path}: {error.strerror}; correct the path")
+    if code in _NO_SUCH_CALL:
+        return ConfigError(
+            f"lock_file {path}: {failed}: {error.strerror}. {_kind(directory)} lacks what the shared state needs: "
+            "put the lock file on a local disk (one host), NFS or GlusterFS, or use a Redis (store: redis://...)"
+        )
+    away = f"{path}: its directory is not there; is the share mounted?"
+    if code == errno.ENOENT:
+        if used.by_this_host(directory):
+            return StateUnavailable(away)
+        return ConfigError(
+            f"lock_file {path}: its directory is not there, and this host ({os.uname().nodename}) has never used it. "
+            f"If lock_file is right, mount the share here, or make the directory: mkdir -m 2770 {directory}. There is: "
+            f"{_nearest(directory)}"
+        )
+    outage = StateUnavailable(f"{path}: {failed}: {error.strerror}")
+    if code in (errno.EACCES, errno.EPERM) and not used.by_this_process(rights or os.path.dirname(path)):
+        return ConfigError(f"lock_file {path}: {failed}: {error.strerror}. {_rights(path, directory)}")
+    if code in (errno.EROFS, errno.ENOLCK) and not used.by_this_host(directory):
+        mount = _mount_point(directory)
+        remedy = (
+            f"Mount it for writing: mount -o remount,rw {mount}"
+            if code == errno.EROFS
+            else f"{_kind(directory)} gives no locks: NFSv3 needs rpc.statd and a lock manager on both sides, NFSv4 "
+            f"neither; mount {mount} with vers=4.2, or start them"
+        )
+        return ConfigError(f"lock_file {path}: {failed}: {error.strerror}. {remedy}")
+    return outage
+
+
+def _kind(directory: str) -> str:
+    with suppress(OSError):
+        return f"Its file system ({filesystem.name(filesystem.kind_of(directory))})"
+    return "Its file system"
+
+
+def _nearest(directory: str) -> str:
+    while directory != "/" and not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    return directory
+
+
+def _mount_point(directory: str) -> str:
+    while directory != "/" and not os.path.ismount(directory):
+        directory = os.path.dirname(directory)
+    return directory
+
+
+def _rights(path: str, directory: str) -> str:
+    groups = ", ".join(sorted(_group(group) for group in {os.getegid(), *os.getgroups()}))
+    me = f"this process runs as user {_user(os.geteuid())} with the groups {groups}"
+    for place in (path, directory):
+        with suppress(OSError):
+            found = os.stat(place)
+            group = _group(found.st_gid)
+            return (
+                f"{place} belongs to {_user(found.st_uid)}:{group} with mode {stat.filemode(found.st_mode)}, and {me}: "
+                f"add the user to group {group} and start its processes anew, or give {directory} to a group of all "
+                f"workers' users: chgrp GROUP {directory}; chmod 2770 {directory}"
+            )
+    return f"It lies in a directory that may not be entered, and {me}"
+
+
+def _user(number: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(number).pw_name
+    return str(number)
+
+
+def _group(number: int) -> str:
+    with suppress(KeyError):
+        return grp.getgrgid(number).gr_name
+    return str(number)

@@ -1,0 +1,124 @@
+"""The state in the lock file itself, in place: one inode for ever, two checksummed heads, the records behind them.
+
+::
+
+    0       "impala-lb state, slots 1\\n"
+    4 KiB   head, even versions:  version, length, crc32, JSON
+    +4 MiB  head, odd versions
+    16 MiB  the records, kind by kind, two places of 16 MiB for each
+
+Version n+1 of the head goes into the slot that does not hold version n, which stays whole: a writer killed in the
+middle costs its own update and nothing else. Records that are only added go behind those that version n knows of;
+what is taken out of them, into the place that version n does not use. So a pick reads and writes the head alone, a
+lease begins with one line more, and only its end reads the other leases. The file is sparse: what was never written
+takes no space.
+
+For file systems on which a read under the lock sees what was written under it (docs/design.md, "The lock file"). No
+fsync: after a power loss the state may go back some seconds, which the next picks heal.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from airflow_provider_impala_lb.core.state.loading import decoded
+from airflow_provider_impala_lb.core.state.record_log import Place
+from airflow_provider_impala_lb.core.state.state import State, encode_head
+from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.stores.file import slot
+
+MAGIC = b"impala-lb state, slots 1\n"
+FAMILY = b"impala-lb state, "
+HEAD_START = 4096
+HEAD_BYTES = 4 << 20
+"""Room for the numbers of about 10,000 nodes."""
+RECORDS_START = 16 << 20
+RECORDS_BYTES = 16 << 20
+"""Room for about 60,000 leases."""
+
+
+class Slots:
+    """How the state lies in the file ``path``. Each call is given the open file; all but `read` need the lock."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._what = f"lock_file {path}"
+
+    def load(self, descriptor: int) -> tuple[int, State, bool]:
+        """The newest version's number, that version, and whether it had to be begun anew.
+
+        :raises ConfigError: the file holds something else, or the work of a newer version.
+        """
+        version, record = self._newest(descriptor)
+        state, unreadable = decoded(self._what, record, lambda kind, place: _records(descriptor, kind, place))
+        return version, state, unreadable
+
+    def save(self, descriptor: int, version: int, state: State) -> None:
+        """Write this version, the one after the newest. :raises OSError: EFBIG or ENOSPC; the newest stays."""
+        for kind, records in enumerate(state.records):
+            place = records.place
+            if records.rewritten:
+                text = records.text
+                place.slot, place.generation = 1 - place.slot, place.generation + 1
+                slot.write(descriptor, text, _start(kind, place), RECORDS_BYTES)
+                place.length = len(text)
+            elif added := records.added:
+                slot.write(descriptor, added, _start(kind, place) + place.length, RECORDS_BYTES - place.length)
+                place.length += len(added)
+        body = encode_head(state)
+        if version == 1:
+            slot.write(descriptor, MAGIC, 0, len(MAGIC))
+        start = HEAD_START + version % 2 * HEAD_BYTES
+        try:
+            slot.write(descriptor, slot.pack(version, body), start, HEAD_BYTES)
+        except OSError:
+            # A cut record fails its checksum, so version n, in the other slot, is still the newest; unless what was cut
+            # off is by chance what stood there before.
+            with suppress(OSError):
+                os.pwrite(descriptor, bytes(slot.HEAD_BYTES), start)
+            raise
+
+    def read(self, descriptor: int) -> tuple[State, bool]:
+        """A recent state without the lock, and whether it has to be tried again: a writer may have passed by."""
+        _, state, unreadable = self.load(descriptor)
+        for records in state.records:
+            _ = records.text
+        # A place is not written again before a head that names the other one has been: see `save`.
+        _, after, _ = self.load(descriptor)
+        overtaken = any(
+            before.place.generation != now.place.generation
+            for before, now in zip(state.records, after.records, strict=True)
+        )
+        return state, unreadable or overtaken
+
+    def _newest(self, descriptor: int) -> tuple[int, bytes | None]:
+        """The newest whole head and its version; (0, b"") for a new file, (0, None) if none can be read."""
+        magic = os.pread(descriptor, len(MAGIC), 0)
+        if magic != MAGIC:
+            if not magic.strip(b"\0"):
+                return 0, b""
+            if magic.startswith(FAMILY):
+                raise ConfigError(
+                    f"{self._what}: was written by a newer version of this package ({magic!r}). Upgrade this host, "
+                    "or name another file"
+                )
+            raise ConfigError(
+                f"{self._what}: holds something else (it begins with {magic[:24]!r}); nothing was "
+                "changed. Name another file, or remove it if it is an old one of yours"
+            )
+        starts = [HEAD_START + place * HEAD_BYTES for place in (0, 1)]
+        firsts = [slot.first(descriptor, start) for start in starts]
+        newer = int(firsts[1].version > firsts[0].version)
+        for place in (newer, 1 - newer):  # the other one only if the newer is torn
+            if (body := slot.body(descriptor, starts[place], firsts[place])) is not None:
+                return firsts[place].version, body
+        return 0, None if os.fstat(descriptor).st_size > HEAD_START else b""
+
+
+def _start(kind: int, place: Place) -> int:
+    return RECORDS_START + (2 * kind + place.slot) * RECORDS_BYTES
+
+
+def _records(descriptor: int, kind: int, place: Place) -> bytes:
+    return os.pread(descriptor, place.length, _start(kind, place))

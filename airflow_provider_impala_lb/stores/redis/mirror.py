@@ -1,0 +1,147 @@
+"""Session records copied to a Redis behind the work's back, and read from there by who has no other copy.
+
+The copy is made by a thread, so a pick does not wait for it, and a record may be lost that was written in the moment in
+which its process was killed or the mirror went away: then the key is placed anew, without its data. What arrives late
+does not replace what is later: each placement and each recording moves a record's expiry, and the later one stays.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from logging import getLogger
+from typing import Any
+
+import msgspec
+
+from airflow_provider_impala_lb.core.config.store_url import StoreUrl
+from airflow_provider_impala_lb.core.state.state import SessionRecord
+from airflow_provider_impala_lb.stores.redis import client as redis_client
+
+log = getLogger(__name__)
+
+TIMEOUT = 0.5
+"""Seconds for one connect, and for one answer: the first pick of a key waits for it."""
+AWAY_SECONDS = 30.0
+"""A mirror that did not answer is not asked for so long."""
+_IDLE_SECONDS = 5.0
+
+# KEYS: the record. ARGV: its expiry, the record, seconds to keep it.
+_COPY = """
+local there = redis.call('HGET', KEYS[1], 'expires')
+if there and tonumber(there) > tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'expires', ARGV[1], 'record', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+
+class RedisMirror:
+    """The mirror of the cluster ``name``. :param password: if the URL has none."""
+
+    def __init__(self, url: StoreUrl, name: str, *, password: str | None = None) -> None:
+        redis_client.require_driver()
+        self.where = f"{url} {{{name}}}:session:*"
+        self._url, self._password = url, password
+        self._prefix = f"{{{name}}}:session:"
+        self._inherited: Any = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._client: Any = None
+        self._away_until = float("-inf")
+        self._said = False
+        self._pending: dict[str, SessionRecord] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._sending = False
+
+    def copy(self, key: str, record: SessionRecord) -> None:
+        """Send a copy soon. Of several of one key only the last is sent."""
+        self._check_pid()
+        with self._changed:
+            self._pending[key] = msgspec.structs.replace(record)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="impala-lb-mirror", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def find(self, key: str) -> SessionRecord | None:
+        """The copy, or None if there is none, or the mirror is away."""
+        self._check_pid()
+        try:
+            if time.monotonic() < self._away_until:
+                return None
+            record = self._connected().hget(self._prefix + key, "record")
+            return msgspec.json.decode(record, type=SessionRecord) if record else None
+        except redis_client.failures() as error:
+            self._failed(error)
+        except msgspec.DecodeError as error:
+            log.warning("%s: the copy of session key %r cannot be read: %s", self.where, key, error)
+        return None
+
+    def flush(self, seconds: float) -> bool:
+        """Wait for what is under way. False if not all of it arrived in time, or the mirror is away."""
+        self._check_pid()
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._pending and not self._sending, seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._pending, _IDLE_SECONDS):
+                    self._thread = None
+                    return
+                records, self._pending, self._sending = self._pending, {}, True
+            try:
+                for key, record in records.items():
+                    self._send(key, record)
+            finally:
+                with self._changed:
+                    self._sending = False
+                    self._changed.notify_all()
+
+    def _send(self, key: str, record: SessionRecord) -> None:
+        if time.monotonic() < self._away_until:
+            return
+        seconds = max(1, int(record.expires - time.time()))
+        try:
+            self._connected().eval(
+                _COPY, 1, self._prefix + key, repr(record.expires), msgspec.json.encode(record), str(seconds)
+            )
+            self._said = False
+        except redis_client.failures() as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._client = None
+        self._away_until = time.monotonic() + AWAY_SECONDS
+        if not self._said:
+            self._said = True
+            correct = redis_client.to_correct(error, "EVAL, HGET, HSET, EXPIRE")
+            log.warning(
+                "mirror %s: session records are not copied for now, %g s until the next try: %s",
+                self.where,
+                AWAY_SECONDS,
+                correct or error,
+            )
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            self._client = redis_client.connect(self._url, self._password, TIMEOUT)
+        return self._client
+
+    def _check_pid(self) -> None:
+        if self._pid != os.getpid():
+            self._inherited = self._client  # kept, unused: to close it would wait for a lock of the parent's threads
+            self._begin()
+
+
+def open_mirror(url: StoreUrl | None, name: str) -> RedisMirror | None:
+    """The configuration's mirror. Its password, if not in the URL, is the environment's ``IMPALA_LB_STORE_PASSWORD``.
+
+    :raises ConfigError: redis-py is not installed.
+    """
+    return RedisMirror(url, name, password=os.environ.get("IMPALA_LB_STORE_PASSWORD")) if url else None

@@ -1,0 +1,82 @@
+"""Wait in the balancer's line without a worker slot."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
+
+from airflow_provider_impala_lb.balancer import Balancer
+from airflow_provider_impala_lb.core.rules.placement import Wait
+
+RESUME_SECONDS = 60.0
+"""How long the place in the line is counted on being needed by the resumed task: it is kept three times as long."""
+
+
+class NodeTrigger(BaseTrigger):
+    """Fires when it is the ticket's turn, or when it has waited long enough: the task then takes what there is.
+
+    It takes no lease, since whoever holds one must renew it: the place in the line is kept for the task.
+
+    :param conn_id: the connection; its secrets are read where the trigger runs and are no part of it.
+    :param ticket: the name of the place in the line.
+    :param wait: seconds to wait in all, since the ticket was drawn; None: the configuration's ``max_wait``.
+    """
+
+    def __init__(
+        self,
+        conn_id: str,
+        ticket: str,
+        owner: str,
+        session_key: str | None = None,
+        prefer: str | None = None,
+        wait: float | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.conn_id, self.ticket, self.owner = conn_id, ticket, owner
+        self.session_key, self.prefer, self.wait = session_key, prefer, wait
+        self._asking = threading.Lock()
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        keys = ("conn_id", "ticket", "owner", "session_key", "prefer", "wait")
+        return f"{type(self).__module__}.{type(self).__qualname__}", {key: getattr(self, key) for key in keys}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        # Connections come over the triggerer's own loop, which sync_to_async's thread can reach and others cannot.
+        balancer = await sync_to_async(self._balancer)()
+        limit = balancer.config.max_wait if self.wait is None else self.wait
+        while True:
+            # A thread: no file, lock or socket of a store on the event loop.
+            wait = await asyncio.to_thread(self._ask, balancer)
+            if wait is None or wait.waited >= limit:
+                break
+            await asyncio.sleep(min(wait.pause, max(0.05, limit - wait.waited)))
+        yield TriggerEvent({"ticket": self.ticket})  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """The task was marked or cleared by a user (Airflow 3.3): nobody is to wait behind it any more."""
+        balancer = await sync_to_async(self._balancer)()
+        await asyncio.to_thread(self._leave, balancer)
+
+    def _ask(self, balancer: Balancer) -> Wait | None:
+        with self._asking:
+            return balancer.ask(
+                self.ticket,
+                self.owner,
+                session_key=self.session_key,
+                prefer=self.prefer,
+                asks_again=RESUME_SECONDS,
+            )
+
+    def _leave(self, balancer: Balancer) -> None:
+        with self._asking:  # a thread that asks does not end with `run`, and would stand in the line again
+            balancer.give_up(self.ticket)
+
+    def _balancer(self) -> Balancer:
+        from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
+
+        return ImpalaLBHook(self.conn_id).balancer

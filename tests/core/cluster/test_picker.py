@@ -1,0 +1,279 @@
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_impala_lb.core.cluster import lease_keeper as lease_module
+from airflow_provider_impala_lb.core.cluster import picker as picker_module
+from airflow_provider_impala_lb.core.cluster.picker import Picker
+from airflow_provider_impala_lb.core.config.model import parse
+from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, UNLEASED_SECONDS
+from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StateUnavailable
+from airflow_provider_impala_lb.stores.memory import MemoryStore
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def make(clock, nodes=3, store=None, **keys):
+    raw = {
+        "nodes": [f"n{i}" for i in range(nodes)] if isinstance(nodes, int) else nodes,
+        "lock_file": "/not/used",
+        "name": "test",
+        **keys,
+    }
+    return Picker(parse(raw), store or MemoryStore(clock), random.Random(1))
+
+
+def picks(picker):
+    return {node["node"]: node["picks"] for node in picker.status()["nodes"]}
+
+
+@given(nodes=st.integers(1, 7), start=st.integers(0, 20), rounds=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_round_robin_gives_each_node_k_of_any_n_times_k_picks(nodes, start, rounds):
+    picker = make(Clock(), nodes, policy="round_robin")
+    for _ in range(start):
+        picker.get_host()
+    window = [picker.get_host() for _ in range(nodes * rounds)]
+    assert {window.count(host) for host in set(window)} == {rounds}
+    assert len(set(window)) == nodes
+
+
+def test_the_neighbour_of_a_node_that_is_out_does_not_inherit_its_share(clock):
+    picker = make(clock, 4, policy="round_robin")
+    hosts = [picker.pick(exclude=["n1:21050"]).host for _ in range(30)]
+    assert {hosts.count(host) for host in set(hosts)} == {10}
+
+
+def test_least_loaded_counts_leases_and_goes_in_turn_on_ties(clock):
+    picker = make(clock)
+    held = [picker.acquire("a") for _ in range(3)]
+    assert sorted(pick.host for pick in held) == ["n0:21050", "n1:21050", "n2:21050"]
+    held[1].release()
+    assert picker.acquire("b").host == held[1].host
+
+
+def test_a_node_of_twice_the_weight_gets_twice_the_leases(clock):
+    picker = make(clock, ["small", {"host": "large", "weight": 2}])
+    hosts = [picker.acquire("x").host for _ in range(9)]
+    assert hosts.count("large:21050") == 6
+
+
+def test_a_pick_without_a_lease_weighs_on_its_node_for_half_a_minute(clock):
+    picker = make(clock, 2)
+    first = picker.get_host()
+    assert picker.acquire("x").host != first
+    assert [node["load"] for node in picker.status()["nodes"]] == [1, 1]
+    clock.now += UNLEASED_SECONDS + 5
+    load = {node["node"]: node["load"] for node in picker.status()["nodes"]}
+    assert load[first] == 0
+
+
+def test_many_picks_without_a_lease_do_not_make_the_state_grow(clock):
+    picker = make(clock, 1)
+    picker.get_host()
+    before = len(picker.store._record)
+    for _ in range(2000):
+        clock.now += 0.001
+        picker.get_host()
+    assert len(picker.store._record) < before + 100
+
+
+def test_a_lease_ends_with_its_block_and_every_pick_is_counted(clock):
+    picker = make(clock)
+    with picker.acquire("dag/run/task") as pick:
+        lease = picker.status()["leases"][0]
+        assert (lease["node"], lease["owner"]) == (pick.node, "dag/run/task")
+    assert picker.status()["leases"] == []
+    picker.get_host()
+    assert sum(picks(picker).values()) == 2
+
+
+def test_a_lease_ends_at_its_expiry_when_nobody_renews_it(clock):
+    picker = make(clock, 2)
+    lost = picker.acquire("lost")
+    picker.keeper._held.clear()  # as if its worker were on another host, and gone
+    clock.now += LEASE_SECONDS - 1
+    assert len(picker.status()["leases"]) == 1
+    clock.now += 2
+    assert picker.status()["leases"] == []
+    assert lost.lease is not None
+
+
+def test_the_lease_of_a_dead_process_of_this_host_is_reaped_at_once(tmp_path):
+    lock_file = str(tmp_path / "lock")
+    code = (
+        "import sys, os; from airflow_provider_impala_lb import Balancer;"
+        "b = Balancer.from_config({'nodes': ['a', 'b'], 'lock_file': sys.argv[1]});"
+        "b.acquire('victim'); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, lock_file]).returncode == -9
+    from airflow_provider_impala_lb import Balancer
+
+    balancer = Balancer.from_config({"nodes": ["a", "b"], "lock_file": lock_file})
+    assert [lease["owner"] for lease in balancer.status()["leases"]] == ["victim"]
+    balancer.get_host()
+    assert balancer.status()["leases"] == []
+
+
+def test_without_the_state_no_limit_holds(clock, monkeypatch):
+    picker = make(clock, 2, max_leases=1)
+    held = picker.acquire("first")
+
+    def away(change):
+        raise StateUnavailable("the NAS is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(picker.store, "transact", away)
+        pick = picker.acquire("second")
+        assert "the shared state was out of reach" in pick.why
+    for each in (held, pick):
+        each.release()
+
+
+def test_a_lease_is_put_back_over_a_cap_if_need_be(clock):
+    picker = make(clock, 1, max_leases=1)
+    pick = picker.acquire("first")
+    picker.store.transact(lambda state, now: state.end_lease(pick.lease) and None)  # a reset of the state
+    other = picker.acquire("second", wait=0)
+    assert [lease.owner for lease in picker.keeper.renew()] == ["first"]
+    assert picker.status()["nodes"][0]["leases"] == 2
+    other.release()
+    with pytest.raises(NoNodeAvailable):
+        picker.acquire("third", wait=0)
+    pick.release()
+
+
+def test_a_lease_that_is_gone_is_put_back_on_its_node(clock):
+    picker = make(clock, 2)
+    pick = picker.acquire("x")
+    picker.store.transact(lambda state, now: state.end_lease(pick.lease))
+    assert [lease.id for lease in picker.keeper.renew()] == [pick.lease]
+    assert picker.status()["leases"][0]["node"] == pick.node
+    assert picker.keeper.renew() == []
+
+
+def test_a_lease_lives_as_long_as_its_script_however_long_that_is(monkeypatch):
+    for module in (lease_module, picker_module):
+        monkeypatch.setattr(module, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.1)
+    picker = make(time.time)
+    with picker.acquire("long") as pick:
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            assert [lease["node"] for lease in picker.status()["leases"]] == [pick.node]
+            time.sleep(0.05)
+        thread = picker.keeper._thread
+        assert thread.is_alive()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert picker.status()["leases"] == []
+
+
+def test_the_session_is_in_the_state_as_soon_as_it_is_noted(clock):
+    picker = make(clock)
+    with picker.acquire("x") as pick:
+        pick.note(session="s:1")
+        assert picker.status()["leases"][0]["session"] == "s:1"
+        pick.note(query="q:1")
+        picker.keeper.renew()
+        assert picker.status()["leases"][0]["query"] == "q:1"
+        assert picker.status()["leases"][0]["session"] == "s:1"
+
+
+def test_prefer_keeps_the_node_and_leaves_the_turn_alone(clock):
+    picker = make(clock, policy="round_robin")
+    assert picker.get_host() == "n0:21050"
+    assert picker.pick(prefer="n0").host == "n0:21050"
+    assert picker.get_host() == "n1:21050"
+
+
+def test_a_host_that_is_not_configured_is_named(clock):
+    with pytest.raises(ConfigError, match=r"'evil:21050' is not a node of test, so nothing is sent to it.*n0:21050"):
+        make(clock).acquire(prefer="evil:21050")
+    with pytest.raises(ConfigError, match="is not host"):
+        make(clock).acquire(prefer="n0:21050/x")
+
+
+def test_a_session_key_stays_on_its_node_until_that_is_excluded(clock):
+    picker = make(clock)
+    first = picker.pick(session_key="etl").host
+    assert {picker.pick(session_key="etl").host for _ in range(5)} == {first}
+    second = picker.pick(session_key="etl", exclude=[first]).host
+    assert second != first
+    assert picker.pick(session_key="etl").host == second
+
+
+def test_when_all_are_excluded_the_error_says_why_for_each(clock):
+    with pytest.raises(NoNodeAvailable) as caught:
+        make(clock, 2).acquire(exclude={"n0:21050": "refused", "n1:21050": "silent"})
+    assert caught.value.reasons == {"n0:21050": "refused", "n1:21050": "silent"}
+    assert "n0:21050: refused" in str(caught.value)
+
+
+def test_another_cluster_in_the_lock_file_is_an_error(clock):
+    store = MemoryStore(clock)
+    make(clock, store=store).get_host()
+    with pytest.raises(ConfigError, match=r"belongs to cluster 'test'.*name is 'other'"):
+        make(clock, store=store, name="other").get_host()
+
+
+def test_node_lists_that_differ_between_hosts_are_one_warning(clock, caplog):
+    store = MemoryStore(clock)
+    other = make(clock, 2, store=store)
+    other.host = "other-host"
+    other.get_host()
+    picker = make(clock, 3, store=store)
+    for _ in range(3):
+        picker.get_host()
+    assert [record.message for record in caplog.records].count(
+        "memory of this process: another host balances a different list of nodes; each uses its own"
+    ) == 1
+    assert {picker.get_host() for _ in range(6)} == {"n0:21050", "n1:21050", "n2:21050"}
+
+
+class Broken:
+    where = "/nas/gone"
+
+    def transact(self, change):
+        raise StateUnavailable("/nas/gone: its directory is not there")
+
+    read = transact
+
+    def __init__(self):
+        self.read = lambda: self.transact(None)
+
+
+def test_without_the_store_picks_go_on_and_it_is_said_once(clock, caplog):
+    picker = make(clock, 5, store=Broken())
+    hosts = {picker.get_host() for _ in range(50)}
+    assert len(hosts) > 2
+    assert sum("Picking without the shared state" in record.message for record in caplog.records) == 1
+    with picker.acquire("x") as pick:
+        assert "out of reach" in pick.why
+
+
+def test_a_lease_taken_without_the_store_reaches_it_once_it_is_back(clock):
+    picker = make(clock)
+    working, picker.store = picker.store, Broken()
+    pick = picker.acquire("x")
+    picker.store = working
+    picker.keeper.renew()
+    assert [lease["owner"] for lease in picker.status()["leases"]] == ["x"]
+    pick.release()
+    assert picker.status()["leases"] == []

@@ -1,0 +1,297 @@
+"""The doctor, on directories that are right and on ones that are wrong."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from airflow_provider_impala_lb.doctor import lock_directory as doctor
+from airflow_provider_impala_lb.doctor import lock_trial as turns
+from airflow_provider_impala_lb.doctor.lock_directory import check_lock_file, mount_options
+from airflow_provider_impala_lb.sandbox import Sandbox
+from airflow_provider_impala_lb.stores.file import filesystem
+from airflow_provider_impala_lb.stores.file import store as file
+from airflow_provider_impala_lb.stores.file import xattr_versions as cas
+from tests.cli.test_cli import lb
+from tests.support.web_servers import page_server
+
+
+@pytest.fixture
+def cluster():
+    with Sandbox(nodes=3, lag=0) as cluster:
+        yield cluster
+
+
+def test_a_healthy_cluster(cluster):
+    done = lb("doctor", config=cluster.config_file)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert len(lines) == 14
+    assert all(line.startswith("ok ") for line in lines), done.stdout
+    assert "locking, two processes" in done.stdout
+    assert "none stale, no update lost" in done.stdout
+    assert "impalad version" in done.stdout
+    assert not [name for name in os.listdir(cluster.directory) if "doctor" in name or "clock" in name]
+
+
+def test_what_is_wrong_with_nodes_is_named(cluster):
+    cluster.nodes[0].kill()
+    cluster.nodes[1].drain()
+    done = lb("doctor", "--json", config=cluster.config_file)
+    assert done.returncode == 1
+    found = {check["name"]: check for check in json.loads(done.stdout)}
+    first, second, third = (node.address for node in cluster.nodes)
+    assert "connection refused" in found[f"node {first}"]["says"]
+    assert found[f"node {first}"]["do"] == "start it, or drain it until it is back"
+    assert found[f"web page of {first}"]["verdict"] == "warning"
+    assert "Server is being shut down" in found[f"node {second}"]["says"]
+    assert "is shutting down" in found[f"web page of {second}"]["says"]
+    assert found[f"node {third}"]["verdict"] == "ok"
+
+
+def web_checks(cluster, tmp_path, monkeypatch, password, **node):
+    """The doctor's word on the web page and the exporter of the first node."""
+    config = cluster.config
+    config["nodes"] = [{**config["nodes"][0], **node}]
+    config["load"] = {"web_auth": "digest", "web_user": "ann"}
+    path = tmp_path / "impala_lb.yml"
+    path.write_text(json.dumps(config))
+    monkeypatch.setenv("IMPALA_LB_WEB_PASSWORD", password)
+    done = lb("doctor", "--json", config=path)
+    assert password not in done.stdout + done.stderr
+    address = cluster.nodes[0].address
+    found = {check["name"]: check for check in json.loads(done.stdout)}
+    return done.returncode, found[f"web page of {address}"], found.get(f"exporter of {address}")
+
+
+@pytest.mark.slow
+def test_web_pages_are_asked_with_the_login_that_load_reports_use(tmp_path, monkeypatch):
+    with Sandbox(nodes=1, lag=0, web_auth="digest", web_users={"ann": "s3cret"}) as cluster:
+        code, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "s3cret", exporter="http://127.0.0.1:9")
+        assert (code, page["verdict"], page["says"]) == (0, "ok", cluster.nodes[0].web)
+        assert exporter["verdict"] == "warning"
+        assert "http://127.0.0.1:9: " in exporter["says"] and "refused" in exporter["says"]
+        code, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "wr0ng")
+        assert (code, page["verdict"], exporter) == (0, "warning", None)
+        assert "refused the login by digest as ann (401)" in page["says"]
+        assert "load reports need it" in page["do"]
+
+
+@pytest.mark.slow
+def test_what_an_exporter_says_is_shown(tmp_path, monkeypatch):
+    exposition = "node_load1 0.5\n" + "".join(f'node_cpu_seconds_total{{cpu="{n}",mode="idle"}} 1\n' for n in range(2))
+    with (
+        Sandbox(nodes=1, lag=0, web_auth="digest", web_users={"ann": "s3cret"}) as cluster,
+        page_server({"/metrics": (200, exposition)}) as (url, _),
+    ):
+        _, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "s3cret", exporter=url)
+        assert exporter["verdict"] == "ok" and "cpu 75%" in exporter["says"]
+        cluster.nodes[0].drain()
+        _, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "s3cret")
+        assert "is shutting down" in page["says"]
+
+
+@pytest.mark.slow
+def test_an_executor_in_the_list_is_a_failure(cluster, tmp_path):
+    config = cluster.config
+    root = {"is_coordinator": False, "process_start_time": "2026-05-29 08:00:01"}
+    with page_server({"/?json": (200, root), "/jsonmetrics?json": (200, {"impala-server.ready": True})}) as (url, _):
+        config["nodes"] = [{**config["nodes"][0], "web": url}]
+        path = tmp_path / "impala_lb.yml"
+        path.write_text(json.dumps(config))
+        done = lb("doctor", "--json", config=path)
+    found = {check["name"]: check for check in json.loads(done.stdout)}[f"web page of {cluster.nodes[0].address}"]
+    assert (done.returncode, found["verdict"], found["do"]) == (1, "failed", "take it off the list of nodes")
+
+
+def test_a_bad_config_and_a_missing_directory(tmp_path):
+    bad = tmp_path / "bad.yml"
+    bad.write_text("nodes: [a]\npolcy: x\n")
+    done = lb("doctor", config=bad)
+    assert done.returncode == 1
+    assert done.stdout.startswith("failed   config: ")
+    assert "polcy: unknown key" in done.stdout
+    (checks,) = check_lock_file("/nowhere/at/all/lock")
+    assert checks.verdict == "failed" and "its directory is not there" in checks.says and checks.says.endswith(" /")
+
+
+def verdicts(directory, **options):
+    return {check.name: check for check in check_lock_file(str(directory / "lock"), **options)}
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """Few turns are enough where it is not the file system that is tried."""
+    start = subprocess.Popen
+    says = "from airflow_provider_impala_lb.stores import turns; turns.FAST_SECONDS, turns.SLOW_TURNS = 0.1, 1; "
+    says += "import json, sys; print(json.dumps(turns.play(tuple(sys.argv[1:]))))"
+
+    def hurried(command, **options):
+        return start([sys.executable, "-c", says, *command[3:]], **options)
+
+    monkeypatch.setattr(doctor.subprocess, "Popen", hurried)
+
+
+def test_the_mode_is_named_and_tried(tmp_path, monkeypatch, fast):
+    found = verdicts(tmp_path)
+    assert "mode slots" in found["file system"].says
+    assert found["locking, two processes"].verdict == "ok"
+    monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
+    used = []
+    monkeypatch.setattr(cas, "make", lambda path, make=cas.make: used.append(path) or make(path))
+    found = verdicts(tmp_path)
+    assert found["file system"].verdict == "ok"
+    assert "FUSE" in found["file system"].says
+    assert "mode cas" in found["file system"].says
+    assert found["locking, two processes"].verdict == "ok"
+    assert len(used) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_the_mode_of_another_mount_is_tried_in_that_mode(tmp_path, fast):
+    cas.make(str(tmp_path / "lock"))
+    found = verdicts(tmp_path)
+    assert "mode cas" in found["file system"].says
+    assert found["locking, two processes"].verdict == "ok"
+
+
+def test_a_lock_file_that_cannot_be_used_here_is_flagged(tmp_path, monkeypatch):
+    file.FileStore(str(tmp_path / "lock")).transact(lambda state, now: None)
+    monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
+    found = verdicts(tmp_path)
+    assert found["lock file"].verdict == "failed"
+    assert "was made on another file system" in found["lock file"].says
+    assert "locking, two processes" not in found
+
+
+def test_a_file_system_without_attributes_is_flagged(tmp_path, monkeypatch):
+    def refused(*arguments):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
+    monkeypatch.setattr(os, "setxattr", refused)
+    found = verdicts(tmp_path)["locking, two processes"]
+    assert found.verdict == "failed"
+    assert "has no extended attributes" in found.says
+    assert os.listdir(tmp_path) == []
+
+
+def test_open_directories_and_files_are_flagged(tmp_path):
+    directory = tmp_path / "open"
+    directory.mkdir()
+    directory.chmod(0o777)
+    assert "anybody may write" in modes_of(directory)
+    directory.chmod(0o770)
+    (directory / "lock").touch()
+    (directory / "lock").chmod(0o666)
+    assert "others may open" in modes_of(directory)
+
+
+def modes_of(directory):
+    return next(check.says for check in check_lock_file(str(directory / "lock")) if check.name == "modes")
+
+
+def test_mount_options_are_those_of_the_innermost_mount(tmp_path):
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "1 0 8:1 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+        "2 1 0:50 / /nas rw,noatime - nfs4 server:/x rw,vers=4.2,local_lock=none\n"
+        "3 1 0:51 / /nas\\040old rw - nfs server:/y rw,vers=3,nolock,soft\n"
+    )
+    assert mount_options("/nas/impala", str(table)) == {"rw", "noatime", "vers=4.2", "local_lock=none"}
+    assert {"nolock", "soft"} <= mount_options("/nas old", str(table))
+    assert "relatime" in mount_options("/nasty", str(table))
+    assert "rw" in mount_options(str(tmp_path))
+
+
+@pytest.mark.parametrize("bad", ["nolock", "local_lock=flock", "soft", "ro"])
+def test_bad_mount_options_are_flagged(tmp_path, monkeypatch, bad):
+    monkeypatch.setattr(doctor, "mount_options", lambda path: {"rw", bad})
+    monkeypatch.setattr(doctor, "_check_turns", lambda *_: None)
+    checks = {check.name: check for check in check_lock_file(str(tmp_path / "lock")) if check}
+    assert checks["mount options"].verdict == "failed"
+
+
+def test_a_clock_that_is_off_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "server_time", lambda directory: time.time() - 600)
+    monkeypatch.setattr(doctor, "_check_turns", lambda *_: None)
+    checks = {check.name: check for check in check_lock_file(str(tmp_path / "lock")) if check}
+    assert checks["clock"].verdict == "warning"
+    assert "+600 s off the file server" in checks["clock"].says
+
+
+BROKEN = """
+import fcntl, sys
+from airflow_provider_impala_lb.core.state.state import encode_head
+from airflow_provider_impala_lb.stores.file import store as file
+from airflow_provider_impala_lb.stores.file import state_slots as slots
+from airflow_provider_impala_lb.doctor import lock_trial as turns
+{breakage}
+turns.FAST_SECONDS, turns.SLOW_TURNS = 0.3, 1
+import json
+print(json.dumps(turns.play((sys.argv[1], sys.argv[1]))))
+"""
+
+
+def play(path, breakage=""):
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN.format(breakage=breakage), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_locks_that_do_not_exclude_are_found(tmp_path):
+    assert play(tmp_path / "right")["lost"] == 0
+    assert play(tmp_path / "broken", "fcntl.flock = lambda *_: None")["lost"] > 0
+
+
+def test_reads_that_are_stale_are_found(tmp_path):
+    """A cache that serves what it read before: each process sees only its own writes."""
+    breakage = """
+class Cached(slots.Slots):
+    known = None
+    def _newest(self, descriptor):
+        fresh = super()._newest(descriptor)
+        if self.known is None:
+            self.known = fresh
+        return self.known
+    def save(self, descriptor, version, state):
+        super().save(descriptor, version, state)
+        self.known = (version, encode_head(state))
+file.Slots = Cached
+"""
+    found = play(tmp_path / "cached", breakage)
+    assert found["stale"] > found["turns"] / 2
+
+
+def test_a_lock_that_hangs_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "TURNS_LIMIT", 0.2)
+    assert "no lock within 0.2 s" in verdicts(tmp_path)["locking, two processes"].says
+    end = time.monotonic() + 5
+    while any(str(tmp_path) in command for command in commands()):
+        assert time.monotonic() < end, "a process was left behind"
+        time.sleep(0.05)
+
+
+def commands():
+    for process in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+
+
+def test_two_mounts_of_one_directory(tmp_path):
+    (tmp_path / "share").mkdir()
+    (tmp_path / "again").symlink_to(tmp_path / "share")
+    found = verdicts(tmp_path / "share", peer=str(tmp_path / "again"))
+    assert found["locking, two mounts"].verdict == "ok"
+    assert turns.SLOW_TURNS == 3

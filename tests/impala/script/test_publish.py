@@ -1,0 +1,123 @@
+"""``publish``: at a script's end every coordinator has heard of what it changed; or what is known."""
+
+import time
+import urllib.request
+
+import pytest
+
+from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.support.scripts import changed, in_flight, only, rows_of, run, sent, statements_on, wait_for
+
+LAG = 3.0
+
+
+@pytest.fixture(scope="module")
+def lagging():
+    with Sandbox(nodes=3, lag=LAG) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def table(lagging):
+    """All coordinators know it, with the row 0."""
+    name = f"t{time.time_ns()}"
+    run(changed(lagging), f"SET SYNC_DDL=1; CREATE TABLE {name} AS SELECT 0 a")
+    return name
+
+
+def seen_by(cluster, sql):
+    """The rows, for each coordinator."""
+    return [sorted(run(only(cluster, node), sql, handler=rows_of).results[0]) for node in cluster.nodes]
+
+
+def options_of(node, query_id):
+    with urllib.request.urlopen(f"{node.web}/query_profile?query_id={query_id}", timeout=5) as page:
+        text = page.read().decode()
+    return next(line for line in text.splitlines() if "Query Options" in line)
+
+
+def barriers_on(node):
+    return [sql.split("*/ ", 1)[1] for sql in statements_on(node) if "barrier=" in sql]
+
+
+def moves(cluster, upstream, sql):
+    """A script that should have stuck to the first coordinator, which takes no more: its run, and the barrier's SQL."""
+    balancer = changed(cluster, lock_file=str(cluster.directory / f"{time.time_ns()}.tmp"))
+    balancer.drain(upstream.host)
+    before = {node.address: len(barriers_on(node)) for node in cluster.nodes}
+    done = run(balancer, sql, prefer=upstream.host, upstream=upstream, handler=rows_of)
+    assert done.node != upstream.host
+    node = next(node for node in cluster.nodes if node.address == done.node)
+    return done, barriers_on(node)[before[done.node] :]
+
+
+def test_without_it_the_others_do_not_see_the_rows(lagging, table):
+    done = run(only(lagging, lagging.nodes[0]), f"INSERT INTO {table} VALUES (1)")
+    assert seen_by(lagging, f"SELECT a FROM {table}") == [[(0,), (1,)], [(0,)], [(0,)]]
+    assert not done.left.published
+
+
+def test_with_it_they_do_at_once_and_a_move_needs_no_refresh(lagging, table):
+    script = f"CREATE TABLE {table}_b AS SELECT 5 b; INSERT INTO {table} VALUES (1); SELECT 1"
+    done = run(only(lagging, lagging.nodes[0]), script, publish=30.0)
+    assert seen_by(lagging, f"SELECT a, b FROM {table} CROSS JOIN {table}_b") == [[(0, 5), (1, 5)]] * 3
+    assert done.left.published
+    moved, barrier = moves(lagging, sent(done), f"SELECT a FROM {table}")
+    assert sorted(moved.results[0]) == [(0,), (1,)]
+    assert barrier == []
+
+
+def test_only_the_last_change_waits(lagging, table):
+    node = lagging.nodes[0]
+    script = f"INSERT INTO {table} VALUES (1); INSERT INTO {table} VALUES (2); SELECT 1; SET MEM_LIMIT=1g"
+    done = run(only(lagging, node), script, publish=30.0)
+    with_it = ["SYNC_DDL=1" in options_of(node, statement.query_id) for statement in done.statements]
+    assert with_it == [False, True, False, False]
+
+
+def test_a_script_that_changes_nothing_waits_for_nothing(lagging):
+    node = lagging.nodes[0]
+    done = run(only(lagging, node), "SELECT 1; SET MEM_LIMIT=1g", publish=30.0)
+    assert not any("SYNC_DDL=1" in options_of(node, statement.query_id) for statement in done.statements)
+    assert done.left.published  # there is nothing that anybody could miss
+
+
+@pytest.mark.parametrize("how", [{"publish": 30.0}, {"query_options": {"SYNC_DDL": "1"}}])
+@pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (1)", "INSERT OVERWRITE t SELECT 1"])
+def test_done_but_not_broadcast_in_time_counts_as_done_and_not_as_published(how, sql, log):
+    """``max_wait_time_for_sync_ddl_s``: "... but its effects may have not been broadcast to all the coordinators"."""
+    with Sandbox(nodes=2, lag=20, flags={"max_wait_time_for_sync_ddl_s": 0.2}) as cluster:
+        run(changed(cluster), "CREATE TABLE t (a INT)")
+        done = run(only(cluster, cluster.nodes[0]), f"SET MEM_LIMIT=1g; {sql}", **how)
+        assert [statement.number for statement in done.statements] == [1, 2]
+        said = [record.getMessage() for record in log.records if "is done, with a warning" in record.getMessage()]
+        assert len(said) == 1 and "may have not been broadcast" in said[0]
+        assert not done.left.published
+        name = sql.split()[2]
+        moved, barrier = moves(cluster, sent(done), f"SELECT a FROM {name}")
+        assert moved.results[0] == [(1,)]
+        assert f"REFRESH `default`.`{name}`" in barrier
+        assert sum(sql in text for text in statements_on(cluster.nodes[0])) == 1
+
+
+@pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (1)", "CREATE TABLE u AS SELECT 1 a"])
+def test_a_broadcast_that_takes_too_long_is_cancelled_and_what_is_known_is_said(sql):
+    with Sandbox(nodes=2, lag=60) as cluster:
+        node = cluster.nodes[0]
+        balancer = only(cluster, node)
+        run(balancer, "CREATE TABLE t (a INT)")
+        with pytest.raises(StatementFailed) as caught:
+            run(balancer, f"SELECT 1; {sql}", publish=0.5)
+        failed = caught.value
+        assert (failed.number, failed.total, failed.outcome) == (2, 2, "unknown")
+        assert failed.reason.startswith("publish_timeout: ")
+        assert "the other coordinators had not all heard of it" in failed.reason
+        assert "REFRESH" in failed.now
+        assert failed.query_id
+        ends = [(entry["sql"].partition("*/ ")[2], entry["state"]) for entry in node.journal() if "sql" in entry]
+        assert ends[-1] == (sql, "CANCELLED")
+        # It is done, and nothing of it is lost.
+        assert run(balancer, f"SELECT a FROM {sql.split()[2]}", handler=rows_of).results[0] == [(1,)]
+        assert balancer.status()["leases"] == []
+        wait_for(lambda: not in_flight(node))

@@ -1,0 +1,341 @@
+"""A script goes on where an earlier try stopped: nothing is lost or done twice, and where nobody knows, it asks."""
+
+import json
+import random
+import signal
+import time
+
+import pytest
+
+from airflow_provider_impala_lb.balancer import open_journals
+from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, Superseded
+from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record, answer, decode, digest
+from airflow_provider_impala_lb.impala.sql.splitter import split
+from airflow_provider_impala_lb.impala.web.debug_pages import Pages
+from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.support.script_worker import end_of, is_stopped, worker
+from tests.support.scripts import changed, in_flight, run, statements_on, wait_for
+
+OWNER = "dag/run/task"
+
+
+@pytest.fixture
+def pair():
+    with Sandbox(nodes=2, lag=0) as cluster:
+        run(changed(cluster), "CREATE TABLE t (n INT)")
+        # A statement that is not on the page proves nothing on a coordinator that may be younger than it, and how old
+        # they are is known to within the time that a statement takes.
+        time.sleep(2)
+        yield cluster
+
+
+def resumed(cluster, script, *, attempt=2, **options):
+    """:param attempt: its number, or all of it."""
+    balancer = options.pop("balancer", None) or changed(cluster)
+    options["journals"] = open_journals(balancer.config)
+    if isinstance(attempt, int):
+        attempt = Attempt(attempt, time.time())
+    return run(balancer, script, owner=OWNER, settles=True, resume=True, attempt=attempt, **options)
+
+
+def journal_of(cluster):
+    journals = open_journals(changed(cluster).config)
+    document = journals.read(OWNER)
+    return None if document is None else decode(document, "")
+
+
+def executed(cluster, word="INSERT"):
+    """(n, state) of each statement with this word, of all nodes, in the order of their ends."""
+    entries = [entry for node in cluster.nodes for entry in node.journal() if word in entry.get("sql", "")]
+    return [
+        (entry["sql"].partition("*/ ")[2], entry["state"])
+        for entry in sorted(entries, key=lambda entry: entry["t"])
+        if "barrier=" not in entry["sql"]
+    ]
+
+
+def inserts(*numbers, sleep=0):
+    return "; ".join(f"INSERT INTO t SELECT {n}" + (f" WHERE sleep({sleep})" if sleep else "") for n in numbers)
+
+
+def test_the_next_try_skips_what_is_done_and_replays_use_and_set(pair):
+    script = "CREATE DATABASE d; USE d; SET MEM_LIMIT=2g; CREATE TABLE u (n INT); INSERT INTO missing SELECT 1; SET"
+    with pytest.raises(StatementFailed) as failed:
+        resumed(pair, script, attempt=1)
+    assert failed.value.number == 5
+    assert journal_of(pair).done == 4
+    run(changed(pair), "CREATE TABLE d.missing (n INT)")
+    rows = []
+    done = resumed(pair, script, handler=lambda cursor: rows.append(cursor.fetchall()) if cursor.description else None)
+    assert done.resumed == 4
+    assert ["MEM_LIMIT", "2g"] in [list(row)[:2] for row in rows[-1]]
+    assert len(executed(pair, "CREATE DATABASE")) == 1
+
+
+def test_a_changed_script_begins_anew_and_says_so(pair, log):
+    with pytest.raises(StatementFailed):
+        resumed(pair, f"{inserts(1)}; SELEC", attempt=1)
+    resumed(pair, f"{inserts(1)}; SELECT 1")
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")] * 2
+    assert "the script has changed since" in log.text
+
+
+def test_a_finished_script_begins_anew_when_its_task_is_cleared(pair, log):
+    resumed(pair, inserts(1), attempt=1)
+    assert journal_of(pair).ended
+    resumed(pair, inserts(1))
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")] * 2
+    assert "had come to its end: the script begins anew" in log.text
+
+
+@pytest.mark.parametrize("handler", [None, lambda cursor: cursor.fetchall() if cursor.description else None])
+def test_a_retry_of_a_finished_script_does_nothing_twice(pair, log, handler):
+    """Its end did not reach Airflow: the worker died there, or the API server was away. A query's rows are wanted."""
+    script = f"{inserts(1)}; SELECT n FROM t"
+    resumed(pair, script, attempt=Attempt(1, 1000.0, "round 1"))
+    done = resumed(pair, script, attempt=Attempt(2, 2000.0, "round 1"), handler=handler)
+    assert len(done.statements) == 2
+    assert done.results[-1:] == ([[(1,)]] if handler else [])
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")]
+    assert len(executed(pair, "SELECT n FROM t")) == (2 if handler else 1)
+    assert "nothing of it is done twice" in log.text
+    assert journal_of(pair).ended
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [Attempt(2, 2000.0, "round 2"), Attempt(1, 2000.0, "round 1"), Attempt(2, 2000.0)],
+    ids=["cleared", "deleted and made again", "not known"],
+)
+def test_a_finished_script_begins_anew_when_it_is_asked_for_anew(pair, attempt):
+    resumed(pair, inserts(1), attempt=Attempt(1, 1000.0, "round 1"))
+    resumed(pair, inserts(1), attempt=attempt)
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")] * 2
+
+
+def test_an_old_try_that_had_not_begun_begins_no_more(pair):
+    begun = Journal(open_journals(changed(pair).config), OWNER, [inserts(1)], attempt=Attempt(1, 500.0))
+    begun.begin(resume=True)
+    resumed(pair, inserts(1), attempt=Attempt(2, 2000.0))
+    with pytest.raises(Superseded):
+        resumed(pair, inserts(1), attempt=Attempt(1, 1000.0))
+    # A run that was deleted and made again under the same name.
+    resumed(pair, inserts(1), attempt=Attempt(1, 3000.0))
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")] * 2
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
+def test_forty_statements_killed_at_ten_of_them(pair, seed):
+    """Workers killed with -9 in the middle of a statement, or between two: each statement runs exactly once."""
+    rng = random.Random(seed)
+    script = "; ".join(
+        ["USE default", "SET MEM_LIMIT=1g"] + [f"INSERT INTO t SELECT {n} WHERE sleep(60)" for n in range(3, 41)]
+    )
+    kills = 0
+    for attempt in range(30):
+        with worker(config=pair.config, owner=OWNER, script=script, resume=True, attempt=attempt + 1) as process:
+            if kills < 10:
+                target = rng.randrange(1, 6) + len(executed(pair))
+                wait_for(lambda n=target, p=process: len(executed(pair)) >= n or p.poll() is not None, 60)
+                time.sleep(rng.uniform(0, 0.06))
+                if process.poll() is None:
+                    process.kill()
+                    kills += 1
+                    continue
+            end = end_of(process, 120)
+        assert "node" in end, end
+        break
+    assert kills == 10
+    ran = [sql for sql, state in executed(pair) if state == "FINISHED"]
+    assert ran == [f"INSERT INTO t SELECT {n} WHERE sleep(60)" for n in range(3, 41)]
+    assert {state for _, state in executed(pair)} == {"FINISHED"}
+
+
+def test_a_statement_that_still_runs_is_waited_for_not_ended(pair, log):
+    with worker(config=pair.config, owner=OWNER, script=inserts(1, 2, sleep=3000), resume=True, attempt=1) as process:
+        wait_for(lambda: any(in_flight(node) for node in pair.nodes), 20)
+        process.kill()
+    resumed(pair, inserts(1, 2, sleep=3000))
+    assert [state for _, state in executed(pair)] == ["FINISHED"] * 2
+    assert "still runs on" in log.text
+
+
+def test_stopped_between_writing_the_intent_and_sending(pair):
+    """The next try closes its session first, so that the late request is refused."""
+    order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "attempt": 1}
+    with worker(**order, stop_at="sent", stop_number=2) as process:
+        wait_for(lambda: is_stopped(process), 20)
+        done = resumed(pair, inserts(1, 2))
+        assert done.resumed == 1
+        process.send_signal(signal.SIGCONT)
+        end = end_of(process)
+    assert end["error"] in ("Superseded", "StatementFailed")
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
+
+
+@pytest.mark.parametrize(
+    ("first", "late", "script"),
+    [
+        ("SELECT 1", "CREATE TABLE made (n INT)", "CREATE TABLE made (n INT)"),
+        ("SELECT 1", "CREATE TABLE made (n INT)", "CREATE TABLE made AS SELECT n FROM t"),
+        ("CREATE TABLE made (n INT)", "DROP TABLE made", "DROP TABLE made"),
+    ],
+)
+def test_what_finds_its_own_effect_is_in_doubt_and_not_the_authors_mistake(pair, first, late, script):
+    """A call to the catalog service may land after all that could be looked at said that it never arrived."""
+    run(changed(pair), f"SET SYNC_DDL=1; {first}")
+    order = {"config": pair.config, "owner": OWNER, "script": f"{script}; {inserts(1)}", "resume": True, "attempt": 1}
+    with worker(**order, stop_at="sent", stop_number=1) as process:
+        wait_for(lambda: is_stopped(process), 20)
+        process.kill()
+    run(changed(pair), f"SET SYNC_DDL=1; {late}")
+    for attempt, text in ((2, "that first sending may have done it after all"), (3, "look")):
+        with pytest.raises(StatementFailed, match=text) as failed:
+            resumed(pair, f"{script}; {inserts(1)}", attempt=attempt)
+        assert (failed.value.number, failed.value.outcome) == (1, "unknown")
+    assert executed(pair) == []
+
+
+def test_while_its_session_is_open_it_may_still_begin(pair, monkeypatch):
+    """A page that answers, and closes nothing (it may want another kind of request)."""
+    order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "attempt": 1}
+    with worker(**order, stop_at="sent", stop_number=2) as process:
+        wait_for(lambda: is_stopped(process), 20)
+        with monkeypatch.context() as patch:
+            patch.setattr(Pages, "close_session", lambda self, session_id: None)
+            with pytest.raises(StatementFailed, match="could not be closed") as failed:
+                resumed(pair, inserts(1, 2))
+        assert (failed.value.outcome, failed.value.retry) == ("unknown", True)
+        assert resumed(pair, inserts(1, 2)).resumed == 1  # the next try looks again
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
+
+
+def leave_in_doubt(cluster, script, number=1):
+    """As a try leaves it whose coordinator was then started anew: its page knows nothing of before."""
+    balancer = changed(cluster)
+    node = cluster.nodes[0]
+    record = Record(
+        format=1, script=digest([s.sql for s in split(script)]), total=2, epoch=1, by="try 1", at=time.time()
+    )
+    record.done, record.node = number - 1, node.address
+    record.intent = Intent(number, "lb:0000000000000000", node.address, "1:1", time.time())
+    import msgspec
+
+    open_journals(balancer.config).change(OWNER, lambda _, now: (None, msgspec.json.encode(record)))
+    node.kill()
+    node.start()
+
+
+def test_a_statement_in_doubt_is_a_question_and_its_answer_holds(pair):
+    leave_in_doubt(pair, inserts(1, 2))
+    with pytest.raises(StatementFailed, match="started anew") as asked:
+        resumed(pair, inserts(1, 2))
+    assert asked.value.outcome == "unknown"
+    assert not asked.value.retry
+    assert f"\n  impala-lb --config FILE journal {OWNER} ran\n" in str(asked.value)
+    assert executed(pair) == []
+    answer(open_journals(changed(pair).config), OWNER, "ran")
+    assert resumed(pair, inserts(1, 2)).resumed == 1
+    assert executed(pair) == [("INSERT INTO t SELECT 2", "FINISHED")]
+
+
+@pytest.mark.parametrize(
+    ("said", "ran"),
+    [
+        ("not-run", ["INSERT INTO t SELECT 1", "INSERT INTO t SELECT 2"]),
+        ("start-over", ["INSERT INTO t SELECT 1", "INSERT INTO t SELECT 2"]),
+    ],
+)
+def test_other_answers(pair, said, ran):
+    leave_in_doubt(pair, inserts(1, 2))
+    answer(open_journals(changed(pair).config), OWNER, said)
+    resumed(pair, inserts(1, 2))
+    assert [sql for sql, _ in executed(pair)] == ran
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT OVERWRITE t PARTITION (p=1) SELECT 1",
+        "-- impala-lb: safe to repeat\nINSERT INTO t SELECT 1",
+        "CREATE TABLE IF NOT EXISTS t (n INT)",
+    ],
+)
+def test_what_is_safe_to_repeat_is_repeated(pair, sql, log):
+    if "PARTITION" in sql:
+        run(changed(pair), "DROP TABLE t; CREATE TABLE t (n INT) PARTITIONED BY (p INT)")
+    leave_in_doubt(pair, sql)
+    resumed(pair, sql)
+    assert "is safe to repeat: it is run (again)" in log.text
+
+
+def test_no_journal_after_a_first_try_is_not_nothing_done(pair):
+    with pytest.raises(JournalMissing, match="start-over"):
+        resumed(pair, inserts(1))
+    assert executed(pair) == []
+
+
+def test_it_goes_on_elsewhere_when_its_node_shuts_down(pair, log):
+    """Within one try, and the other node knows what was written."""
+    balancer = changed(pair, policy="round_robin")
+    seen = []
+
+    def drain_first(done):
+        seen.append(done)
+        if len(seen) == 1:
+            next(
+                node for node in pair.nodes if statements_on(node)[-1:] and "SELECT 1" in statements_on(node)[-1]
+            ).drain()
+
+    done = resumed(pair, inserts(1, 2, 3), attempt=1, balancer=balancer, on_statement=drain_first)
+    assert [sql for sql, _ in executed(pair)] == [f"INSERT INTO t SELECT {n}" for n in (1, 2, 3)]
+    assert "takes no more of the script after 1 statements" in log.text
+    assert len({statement.query_id for statement in done.statements}) == 3
+
+
+def test_the_next_try_moves_when_its_node_is_gone(pair):
+    order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "attempt": 1}
+    with worker(**order, stop_at="intent", stop_number=2) as process:
+        wait_for(lambda: is_stopped(process), 20)
+        process.kill()
+    node = next(node for node in pair.nodes if any("INSERT" in sql for sql in statements_on(node)))
+    node.kill()
+    done = resumed(pair, inserts(1, 2))
+    assert done.node != node.address
+    assert [sql for sql, _ in executed(pair)] == ["INSERT INTO t SELECT 1", "INSERT INTO t SELECT 2"]
+
+
+def test_rows_that_are_wanted_are_fetched_in_this_try(pair):
+    script = f"{inserts(1)}; SELECT n FROM t; SELEC"
+    rows = lambda cursor: cursor.fetchall() if cursor.description is not None else None  # noqa: E731
+    with pytest.raises(StatementFailed):
+        resumed(pair, script, attempt=1, handler=rows)
+    record = journal_of(pair)
+    assert record.done == 2
+    with pytest.raises(StatementFailed):
+        resumed(pair, script, handler=rows)
+    assert len(executed(pair, "SELECT n FROM t")) == 2
+    assert len(executed(pair)) == 1
+
+
+def test_no_secret_is_in_the_journal(pair):
+    with pytest.raises(StatementFailed):
+        resumed(pair, f"{inserts(1)}; SELEC", attempt=1)
+    journals = open_journals(changed(pair).config)
+    text = journals.read(OWNER).decode()
+    assert set(json.loads(text)) <= {
+        "format",
+        "script",
+        "total",
+        "epoch",
+        "by",
+        "at",
+        "done",
+        "queries",
+        "node",
+        "session",
+        "intent",
+        "rows",
+        "attempt",
+    }

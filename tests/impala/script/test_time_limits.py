@@ -1,0 +1,141 @@
+"""``statement_timeout``; and coordinators that shut down while a statement runs: it may finish, nothing new begins."""
+
+import json
+import time
+import urllib.request
+
+import pytest
+
+from airflow_provider_impala_lb.balancer import open_journals
+from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.impala.script.test_resume import executed, journal_of, resumed
+from tests.support.scripts import changed, events_on, in_flight, only, rows_of, run, start_script, wait_for
+
+SLOW = "INSERT INTO t SELECT 2 WHERE sleep({})"
+
+
+@pytest.fixture
+def pair():
+    with Sandbox(nodes=2, lag=0) as cluster:
+        run(changed(cluster), "CREATE TABLE t (n INT)")
+        yield cluster
+
+
+def sessions_on(node):
+    with urllib.request.urlopen(f"{node.web}/sessions?json", timeout=5) as page:
+        return json.load(page)["sessions"]
+
+
+@pytest.mark.parametrize(("sql", "outcome"), [(SLOW.format(60000), "unknown"), ("SELECT sleep(60000)", "not started")])
+def test_a_slow_statement_is_cancelled_on_its_coordinator_and_named(pair, sql, outcome):
+    balancer = only(pair, pair.nodes[0])
+    with pytest.raises(StatementFailed) as caught:
+        run(balancer, f"INSERT INTO t SELECT 1;\n{sql};\nINSERT INTO t SELECT 3", statement_timeout=0.5)
+    failed = caught.value
+    assert failed.reason == "statement_timeout: it was cancelled after 0.5 s"
+    assert (failed.number, failed.total, failed.line, failed.outcome) == (2, 3, 2, outcome)
+    assert sql in str(failed) and "1 after it not sent" in str(failed)
+    assert executed(pair, sql)[-1] == (sql, "CANCELLED")
+    assert executed(pair, "SELECT 3") == []
+    wait_for(lambda: not in_flight(pair.nodes[0]) and not sessions_on(pair.nodes[0]))
+    opened, closed = (events_on(pair.nodes[0]).count(event) for event in ("open", "close"))
+    assert opened == closed
+    assert balancer.status()["leases"] == []
+
+
+def test_it_is_for_each_statement_not_for_the_script(pair):
+    done = run(changed(pair), "; ".join(["SELECT sleep(500)"] * 5), statement_timeout=2)
+    assert done.seconds > 2 and len(done.statements) == 5
+
+
+def test_it_is_not_for_the_fetching_of_rows(pair):
+    def slowly(cursor):
+        time.sleep(0.7)
+        rows = cursor.fetchall()
+        time.sleep(0.3)
+        return rows
+
+    done = run(changed(pair), "SELECT 1 UNION ALL SELECT 2", statement_timeout=0.5, handler=slowly)
+    assert sorted(done.results[0]) == [(1,), (2,)]
+
+
+def test_restartable_does_not_begin_anew_for_it(pair):
+    with pytest.raises(StatementFailed, match="statement_timeout"):
+        run(changed(pair), f"INSERT INTO t SELECT 1; {SLOW.format(60000)}", statement_timeout=1.5, restartable=True)
+    assert [sql for sql, _ in executed(pair)] == ["INSERT INTO t SELECT 1", SLOW.format(60000)]
+
+
+def test_the_journal_does_not_say_done_and_the_next_try_asks(pair):
+    script = f"INSERT INTO t SELECT 1; {SLOW.format(1500)}; INSERT INTO t SELECT 3"
+    with pytest.raises(StatementFailed, match="statement_timeout"):
+        resumed(pair, script, attempt=1, statement_timeout=0.5)
+    record = journal_of(pair)
+    assert (record.done, record.intent.number) == (1, 2)
+    # An INSERT that was cancelled may have been past the point of no return.
+    with pytest.raises(StatementFailed, match="Cancelled") as asked:
+        resumed(pair, script)
+    assert (asked.value.number, asked.value.outcome, asked.value.retry) == (2, "unknown", False)
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), (SLOW.format(1500), "CANCELLED")]
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT sleep(3000)", "INSERT /* impala-lb: safe to repeat */ INTO t SELECT 2 WHERE sleep(3000)"]
+)
+def test_what_may_run_twice_runs_again_in_the_next_try(pair, sql):
+    script = f"INSERT INTO t SELECT 1; {sql}; SELECT n FROM t"
+    with pytest.raises(StatementFailed, match="statement_timeout"):
+        resumed(pair, script, attempt=1, statement_timeout=1.5)
+    assert journal_of(pair).done == 1
+    assert resumed(pair, script).resumed == 1
+    assert [state for _, state in executed(pair, sql)] == ["CANCELLED", "FINISHED"]
+    assert len(executed(pair, "INSERT INTO t SELECT 1")) == 1
+
+
+def drain_in_the_middle(cluster, **options):
+    """A script whose coordinator begins to shut down while its second statement runs. What became of it."""
+    script = f"INSERT INTO t SELECT 1; {SLOW.format(1500)}; INSERT INTO t SELECT 3; SELECT n FROM t"
+    balancer = changed(cluster)
+    _, thread, outcome = start_script(balancer, script, handler=rows_of, **options)
+    wait_for(lambda: any("sleep" in query["stmt"] for node in cluster.nodes for query in in_flight(node)), 20)
+    node = next(node for node in cluster.nodes if in_flight(node))
+    node.drain()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert balancer.status()["leases"] == []
+    return node, outcome[0], [sql for sql, state in executed(cluster) if state == "FINISHED"]
+
+
+ONE, TWO, THREE = "INSERT INTO t SELECT 1", SLOW.format(1500), "INSERT INTO t SELECT 3"
+
+
+def test_on_a_coordinator_that_shuts_down_the_running_statement_finishes_and_no_more_begins(pair):
+    node, failed, ran = drain_in_the_middle(pair)
+    assert isinstance(failed, StatementFailed), failed
+    assert (failed.number, failed.outcome, failed.node) == (3, "not started", node.address)
+    assert "statements 1 to 2 are done" in str(failed)
+    assert ran == [ONE, TWO]
+
+
+def test_a_restartable_script_then_begins_anew_elsewhere(pair):
+    node, done, ran = drain_in_the_middle(pair, restartable=True)
+    assert done.node != node.address
+    assert ran == [ONE, TWO, ONE, TWO, THREE]
+    assert sorted(done.results[-1]) == [(1,), (1,), (2,), (2,), (3,)]
+
+
+def test_a_resumable_script_goes_on_elsewhere_with_each_statement_run_once(pair):
+    journals = open_journals(changed(pair).config)
+    options = {
+        "owner": "dag/run/task",
+        "settles": True,
+        "journals": journals,
+        "resume": True,
+        "attempt": Attempt(1, 1.0),
+    }
+    node, done, ran = drain_in_the_middle(pair, **options)
+    assert done.node != node.address
+    assert ran == [ONE, TWO, THREE]
+    assert sorted(done.results[-1]) == [(1,), (2,), (3,)]
+    assert journal_of(pair).ended
