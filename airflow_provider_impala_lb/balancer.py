@@ -14,9 +14,9 @@ import msgspec
 from airflow_provider_impala_lb.core.cluster.picker import Pick, Picker
 from airflow_provider_impala_lb.core.config import model as configuration
 from airflow_provider_impala_lb.core.config.model import Config, Node, SessionConfig
-from airflow_provider_impala_lb.core.journal_port import Journals
+from airflow_provider_impala_lb.core.journal_port import JournalStore
 from airflow_provider_impala_lb.core.ports import Store
-from airflow_provider_impala_lb.core.state.load_report import Counters, Reading, Sample
+from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.stores.file.store import FileStore
 from airflow_provider_impala_lb.stores.journals.file import FileJournals
@@ -117,24 +117,24 @@ class Balancer(Picker):
         :raises ConfigError: a file or a library that the configuration needs is missing on this host.
         """
         from airflow_provider_impala_lb.impala.hs2.session import Session
-        from airflow_provider_impala_lb.impala.web.debug_pages import Pages
+        from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 
         node = self.config.node(self.known(address))
         assert node is not None
         settings = self.config.session
         if options:
             settings = msgspec.structs.replace(settings, query_options={**settings.query_options, **options})
-        pages = Pages(node.web, self.config.load, self.web_password) if node.web else None
+        pages = DebugPages(node.web, self.config.load, self.web_password) if node.web else None
         return Session.open(node, settings, password=self.password, database=database, pages=pages)
 
     def attach_session(self, address: str, guid: bytes, secret: bytes) -> Session:
         """Go on with a session on this node that another process has opened. Errors as :meth:`open_session`."""
         from airflow_provider_impala_lb.impala.hs2.session import Session
-        from airflow_provider_impala_lb.impala.web.debug_pages import Pages
+        from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 
         node = self.config.node(self.known(address))
         assert node is not None
-        pages = Pages(node.web, self.config.load, self.web_password) if node.web else None
+        pages = DebugPages(node.web, self.config.load, self.web_password) if node.web else None
         return Session.attach(node, self.config.session, guid, secret, password=self.password, pages=pages)
 
     def end_session(self, address: str, guid: bytes, secret: bytes) -> None:
@@ -144,7 +144,7 @@ class Balancer(Picker):
         except ImpalaLBError as error:
             log.info("A session on %s need not be closed any more: %s", address, error)
 
-    def report(self, node: str, sample: Sample) -> None:
+    def report(self, node: str, sample: LoadSample) -> None:
         """Note what somebody else found out about a node's load, as if it had been asked. It counts for three times
         ``load.refresh``, or until the next report.
 
@@ -155,7 +155,9 @@ class Balancer(Picker):
             raise ConfigError(f"load: is missing in the configuration of {self.config.name}, so no report is used")
         self.reports.tell(self.known(node), sample)
 
-    def _probe(self, nodes: Sequence[Node], counters: Mapping[str, Counters]) -> Mapping[str, Reading | str]:
+    def _probe(
+        self, nodes: Sequence[Node], counters: Mapping[str, ExporterCounters]
+    ) -> Mapping[str, ProbeResult | str]:
         from airflow_provider_impala_lb.impala.web.load_probe import probe_all
 
         assert self.config.load is not None
@@ -190,7 +192,7 @@ def open_store(config: Config) -> Store:
     return FileStore(config.lock_file) if config.lock_file else MemoryStore()
 
 
-def open_journals(config: Config) -> Journals | None:
+def open_journals(config: Config) -> JournalStore | None:
     """Where the scripts' journals are: the configuration's Redis, or a directory beside its lock file. None if it has
     neither: then nobody else could resume.
 

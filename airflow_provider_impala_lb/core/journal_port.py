@@ -23,7 +23,7 @@ class Swept(NamedTuple):
     damaged: list[str]
 
 
-class Journals(Protocol):
+class JournalStore(Protocol):
     """A document for each key, shared by all hosts. A key is any text; a document has at most 512 KiB."""
 
     @property

@@ -6,7 +6,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from airflow_provider_impala_lb.core.state.state import Holder
+from airflow_provider_impala_lb.core.state.state import ProcessIdentity
 
 
 @cache
@@ -35,18 +35,18 @@ def _start(pid: int) -> int:
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def this_process() -> Holder | None:
+def this_process() -> ProcessIdentity | None:
     """The calling process, or None where there is no /proc: then a lease ends by its expiry alone."""
     return _process(os.getpid())
 
 
 @cache
-def _process(pid: int) -> Holder | None:
+def _process(pid: int) -> ProcessIdentity | None:
     boot, start = _boot(), _start(pid)
-    return Holder(boot=boot, namespace=_namespace(), pid=pid, start=start) if boot and start else None
+    return ProcessIdentity(boot=boot, namespace=_namespace(), pid=pid, start=start) if boot and start else None
 
 
-def is_dead(holder: Holder | None) -> bool:
+def is_dead(holder: ProcessIdentity | None) -> bool:
     """True only if the holder ran on this host, in this pid namespace, and is known to be gone."""
     if holder is None or holder.boot != _boot() or holder.namespace != _namespace():
         return False

@@ -12,7 +12,7 @@ import msgspec
 
 from airflow_provider_impala_lb.core.config.load import LoadConfig
 from airflow_provider_impala_lb.core.config.model import Node
-from airflow_provider_impala_lb.doctor.finding import Check
+from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused
@@ -31,14 +31,14 @@ _REMEDIES = {
 }
 
 
-def check_nodes(balancer: Balancer) -> Iterator[Check]:
+def check_nodes(balancer: Balancer) -> Iterator[Finding]:
     """For each node: log in, open a session, ask its version; then its web page. All nodes at once."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         for checks in pool.map(lambda address: list(_check_node(balancer, address)), balancer.config.addresses):
             yield from checks
 
 
-def _check_node(balancer: Balancer, address: str) -> Iterator[Check]:
+def _check_node(balancer: Balancer, address: str) -> Iterator[Finding]:
     start = time.monotonic()
     node = balancer.config.node(address)
     web = node.web if node else None
@@ -48,38 +48,44 @@ def _check_node(balancer: Balancer, address: str) -> Iterator[Check]:
             web = web or session.web
             session.execute("SELECT version()")
             version = str(session.cursor.fetchall()[0][0]).split(" RELEASE")[0]
-        yield Check(f"node {address}", "ok", f"session as {session.user} in {opened * 1000:.0f} ms, {version}")
+        yield Finding(f"node {address}", "ok", f"session as {session.user} in {opened * 1000:.0f} ms, {version}")
     except NodeRefused as error:
         do = "wait, or drain it" if error.cause == "shutdown" else _REMEDIES[error.fault]
-        yield Check(f"node {address}", "failed", str(error), do)
+        yield Finding(f"node {address}", "failed", str(error), do)
     except ConfigError as error:
-        yield Check(f"node {address}", "failed", str(error), "correct the configuration on this host")
+        yield Finding(f"node {address}", "failed", str(error), "correct the configuration on this host")
     except StatementError as error:
-        yield Check(f"node {address}", "failed", f"a session opened, but SELECT version() failed: {error}")
+        yield Finding(f"node {address}", "failed", f"a session opened, but SELECT version() failed: {error}")
     if node and (web or node.metrics or node.exporter):
         yield from _check_load(msgspec.structs.replace(node, web=web), balancer.config.load or LoadConfig())
 
 
-def _check_load(node: Node, load: LoadConfig) -> Iterator[Check]:
+def _check_load(node: Node, load: LoadConfig) -> Iterator[Finding]:
     """Do the node's pages answer, with the login that the configuration says, and what do they say?"""
     name = f"web page of {node.address}" if node.web else f"metrics of {node.address}"
     try:
         found = probe(node, load, os.environ.get("IMPALA_LB_WEB_PASSWORD"), seconds=WEB_SECONDS)
     except NotACoordinator as error:
-        yield Check(name, "failed", str(error), "take it off the list of nodes")
+        yield Finding(name, "failed", str(error), "take it off the list of nodes")
         return
     except ProbeFailed as error:
-        yield Check(name, "warning", str(error), "correct the node's URLs or the login; links and load reports need it")
+        yield Finding(
+            name, "warning", str(error), "correct the node's URLs or the login; links and load reports need it"
+        )
         return
     if found.sample.quiescing:
-        yield Check(name, "warning", f"{node.address} is shutting down", "wait, or drain it")
+        yield Finding(name, "warning", f"{node.address} is shutting down", "wait, or drain it")
     elif node.web or node.metrics:
         why = found.missing.get("web")
-        yield Check(name, "warning", why, "links need it") if why else Check(name, "ok", node.web or node.metrics or "")
+        yield (
+            Finding(name, "warning", why, "links need it")
+            if why
+            else Finding(name, "ok", node.web or node.metrics or "")
+        )
     if node.exporter:
         why = found.missing.get("exporter")
         shares = ", ".join(f"{resource} {share:.0%}" for resource, share in sorted(found.sample.shares.items()))
-        yield Check(
+        yield Finding(
             f"exporter of {node.address}",
             "warning" if why else "ok",
             why or f"{node.exporter}; free: {shares}",

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 
-class Check(msgspec.Struct, omit_defaults=True):
+class Finding(msgspec.Struct, omit_defaults=True):
     """:param name: what was looked at. :param says: what was found. :param do: what to do about it, if anything."""
 
     name: str

@@ -15,9 +15,9 @@ import msgspec
 
 from airflow_provider_impala_lb.core.config.address import parse_address
 from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS
-from airflow_provider_impala_lb.doctor.finding import Check
+from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.lock_directory import judge_turns
-from airflow_provider_impala_lb.doctor.two_hosts_protocol import Found, Task
+from airflow_provider_impala_lb.doctor.two_hosts_protocol import Task, TwoHostResult
 from airflow_provider_impala_lb.errors import ConfigError
 
 LISTEN_SECONDS = 60.0
@@ -56,7 +56,7 @@ def check_peer(
     listen: bool,
     wait: float | None = None,
     command: str = "impala-lb",
-) -> Iterator[Check]:
+) -> Iterator[Finding]:
     """Meet the doctor of another host over TCP, and take turns with it; in another process, which may hang.
 
     :param address: where to listen, or where the other does.
@@ -79,7 +79,7 @@ def check_peer(
     try:
         output, _ = child.communicate(timeout=wait + MEETING_LIMIT)
     except subprocess.TimeoutExpired:
-        yield Check(
+        yield Finding(
             "other host",
             "failed",
             f"no result within {wait + MEETING_LIMIT:g} s",
@@ -93,21 +93,21 @@ def check_peer(
             with suppress(OSError):
                 os.unlink(Path(lock_file).parent / name)
     if child.returncode:
-        yield Check("other host", "failed", "the check ended early")
+        yield Finding("other host", "failed", "the check ended early")
         return
-    yield from _judge(msgspec.json.decode(output, type=Found), listen)
+    yield from _judge(msgspec.json.decode(output, type=TwoHostResult), listen)
 
 
-def _judge(found: Found, listen: bool) -> Iterator[Check]:
+def _judge(found: TwoHostResult, listen: bool) -> Iterator[Finding]:
     """The same words on both hosts, but for whose clock is ahead."""
     if found.listener is None or found.caller is None:
-        yield Check("other host", "failed", _plain(found.failed), _plain(found.do))
+        yield Finding("other host", "failed", _plain(found.failed), _plain(found.do))
         return
     listener, caller = (_plain(f"{side.host}:{side.directory}") for side in (found.listener, found.caller))
     if found.same:
-        yield Check("lock directory, two hosts", "ok", f"{listener} and {caller} are one")
+        yield Finding("lock directory, two hosts", "ok", f"{listener} and {caller} are one")
     elif not found.failed:
-        yield Check(
+        yield Finding(
             "lock directory, two hosts",
             "failed",
             f"{listener} and {caller} are not the same directory: a file made in the first is not seen in the second",
@@ -117,19 +117,19 @@ def _judge(found: Found, listen: bool) -> Iterator[Check]:
     if found.give:
         yield _judge_clocks(found, listen)
     if found.failed or found.turns is None:
-        yield Check("locking, two hosts", "failed", _plain(found.failed), _plain(found.do))
+        yield Finding("locking, two hosts", "failed", _plain(found.failed), _plain(found.do))
     else:
         yield judge_turns("locking, two hosts", msgspec.structs.asdict(found.turns))
 
 
-def _judge_clocks(found: Found, listen: bool) -> Check:
+def _judge_clocks(found: TwoHostResult, listen: bool) -> Finding:
     assert found.listener is not None and found.caller is not None
     ahead, other = (found.ahead, found.caller) if listen else (-found.ahead, found.listener)
     says = f"this host is {ahead:+.3f} s beside {_plain(other.host)}, give or take {max(found.give, 0.001):.3f} s"
     # On NFS picks go by the server's clock; elsewhere by the host's.
     if abs(ahead) - found.give > LEASE_SECONDS / 4:
-        return Check("clock, two hosts", "warning", says, "set the clocks by NTP")
-    return Check("clock, two hosts", "ok", says)
+        return Finding("clock, two hosts", "warning", says, "set the clocks by NTP")
+    return Finding("clock, two hosts", "ok", says)
 
 
 def _plain(text: str) -> str:

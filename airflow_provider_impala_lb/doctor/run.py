@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 
 from airflow_provider_impala_lb.balancer import Balancer, open_journals
 from airflow_provider_impala_lb.doctor.coordinators import check_nodes
-from airflow_provider_impala_lb.doctor.finding import Check
+from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.lock_directory import check_lock_file
 from airflow_provider_impala_lb.doctor.peers import check_peer
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.stores.file.store import FileStore
 
 
-def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, listen: bool) -> Iterator[Check]:
+def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, listen: bool) -> Iterator[Finding]:
     """What was found, as it is found.
 
     :param make: gives the balancer, or raises ConfigError. :param peer: a directory, by a second mount of this host; or
@@ -23,10 +23,10 @@ def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, li
     try:
         balancer = make()
     except ConfigError as error:
-        yield Check("config", "failed", str(error))
+        yield Finding("config", "failed", str(error))
         return
     config = balancer.config
-    yield Check("config", "ok", f"{config.name}: {len(config.nodes)} nodes")
+    yield Finding("config", "ok", f"{config.name}: {len(config.nodes)} nodes")
     usable = True
     if config.lock_file and not config.store:
         for check in check_lock_file(config.lock_file, peer if isinstance(peer, str) else None):
@@ -35,14 +35,14 @@ def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, li
         if isinstance(peer, tuple):
             yield from check_peer(config.lock_file, config.name, peer, listen=listen, command=balancer.command)
     elif peer:
-        yield Check("other host", "failed", f"{config.name} has no lock file to try from two sides")
+        yield Finding("other host", "failed", f"{config.name} has no lock file to try from two sides")
     if usable and (config.lock_file or config.store):
         yield from check_state(balancer)
         yield from _check_journals(balancer)
     yield from check_nodes(balancer)
 
 
-def _check_journals(balancer: Balancer) -> Iterator[Check]:
+def _check_journals(balancer: Balancer) -> Iterator[Finding]:
     """Where resumable and deferred scripts note what has run."""
     journals = open_journals(balancer.config)
     if journals is None:
@@ -51,12 +51,12 @@ def _check_journals(balancer: Balancer) -> Iterator[Check]:
         may_lose = journals.durability()
         journals.keys()
     except ImpalaLBError as error:
-        yield Check("journals", "failed", str(error))
+        yield Finding("journals", "failed", str(error))
         return
-    yield Check("journals", "warning" if may_lose else "ok", may_lose or journals.where)
+    yield Finding("journals", "warning" if may_lose else "ok", may_lose or journals.where)
 
 
-def check_state(balancer: Balancer) -> Iterator[Check]:
+def check_state(balancer: Balancer) -> Iterator[Finding]:
     """Can this process read, lock and write the shared state?"""
     config, store = balancer.config, balancer.store
     try:
@@ -70,12 +70,12 @@ def check_state(balancer: Balancer) -> Iterator[Check]:
         if config.store or (config.lock_file and os.path.exists(config.lock_file)):
             ahead = balancer.clocks()
     except ImpalaLBError as error:
-        yield Check("state", "failed", str(error))
+        yield Finding("state", "failed", str(error))
         return
-    yield Check("state", "ok", balancer.store.where)
+    yield Finding("state", "ok", balancer.store.where)
     if ahead:
         says = ", ".join(f"{host} {seconds:+.0f} s" for host, seconds in sorted(ahead.items()))
-        yield Check(
+        yield Finding(
             "clocks of hosts",
             "warning",
             f"beside this one: {says}. Where each host goes by its own clock, leases of hosts that are gone end late",

@@ -1,8 +1,8 @@
 """Two hosts that meet over TCP and take turns on one new file in the lock directory, each by its own mount.
 
 Run as a program by the doctor on either host, since on a broken mount a call may hang where no signal reaches it:
-``python -m airflow_provider_impala_lb.doctor.two_hosts TASK``, a JSON `Task`. It prints a JSON `Found`, and ends when
-its standard input does. What goes over the connection: two_hosts_protocol.py.
+``python -m airflow_provider_impala_lb.doctor.two_hosts TASK``, a JSON `Task`. It prints a JSON `TwoHostResult`, and
+ends when its standard input does. What goes over the connection: two_hosts_protocol.py.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.doctor.lock_trial import follow, lead
 from airflow_provider_impala_lb.doctor.two_hosts_protocol import (
     GREETING,
-    Ended,
-    Found,
+    LineChannel,
+    PeerFinished,
     Side,
     Task,
-    Wire,
+    TwoHostResult,
     differs,
     hello,
     words,
@@ -46,7 +46,7 @@ _CLOCK_ROUNDS = 5
 _FILE_NAME = r"\.impala-lb-doctor\.[0-9a-f]{16}"
 
 
-def listen(task: Task) -> Found:
+def listen(task: Task) -> TwoHostResult:
     """Wait for the caller, lead, and send it what was found."""
     path = str(Path(task.lock_file).parent / task.name)
     token = secrets.token_hex(16)
@@ -59,14 +59,14 @@ def listen(task: Task) -> Found:
             cas.make(path)
         FileStore(path).transact(mark)  # before anybody comes: a directory that is not fit is no reason to wait
         connection = _caller(task)
-        if isinstance(connection, Found):
+        if isinstance(connection, TwoHostResult):
             return connection
         with connection:
-            wire = Wire(connection)
-            found = Found()
+            wire = LineChannel(connection)
+            found = TwoHostResult()
             try:
                 _lead(wire, task, path, token, found)
-            except Ended as ended:
+            except PeerFinished as ended:
                 found.failed = ended.found.failed
             except (ImpalaLBError, OSError, EOFError, ValueError, msgspec.DecodeError) as error:
                 found.failed = f"{os.uname().nodename}: {words(error)}"[:1000]
@@ -78,7 +78,7 @@ def listen(task: Task) -> Found:
             os.unlink(path)
 
 
-def _caller(task: Task) -> socket.socket | Found:
+def _caller(task: Task) -> socket.socket | TwoHostResult:
     """The connection of the other doctor; of whoever else comes, none."""
     end = time.monotonic() + task.wait
     try:
@@ -86,7 +86,9 @@ def _caller(task: Task) -> socket.socket | Found:
         server = socket.create_server((task.host, task.port), family=family)
     except OSError as error:
         address = format_address(task.host, task.port)
-        return Found(failed=f"cannot listen on {address}: {error.strerror or error}", do="give an address of this host")
+        return TwoHostResult(
+            failed=f"cannot listen on {address}: {error.strerror or error}", do="give an address of this host"
+        )
     with server:
         address = format_address(*server.getsockname()[:2])
         print(
@@ -103,7 +105,7 @@ def _caller(task: Task) -> socket.socket | Found:
             except OSError:
                 continue  # nobody in time, or one who was gone at once
             try:
-                wire = Wire(connection)
+                wire = LineChannel(connection)
                 greeting = wire.receive(min(HELLO_SECONDS, left))
                 if greeting.split(" ")[0] == GREETING:
                     wire.send(hello(task))
@@ -114,19 +116,19 @@ def _caller(task: Task) -> socket.socket | Found:
             except (OSError, EOFError):
                 pass
             connection.close()
-    return Found(
+    return TwoHostResult(
         failed=f"nobody came to {address} within {task.wait:g} s",
         do=f"run on the other host: {task.command} doctor --peer {address}; only an address that it can reach will do",
     )
 
 
-def _lead(wire: Wire, task: Task, path: str, token: str, found: Found) -> None:
+def _lead(wire: LineChannel, task: Task, path: str, token: str, found: TwoHostResult) -> None:
     found.caller = msgspec.json.decode(wire.receive(), type=Side)
     found.listener = Side(os.uname().nodename, str(Path(path).parent))
     wire.send(msgspec.json.encode(Side(found.listener.host, found.listener.directory, task.name)).decode())
     seen = wire.receive()
     if seen.startswith("{"):
-        raise Ended(msgspec.json.decode(seen, type=Found))
+        raise PeerFinished(msgspec.json.decode(seen, type=TwoHostResult))
     found.same = seen == token
     if not found.same:
         return
@@ -134,7 +136,7 @@ def _lead(wire: Wire, task: Task, path: str, token: str, found: Found) -> None:
     found.turns = lead(path, wire.tell, wire.hear)
 
 
-def _compare_clocks(wire: Wire) -> tuple[float, float]:
+def _compare_clocks(wire: LineChannel) -> tuple[float, float]:
     """This clock minus the other's, and by how much that may be off: of the quickest of some rounds, as NTP does."""
     best = (0.0, float("inf"))
     for _ in range(_CLOCK_ROUNDS):
@@ -146,18 +148,18 @@ def _compare_clocks(wire: Wire) -> tuple[float, float]:
     return best
 
 
-def call(task: Task) -> Found:
+def call(task: Task) -> TwoHostResult:
     """Go to the listener, follow, and hear what was found."""
     connection = _connect(task)
-    if isinstance(connection, Found):
+    if isinstance(connection, TwoHostResult):
         return connection
     with connection:
-        wire = Wire(connection)
+        wire = LineChannel(connection)
         try:
             wire.send(hello(task))
             greeting = wire.receive()
             if greeting.split(" ")[0] != GREETING:
-                return Found(
+                return TwoHostResult(
                     failed=f"what answers at {format_address(task.host, task.port)} is not impala-lb doctor --listen"
                 )
             if wrong := differs(task, greeting):
@@ -165,16 +167,16 @@ def call(task: Task) -> Found:
             try:
                 _follow(wire, str(Path(task.lock_file).parent))
             except ImpalaLBError as error:
-                wire.send(msgspec.json.encode(Found(failed=f"{os.uname().nodename}: {error}"[:1000])).decode())
+                wire.send(msgspec.json.encode(TwoHostResult(failed=f"{os.uname().nodename}: {error}"[:1000])).decode())
             while True:
                 wire.hear()
-        except Ended as ended:
+        except PeerFinished as ended:
             return ended.found
         except (OSError, EOFError, ValueError, msgspec.DecodeError) as error:
-            return Found(failed=words(error), do="see what the other host says")
+            return TwoHostResult(failed=words(error), do="see what the other host says")
 
 
-def _connect(task: Task) -> socket.socket | Found:
+def _connect(task: Task) -> socket.socket | TwoHostResult:
     end = time.monotonic() + task.wait
     while True:
         try:
@@ -184,14 +186,14 @@ def _connect(task: Task) -> socket.socket | Found:
             if isinstance(error, ConnectionRefusedError) and time.monotonic() < end - 0.2:
                 time.sleep(0.2)
                 continue
-            return Found(
+            return TwoHostResult(
                 failed=f"cannot reach {format_address(task.host, task.port)}: {error.strerror or error}",
                 do=f"run on the other host: {task.command} doctor --listen ADDRESS:PORT, an address that this host can "
                 "reach",
             )
 
 
-def _follow(wire: Wire, directory: str) -> None:
+def _follow(wire: LineChannel, directory: str) -> None:
     wire.send(msgspec.json.encode(Side(os.uname().nodename, directory)).decode())
     name = msgspec.json.decode(wire.receive(), type=Side).file
     if not re.fullmatch(_FILE_NAME, name):
@@ -226,7 +228,7 @@ def main(argument: str) -> None:
     try:
         found = listen(task) if task.name else call(task)
     except ImpalaLBError as error:
-        found = Found(failed=str(error))
+        found = TwoHostResult(failed=str(error))
     sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
 
 

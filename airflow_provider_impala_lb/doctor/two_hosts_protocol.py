@@ -54,7 +54,7 @@ class Side(msgspec.Struct, omit_defaults=True):
     file: str = ""
 
 
-class Found(msgspec.Struct, omit_defaults=True):
+class TwoHostResult(msgspec.Struct, omit_defaults=True):
     """What came of it; both sides end with the same one if they met.
 
     :param failed: why there is no result, and ``do`` what to do about it.
@@ -72,15 +72,15 @@ class Found(msgspec.Struct, omit_defaults=True):
     turns: Turns | None = None
 
 
-class Ended(Exception):
+class PeerFinished(Exception):
     """The other side has said its last word."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: TwoHostResult) -> None:
         super().__init__()
         self.found = found
 
 
-class Wire:
+class LineChannel:
     """Lines over a connection, of bounded length, each awaited for a bounded time."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -119,7 +119,7 @@ class Wire:
             if line == "clock":
                 self.send(repr(time.time()))
             elif line.startswith("{"):
-                raise Ended(msgspec.json.decode(line, type=Found))
+                raise PeerFinished(msgspec.json.decode(line, type=TwoHostResult))
             else:
                 return int(line)
 
@@ -129,18 +129,18 @@ def hello(task: Task) -> str:
     return f"{GREETING} {VERSION} {quote(task.cluster, safe='')} {quote(os.path.basename(task.lock_file), safe='')}"
 
 
-def differs(task: Task, greeting: str) -> Found | None:
+def differs(task: Task, greeting: str) -> TwoHostResult | None:
     """Why this side and the one that greeted so cannot meet, if they cannot."""
     mine, theirs = (line.split(" ") for line in (hello(task), greeting))
     if theirs[1:2] != mine[1:2]:
-        return Found(
+        return TwoHostResult(
             failed=f"the other host has version {theirs[1] if theirs[1:] else '?'} of this check, this one {VERSION}",
             do="install the same version of this package on both",
         )
     for at, what in ((2, "cluster"), (3, "lock file")):
         if theirs[at : at + 1] != mine[at : at + 1]:
             other = unquote(theirs[at]) if theirs[at:] else "?"
-            return Found(
+            return TwoHostResult(
                 failed=f"the other host is of another {what}: {other}, not {unquote(mine[at])}",
                 do="give both hosts the same configuration",
             )

@@ -14,10 +14,10 @@ from airflow.providers.common.sql.hooks.handlers import return_single_query_resu
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_impala_lb.balancer import Balancer, open_journals
-from airflow_provider_impala_lb.core.journal_port import Journals
+from airflow_provider_impala_lb.core.journal_port import JournalStore
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_password_of
-from airflow_provider_impala_lb.hooks.sticky_host import Stuck, find, running_task
+from airflow_provider_impala_lb.hooks.sticky_host import StickyHost, find, running_task
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, Upstream
 from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS
 from airflow_provider_impala_lb.impala.sql.splitter import Statement, is_blank, split
@@ -81,7 +81,7 @@ class ImpalaLBHook(DbApiHook):
                 "schema, session_key, stick_to"
             )
         self.schema, self.stick_to, self.session_key = schema, stick_to, session_key
-        self._found: Stuck | None = None
+        self._found: StickyHost | None = None
         self._changed: Upstream | None = None
         self.host: str | None = None
         """The node of the last run, ``host:port``."""
@@ -100,7 +100,7 @@ class ImpalaLBHook(DbApiHook):
         )
 
     @property
-    def journals(self) -> Journals | None:
+    def journals(self) -> JournalStore | None:
         """Where the journals of resumable scripts are; None: the cluster shares neither a lock file nor a Redis."""
         return open_journals(self.balancer.config)
 
@@ -118,12 +118,12 @@ class ImpalaLBHook(DbApiHook):
             upstream=stuck.upstream,
         )
 
-    def _stuck(self) -> Stuck:
+    def _stuck(self) -> StickyHost:
         """The node to be on, and what was changed there: by this hook itself just now, or by the task to stick to."""
         if self._changed is not None and time.time() - (self._changed.ended or 0.0) < MOVE_SECONDS:
-            return Stuck(self._changed.host, self._changed)
+            return StickyHost(self._changed.host, self._changed)
         if self.stick_to is None:
-            return Stuck()
+            return StickyHost()
         if self._found is None:
             self._found = find(self.stick_to, running_task(), cast("Logger", self.log))
         return self._found

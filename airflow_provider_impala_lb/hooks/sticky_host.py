@@ -36,7 +36,7 @@ _FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 _COMMON_SQL = "airflow.providers.common.sql."
 
 
-class Stuck(NamedTuple):
+class StickyHost(NamedTuple):
     """A host to stick to, what its task changed there, and that task's id; each None if not known."""
 
     host: str | None = None
@@ -53,7 +53,7 @@ def find(
     key: str = XCOM_HOST,
     template_of: str | None = None,
     check: bool = True,
-) -> Stuck:
+) -> StickyHost:
     """Where ``stick_to`` leads.
 
     :param stick_to: a host, a task id, an operator, or what an XCom held; templates are rendered.
@@ -77,7 +77,7 @@ def find(
     if not named and template_of is None:
         if stick_to is None:
             raise _wrong("it was rendered to nothing: the XCom is not there. Write the id of the task to stick to")
-        return Stuck(_one_host(stick_to))
+        return StickyHost(_one_host(stick_to))
     if context is None:
         raise _wrong(
             f"{text!r} is taken for a task id, but no task runs here whose DAG could be asked: write host:port"
@@ -89,8 +89,8 @@ def find(
     if host is None:
         upstream.check_that_it_may_have_none()
         log.warning("%s has left no host (%s): an ordinary pick instead", upstream.task_id, upstream.described)
-        return Stuck(task_id=upstream.task_id)
-    return Stuck(host, upstream.left(host), upstream.task_id)
+        return StickyHost(task_id=upstream.task_id)
+    return StickyHost(host, upstream.left(host), upstream.task_id)
 
 
 def running_task() -> Context | None:

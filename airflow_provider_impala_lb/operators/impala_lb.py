@@ -35,7 +35,7 @@ from airflow_provider_impala_lb.errors import (
 )
 from airflow_provider_impala_lb.hooks import task_identity as this_try
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
-from airflow_provider_impala_lb.hooks.sticky_host import XCOM_HOST, XCOM_RUN, Stuck, find
+from airflow_provider_impala_lb.hooks.sticky_host import XCOM_HOST, XCOM_RUN, StickyHost, find
 from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.script.plan import counted
 from airflow_provider_impala_lb.impala.sql.statement import classify
@@ -474,9 +474,9 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             return {"ticket": this_try.ticket(this_try.tags(context)), "asks_again": RESCHEDULE_SECONDS}
         return {}
 
-    def _stuck(self, context: Context) -> Stuck:
+    def _stuck(self, context: Context) -> StickyHost:
         if not self._sticks and self.stick_to is None:
-            return Stuck()
+            return StickyHost()
         log = cast("Logger", self.log)  # by its type, of Airflow's own kind
         return find(
             self.stick_to,

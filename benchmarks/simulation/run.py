@@ -2,8 +2,8 @@
 
 Every decision is made by ``airflow_provider_impala_lb.core``, in the order of the balancer's transaction: ``reap``,
 then ``place`` (which keeps session keys, admits, chooses and notes the lease); at a script's end ``State.end_lease``;
-for reports ``Asked``, ``note_reports`` and ``let_go``. What is left out is around them: the state stays decoded in
-memory between two rounds of reports instead of going through a store at each step, and the clock is this simulation's.
+for reports ``ProbeBaseline``, ``note_reports`` and ``shed_load``. What is left out is around them: the state stays
+decoded in memory between two rounds of reports instead of going through a store at each step, and the clock is this simulation's.
 Renewals are implied by leases that do not expire.
 """
 
@@ -14,9 +14,9 @@ import random
 from typing import Any, NamedTuple
 
 from airflow_provider_impala_lb.core.rules.expiry import reap
-from airflow_provider_impala_lb.core.rules.headroom import Asked, let_go, note_reports
+from airflow_provider_impala_lb.core.rules.headroom import ProbeBaseline, note_reports, shed_load
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
-from airflow_provider_impala_lb.core.state.load_report import Reading, Sample
+from airflow_provider_impala_lb.core.state.load_report import LoadSample, ProbeResult
 from airflow_provider_impala_lb.core.state.state import Lease, State, Ticket, decode, encode
 
 from .baselines import BASELINES, baseline
@@ -86,7 +86,7 @@ class Run:
             self._begin(script, self._config.addresses[script.foreign])
             return
         if not self._scenario.period:
-            self._note((Asked(self._state, self._now), self._readings()))
+            self._note((ProbeBaseline(self._state, self._now), self._readings()))
         script.since = self._now
         self._place(script)
 
@@ -153,13 +153,13 @@ class Run:
             self._state.sessions.drop(script.chain)
 
     def _ask(self, _: None) -> None:
-        self._plan(self._now + ROUND_SECONDS / 2, "count", Asked(self._state, self._now))
+        self._plan(self._now + ROUND_SECONDS / 2, "count", ProbeBaseline(self._state, self._now))
         self._plan(self._now + self._scenario.period, "ask", None)
 
-    def _count(self, asked: Asked) -> None:
+    def _count(self, asked: ProbeBaseline) -> None:
         self._plan(self._now + ROUND_SECONDS / 2, "note", (asked, self._readings()))
 
-    def _readings(self) -> dict[str, Reading]:
+    def _readings(self) -> dict[str, ProbeResult]:
         readings = {}
         for address, server in self._servers.items():
             if not self._scenario.period and self._told.get(address) == server.version:
@@ -169,17 +169,17 @@ class Run:
             if self._scenario.missed:
                 seen -= sum(self._rng.random() < self._scenario.missed for _ in range(seen))
             shares = self._scenario.shares(server.count, server.slots)
-            readings[address] = Reading(Sample(float(seen), shares=shares))
+            readings[address] = ProbeResult(LoadSample(float(seen), shares=shares))
         return readings
 
-    def _note(self, about: tuple[Asked, dict[str, Reading]]) -> None:
+    def _note(self, about: tuple[ProbeBaseline, dict[str, ProbeResult]]) -> None:
         asked, readings = about
         note_reports(self._config, self._state, self._now, asked, readings)
         # What a store does at each transaction, and here now and then: else the lines that were added grow for ever.
         self._state = decode(encode(self._state))
         if not self._scenario.thresholds:
-            return  # no node is ever at H, and `let_go` would find none
-        let_go(self._config, self._state, self._now, readings)
+            return  # no node is ever at H, and `shed_load` would find none
+        shed_load(self._config, self._state, self._now, readings)
         told = [lease for lease in self._state.leases.values() if lease.move] if self._any_overloaded() else []
         for lease in told:
             # Its worker hears of it when it next looks, within `load.refresh` seconds.

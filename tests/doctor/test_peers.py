@@ -177,7 +177,9 @@ def test_the_clocks_are_compared(shared, port, begin):
     assert 0 < found["give"] < 0.1
     assert abs(found["ahead"] - 90) <= found["give"] + 0.01
     for listen, says in ((True, "+90.0"), (False, "-90.0")):
-        checks = {check.name: check for check in peers._judge(peers.msgspec.convert(found, peers.Found), listen)}
+        checks = {
+            check.name: check for check in peers._judge(peers.msgspec.convert(found, peers.TwoHostResult), listen)
+        }
         assert checks["clock, two hosts"].verdict == "warning"
         assert f"this host is {says}" in checks["clock, two hosts"].says
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from logging import getLogger
 from typing import Any
 
-from airflow_provider_impala_lb.core.cluster.load_reports import Reports
-from airflow_provider_impala_lb.core.cluster.session_keys import Sessions
+from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
+from airflow_provider_impala_lb.core.cluster.session_keys import SessionKeys
 from airflow_provider_impala_lb.core.cluster.status import describe
 from airflow_provider_impala_lb.core.config.address import parse_address
 from airflow_provider_impala_lb.core.config.model import Config, Node
@@ -19,7 +19,7 @@ from airflow_provider_impala_lb.core.rules.clock_agreement import clocks_differ,
 from airflow_provider_impala_lb.core.rules.expiry import reap
 from airflow_provider_impala_lb.core.rules.supersession import begin, claim, settled, take_over
 from airflow_provider_impala_lb.core.state.attempt import Attempt
-from airflow_provider_impala_lb.core.state.state import Orphan, State
+from airflow_provider_impala_lb.core.state.state import LeftoverSession, State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 log = getLogger(__name__)
@@ -35,8 +35,8 @@ class Cluster:
         self.config = config
         self.store = store
         self.host = os.uname().nodename
-        self.reports = Reports(config, store)
-        self.sessions = Sessions(store)
+        self.reports = LoadReports(config, store)
+        self.sessions = SessionKeys(store)
         self._nodes_digest = hashlib.sha256(" ".join(config.addresses).encode()).hexdigest()[:16]
         self._copy: State | None = None
 
@@ -124,7 +124,7 @@ class Cluster:
 
         return self.store.transact(change)
 
-    def take_over(self, owner: str, lease_id: str = "", attempt: Attempt | None = None) -> dict[str, Orphan]:
+    def take_over(self, owner: str, lease_id: str = "", attempt: Attempt | None = None) -> dict[str, LeftoverSession]:
         """End the leases of earlier tries of this work, so that a process that still has one runs nothing more.
 
         :param lease_id: the one that will be taken for this try (`Picker.acquire`); until then it can be superseded by
@@ -137,7 +137,7 @@ class Cluster:
         """
         me = this_process()
 
-        def change(state: State, now: float) -> dict[str, Orphan]:
+        def change(state: State, now: float) -> dict[str, LeftoverSession]:
             self._check_cluster(state)
             if attempt is not None:
                 begin(state, now, owner, attempt)

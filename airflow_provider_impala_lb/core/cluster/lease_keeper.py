@@ -32,7 +32,7 @@ class _Held(msgspec.Struct):
     on_lost: Callable[[], None] | None = None
 
 
-class Keeper:
+class LeaseKeeper:
     """Renews this process's leases until they are released. The thread runs only while there are any.
 
     :param note_host: says in the state that this host is there; called with each renewal.

@@ -9,8 +9,8 @@ from logging import getLogger
 
 from airflow_provider_impala_lb.core.config.model import Config, Node
 from airflow_provider_impala_lb.core.ports import Store
-from airflow_provider_impala_lb.core.rules.headroom import Asked, let_go, note_reports
-from airflow_provider_impala_lb.core.state.load_report import Counters, Reading, Sample
+from airflow_provider_impala_lb.core.rules.headroom import ProbeBaseline, note_reports, shed_load
+from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
 from airflow_provider_impala_lb.core.state.state import Claim, Level, State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
@@ -20,12 +20,12 @@ ROUND_SECONDS = 3.0
 """A round takes about a second; who has claimed it and says nothing for so long has died."""
 
 
-Prober = Callable[[Sequence[Node], Mapping[str, Counters]], Mapping[str, Reading | str]]
+Prober = Callable[[Sequence[Node], Mapping[str, ExporterCounters]], Mapping[str, ProbeResult | str]]
 """Asks these nodes, all at once, in about a second; gets the counters of the last time. A text says why one did not
 answer. Never raises."""
 
 
-class Reports:
+class LoadReports:
     """:ivar prober: how nodes are asked; None: this process does not ask."""
 
     def __init__(self, config: Config, store: Store) -> None:
@@ -33,12 +33,12 @@ class Reports:
         self._busy = threading.Lock()
         self.prober: Prober | None = None
 
-    def tell(self, node: str, sample: Sample) -> None:
+    def tell(self, node: str, sample: LoadSample) -> None:
         """A report that somebody else made. :raises StateUnavailable: it was not noted."""
 
         def change(state: State, now: float) -> list[tuple[str, Level, Level]]:
-            changes = note_reports(self._config, state, now, Asked(state, now), {node: Reading(sample)})
-            let_go(self._config, state, now, {node})
+            changes = note_reports(self._config, state, now, ProbeBaseline(state, now), {node: ProbeResult(sample)})
+            shed_load(self._config, state, now, {node})
             return changes
 
         self._say(self._store.transact(change))
@@ -70,7 +70,7 @@ class Reports:
             log.debug("The nodes' load is not asked for now: %s", error)
             return None
 
-    def round(self, *, now_anyway: bool = False) -> Mapping[str, Reading | str] | None:
+    def round(self, *, now_anyway: bool = False) -> Mapping[str, ProbeResult | str] | None:
         """Ask all nodes and note what they say. None if it is not due, or somebody else is at it.
 
         :param now_anyway: also if it is not due.
@@ -81,14 +81,14 @@ class Reports:
             raise ConfigError("load: is missing in the configuration; the nodes are not asked for their load without")
         token = uuid.uuid4().hex
 
-        def begin(state: State, now: float) -> tuple[Asked, dict[str, Counters]] | None:
+        def begin(state: State, now: float) -> tuple[ProbeBaseline, dict[str, ExporterCounters]] | None:
             claim = state.head.probe
             asked_by_another = claim is not None and claim.token and now < claim.until
             if asked_by_another or not (now_anyway or self.due(state, now)):
                 return None
             state.head.probe = Claim(token, now + ROUND_SECONDS)
             counters = {address: told.counters for address, told in state.told.items() if told.counters}
-            return Asked(state, now), counters
+            return ProbeBaseline(state, now), counters
 
         with self._busy:
             claimed = self._store.transact(begin)
@@ -102,7 +102,9 @@ class Reports:
                     return []  # it took too long, and another one has asked since
                 state.head.probe = Claim("", asked.at + load.refresh)
                 changes = note_reports(self._config, state, now, asked, answers)
-                let_go(self._config, state, now, {name for name, said in answers.items() if isinstance(said, Reading)})
+                shed_load(
+                    self._config, state, now, {name for name, said in answers.items() if isinstance(said, ProbeResult)}
+                )
                 return changes
 
             self._say(self._store.transact(note))

@@ -11,7 +11,7 @@ from logging import getLogger
 import msgspec
 
 from airflow_provider_impala_lb.core.cluster.admin import Cluster
-from airflow_provider_impala_lb.core.cluster.lease_keeper import Keeper
+from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseKeeper
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.config.limits import DAY, check_seconds
 from airflow_provider_impala_lb.core.config.model import Config
@@ -58,7 +58,7 @@ class Picker(Cluster):
     def __init__(self, config: Config, store: Store, rng: random.Random | None = None) -> None:
         super().__init__(config, store)
         self._rng = rng or random.Random()
-        self.keeper = Keeper(
+        self.keeper = LeaseKeeper(
             store,
             lambda state, now: self._note_host(state, now, None),
             self.reports.round_if_due if config.load else None,

@@ -31,7 +31,7 @@ class Mirror(Protocol):
         ...
 
 
-class Sessions:
+class SessionKeys:
     """The data of session keys: the default database, and what was set by SET.
 
     :ivar mirror: where records are copied to, if anywhere.

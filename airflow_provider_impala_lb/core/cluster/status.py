@@ -10,7 +10,7 @@ from airflow_provider_impala_lb.core.config.model import Config, Node
 from airflow_provider_impala_lb.core.rules.ejection import left_out
 from airflow_provider_impala_lb.core.rules.headroom import fresh
 from airflow_provider_impala_lb.core.rules.policy import load_of
-from airflow_provider_impala_lb.core.state.state import Lease, NodeState, State, Told
+from airflow_provider_impala_lb.core.state.state import LastReport, Lease, NodeState, State
 
 
 def describe(config: Config, state: State, now: float) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def describe(config: Config, state: State, now: float) -> dict[str, Any]:
     }
 
 
-def _node(config: Config, node: Node, state: State, told: Told | None, now: float) -> dict[str, Any]:
+def _node(config: Config, node: Node, state: State, told: LastReport | None, now: float) -> dict[str, Any]:
     record = state.nodes.get(node.address, NodeState())
     ttl = config.report_seconds
     brief = fresh(record, now, ttl) if ttl else None

@@ -14,12 +14,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.core.state.state import Brief, Level, NodeState, State, Told, forget_unleased
+from airflow_provider_impala_lb.core.state.state import (
+    LastReport,
+    Level,
+    LoadSummary,
+    NodeState,
+    State,
+    forget_unleased,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.core.config.load import LoadConfig
     from airflow_provider_impala_lb.core.config.model import Config
-    from airflow_provider_impala_lb.core.state.load_report import Reading
+    from airflow_provider_impala_lb.core.state.load_report import ProbeResult
 
 _ORDER: tuple[Level, ...] = ("ready", "busy", "overloaded")
 _TOLD_SECONDS = 3600.0
@@ -28,7 +35,7 @@ MOVE_WITHIN = 300.0
 overloads more nodes, whose scripts are moved then (docs/policies.md: without this limit 7 % slower at 95 % load)."""
 
 
-def fresh(node: NodeState, now: float, ttl: float) -> Brief | None:
+def fresh(node: NodeState, now: float, ttl: float) -> LoadSummary | None:
     """The node's last report if it is not older than ``ttl`` seconds. One from the future counts as new: a host's clock
     may be wrong."""
     brief = node.brief
@@ -59,7 +66,7 @@ def level_of(p: float | None, low: str, load: LoadConfig) -> Level:
     return "busy" if low or (p is not None and p <= load.busy) else "ready"
 
 
-def settle(before: Brief | None, seen: Level) -> Level:
+def next_level(before: LoadSummary | None, seen: Level) -> Level:
     """A node's level after this report: it moves only as far as this one and the one before it agree."""
     if before is None:
         return "ready"
@@ -68,7 +75,7 @@ def settle(before: Brief | None, seen: Level) -> Level:
     return _ORDER[max(level, worse) if worse > level else min(level, better)]
 
 
-class Asked:
+class ProbeBaseline:
     """What the state said when the nodes were about to be asked: the leases that their answers will include.
 
     :ivar at: the store's clock then.
@@ -83,8 +90,8 @@ def note_reports(
     config: Config,
     state: State,
     now: float,
-    asked: Asked,
-    answers: Mapping[str, Reading | str],
+    asked: ProbeBaseline,
+    answers: Mapping[str, ProbeResult | str],
 ) -> list[tuple[str, Level, Level]]:
     """Keep what the nodes answered (a text says why one did not). Returns each change of level: node, before, after."""
     load = config.load
@@ -92,11 +99,11 @@ def note_reports(
     for address, said in answers.items():
         before = state.told.get(address)
         if isinstance(said, str):
-            told = before or Told(at=asked.at)
+            told = before or LastReport(at=asked.at)
             told.failed = said[:200]
         else:
             sample = said.sample
-            told = Told(asked.at, sample.shares, sample.queries, sample.sessions, sample.queued)
+            told = LastReport(asked.at, sample.shares, sample.queries, sample.sessions, sample.queued)
             told.missing, told.counters = said.missing, said.counters
         state.told.put(address, told, now + _TOLD_SECONDS)
     ttl = config.report_seconds
@@ -115,8 +122,8 @@ def note_reports(
         p = headroom(sample.shares, load.weights, common)
         low = under_floor(sample.shares, load)
         seen = level_of(p, low, load)
-        level = settle(previous, seen)
-        node.brief = Brief(
+        level = next_level(previous, seen)
+        node.brief = LoadSummary(
             at=asked.at,
             queries=-1.0 if sample.queries is None else sample.queries,
             leases=asked.leases.get(address, 0),
@@ -134,7 +141,7 @@ def note_reports(
     return changes
 
 
-def let_go(config: Config, state: State, now: float, answered: Collection[str]) -> None:
+def shed_load(config: Config, state: State, now: float, answered: Collection[str]) -> None:
     """What follows at H for nodes that have just reported: their session keys are dropped, and one script that can be
     moved is told to, the youngest: at most one for each node and report, none that has run for more than `MOVE_WITHIN`
     seconds, and none while no node is above T."""

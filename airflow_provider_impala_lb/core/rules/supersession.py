@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from airflow_provider_impala_lb.core.state.attempt import Attempt
-from airflow_provider_impala_lb.core.state.state import ORPHAN_SECONDS, Lease, Orphan, State
+from airflow_provider_impala_lb.core.state.state import ORPHAN_SECONDS, Lease, LeftoverSession, State
 from airflow_provider_impala_lb.errors import Superseded
 
 _encode = msgspec.json.Encoder().encode
 
 
-def orphan(state: State, now: float, lease: Lease, *, taken: bool = False) -> Orphan:
+def orphan(state: State, now: float, lease: Lease, *, taken: bool = False) -> LeftoverSession:
     """Note what a lease that has ended leaves behind."""
-    left = Orphan(
+    left = LeftoverSession(
         owner=lease.owner,
         node=lease.node,
         session=lease.session or "",
@@ -37,7 +37,7 @@ def orphan(state: State, now: float, lease: Lease, *, taken: bool = False) -> Or
 
 def claim(state: State, now: float, owner: str, lease_id: str) -> None:
     """Note that a try has begun, and will take a lease of this id: it may have to wait for that, or be stopped."""
-    left = Orphan(
+    left = LeftoverSession(
         owner=owner, node="", session="", query="", at=now, expires=now + ORPHAN_SECONDS, taken=False, settled=True
     )
     state.orphans.put(lease_id, left, left.expires)
@@ -55,7 +55,7 @@ def begin(state: State, now: float, owner: str, attempt: Attempt) -> None:
     check_attempt(state, owner, attempt)
     if attempt.number > 1:  # nothing is before a first one
         expires = now + ORPHAN_SECONDS
-        newest = Orphan(
+        newest = LeftoverSession(
             owner=owner, node="", session="", query="", at=now, expires=expires, settled=True, attempt=attempt
         )
         state.orphans.put(_newest(owner), newest, expires)
@@ -75,10 +75,10 @@ def _newest(owner: str) -> str:
     return f"newest try of {owner}"
 
 
-def take_over(state: State, now: float, owner: str, mine: Callable[[Lease], bool]) -> dict[str, Orphan]:
+def take_over(state: State, now: float, owner: str, mine: Callable[[Lease], bool]) -> dict[str, LeftoverSession]:
     """End the leases of this owner but for ``mine``, for good. Returns what is to be settled, by lease id."""
     name = _encode(owner)  # as it stands in a record: a look at the bytes costs next to nothing, decoding all would
-    found: dict[str, Orphan] = {}
+    found: dict[str, LeftoverSession] = {}
     if state.leases.place.count and name in state.leases.text:
         for lease in [lease for lease in state.leases.values() if lease.owner == owner and not mine(lease)]:
             state.end_lease(lease.id)

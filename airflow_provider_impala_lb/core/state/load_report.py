@@ -10,7 +10,7 @@ import msgspec
 from airflow_provider_impala_lb.errors import ConfigError
 
 
-class Sample(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+class LoadSample(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     """What one node said of its load at one moment. What it did not say is None, or not among the shares.
 
     :param queries: registered on the coordinator, by whomever; with those that wait to be closed.
@@ -28,7 +28,7 @@ class Sample(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     quiescing: bool = False
 
 
-class Counters(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+class ExporterCounters(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     """Counters of one scrape of a host's exporter, in seconds: two of them give the share used in between.
 
     Whoever probes in short-lived processes keeps them, and hands them to the next probe as ``before``.
@@ -44,15 +44,15 @@ class Counters(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     disks: dict[str, float] = {}
 
 
-class Reading(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+class ProbeResult(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     """One node, probed.
 
     :param counters: for the next probe's ``before``; None without an exporter.
     :param missing: what did not answer though the node did (``web`` or ``exporter``) -> why.
     """
 
-    sample: Sample
-    counters: Counters | None = None
+    sample: LoadSample
+    counters: ExporterCounters | None = None
     missing: dict[str, str] = {}
 
 
@@ -65,7 +65,7 @@ _ALLOWED = {
 }
 
 
-def parse_sample(text: str | bytes) -> Sample:
+def parse_sample(text: str | bytes) -> LoadSample:
     """A sample from JSON.
 
     :raises ConfigError: names the key, its value, and what is allowed.
@@ -83,13 +83,13 @@ def parse_sample(text: str | bytes) -> Sample:
             _check_shares(value)
     for key in raw:
         try:
-            msgspec.convert({key: raw[key]}, Sample)
+            msgspec.convert({key: raw[key]}, LoadSample)
         except msgspec.ValidationError:
             raise _refused(key, raw[key], _ALLOWED[key]) from None
     for key in ("queries", "sessions", "queued"):
         if raw.get(key) is not None and not 0 <= raw[key] < float("inf"):
             raise _refused(key, raw[key], _ALLOWED[key])
-    return msgspec.convert(raw, Sample)
+    return msgspec.convert(raw, LoadSample)
 
 
 def _check_shares(shares: dict[str, Any]) -> None:

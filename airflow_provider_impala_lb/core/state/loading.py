@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from airflow_provider_impala_lb.core.state.record_log import Place
+from airflow_provider_impala_lb.core.state.record_log import Extent
 from airflow_provider_impala_lb.core.state.state import NewerState, State, decode
 from airflow_provider_impala_lb.errors import ConfigError
 
 
-def decoded(what: str, record: bytes | None, read: Callable[[int, Place], bytes] | None = None) -> tuple[State, bool]:
+def decoded(what: str, record: bytes | None, read: Callable[[int, Extent], bytes] | None = None) -> tuple[State, bool]:
     """The state, and whether the record had to be given up: None, or not a state. An empty one is a new state.
 
     :param what: the configuration's key and its value, for the error.

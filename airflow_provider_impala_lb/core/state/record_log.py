@@ -18,7 +18,7 @@ _encoder = msgspec.json.Encoder()
 _CRC = 8
 
 
-class Place(msgspec.Struct, array_like=True):
+class Extent(msgspec.Struct, array_like=True):
     """What the head says of its records: how many they are, where a store keeps them, and when to look at them next.
 
     :ivar due: no record ends before this moment (store's clock).
@@ -33,7 +33,7 @@ class Place(msgspec.Struct, array_like=True):
     generation: int = 0
 
 
-class Records(Generic[Record]):
+class RecordLog(Generic[Record]):
     """Keyed records of one kind. Each line: newline, key, tab, checksum, record; keys and records are JSON, which
     escapes newlines and tabs. A damaged line is passed over: what these records say is soft.
 
@@ -44,7 +44,7 @@ class Records(Generic[Record]):
     __slots__ = ("_added", "_decoder", "_kind", "_read", "_text", "place", "rewritten")
 
     def __init__(
-        self, decoder: msgspec.json.Decoder[Record], kind: int, place: Place, read: Callable[[int, Place], bytes]
+        self, decoder: msgspec.json.Decoder[Record], kind: int, place: Extent, read: Callable[[int, Extent], bytes]
     ) -> None:
         self.place = place
         self._kind = kind
@@ -154,7 +154,7 @@ class Records(Generic[Record]):
             return None
 
 
-def _gone(kind: int, place: Place) -> bytes:
+def _gone(kind: int, place: Extent) -> bytes:
     return b""
 
 

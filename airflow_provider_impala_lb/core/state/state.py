@@ -14,8 +14,8 @@ from typing import Any, Literal
 import msgspec
 
 from airflow_provider_impala_lb.core.state.attempt import Attempt
-from airflow_provider_impala_lb.core.state.load_report import Counters
-from airflow_provider_impala_lb.core.state.record_log import Place, Records
+from airflow_provider_impala_lb.core.state.load_report import ExporterCounters
+from airflow_provider_impala_lb.core.state.record_log import Extent, RecordLog
 
 FORMAT = 2
 """Version of this record. A newer one is refused by name (`decode`), never guessed at."""
@@ -43,7 +43,7 @@ Level = Literal["ready", "busy", "overloaded"]
 """What a node's reports say: above T, at or under T (or a share under its floor), at or under H."""
 
 
-class Holder(msgspec.Struct, frozen=True):
+class ProcessIdentity(msgspec.Struct, frozen=True):
     """The process that holds a lease. A pid alone is reused; with the boot, pid namespace and start time it is not."""
 
     boot: str
@@ -68,7 +68,7 @@ class Lease(msgspec.Struct, omit_defaults=True):
     expires: float
     taken: float
     host: str
-    holder: Holder | None = None
+    holder: ProcessIdentity | None = None
     session: str | None = None
     query: str | None = None
     movable: bool = False
@@ -85,7 +85,7 @@ class Out(msgspec.Struct, omit_defaults=True):
     trial_until: float = 0.0
 
 
-class Brief(msgspec.Struct, array_like=True):
+class LoadSummary(msgspec.Struct, array_like=True):
     """What of a node's last report every pick needs. Times by the store's clock.
 
     :param queries: registered on the node when it was asked, whoever they belong to; -1: it did not say.
@@ -116,7 +116,7 @@ class NodeState(msgspec.Struct, omit_defaults=True):
     failures: int = 0
     quiet_since: float = 0.0
     out: Out | None = None
-    brief: Brief | None = None
+    brief: LoadSummary | None = None
 
 
 class SessionRecord(msgspec.Struct, omit_defaults=True):
@@ -142,7 +142,7 @@ class Avoid(msgspec.Struct):
     expires: float
 
 
-class Orphan(msgspec.Struct, omit_defaults=True):
+class LeftoverSession(msgspec.Struct, omit_defaults=True):
     """What a lease that lapsed, or was taken over, leaves behind until ``expires``: see core/orphans.py.
 
     :param at: when that was. :param taken: a later try of ``owner`` has taken over; the lease's process must stop.
@@ -160,7 +160,7 @@ class Orphan(msgspec.Struct, omit_defaults=True):
     attempt: Attempt | None = None
 
 
-class Told(msgspec.Struct, omit_defaults=True):
+class LastReport(msgspec.Struct, omit_defaults=True):
     """What a node reported last, whole: free shares (0 to 1) by name, or why it could not be asked.
 
     :param failed: why it did not answer the last time; the rest is then older. :param missing: what of it did not.
@@ -174,7 +174,7 @@ class Told(msgspec.Struct, omit_defaults=True):
     queued: int | None = None
     failed: str = ""
     missing: dict[str, str] = {}
-    counters: Counters | None = None
+    counters: ExporterCounters | None = None
 
 
 class HostNote(msgspec.Struct, omit_defaults=True):
@@ -206,7 +206,7 @@ class Ticket(msgspec.Struct, omit_defaults=True):
     again: float = 0.0
     exclude: list[str] = []
     only: str = ""
-    holder: Holder | None = None
+    holder: ProcessIdentity | None = None
 
 
 class Claim(msgspec.Struct, array_like=True):
@@ -226,7 +226,7 @@ class Head(msgspec.Struct, omit_defaults=True):
     hosts: dict[str, HostNote] = {}
     waiting: list[Ticket] = []
     probe: Claim | None = None
-    places: list[Place] = []
+    places: list[Extent] = []
 
 
 class State:
@@ -237,17 +237,17 @@ class State:
 
     __slots__ = ("avoid", "head", "leases", "orphans", "sessions", "told")
 
-    def __init__(self, head: Head | None = None, read: Callable[[int, Place], bytes] | None = None) -> None:
+    def __init__(self, head: Head | None = None, read: Callable[[int, Extent], bytes] | None = None) -> None:
         self.head = head = head or Head()
         places = head.places
         if len(places) < _KINDS:
-            places += [Place() for _ in range(_KINDS - len(places))]
+            places += [Extent() for _ in range(_KINDS - len(places))]
         get = read or _nothing
-        self.leases: Records[Lease] = Records(_leases, 0, places[0], get)
-        self.sessions: Records[SessionRecord] = Records(_sessions, 1, places[1], get)
-        self.avoid: Records[Avoid] = Records(_avoid, 2, places[2], get)
-        self.told: Records[Told] = Records(_told, 3, places[3], get)
-        self.orphans: Records[Orphan] = Records(_orphans, 4, places[4], get)
+        self.leases: RecordLog[Lease] = RecordLog(_leases, 0, places[0], get)
+        self.sessions: RecordLog[SessionRecord] = RecordLog(_sessions, 1, places[1], get)
+        self.avoid: RecordLog[Avoid] = RecordLog(_avoid, 2, places[2], get)
+        self.told: RecordLog[LastReport] = RecordLog(_told, 3, places[3], get)
+        self.orphans: RecordLog[LeftoverSession] = RecordLog(_orphans, 4, places[4], get)
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -260,7 +260,7 @@ class State:
         return self.head.hosts
 
     @property
-    def records(self) -> tuple[Records[Any], ...]:
+    def records(self) -> tuple[RecordLog[Any], ...]:
         """Every kind, in the order of its number."""
         return self.leases, self.sessions, self.avoid, self.told, self.orphans
 
@@ -310,14 +310,14 @@ class NewerState(Exception):
 _leases = msgspec.json.Decoder(Lease)
 _sessions = msgspec.json.Decoder(SessionRecord)
 _avoid = msgspec.json.Decoder(Avoid)
-_told = msgspec.json.Decoder(Told)
-_orphans = msgspec.json.Decoder(Orphan)
+_told = msgspec.json.Decoder(LastReport)
+_orphans = msgspec.json.Decoder(LeftoverSession)
 _KINDS = 5
 _encoder = msgspec.json.Encoder()
 _head = msgspec.json.Decoder(Head)
 
 
-def _nothing(number: int, place: Place) -> bytes:
+def _nothing(number: int, place: Extent) -> bytes:
     return b""
 
 
@@ -337,7 +337,7 @@ def encode(state: State) -> bytes:
     return b"\0".join((encode_head(state), *parts))
 
 
-def decode(record: bytes, read: Callable[[int, Place], bytes] | None = None) -> State:
+def decode(record: bytes, read: Callable[[int, Extent], bytes] | None = None) -> State:
     """The inverse of :func:`encode`, or of :func:`encode_head` with the records from ``read``; also of older versions.
 
     :raises NewerState: written by a newer version. :raises msgspec.DecodeError: not a state.

@@ -32,7 +32,7 @@ _READERS = frozenset(
 )
 
 
-class Wire:
+class HS2Connection:
     """A connection that is logged in. ``client`` is impyla's generated HiveServer2 client; ``service`` its holder."""
 
     def __init__(self, node: Node, session: SessionConfig, password: str | None, timeout: float) -> None:

@@ -6,9 +6,9 @@ import time
 from typing import Any, NamedTuple
 
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
-from airflow_provider_impala_lb.impala.hs2.connection import Wire
+from airflow_provider_impala_lb.impala.hs2.connection import HS2Connection
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
-from airflow_provider_impala_lb.impala.hs2.reconnecting_client import Line
+from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.transport import describe, status_error
 
 CANCEL_SECONDS = 4.0
@@ -22,7 +22,7 @@ class Ending(NamedTuple):
     seen: bool
 
 
-def end_here(line: Line, session: Any, operation: Operation) -> str | None:
+def end_here(line: ReconnectingClient, session: Any, operation: Operation) -> str | None:
     """Cancel and close over the session's own connection. Returns why it could not be closed, or None."""
     from impala._thrift_gen.TCLIService.ttypes import TCancelOperationReq, TCloseSessionReq
 
@@ -47,7 +47,7 @@ def end_elsewhere(node: Node, config: SessionConfig, password: str | None, sessi
     wire = None
     problem: str | None
     try:
-        wire = Wire(node, config, password, CANCEL_SECONDS / 2)
+        wire = HS2Connection(node, config, password, CANCEL_SECONDS / 2)
         if operation is not None:
             wire.limit(end - time.monotonic())
             wire.call("CancelOperation", TCancelOperationReq(operationHandle=operation))
@@ -63,7 +63,7 @@ def end_elsewhere(node: Node, config: SessionConfig, password: str | None, sessi
     return Ending(problem, False)
 
 
-def _gone(wire: Wire, operation: Any, end: float) -> bool:
+def _gone(wire: HS2Connection, operation: Any, end: float) -> bool:
     """Whether the coordinator does not know the statement any more: closing a session waits for its statements'
     threads (ClientRequestState::Finalize), so then nothing of it is left to happen."""
     from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq, TOperationState

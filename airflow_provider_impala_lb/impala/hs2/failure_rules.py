@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from airflow_provider_impala_lb.errors import Outcome
 from airflow_provider_impala_lb.impala.sql.statement import Classification
 
-__all__ = ["Cancelled", "Sorted", "Verdict", "handle_gone", "outcome_of", "sort", "sort_again"]
+__all__ = ["Cancelled", "ClassifiedFailure", "Verdict", "handle_gone", "outcome_of", "sort", "sort_again"]
 
 Verdict = Literal["refused", "session", "wait", "not started", "done", "unknown", "user error"]
 """``refused``: not started, and this coordinator takes nothing new, another one may. ``session``: not started, or it
@@ -263,7 +263,7 @@ _HANDLE_GONE = re.compile(
 )
 
 
-class Sorted(NamedTuple):
+class ClassifiedFailure(NamedTuple):
     """:ivar now: what to do about it, or ""."""
 
     verdict: Verdict
@@ -271,7 +271,7 @@ class Sorted(NamedTuple):
     now: str = ""
 
 
-def sort(message: str, statement: Classification, *, accepted: bool) -> Sorted:
+def sort(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
     """Sort the failure of a statement.
 
     CREATE TABLE AS SELECT is two steps: Impala creates the table, and then has its query admitted and run as any other
@@ -283,14 +283,14 @@ def sort(message: str, statement: Classification, *, accepted: bool) -> Sorted:
     rule = next((rule for pattern, rule in _PATTERNS if pattern.search(message)), None)
     verdict: Verdict = "unknown" if rule is None else rule.later if accepted else rule.instead
     if statement.kind == "ctas" and rule is not None and rule.second_step:
-        return Sorted("unknown", "unknown", _HALF)
+        return ClassifiedFailure("unknown", "unknown", _HALF)
     if verdict == "unknown" and statement.changes_nothing:
         verdict = "session" if rule and rule.gone else "not started"  # it may run again
     outcome: Outcome = "not started" if verdict in ("refused", "session", "wait") else verdict  # type: ignore[assignment]
-    return Sorted(verdict, outcome, rule.now if rule else "")
+    return ClassifiedFailure(verdict, outcome, rule.now if rule else "")
 
 
-def sort_again(message: str, statement: Classification, *, accepted: bool) -> Sorted:
+def sort_again(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
     """As :func:`sort`, for a statement that was sent before and seems not to have run.
 
     A call to the catalog service goes on after its coordinator has given up on it, or is gone. So CREATE that finds its
@@ -299,7 +299,7 @@ def sort_again(message: str, statement: Classification, *, accepted: bool) -> So
     found = sort(message, statement, accepted=accepted)
     own = _OWN_EFFECT.get(statement.verb)
     if own is not None and found.outcome in ("not started", "user error") and own.search(message):
-        return Sorted("unknown", "unknown", _FIRST)
+        return ClassifiedFailure("unknown", "unknown", _FIRST)
     return found
 
 

@@ -26,7 +26,7 @@ class StatementError(Exception):
         self.unanswered = False
 
 
-class Ended(msgspec.Struct):
+class StatementEnd(msgspec.Struct):
     """How a statement ended. ``rows``: modified by DML, else None. ``seconds``: from sending to the end."""
 
     query_id: str

@@ -9,13 +9,13 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
-from airflow_provider_impala_lb.impala.hs2.connection import Wire, user_of
+from airflow_provider_impala_lb.impala.hs2.connection import HS2Connection, user_of
 from airflow_provider_impala_lb.impala.hs2.open_failure import sort_open_failure
 from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, UnreadableReply, refusal, status_error
 
 log = getLogger(__name__)
 
-Opened = tuple[Wire, Any, Mapping[str, str]]
+Opened = tuple[HS2Connection, Any, Mapping[str, str]]
 """The connection, the session's handle, and what the server says of the session."""
 
 
@@ -33,7 +33,7 @@ def open_session(node: Node, config: SessionConfig, password: str | None, databa
         configuration=_options(config, database),
     )
 
-    def ask(wire: Wire) -> tuple[Any, Mapping[str, str]]:
+    def ask(wire: HS2Connection) -> tuple[Any, Mapping[str, str]]:
         # A session that was opened and not heard of ends by itself: nothing keeps a connection to it.
         response = wire.call("OpenSession", request)
         problem = status_error(response)
@@ -53,7 +53,7 @@ def attach(node: Node, config: SessionConfig, password: str | None, guid: bytes,
 
     handle = TSessionHandle(THandleIdentifier(guid, secret))
 
-    def ask(wire: Wire) -> tuple[Any, Mapping[str, str]]:
+    def ask(wire: HS2Connection) -> tuple[Any, Mapping[str, str]]:
         problem = status_error(wire.call("GetInfo", TGetInfoReq(handle, TGetInfoType.CLI_SERVER_NAME)))
         if problem and "being shut down" not in problem:  # a draining one still knows its sessions
             raise refusal(problem)
@@ -63,7 +63,10 @@ def attach(node: Node, config: SessionConfig, password: str | None, guid: bytes,
 
 
 def _connected(
-    node: Node, config: SessionConfig, password: str | None, ask: Callable[[Wire], tuple[Any, Mapping[str, str]]]
+    node: Node,
+    config: SessionConfig,
+    password: str | None,
+    ask: Callable[[HS2Connection], tuple[Any, Mapping[str, str]]],
 ) -> Opened:
     start = time.monotonic()
     try:
@@ -83,9 +86,9 @@ def _asked(
     config: SessionConfig,
     password: str | None,
     start: float,
-    ask: Callable[[Wire], tuple[Any, Mapping[str, str]]],
+    ask: Callable[[HS2Connection], tuple[Any, Mapping[str, str]]],
 ) -> Opened:
-    wire = Wire(node, config, password, config.open_timeout)
+    wire = HS2Connection(node, config, password, config.open_timeout)
     try:
         wire.limit(config.open_timeout - (time.monotonic() - start))
         return wire, *ask(wire)

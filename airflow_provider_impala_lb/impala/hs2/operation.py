@@ -11,11 +11,11 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, guid_of, print_id, warnings_in
-from airflow_provider_impala_lb.impala.hs2.reconnecting_client import Line
+from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.rows import be_lenient, fetch_no_further_than_the_end
 from airflow_provider_impala_lb.impala.hs2.transport import describe, is_timeout, is_unreadable, status_error
 from airflow_provider_impala_lb.impala.sql.statement import classify
-from airflow_provider_impala_lb.impala.web.debug_pages import Pages, ProbeFailed
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
 
 log = getLogger(__name__)
 
@@ -32,7 +32,13 @@ class Operation:
     """
 
     def __init__(
-        self, cursor: Any, line: Line, secret: bytes, check: Callable[[], None], pages: Pages | None, is_impala: bool
+        self,
+        cursor: Any,
+        line: ReconnectingClient,
+        secret: bytes,
+        check: Callable[[], None],
+        pages: DebugPages | None,
+        is_impala: bool,
     ) -> None:
         self.handle: Any = None
         self.query_id: str | None = None

@@ -18,7 +18,7 @@ import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
-from airflow_provider_impala_lb.impala.hs2.connection import Wire
+from airflow_provider_impala_lb.impala.hs2.connection import HS2Connection
 from airflow_provider_impala_lb.impala.hs2.open_failure import sort_open_failure
 from airflow_provider_impala_lb.impala.hs2.replies import rows_in
 from airflow_provider_impala_lb.impala.hs2.transport import (
@@ -60,17 +60,22 @@ class NotSent(Exception):
     """There was no connection any more over which to send the statement."""
 
 
-class Line:
+class ReconnectingClient:
     """What impyla takes for its thrift client.
 
     :param pause: waits so many seconds; what it raises ends the trying (the script was told to stop).
     """
 
     def __init__(
-        self, node: Node, config: SessionConfig, password: str | None, wire: Wire, pause: Callable[[float], None]
+        self,
+        node: Node,
+        config: SessionConfig,
+        password: str | None,
+        wire: HS2Connection,
+        pause: Callable[[float], None],
     ) -> None:
         self._node, self._config, self._password = node, config, password
-        self._wire: Wire | None = wire
+        self._wire: HS2Connection | None = wire
         self._pause = pause
         self._fetched: tuple[bytes, int] = (b"", 0)
         self._logins_refused = 0
@@ -166,10 +171,10 @@ class Line:
         """No call from now on waits longer, nor is made a second time."""
         self._config = _hurried(self._config, seconds)
 
-    def _lay(self) -> Wire:
+    def _lay(self) -> HS2Connection:
         config, start = self._config, time.monotonic()
         try:
-            wire = Wire(self._node, config, self._password, config.open_timeout)
+            wire = HS2Connection(self._node, config, self._password, config.open_timeout)
         except Exception as error:
             refused = sort_open_failure(error, self._node, config, time.monotonic() - start)
             if isinstance(refused, NodeRefused) and refused.fault == "login":
@@ -181,7 +186,7 @@ class Line:
         self._logins_refused = 0
         return wire
 
-    def _ask(self, wire: Wire, name: str, request: Any) -> Any:
+    def _ask(self, wire: HS2Connection, name: str, request: Any) -> Any:
         seconds = self._config.rpc_timeout
         wire.limit(min(seconds, POLL_SECONDS) if name in _LOOKING else seconds)
         return wire.call(name, request)

@@ -9,17 +9,17 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
-from airflow_provider_impala_lb.impala.hs2.connection import Wire, user_of
+from airflow_provider_impala_lb.impala.hs2.connection import HS2Connection, user_of
 from airflow_provider_impala_lb.impala.hs2.ending import CANCEL_SECONDS, end_elsewhere, end_here
 from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled
-from airflow_provider_impala_lb.impala.hs2.ids import Ended, StatementError, print_id
+from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError, print_id
 from airflow_provider_impala_lb.impala.hs2.opening import attach, open_session
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
-from airflow_provider_impala_lb.impala.hs2.reconnecting_client import Line
+from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.sending import Sendings, submit
 from airflow_provider_impala_lb.impala.hs2.transport import UnreadableReply, describe, is_refused, status_error
 from airflow_provider_impala_lb.impala.hs2.waiting import Limits, wait_for_end
-from airflow_provider_impala_lb.impala.web.debug_pages import Pages
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 
 log = getLogger(__name__)
 
@@ -41,10 +41,10 @@ class Session:
         node: Node,
         config: SessionConfig,
         password: str | None,
-        wire: Wire,
+        wire: HS2Connection,
         handle: Any,
         configuration: Mapping[str, str] | None = None,
-        pages: Pages | None = None,
+        pages: DebugPages | None = None,
     ):
         from impala._thrift_gen.TCLIService.ttypes import TProtocolVersion
         from impala.hiveserver2 import HiveServer2Cursor, HS2Session
@@ -55,10 +55,10 @@ class Session:
         address = (configuration or {}).get("http_addr")
         self.web = node.web or (address if not address or "://" in address else f"http://{address}")
         # A login is for the configured address only, not for whatever a server says of itself.
-        self.pages = pages or (Pages(self.web, None, None) if self.web else None)
+        self.pages = pages or (DebugPages(self.web, None, None) if self.web else None)
         self._config, self._password = config, password
         self._handle = handle
-        self._line = Line(node, config, password, wire, self.pause)
+        self._line = ReconnectingClient(node, config, password, wire, self.pause)
         wire.service.client = self._line
         protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
         self.cursor = HiveServer2Cursor(HS2Session(wire.service, handle, configuration or {}, protocol, retries=1))
@@ -79,7 +79,7 @@ class Session:
         *,
         password: str | None = None,
         database: str | None = None,
-        pages: Pages | None = None,
+        pages: DebugPages | None = None,
     ) -> Session:
         """Connect, log in and open a session, all within ``config.open_timeout`` seconds.
 
@@ -99,7 +99,7 @@ class Session:
         secret: bytes,
         *,
         password: str | None = None,
-        pages: Pages | None = None,
+        pages: DebugPages | None = None,
     ) -> Session:
         """Go on with a session that another process has opened, over a connection of one's own.
 
@@ -159,7 +159,7 @@ class Session:
     def nobody_listens(self) -> bool:
         """Whether a connection is refused: the process is gone."""
         try:
-            Wire(self.node, self._config, self._password, CANCEL_SECONDS / 2).close()
+            HS2Connection(self.node, self._config, self._password, CANCEL_SECONDS / 2).close()
         except Exception as error:
             return is_refused(error)
         return False
@@ -186,7 +186,7 @@ class Session:
         options: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         sendings: Sendings | None = None,
-    ) -> Ended:
+    ) -> StatementEnd:
         """Run one statement to its end. Rows of a query are left to be fetched from :attr:`cursor`.
 
         :param on_start: called with the query id once the coordinator has accepted the statement.
@@ -201,7 +201,7 @@ class Session:
         if on_start:
             on_start(self.query_id or "")
         if done:
-            return Ended(self.query_id or "", None, time.monotonic() - start)
+            return StatementEnd(self.query_id or "", None, time.monotonic() - start)
         return self.wait(start=start, limits=limits)
 
     def submit(self, sql: str, *, options: Mapping[str, str] | None = None, sendings: Sendings | None = None) -> bool:
@@ -212,7 +212,7 @@ class Session:
         """
         return submit(self, sql, options, sendings)
 
-    def wait(self, *, start: float | None = None, limits: Limits | None = None) -> Ended:
+    def wait(self, *, start: float | None = None, limits: Limits | None = None) -> StatementEnd:
         """Wait for the end of the statement that was submitted. Parameters and errors as :meth:`execute`.
 
         :param start: when it was sent, by the monotonic clock.
@@ -221,11 +221,11 @@ class Session:
         wait_for_end(self, start, limits or Limits())
         self.operation.find_rows()
         if self.cursor.has_result_set:
-            return Ended(self.query_id or "", None, time.monotonic() - start)
+            return StatementEnd(self.query_id or "", None, time.monotonic() - start)
         # DDL and DML: closing is what tells the number of rows, and frees the query on the coordinator.
         query_id, seconds = self.query_id or "", time.monotonic() - start
         warnings, rows = self.finish()
-        return Ended(query_id, rows, seconds, warnings)
+        return StatementEnd(query_id, rows, seconds, warnings)
 
     def fetch(self, handler: Callable[[Any], Any], cursor: Any) -> Any:
         """What ``handler`` makes of the last statement's rows.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import REFUSED_SECONDS
 from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
-from airflow_provider_impala_lb.impala.web.debug_pages import Pages, ProbeFailed, Queries, Query
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Queries, Query
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.hs2.session import Session
@@ -29,14 +29,14 @@ _LOOKS = (0.05, 0.1, 0.2, 0.4)
 _PAUSE, _LONGEST = 0.1, 2.0
 
 
-class Found(NamedTuple):
+class FoundStatement(NamedTuple):
     """:ivar in_flight: it is registered: running, or ended and not closed. Else it is done, and closed."""
 
     id: str
     in_flight: bool
 
 
-def look_up(session: Session, nonce: str | None, sent_at: float, failure: StatementError) -> Found:
+def look_up(session: Session, nonce: str | None, sent_at: float, failure: StatementError) -> FoundStatement:
     """Find the statement with this label.
 
     :param sent_at: when it was sent, by the monotonic clock. :param failure: what is known so far.
@@ -65,14 +65,14 @@ def look_up(session: Session, nonce: str | None, sent_at: float, failure: Statem
             raise StatementError(f"{failure}; it never reached the coordinator")
     log.info("The statement was found on %s as query %s, %s", session.node.address, found.id, found.state)
     if found.in_flight and not session.lost:
-        return Found(found.id, True)
+        return FoundStatement(found.id, True)
     status = _status(session, pages, found, failure)
     if status != "OK":
         raise StatementError(status or f"{failure}; query {found.id} has ended, how is not known", query_id=found.id)
-    return Found(found.id, False)
+    return FoundStatement(found.id, False)
 
 
-def look_for(session: Session, nonce: str | None, failure: StatementError) -> Found | None:
+def look_for(session: Session, nonce: str | None, failure: StatementError) -> FoundStatement | None:
     """The statement with this label, of a kind that may be sent again: is it running there, or ready to be fetched?
 
     :param failure: what is known so far.
@@ -91,14 +91,14 @@ def look_for(session: Session, nonce: str | None, failure: StatementError) -> Fo
         return None
     log.info("The statement was found on %s as query %s, %s", session.node.address, found.id, found.state)
     if found.in_flight:
-        return Found(found.id, True)
+        return FoundStatement(found.id, True)
     status = pages.status(found.id)
     if status != "OK":
         raise StatementError(status or str(failure), query_id=found.id)
     return None
 
 
-def why_it_may_have_run(session: Session, pages: Pages, page: Queries, sent_at: float) -> str | None:
+def why_it_may_have_run(session: Session, pages: DebugPages, page: Queries, sent_at: float) -> str | None:
     """A page without the statement's label is a proof only if the same process has kept it since ``sent_at``, and has
     dropped nothing since. Returns why that is not so, or None.
 
@@ -133,7 +133,7 @@ def why_it_may_have_run(session: Session, pages: Pages, page: Queries, sent_at: 
     return f"{pages.url}/queries keeps {page.kept} statements, and may have dropped it already"
 
 
-def _ask(session: Session, pages: Pages, failure: StatementError) -> Queries:
+def _ask(session: Session, pages: DebugPages, failure: StatementError) -> Queries:
     """The page, tried until ``session.reconnect_timeout``: the web server is as far away as the coordinator. Where
     nobody listens to that either, its process is gone, and the page of the next one knows nothing of ours."""
     until, pause, refused_since = time.monotonic() + session.patience, _PAUSE, 0.0
@@ -150,7 +150,7 @@ def _ask(session: Session, pages: Pages, failure: StatementError) -> Queries:
         pause = min(pause * 2, _LONGEST)
 
 
-def _status(session: Session, pages: Pages, query: Query, failure: StatementError) -> str:
+def _status(session: Session, pages: DebugPages, query: Query, failure: StatementError) -> str:
     """How it ended, once it has: ``OK`` or the error's text."""
     until, pause = time.monotonic() + session.patience, _PAUSE
     while time.monotonic() < until:

@@ -9,7 +9,7 @@ from logging import getLogger
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, next_poll, progress_in, without_stack
-from airflow_provider_impala_lb.impala.script.handover import LetGo
+from airflow_provider_impala_lb.impala.script.handover import HandedOver
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.hs2.session import Session
@@ -61,7 +61,7 @@ def wait_for_end(session: Session, start: float, limits: Limits) -> None:
             break
         session.check_cancelled()
         if limits.let_go is not None and limits.let_go():
-            raise LetGo
+            raise HandedOver
         waited = time.monotonic() - start
         if late and waited - late_at >= _CANCEL_SECONDS:
             _fail(session, late)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_impala_lb.core.cluster.picker import Pick
 from airflow_provider_impala_lb.errors import Superseded
 from airflow_provider_impala_lb.impala.script.handover import Deferred, Handover
-from airflow_provider_impala_lb.impala.script.plan import Script
+from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.script.execution import Execution
@@ -52,7 +52,7 @@ class Custody:
             return False
         return self._leave or (self._after is not None and self.seconds >= self._after)
 
-    def hand_over(self, execution: Execution, pick: Pick, script: Script, epoch: int) -> Deferred | None:
+    def hand_over(self, execution: Execution, pick: Pick, script: ScriptPlan, epoch: int) -> Deferred | None:
         """Leave the session to whoever goes on. None: it would not be there any more, and the script stays here.
 
         :raises StateUnavailable: nobody could find the lease. :raises Superseded: a later try has taken over.

@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.core.cluster.picker import Pick
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
 from airflow_provider_impala_lb.impala.hs2.dbapi import Cursor
-from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled, Sorted, handle_gone, sort, sort_again
-from airflow_provider_impala_lb.impala.hs2.ids import Ended, StatementError
+from airflow_provider_impala_lb.impala.hs2.failure_rules import (
+    Cancelled,
+    ClassifiedFailure,
+    handle_gone,
+    sort,
+    sort_again,
+)
+from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import RowsLost
 from airflow_provider_impala_lb.impala.hs2.sending import Sendings
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.waiting import Limits
-from airflow_provider_impala_lb.impala.script.handover import LetGo, seal
+from airflow_provider_impala_lb.impala.script.handover import HandedOver, seal
 from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 from airflow_provider_impala_lb.impala.script.output import OutputDone, write
-from airflow_provider_impala_lb.impala.script.plan import Script, ScriptDone
+from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan
 from airflow_provider_impala_lb.impala.script.tally import Tally
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
 from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
@@ -39,10 +45,10 @@ class Execution:
 
     :param elsewhere: what is left may go on on another node if this one takes no more.
     :param prepare: called with the first session before its first statement.
-    :param let_go: asked often; True: somebody else is to go on, and :meth:`run` raises :class:`LetGo`.
+    :param let_go: asked often; True: somebody else is to go on, and :meth:`run` raises :class:`HandedOver`.
     :param key: seals the session's secret for the journal; "": it is not kept there.
     :param sent_before: this statement was sent before, by an earlier process, and seems not to have run; 0: none.
-    :param keep_last: the rows of the last statement are somebody else's to fetch: :class:`LetGo`, once it has ended.
+    :param keep_last: the rows of the last statement are somebody else's to fetch: `HandedOver`, once it has ended.
     :ivar session: the open one, or None; ``last``: also once it is closed.
     :ivar done: what has been done; also of a run that fails.
     :ivar data: what the sessions have set for themselves.
@@ -51,7 +57,7 @@ class Execution:
     def __init__(
         self,
         balancer: Balancer,
-        script: Script,
+        script: ScriptPlan,
         pick: Pick,
         done: ScriptDone,
         *,
@@ -146,12 +152,12 @@ class Execution:
                         if self._move:
                             raise Cancelled(self._move)
                         if self._let_go is not None and self._let_go():
-                            raise LetGo
+                            raise HandedOver
                         if self._inherited:
                             self.close()
                             self._open()
                     self._statement(number)
-                except LetGo:
+                except HandedOver:
                     keep = True
                     raise
                 except Superseded:
@@ -263,7 +269,7 @@ class Execution:
                 if found.verdict == "wait" or "never reached the coordinator" in str(error):
                     self._sent_before = number
                 if found.outcome == "done":
-                    self._tally.note_done(Ended(error.query_id or "", None, 0.0, str(error)), fetched=False)
+                    self._tally.note_done(StatementEnd(error.query_id or "", None, 0.0, str(error)), fetched=False)
                     return
                 if found.verdict != "wait" or time.monotonic() + pause >= until:
                     self._give_up(number, session, error, found)
@@ -284,7 +290,7 @@ class Execution:
             tries += 1
             ended = self._to_its_end(session, number, sql)
             if self._keep_last and number == len(self._script) and session.has_rows:
-                raise LetGo
+                raise HandedOver
             self._under_way = False
             try:
                 cursor = Cursor(session, self._pick)
@@ -320,7 +326,7 @@ class Execution:
             self._tally.note_done(ended)
             return
 
-    def _done_without_rows(self, ended: Ended, why: str) -> None:
+    def _done_without_rows(self, ended: StatementEnd, why: str) -> None:
         """DDL is done, and its row says no more than that: it is not worth doing it again."""
         ended.warnings = why
         self._tally.note_done(ended, fetched=False)
@@ -349,7 +355,7 @@ class Execution:
             self._log.info("%d rows are in %s (%d bytes)", written.rows, written.path, written.bytes)
         return written
 
-    def _to_its_end(self, session: Session, number: int, sql: str) -> Ended:
+    def _to_its_end(self, session: Session, number: int, sql: str) -> StatementEnd:
         """Send the statement and wait for its end; or wait for that of the one that is under way."""
         publish = self._script.publish if number == self._script.last_change else None
         limits = Limits(self._script.statement_timeout, publish, self._let_go)
@@ -357,7 +363,7 @@ class Execution:
             self._under_way = False
             try:
                 return session.wait(start=self._submitted, limits=limits)
-            except (LetGo, Cancelled):
+            except (HandedOver, Cancelled):
                 self._under_way = True
                 raise
             except StatementError as error:
@@ -366,7 +372,7 @@ class Execution:
                 # The other process has waited for it, too, and has closed it.
                 self._log.info("Query %s is looked up: %s", session.query_id, error)
                 if self._has_run():
-                    return Ended(session.query_id, None, 0.0)
+                    return StatementEnd(session.query_id, None, 0.0)
                 raise _SessionGone(self._tally.failed(str(error), error.query_id, "not started")) from error
         self._has_run = None  # it spoke of the statement that was under way
         label = self._label(number)
@@ -390,7 +396,7 @@ class Execution:
         if self._journal is not None and self._key:  # whoever goes on may have to find it without its label
             self._journal.accepted(query_id)
 
-    def _give_up(self, number: int, session: Session, error: StatementError, found: Sorted) -> None:
+    def _give_up(self, number: int, session: Session, error: StatementError, found: ClassifiedFailure) -> None:
         """Raise what follows from it."""
         if self._journal is not None and error.query_id is not None:
             self._journal.check_mine()  # else it may have failed by what our successor does with it

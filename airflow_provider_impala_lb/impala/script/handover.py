@@ -52,7 +52,7 @@ class Handover(msgspec.Struct):
         return msgspec.convert(dict(packed), cls)
 
 
-class LetGo(Exception):
+class HandedOver(Exception):
     """The script is under way, and somebody else goes on with it."""
 
 

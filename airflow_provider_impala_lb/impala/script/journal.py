@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import msgspec
 
-from airflow_provider_impala_lb.core.journal_port import Journals
+from airflow_provider_impala_lb.core.journal_port import JournalStore
 from airflow_provider_impala_lb.core.state.attempt import Attempt
 from airflow_provider_impala_lb.errors import (
     ConfigError,
@@ -119,7 +119,7 @@ class Journal:
 
     def __init__(
         self,
-        journals: Journals,
+        journals: JournalStore,
         key: str,
         texts: Sequence[str],
         *,
@@ -359,7 +359,7 @@ class Journal:
             self._pause(_PAUSE)
 
 
-def finish(journals: Journals, key: str, epoch: int) -> None:
+def finish(journals: JournalStore, key: str, epoch: int) -> None:
     """The script has ended well under this epoch. If somebody has taken it over since, nothing is noted."""
 
     def change(document: bytes | None, now: float) -> tuple[None, bytes | None]:
@@ -373,7 +373,7 @@ def finish(journals: Journals, key: str, epoch: int) -> None:
     journals.change(key, change)
 
 
-def answer(journals: Journals, key: str, said: str) -> str:
+def answer(journals: JournalStore, key: str, said: str) -> str:
     """What the author says of a statement whose outcome is not known: ``ran``, ``not-run``; or ``start-over``.
 
     Returns what was noted. :raises JournalMissing: there is no such journal. :raises ConfigError: nothing was asked.

@@ -54,7 +54,7 @@ def counted(statements: int) -> str:
     return f"{statements} statement" + ("" if statements == 1 else "s")
 
 
-class Script:
+class ScriptPlan:
     """What is to be run, and whom to tell. Parameters as for :class:`~.run.ScriptRun`.
 
     :param texts: the statements with their parameters in them.

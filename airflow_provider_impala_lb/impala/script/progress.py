@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.script.journal import Record
 from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
-from airflow_provider_impala_lb.impala.script.plan import Script, ScriptDone
+from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan
 from airflow_provider_impala_lb.impala.script.resume import statements_before
 from airflow_provider_impala_lb.impala.sql.statement import excerpt
 
@@ -29,7 +29,7 @@ class Progress:
     :ivar done: what is done. :ivar so_far: the same in words, for errors.
     """
 
-    def __init__(self, script: Script, before: list[Upstream], *, resumes: bool) -> None:
+    def __init__(self, script: ScriptPlan, before: list[Upstream], *, resumes: bool) -> None:
         self.done = ScriptDone("", "", "", [], 0.0)
         self.before = before
         self.so_far = "nothing was run"

@@ -13,8 +13,8 @@ from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused
 from airflow_provider_impala_lb.impala.script.handover import Handover, unseal
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record
 from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
-from airflow_provider_impala_lb.impala.script.plan import Script, StatementDone
-from airflow_provider_impala_lb.impala.script.takeover import Doubt, ran
+from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, StatementDone
+from airflow_provider_impala_lb.impala.script.takeover import InDoubt, ran
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.statement import excerpt
 
@@ -27,7 +27,7 @@ def settle_intent(
     balancer: Balancer,
     journal: Journal,
     record: Record,
-    script: Script,
+    script: ScriptPlan,
     *,
     pause: Callable[[float], None],
     log: Logger,
@@ -43,7 +43,7 @@ def settle_intent(
     number, statement = intent.number, script.classified[intent.number - 1]
     try:
         has_run = ran(balancer, intent, statement, record.at - intent.at + since, pause=pause, log=log)
-    except Doubt as doubt:
+    except InDoubt as doubt:
         # After the look, even so: it has waited for what it saw running.
         if record.answer:
             has_run = record.answer == "ran"
@@ -66,7 +66,7 @@ def settle_intent(
 def take_over(
     balancer: Balancer,
     journal: Journal,
-    script: Script,
+    script: ScriptPlan,
     handover: Handover,
     record: Record,
     *,
@@ -112,7 +112,7 @@ def take_over(
     return None
 
 
-def statements_before(script: Script, record: Record, done: int) -> list[StatementDone]:
+def statements_before(script: ScriptPlan, record: Record, done: int) -> list[StatementDone]:
     """The statements that other processes have done, as far as the journal has kept them."""
     queries = [*[""] * (record.done - len(record.queries)), *record.queries]
     found = [
@@ -124,7 +124,7 @@ def statements_before(script: Script, record: Record, done: int) -> list[Stateme
     return found
 
 
-def _question(journal: Journal, intent: Intent, script: Script, doubt: Doubt, record: Record) -> StatementFailed:
+def _question(journal: Journal, intent: Intent, script: ScriptPlan, doubt: InDoubt, record: Record) -> StatementFailed:
     statement = script.statements[intent.number - 1]
     if doubt.may_clear_up:
         now = "The next try looks again"
@@ -148,7 +148,7 @@ def _question(journal: Journal, intent: Intent, script: Script, doubt: Doubt, re
     )
 
 
-def left_by(balancer: Balancer, script: Script, done: int, node: str) -> Upstream:
+def left_by(balancer: Balancer, script: ScriptPlan, done: int, node: str) -> Upstream:
     """What the statements that are done have changed, for another node to hear of. When they ended is not known."""
     written = WrittenTables(script.database or balancer.config.session.database)
     for statement in script.classified[:done]:

@@ -10,7 +10,7 @@ from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_impala_lb.core.cluster.picker import Pick, new_id
-from airflow_provider_impala_lb.core.journal_port import Journals
+from airflow_provider_impala_lb.core.journal_port import JournalStore
 from airflow_provider_impala_lb.core.state.attempt import Attempt
 from airflow_provider_impala_lb.errors import (
     ConfigError,
@@ -26,10 +26,10 @@ from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.script.custody import Custody
 from airflow_provider_impala_lb.impala.script.execution import Execution
-from airflow_provider_impala_lb.impala.script.handover import Handover, LetGo, new_key
+from airflow_provider_impala_lb.impala.script.handover import HandedOver, Handover, new_key
 from airflow_provider_impala_lb.impala.script.journal import Journal
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, Upstream, cross
-from airflow_provider_impala_lb.impala.script.plan import Script, ScriptDone, StatementDone
+from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan, StatementDone
 from airflow_provider_impala_lb.impala.script.progress import Moved, Progress
 from airflow_provider_impala_lb.impala.script.refusals import Refusals
 from airflow_provider_impala_lb.impala.script.resume import left_by, settle_intent, take_over
@@ -94,7 +94,7 @@ class ScriptRun:
         upstream: Upstream | None = None,
         restartable: bool = False,
         settles: bool = False,
-        journals: Journals | None = None,
+        journals: JournalStore | None = None,
         resume: bool = False,
         attempt: Attempt | None = None,
         publish: float | None = None,
@@ -118,7 +118,7 @@ class ScriptRun:
     ) -> None:
         self._balancer = balancer
         self._log = logger or getLogger(__name__)
-        self._script = Script(
+        self._script = ScriptPlan(
             statements,
             # Bound before anything is sent: a parameter that is missing in statement 9 must not leave 8 behind.
             texts or bind_script([(statement.line, statement.sql) for statement in statements], parameters),
@@ -454,7 +454,7 @@ class ScriptRun:
             try:
                 execution.run()
                 return
-            except LetGo:
+            except HandedOver:
                 try:
                     deferred = self._custody.hand_over(execution, pick, self._script, self.epoch)
                 except StateUnavailable as error:

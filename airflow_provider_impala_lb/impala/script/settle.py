@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from logging import Logger
 from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, Orphan
+from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, LeftoverSession
 from airflow_provider_impala_lb.errors import ConfigError, StillRunning
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, is_id
 from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, is_refused
-from airflow_provider_impala_lb.impala.web.debug_pages import Pages, ProbeFailed
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
@@ -28,7 +28,7 @@ SECONDS = 20.0
 def settle(
     balancer: Balancer,
     owner: str,
-    orphans: Mapping[str, Orphan],
+    orphans: Mapping[str, LeftoverSession],
     pause: Callable[[float], None],
     log: Logger,
 ) -> None:
@@ -58,13 +58,13 @@ def settle(
         raise StillRunning(owner, left)
 
 
-def _over_by_itself(balancer: Balancer, orphan: Orphan) -> bool:
+def _over_by_itself(balancer: Balancer, orphan: LeftoverSession) -> bool:
     """Nobody has renewed its lease for so long that ``QUERY_TIMEOUT_S`` must have ended its query."""
     now = balancer.store.read()[1]
     return now - orphan.at > balancer.config.session.reconnect_timeout + LEASE_SECONDS
 
 
-def _end(balancer: Balancer, orphan: Orphan, pause: Callable[[float], None]) -> str | None:
+def _end(balancer: Balancer, orphan: LeftoverSession, pause: Callable[[float], None]) -> str | None:
     """Why it could not be seen to end, or None."""
     try:
         address = balancer.known(orphan.node)
@@ -91,12 +91,12 @@ def _end(balancer: Balancer, orphan: Orphan, pause: Callable[[float], None]) -> 
         return _by_kill(session, orphan)
 
 
-def _configured_pages(balancer: Balancer, address: str) -> Pages | None:
+def _configured_pages(balancer: Balancer, address: str) -> DebugPages | None:
     node = balancer.config.node(address)
-    return Pages(node.web, balancer.config.load, balancer.web_password) if node and node.web else None
+    return DebugPages(node.web, balancer.config.load, balancer.web_password) if node and node.web else None
 
 
-def _by_pages(pages: Pages, orphan: Orphan, pause: Callable[[float], None]) -> str | None:
+def _by_pages(pages: DebugPages, orphan: LeftoverSession, pause: Callable[[float], None]) -> str | None:
     """Close the session on the coordinator's web page; it also cancels what runs in it."""
     until = time.monotonic() + SECONDS
     try:
@@ -113,7 +113,7 @@ def _by_pages(pages: Pages, orphan: Orphan, pause: Callable[[float], None]) -> s
         return str(error)
 
 
-def _by_kill(session: Session, orphan: Orphan) -> str | None:
+def _by_kill(session: Session, orphan: LeftoverSession) -> str | None:
     """KILL QUERY (Impala 4.5 and later) ends the query, and with its failure the script; the session stays.
 
     Only a query that was there to be killed proves something: a lease names its query some seconds late, so one that

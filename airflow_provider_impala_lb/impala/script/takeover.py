@@ -19,7 +19,7 @@ from airflow_provider_impala_lb.impala.hs2.statement_lookup import why_it_may_ha
 from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, is_refused
 from airflow_provider_impala_lb.impala.script.journal import Intent
 from airflow_provider_impala_lb.impala.sql.statement import Classification
-from airflow_provider_impala_lb.impala.web.debug_pages import Pages, ProbeFailed, Query
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
@@ -29,7 +29,7 @@ _LOOKS = (0.0, 0.2, 0.5)
 _LONGEST_POLL = 10.0
 
 
-class Doubt(Exception):
+class InDoubt(Exception):
     """Whether the statement ran is not known. :ivar may_clear_up: a later look may tell."""
 
     def __init__(self, why: str, *, may_clear_up: bool = False) -> None:
@@ -55,26 +55,26 @@ def ran(
     try:
         address = balancer.known(intent.node)
     except ConfigError:
-        raise Doubt(f"{intent.node} is not a node of this configuration any more") from None
+        raise InDoubt(f"{intent.node} is not a node of this configuration any more") from None
     try:
         session = balancer.open_session(address)
     except NodeRefused as error:
         gone = error.__cause__ is not None and is_refused(error.__cause__)
         text = "its coordinator is gone, and with it all that it knew" if gone else f"its coordinator says: {error}"
-        raise Doubt(text, may_clear_up=not gone) from error
+        raise InDoubt(text, may_clear_up=not gone) from error
     with session:
         pages = session.pages
         if pages is None:
-            raise Doubt("its coordinator has no web page to look at (nodes: web)")
+            raise InDoubt("its coordinator has no web page to look at (nodes: web)")
         try:
             return _ran(session, pages, intent, statement, sent_at, pause, log)
         except ProbeFailed as error:
-            raise Doubt(f"its coordinator's page does not tell: {error}", may_clear_up=True) from error
+            raise InDoubt(f"its coordinator's page does not tell: {error}", may_clear_up=True) from error
 
 
 def _ran(
     session: Session,
-    pages: Pages,
+    pages: DebugPages,
     intent: Intent,
     statement: Classification,
     sent_at: float,
@@ -91,13 +91,13 @@ def _ran(
     if found is None:
         pages.close_session(intent.session)
         if intent.session in pages.sessions():
-            raise Doubt("its session could not be closed, so it may still begin", may_clear_up=True)
+            raise InDoubt("its session could not be closed, so it may still begin", may_clear_up=True)
         page = pages.queries()
         found = page.labelled(intent.nonce)
         if found is None:
             doubt = why_it_may_have_run(session, pages, page, sent_at)
             if doubt:
-                raise Doubt(doubt)
+                raise InDoubt(doubt)
             log.info(
                 "Statement %d never reached %s: its label is not on %s/queries", intent.number, intent.node, pages.url
             )
@@ -110,10 +110,10 @@ def _ran(
         return True
     if outcome == "not started" or sort(status, statement, accepted=False).outcome == "user error":
         return False
-    raise Doubt(f"query {found.id} ended in: {status or 'an unknown way'}")
+    raise InDoubt(f"query {found.id} ended in: {status or 'an unknown way'}")
 
 
-def _end_of(pages: Pages, query: Query, intent: Intent, pause: Callable[[float], None], log: Logger) -> str:
+def _end_of(pages: DebugPages, query: Query, intent: Intent, pause: Callable[[float], None], log: Logger) -> str:
     """Wait for its end: ``OK``, or the error's text."""
     start, said = time.monotonic(), False
     while query.in_flight and query.state not in ("FINISHED", "EXCEPTION", "ERROR"):

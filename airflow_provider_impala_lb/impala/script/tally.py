@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, StateUnavailable
 from airflow_provider_impala_lb.impala.hs2.failure_rules import sort
-from airflow_provider_impala_lb.impala.hs2.ids import Ended
+from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd
 from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
-from airflow_provider_impala_lb.impala.script.plan import Script, ScriptDone, StatementDone
+from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan, StatementDone
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
 from airflow_provider_impala_lb.impala.sql.statement import Classification, excerpt
 
@@ -28,7 +28,7 @@ class Tally:
 
     def __init__(
         self,
-        script: Script,
+        script: ScriptPlan,
         done: ScriptDone,
         node: str,
         journal: Journal | None,
@@ -60,7 +60,7 @@ class Tally:
             return True
         return self._script.classified[self.number - 1].safe_to_repeat
 
-    def note_done(self, ended: Ended, *, fetched: bool = True) -> None:
+    def note_done(self, ended: StatementEnd, *, fetched: bool = True) -> None:
         """The next statement is done.
 
         :param fetched: False: something after it went wrong, as the warning of ``ended`` says; there are no rows of it.
@@ -89,7 +89,7 @@ class Tally:
         self._note_left()
         self._tell()
 
-    def note_unfetched(self, ended: Ended, error: Exception) -> None:
+    def note_unfetched(self, ended: StatementEnd, error: Exception) -> None:
         """The next statement is done, and what was to be done with its rows has failed. The caller raises ``error``."""
         self._script.handler_error = error
         number, total = self.number, len(self._script)
@@ -139,7 +139,7 @@ class Tally:
                     error,
                 )
 
-    def _say_done(self, ended: Ended, fetched: bool) -> None:
+    def _say_done(self, ended: StatementEnd, fetched: bool) -> None:
         script, number = self._script, self.number
         statement = script.statements[number - 1]
         if fetched:

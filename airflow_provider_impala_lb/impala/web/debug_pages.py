@@ -14,7 +14,7 @@ import msgspec
 from airflow_provider_impala_lb.core.config.load import LoadConfig
 from airflow_provider_impala_lb.impala.web.http_fetch import Fetch, ProbeFailed, fetch_all, tls_context
 
-__all__ = ["Pages", "ProbeFailed", "Queries", "Query"]
+__all__ = ["DebugPages", "ProbeFailed", "Queries", "Query"]
 
 SECONDS = 5.0
 """For one page. ``/queries`` is heavy: it is asked for after a failure only, never polled while all is well."""
@@ -59,7 +59,7 @@ class Queries(msgspec.Struct):
         return next((query for query in self.queries if query.id == query_id), None)
 
 
-class Pages:
+class DebugPages:
     """:param url: where the coordinator's web server is. :param settings: how it wants a login.
     :param password: for that login.
     """

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_impala_lb.core.config.load import LoadConfig
 from airflow_provider_impala_lb.core.config.model import Node
-from airflow_provider_impala_lb.core.state.load_report import Counters, Reading, Sample
+from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
 from airflow_provider_impala_lb.impala.web.http_fetch import Fetch, ProbeFailed, fetch_all, tls_context
 from airflow_provider_impala_lb.impala.web.node_exporter import Figures, host_shares
 
@@ -29,8 +29,13 @@ class NotACoordinator(ProbeFailed):
 
 
 def probe(
-    node: Node, settings: LoadConfig, password: str | None, *, before: Counters | None = None, seconds: float = 1.0
-) -> Reading:
+    node: Node,
+    settings: LoadConfig,
+    password: str | None,
+    *,
+    before: ExporterCounters | None = None,
+    seconds: float = 1.0,
+) -> ProbeResult:
     """What this node says now. See :func:`probe_all`.
 
     :raises ProbeFailed: it did not say it in time, or is no coordinator (:class:`NotACoordinator`).
@@ -47,8 +52,8 @@ def probe_all(
     password: str | None,
     seconds: float = 1.0,
     *,
-    before: Mapping[str, Counters] | None = None,
-) -> dict[str, Reading | str]:
+    before: Mapping[str, ExporterCounters] | None = None,
+) -> dict[str, ProbeResult | str]:
     """What each node (``host:port``) says now, or why it did not; all nodes at once. Never raises.
 
     A node's sources are its ``web`` (may want a login: ``settings.web_auth``), its ``metrics`` port (never does, but
@@ -73,8 +78,8 @@ def _probe(
     settings: LoadConfig,
     password: str | None,
     seconds: float,
-    before: Mapping[str, Counters],
-) -> dict[str, Reading | ProbeFailed]:
+    before: Mapping[str, ExporterCounters],
+) -> dict[str, ProbeResult | ProbeFailed]:
     nodes = list(nodes)
     context: ssl.SSLContext | bool = False
     broken: ProbeFailed | None = None
@@ -85,7 +90,7 @@ def _probe(
             broken = error
     fetches = {node.address: {} if broken else _fetches(node, settings, password, context) for node in nodes}
     fetch_all([fetch for sources in fetches.values() for fetch in sources.values()], seconds)
-    found: dict[str, Reading | ProbeFailed] = {}
+    found: dict[str, ProbeResult | ProbeFailed] = {}
     for node in nodes:
         try:
             if broken:
@@ -162,11 +167,11 @@ def _page(fetch: Fetch, path: str) -> dict[str, Any]:
     return _object(fetch, fetch.pages[path])
 
 
-def _reading(node: Node, fetches: dict[str, Fetch], before: Counters | None) -> Reading:
+def _reading(node: Node, fetches: dict[str, Fetch], before: ExporterCounters | None) -> ProbeResult:
     if not fetches:
         raise ProbeFailed(f"{node.address}: has no web, metrics or exporter URL")
     web, metrics, exporter = fetches.get("web"), fetches.get("metrics"), fetches.get("exporter")
-    sample, missing, connection_limit = Sample(), {}, 0.0
+    sample, missing, connection_limit = LoadSample(), {}, 0.0
     if web:
         try:
             root = _page(web, _ROOT)
@@ -200,7 +205,7 @@ def _reading(node: Node, fetches: dict[str, Fetch], before: Counters | None) -> 
                 raise
             missing["exporter"] = str(error)
     sample.shares = {name: min(1.0, max(0.0, share)) for name, share in sample.shares.items()}
-    return Reading(sample, counters, missing)
+    return ProbeResult(sample, counters, missing)
 
 
 def _merge(shares: dict[str, float], more: dict[str, float]) -> None:
@@ -209,7 +214,7 @@ def _merge(shares: dict[str, float], more: dict[str, float]) -> None:
         shares[name] = min(share, shares.get(name, share))
 
 
-def _add_impala(sample: Sample, metrics: dict[str, Any], connection_limit: float, url: str) -> None:
+def _add_impala(sample: LoadSample, metrics: dict[str, Any], connection_limit: float, url: str) -> None:
     """The figures of ``/jsonmetrics``.
 
     * ``memory``: 1 - memory.total-used / mem-tracker.process.limit. Not memory.rss: Impala holds total-used (what its

@@ -9,7 +9,7 @@ import math
 import re
 import time
 
-from airflow_provider_impala_lb.core.state.load_report import Counters
+from airflow_provider_impala_lb.core.state.load_report import ExporterCounters
 from airflow_provider_impala_lb.impala.web.http_fetch import ProbeFailed
 
 # Jiffies are 10 ms: over a shorter interval the share is noise. Over a longer one it is of the past.
@@ -58,12 +58,12 @@ class Figures:
             raise ProbeFailed(f"{url}: is not a node_exporter's page: no metric of a host is in it")
 
     @property
-    def counters(self) -> Counters:
+    def counters(self) -> ExporterCounters:
         # The host's own clock, as its counters are: how long the answer took on its way does not matter.
-        return Counters(self.single.get("time_seconds", time.time()), self.idle, self.total, self.disks)
+        return ExporterCounters(self.single.get("time_seconds", time.time()), self.idle, self.total, self.disks)
 
 
-def host_shares(figures: Figures, before: Counters | None) -> tuple[dict[str, float], Counters]:
+def host_shares(figures: Figures, before: ExporterCounters | None) -> tuple[dict[str, float], ExporterCounters]:
     """The free share of each resource of the host that the scrape tells of, and the counters for the next one.
 
     * ``cpu``: the part of the time since ``before`` that CPUs were idle (collector cpu, mode idle; waiting for a disk

@@ -1,6 +1,7 @@
 """What Impala's expressions mean, in DuckDB's. From the leaves of the tree up, so that any nesting comes out right.
 
-What the tables of functions.py do not have is refused: a wrong value that nobody notices is worse than a statement that does not run.
+What the tables of functions.py do not have is refused: a wrong value that nobody notices is
+worse than a statement that does not run.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import os
 from contextlib import suppress
 
 from airflow_provider_impala_lb.core.state.loading import decoded
-from airflow_provider_impala_lb.core.state.record_log import Place
+from airflow_provider_impala_lb.core.state.record_log import Extent
 from airflow_provider_impala_lb.core.state.state import State, encode_head
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import slot
@@ -116,9 +116,9 @@ class Slots:
         return 0, None if os.fstat(descriptor).st_size > HEAD_START else b""
 
 
-def _start(kind: int, place: Place) -> int:
+def _start(kind: int, place: Extent) -> int:
     return RECORDS_START + (2 * kind + place.slot) * RECORDS_BYTES
 
 
-def _records(descriptor: int, kind: int, place: Place) -> bytes:
+def _records(descriptor: int, kind: int, place: Extent) -> bytes:
     return os.pread(descriptor, place.length, _start(kind, place))

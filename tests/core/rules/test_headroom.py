@@ -3,9 +3,9 @@
 import pytest
 
 from airflow_provider_impala_lb.core.config.model import parse
-from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN, headroom, level_of, settle, under_floor
-from airflow_provider_impala_lb.core.state.load_report import Counters, Reading, Sample
-from airflow_provider_impala_lb.core.state.state import UNLEASED_SECONDS, Brief
+from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN, headroom, level_of, next_level, under_floor
+from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
+from airflow_provider_impala_lb.core.state.state import UNLEASED_SECONDS, LoadSummary
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StateUnavailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.core.cluster.test_picker import Clock, make
@@ -25,7 +25,7 @@ def picker(clock):
 
 def tell(picker, node, cpu, times=1, **more):
     for _ in range(times):
-        picker.reports.tell(f"{node}:21050", Sample(shares={"cpu": cpu}, **more))
+        picker.reports.tell(f"{node}:21050", LoadSample(shares={"cpu": cpu}, **more))
 
 
 def status(picker, node):
@@ -45,10 +45,10 @@ def test_headroom_is_the_weighted_mean_of_the_shares_that_all_report():
 
 
 def test_a_share_that_not_every_node_reports_does_not_count_in_p(picker):
-    picker.reports.tell("n0:21050", Sample(shares={"cpu": 0.5, "memory": 1.0}))
+    picker.reports.tell("n0:21050", LoadSample(shares={"cpu": 0.5, "memory": 1.0}))
     assert status(picker, "n0")["headroom"] == 0.75
     tell(picker, "n1", 0.9)
-    picker.reports.tell("n0:21050", Sample(shares={"cpu": 0.5, "memory": 1.0}))
+    picker.reports.tell("n0:21050", LoadSample(shares={"cpu": 0.5, "memory": 1.0}))
     assert status(picker, "n0")["headroom"] == 0.5
 
 
@@ -68,7 +68,7 @@ def test_the_share_furthest_below_its_floor_is_named_and_weightless_ones_are_not
 
 
 def brief(level, seen):
-    return Brief(at=0.0, queries=0, leases=0, headroom=0.5, level=level, seen=seen)
+    return LoadSummary(at=0.0, queries=0, leases=0, headroom=0.5, level=level, seen=seen)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def brief(level, seen):
     ],
 )
 def test_a_level_moves_as_far_as_two_reports_in_a_row_agree(level, before, now, after):
-    assert settle(brief(level, before), now) == after
+    assert next_level(brief(level, before), now) == after
 
 
 def test_one_odd_report_moves_nothing_and_two_do(picker):
@@ -105,11 +105,11 @@ def test_one_odd_report_moves_nothing_and_two_do(picker):
 
 def test_a_share_under_its_floor_means_no_new_work_however_much_else_is_free(picker):
     for _ in range(2):
-        picker.reports.tell("n0:21050", Sample(shares={"cpu": 1.0, "memory": 0.04}))
+        picker.reports.tell("n0:21050", LoadSample(shares={"cpu": 1.0, "memory": 0.04}))
     assert "n0" not in hosts(picker)
     assert status(picker, "n0")["why"] == "memory is under its floor"
     for _ in range(2):
-        picker.reports.tell("n0:21050", Sample(shares={"cpu": 1.0, "memory": 0.06}))
+        picker.reports.tell("n0:21050", LoadSample(shares={"cpu": 1.0, "memory": 0.06}))
     assert "n0" in hosts(picker)
 
 
@@ -194,7 +194,7 @@ def test_of_busy_nodes_those_under_a_floor_come_last(picker):
             picker.drain(node)
             continue
         for _ in range(2):
-            picker.reports.tell(f"{node}:21050", Sample(shares=shares))
+            picker.reports.tell(f"{node}:21050", LoadSample(shares=shares))
     assert picker.acquire("x", wait=0).host == "n1:21050"
 
 
@@ -230,13 +230,13 @@ def test_at_h_session_keys_are_dropped_at_once_and_their_data_stay(picker):
     assert "session key 'k' is on it" in picker.pick(session_key="k").why
 
 
-class Told:
+class LastReport:
     def __init__(self):
         self.moves, self.stays = [], []
 
 
 def movable(picker, node, movable=True):
-    told = Told()
+    told = LastReport()
     told.pick = picker.acquire(
         "script", prefer=node, on_move=told.moves.append if movable else None, on_overload=told.stays.append
     )
@@ -303,7 +303,7 @@ def test_between_t_and_h_what_runs_goes_on(picker):
 
 
 def reading(cpu, queries=0, counters=None):
-    return Reading(Sample(shares={"cpu": cpu}, queries=queries), counters=counters)
+    return ProbeResult(LoadSample(shares={"cpu": cpu}, queries=queries), counters=counters)
 
 
 def test_one_process_asks_for_the_whole_fleet(clock):
@@ -315,7 +315,7 @@ def test_one_process_asks_for_the_whole_fleet(clock):
         rounds.append(counters)
         assert other.reports.round() is None  # claimed
         assert other.reports.round(now_anyway=True) is None
-        return {"n0:21050": reading(0.5, 3, Counters(at=1.0, idle=1.0, total=2.0)), "n1:21050": "refused"}
+        return {"n0:21050": reading(0.5, 3, ExporterCounters(at=1.0, idle=1.0, total=2.0)), "n1:21050": "refused"}
 
     one.reports.prober = prober
     other.reports.prober = lambda nodes, counters: pytest.fail("two ask at once")
@@ -325,7 +325,7 @@ def test_one_process_asks_for_the_whole_fleet(clock):
     assert status(one, "n1")["report"]["failed"] == "refused"
     clock.now += 10
     one.reports.round()
-    assert rounds[1] == {"n0:21050": Counters(at=1.0, idle=1.0, total=2.0)}
+    assert rounds[1] == {"n0:21050": ExporterCounters(at=1.0, idle=1.0, total=2.0)}
 
 
 def test_who_dies_while_asking_does_not_stop_the_others(clock):

@@ -1,19 +1,19 @@
 import pytest
 
-from airflow_provider_impala_lb.core.state.load_report import Sample, parse_sample
+from airflow_provider_impala_lb.core.state.load_report import LoadSample, parse_sample
 from airflow_provider_impala_lb.errors import ConfigError
 
 
 def test_a_sites_own_agent_may_say_some_or_all():
-    assert parse_sample("{}") == Sample()
+    assert parse_sample("{}") == LoadSample()
     assert parse_sample(b'{"shares": {"cpu": 1, "memory": 0.25, "my_gpu": 0}}').shares == {
         "cpu": 1.0,
         "memory": 0.25,
         "my_gpu": 0.0,
     }
     text = '{"queries": 3.5, "sessions": 7, "queued": 0, "quiescing": true}'
-    assert parse_sample(text) == Sample(queries=3.5, sessions=7, queued=0, quiescing=True)
-    assert parse_sample('{"queries": null}') == Sample()
+    assert parse_sample(text) == LoadSample(queries=3.5, sessions=7, queued=0, quiescing=True)
+    assert parse_sample('{"queries": null}') == LoadSample()
 
 
 @pytest.mark.parametrize(

@@ -82,21 +82,21 @@ def test_one_stopped_before_it_had_a_session_runs_nothing_at_all(pair):
 def test_without_web_pages_the_query_is_killed(pair):
     # A coordinator names its web server itself when a session is opened: there is always one here. Its query is ended
     # by KILL QUERY where the page does not answer.
-    from airflow_provider_impala_lb.core.state.state import Orphan
+    from airflow_provider_impala_lb.core.state.state import LeftoverSession
     from airflow_provider_impala_lb.impala.script.settle import _by_kill
 
     with worker(config=pair.config, owner=OWNER, script=SLOW) as first:
         wait_for(lambda: running(pair), 20)
         first.send_signal(signal.SIGSTOP)
         row = running(pair)[0]
-        orphan = Orphan(OWNER, pair.nodes[0].address, "s", row["query_id"], 0.0, 0.0)
+        orphan = LeftoverSession(OWNER, pair.nodes[0].address, "s", row["query_id"], 0.0, 0.0)
         with Balancer.from_config(pair.config).open_session(pair.nodes[0].address) as session:
             assert _by_kill(session, orphan) is None
             wait_for(lambda: row["state"] != "RUNNING" or not running(pair) or running(pair)[0]["state"] != "RUNNING")
-            unknown = Orphan(OWNER, "n", "s", "0123456789abcdef:0123456700000000", 0.0, 0.0)
+            unknown = LeftoverSession(OWNER, "n", "s", "0123456789abcdef:0123456700000000", 0.0, 0.0)
             assert "KILL QUERY" in (_by_kill(session, unknown) or "")
             sent = len(statements_on(pair.nodes[0]))
-            planted = Orphan(OWNER, "n", "s", "1'; DROP TABLE t; --", 0.0, 0.0)
+            planted = LeftoverSession(OWNER, "n", "s", "1'; DROP TABLE t; --", 0.0, 0.0)
             assert "is not a query id" in (_by_kill(session, planted) or "")
             assert len(statements_on(pair.nodes[0])) == sent
 

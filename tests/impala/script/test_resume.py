@@ -12,7 +12,7 @@ from airflow_provider_impala_lb.core.state.attempt import Attempt
 from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record, answer, decode, digest
 from airflow_provider_impala_lb.impala.sql.splitter import split
-from airflow_provider_impala_lb.impala.web.debug_pages import Pages
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.script_worker import end_of, is_stopped, worker
 from tests.support.scripts import changed, in_flight, run, statements_on, wait_for
@@ -203,7 +203,7 @@ def test_while_its_session_is_open_it_may_still_begin(pair, monkeypatch):
     with worker(**order, stop_at="sent", stop_number=2) as process:
         wait_for(lambda: is_stopped(process), 20)
         with monkeypatch.context() as patch:
-            patch.setattr(Pages, "close_session", lambda self, session_id: None)
+            patch.setattr(DebugPages, "close_session", lambda self, session_id: None)
             with pytest.raises(StatementFailed, match="could not be closed") as failed:
                 resumed(pair, inserts(1, 2))
         assert (failed.value.outcome, failed.value.retry) == ("unknown", True)

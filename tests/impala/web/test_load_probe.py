@@ -11,7 +11,7 @@ from impala.dbapi import connect
 
 from airflow_provider_impala_lb.core.config.load import LoadConfig
 from airflow_provider_impala_lb.core.config.model import Node, parse
-from airflow_provider_impala_lb.core.state.load_report import Reading
+from airflow_provider_impala_lb.core.state.load_report import ProbeResult
 from airflow_provider_impala_lb.impala.web import http_fetch as fetch
 from airflow_provider_impala_lb.impala.web import load_probe as probing
 from airflow_provider_impala_lb.impala.web.load_probe import NotACoordinator, ProbeFailed, probe, probe_all
@@ -187,7 +187,7 @@ def test_each_login_of_impalas_web_server(auth, caplog):
         found = probe_all(config.nodes, config.load, right)
         assert set(found) == set(config.addresses)
         for reading in found.values():
-            assert isinstance(reading, Reading)
+            assert isinstance(reading, ProbeResult)
             assert set(reading.sample.shares) == {"memory", "heap", "connections", "admission"}
         first = config.nodes[0]
         assert f"refused the login by {auth} as ann (401)" in reason(first, config.load, "wr0ng")
@@ -315,7 +315,7 @@ def test_a_server_that_is_slow_in_any_way_holds_nobody_up(node, talk, scheme):
         found = probe_all([*slow, of(node)], settings, "s3cret")
         took = time.monotonic() - start
         assert took < 2.5
-        assert isinstance(found[of(node).address], Reading)
+        assert isinstance(found[of(node).address], ProbeResult)
         for each in slow:
             assert found[each.address] == f"{each.web}: no whole answer within 1 s"
         # Nor do their threads stay.
@@ -382,7 +382,7 @@ def test_nothing_that_a_node_says_or_a_configuration_holds_makes_a_probe_of_all_
         nodes += [Node("flags", web=flags), Node("numbers", web=numbers)]
         found = probe_all(nodes, NO_LOGIN, None)
     assert set(found) == {each.address for each in nodes}
-    right = [address for address, each in found.items() if isinstance(each, Reading)]
+    right = [address for address, each in found.items() if isinstance(each, ProbeResult)]
     assert set(right) == {of(node).address, "flags:21050"}
     assert probe_all([], NO_LOGIN, None) == {}
 

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_impala_lb.core.config.load import LoadConfig
 from airflow_provider_impala_lb.core.config.model import Node
-from airflow_provider_impala_lb.core.state.load_report import Counters
+from airflow_provider_impala_lb.core.state.load_report import ExporterCounters
 from airflow_provider_impala_lb.impala.web.http_fetch import ProbeFailed
 from airflow_provider_impala_lb.impala.web.load_probe import probe, probe_all
 from airflow_provider_impala_lb.impala.web.node_exporter import Figures, host_shares
@@ -63,7 +63,7 @@ def test_what_is_no_disk_or_made_of_disks_does_not_count():
     ids=["rebooted", "long ago", "in the future"],
 )
 def test_counters_that_say_nothing_of_now_are_as_good_as_none(at, idle, total):
-    assert shares(scrape(load1=0.5, disks={"sda": 5}), Counters(at, idle, total, {"sda": 1})) == {"cpu": 0.75}
+    assert shares(scrape(load1=0.5, disks={"sda": 5}), ExporterCounters(at, idle, total, {"sda": 1})) == {"cpu": 0.75}
 
 
 def test_an_interval_that_is_too_short_goes_on():
@@ -102,7 +102,7 @@ def test_a_page_of_something_else_is_refused():
 
 def test_counters_survive_the_shared_state():
     counters = scrape(disks={"sda": 10.0}).counters
-    assert msgspec.json.decode(msgspec.json.encode(counters), type=Counters) == counters
+    assert msgspec.json.decode(msgspec.json.encode(counters), type=ExporterCounters) == counters
 
 
 def test_a_real_node_exporter_tells_of_a_real_burden(exporter):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_impala_lb.balancer import Balancer
-from airflow_provider_impala_lb.core.cluster.lease_keeper import Keeper
+from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseKeeper
 from airflow_provider_impala_lb.core.cluster.picker import Pick
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
 from airflow_provider_impala_lb.impala.script.custody import Custody
@@ -73,7 +73,7 @@ POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "4 not sent": (Operation, "send", "before", _statement(4)),
     "4 sent": (Operation, "send", "after", _statement(4)),
     "4 runs": (Execution, "_accepted", "after", _at(4)),
-    "lease not ended": (Keeper, "drop", "before", _always),
+    "lease not ended": (LeaseKeeper, "drop", "before", _always),
 }
 
 
