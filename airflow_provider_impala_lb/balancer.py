@@ -1,49 +1,43 @@
-"""The public :class:`Balancer`: the picker of ``core``, with its store and its connections to Impala."""
+"""The public :class:`Balancer`: what picks, what connects to Impala and what a cluster says, put together."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
-from logging import getLogger
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from airflow_provider_impala_lb.core.cluster.picker import Pick, Picker
-from airflow_provider_impala_lb.core.config import model as configuration
-from airflow_provider_impala_lb.core.config.model import Config, Node, SessionConfig
-from airflow_provider_impala_lb.core.journal_port import JournalStore
+from airflow_provider_impala_lb.core.cluster.cluster import Cluster
+from airflow_provider_impala_lb.core.cluster.lease_options import LeaseOptions, QueueOptions
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.config.model import Config, Node, load, parse
 from airflow_provider_impala_lb.core.ports import Store
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
-from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
-from airflow_provider_impala_lb.stores.file.store import FileStore
-from airflow_provider_impala_lb.stores.journals.file import FileJournals
-from airflow_provider_impala_lb.stores.memory import MemoryStore
-from airflow_provider_impala_lb.stores.redis.journals import RedisJournals
-from airflow_provider_impala_lb.stores.redis.mirror import open_mirror
-from airflow_provider_impala_lb.stores.redis.store import RedisStore
+from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
+from airflow_provider_impala_lb.stores.factory import open_mirror, open_store
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.hs2.dbapi import Connection
-    from airflow_provider_impala_lb.impala.hs2.session import Session
     from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 
 __all__ = ["Balancer", "Pick"]
 
-log = getLogger(__name__)
 
-
-class Balancer(Picker):
+class Balancer:
     """Picks coordinators, and connects to them. Threads may share one.
 
+    :param store: where the state lies; default as the configuration says.
     :param password: for ``auth_mechanism`` PLAIN and LDAP; default what ``session.password_file`` holds, else the
         environment's ``IMPALA_LB_PASSWORD``.
     :param web_password: for ``load.web_auth``; default the environment's ``IMPALA_LB_WEB_PASSWORD``.
     :param options: of the command line for this configuration, for the commands that an error proposes; default
         ``--config FILE``, which is not to be run as it stands.
-    :ivar command: how such a command begins, for a shell.
+    :ivar config: the configuration.
+    :ivar cluster: the picks, leases, reports and session keys behind the methods here.
+    :ivar sessions: opens sessions on the nodes.
+    :ivar command: how a command for this configuration begins, for a shell.
     """
 
     def __init__(
@@ -55,21 +49,13 @@ class Balancer(Picker):
         web_password: str | None = None,
         options: Sequence[str] = ("--config", "FILE"),
     ) -> None:
-        super().__init__(config, store or open_store(config))
-        self.password = password if password is not None else _password_of(config.session)
-        self.web_password = web_password if web_password is not None else os.environ.get("IMPALA_LB_WEB_PASSWORD")
+        self.config = config
+        self.sessions = SessionFactory(config, password, web_password)
+        asks = config.load is not None and any(_can_be_asked(node) for node in config.nodes)
+        self.cluster = Cluster(
+            config, store or open_store(config), mirror=open_mirror(config), prober=self._probe if asks else None
+        )
         self.command = shlex.join(["impala-lb", *options])
-        self.sessions.mirror = open_mirror(config.mirror, config.name)
-        if config.load and any(node.web or node.metrics or node.exporter for node in config.nodes):
-            self.reports.prober = self._probe
-        mechanism = config.session.auth_mechanism
-        if self.password and mechanism not in ("PLAIN", "LDAP"):
-            log.warning(
-                "%s: the password is not used by auth_mechanism %s, so nobody checks it; for a login by password "
-                "set session.auth_mechanism to LDAP (or PLAIN)",
-                config.name,
-                mechanism,
-            )
 
     @classmethod
     def from_config(cls, config: str | Path | Mapping[str, Any] | Config, *, password: str | None = None) -> Balancer:
@@ -78,10 +64,56 @@ class Balancer(Picker):
         :raises ConfigError: names the file, the key, the value, and what is allowed.
         """
         if isinstance(config, Mapping):
-            return cls(configuration.parse(config), password=password)
+            return cls(parse(config), password=password)
         if isinstance(config, Config):
             return cls(config, password=password)
-        return cls(configuration.load(config), password=password, options=("--config", os.path.abspath(config)))
+        return cls(load(config), password=password, options=("--config", os.path.abspath(config)))
+
+    def get_host(self) -> str:
+        """The next node as ``host:port``; every call moves on."""
+        return self.pick().host
+
+    def pick(
+        self,
+        *,
+        session_key: str | None = None,
+        prefer: str | None = None,
+        exclude: Collection[str] | Mapping[str, str] = (),
+    ) -> Pick:
+        """One pick without a lease, see `Picker.pick`."""
+        return self.cluster.picker.pick(session_key=session_key, prefer=prefer, exclude=exclude)
+
+    def acquire(
+        self,
+        owner: str = "",
+        session_key: str | None = None,
+        prefer: str | None = None,
+        exclude: Collection[str] | Mapping[str, str] = (),
+        *,
+        wait: float | None = None,
+    ) -> Pick:
+        """A pick with a lease, renewed until it is released. Use it in a ``with`` block.
+
+        While every node is busy or full it waits, first come first served among all workers of all hosts.
+
+        :param owner: who asks, e.g. ``dag/run/task``; shown by status.
+        :param session_key: picks with the same key stay on one node.
+        :param prefer: a node (``host:port``) to keep if it may take work.
+        :param exclude: nodes not to pick; a mapping gives each one's reason, for ``why`` and errors.
+        :param wait: seconds to wait at most; default ``max_wait``. Then a busy node is taken, the one with the most
+            headroom; a full one never is.
+        :raises NoNodeAvailable: every node is excluded, drained or full; the message says how many, and why each.
+        :raises ConfigError: ``prefer`` is not a node of this configuration, or the store belongs to another cluster.
+        """
+        return self.cluster.picker.acquire(owner, session_key, prefer, exclude, LeaseOptions(QueueOptions(wait=wait)))
+
+    def hold(self, seconds: float, owner: str = "", session_key: str | None = None, wait: float | None = None) -> Pick:
+        """A pick with a lease that nobody renews, see `Picker.hold`."""
+        return self.cluster.picker.hold(seconds, owner, session_key, wait)
+
+    def release(self, lease_id: str) -> bool:
+        """End a lease of :meth:`hold` by its id, see `Admin.release`."""
+        return self.cluster.admin.release(lease_id)
 
     def connect(
         self,
@@ -96,6 +128,7 @@ class Balancer(Picker):
 
         A node that refuses the connection is left out, and the next is picked.
 
+        :param owner: who asks, e.g. ``dag/run/task``; shown by status.
         :param database: of each cursor's session, instead of the configuration's.
         :param session_key: connections and scripts with the same key are on one node.
         :param prefer: a node (``host:port``) to keep if it takes the connection.
@@ -105,55 +138,40 @@ class Balancer(Picker):
         """
         from airflow_provider_impala_lb.impala.hs2.dbapi import connect
 
-        return connect(self, owner, database=database, session_key=session_key, prefer=prefer, upstream=upstream)
+        return connect(
+            self.cluster,
+            self.sessions,
+            owner,
+            database=database,
+            session_key=session_key,
+            prefer=prefer,
+            upstream=upstream,
+        )
 
-    def open_session(
-        self, address: str, *, database: str | None = None, options: Mapping[str, Any] | None = None
-    ) -> Session:
-        """A session on this node (``host:port``), with the configuration's user and query options.
+    def status(self) -> dict[str, Any]:
+        """The cluster as JSON-ready values, see `Admin.status`."""
+        return self.cluster.admin.status()
 
-        :param options: query options over the configuration's.
-        :raises NodeRefused: the node cannot take it, and another one may; `fault` says whose fault it is.
-        :raises ConfigError: a file or a library that the configuration needs is missing on this host.
-        """
-        from airflow_provider_impala_lb.impala.hs2.session import Session
-        from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
+    def drain(self, node: str) -> None:
+        """Take a node out: no new work; what runs there finishes. Until :meth:`ready`. See `Admin.drain`."""
+        self.cluster.admin.drain(node)
 
-        node = self.config.node(self.known(address))
-        assert node is not None
-        settings = self.config.session
-        if options:
-            settings = msgspec.structs.replace(settings, query_options={**settings.query_options, **options})
-        pages = DebugPages(node.web, self.config.load, self.web_password) if node.web else None
-        return Session.open(node, settings, password=self.password, database=database, pages=pages)
-
-    def attach_session(self, address: str, guid: bytes, secret: bytes) -> Session:
-        """Go on with a session on this node that another process has opened. Errors as :meth:`open_session`."""
-        from airflow_provider_impala_lb.impala.hs2.session import Session
-        from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
-
-        node = self.config.node(self.known(address))
-        assert node is not None
-        pages = DebugPages(node.web, self.config.load, self.web_password) if node.web else None
-        return Session.attach(node, self.config.session, guid, secret, password=self.password, pages=pages)
-
-    def end_session(self, address: str, guid: bytes, secret: bytes) -> None:
-        """Close such a session, so that nothing more can be sent in it. Never raises for a node out of reach."""
-        try:
-            self.attach_session(address, guid, secret).close()
-        except ImpalaLBError as error:
-            log.info("A session on %s need not be closed any more: %s", address, error)
+    def ready(self, node: str) -> None:
+        """Put a node back, also one that is out for its failures. See `Admin.drain`."""
+        self.cluster.admin.ready(node)
 
     def report(self, node: str, sample: LoadSample) -> None:
         """Note what somebody else found out about a node's load, as if it had been asked. It counts for three times
         ``load.refresh``, or until the next report.
 
+        :param node: ``host:port``.
+        :param sample: what was found out.
         :raises ConfigError: not a node of this configuration, or that has no ``load``.
         :raises StateUnavailable: it was not noted.
         """
         if self.config.load is None:
             raise ConfigError(f"load: is missing in the configuration of {self.config.name}, so no report is used")
-        self.reports.tell(self.known(node), sample)
+        self.cluster.reports.tell(self.config.known(node), sample)
 
     def _probe(
         self, nodes: Sequence[Node], counters: Mapping[str, ExporterCounters]
@@ -161,43 +179,9 @@ class Balancer(Picker):
         from airflow_provider_impala_lb.impala.web.load_probe import probe_all
 
         assert self.config.load is not None
-        asked = [node for node in nodes if node.web or node.metrics or node.exporter]
-        return probe_all(asked, self.config.load, self.web_password, before=counters)
+        asked = [node for node in nodes if _can_be_asked(node)]
+        return probe_all(asked, self.config.load, self.sessions.web_password, before=counters)
 
 
-def _password_of(session: SessionConfig) -> str | None:
-    """:raises ConfigError: ``session.password_file`` cannot be read, or anybody can read it."""
-    if session.password_file is None:
-        return os.environ.get("IMPALA_LB_PASSWORD")
-    try:
-        with open(session.password_file, encoding="utf-8") as file:
-            if os.fstat(file.fileno()).st_mode & 0o007:
-                raise ConfigError(
-                    f"session.password_file: {session.password_file} is open to every user of this host; "
-                    f"chmod o-rwx {session.password_file}"
-                )
-            return file.read().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
-        raise ConfigError(f"session.password_file: {session.password_file} cannot be read: {reason}") from error
-
-
-def open_store(config: Config) -> Store:
-    """The store of a configuration: its Redis, its lock file, or for one node without either this process's memory.
-
-    A Redis password that is not in its URL comes from the environment's ``IMPALA_LB_STORE_PASSWORD``.
-    """
-    if config.store:
-        return RedisStore(config.store, config.name, password=os.environ.get("IMPALA_LB_STORE_PASSWORD"))
-    return FileStore(config.lock_file) if config.lock_file else MemoryStore()
-
-
-def open_journals(config: Config) -> JournalStore | None:
-    """Where the scripts' journals are: the configuration's Redis, or a directory beside its lock file. None if it has
-    neither: then nobody else could resume.
-
-    A Redis password that is not in its URL comes from the environment's ``IMPALA_LB_STORE_PASSWORD``.
-    """
-    if config.store:
-        return RedisJournals(config.store, config.name, password=os.environ.get("IMPALA_LB_STORE_PASSWORD"))
-    return FileJournals(config.lock_file) if config.lock_file else None
+def _can_be_asked(node: Node) -> bool:
+    return bool(node.web or node.metrics or node.exporter)

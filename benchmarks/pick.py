@@ -127,7 +127,7 @@ def loaded(config: dict[str, object], leases: int = LEASES) -> Balancer:
                 )
             )
 
-    balancer.store.transact(fill)
+    balancer.cluster.store.transact(fill)
     return balancer
 
 

@@ -118,7 +118,7 @@ def worker(node: SandboxNode, balancer: Balancer, seed: int, plan: list[tuple[st
 
     rng = random.Random(seed)
     theirs = connect(host=node.host, port=node.port, auth_mechanism="NOSASL")
-    with balancer.open_session(node.address) as session, theirs.cursor() as cursor:
+    with balancer.sessions.open(node.address) as session, theirs.cursor() as cursor:
         runs = ours(node, session), impylas(node, cursor)
         for run in runs:
             run("SELECT 1")
@@ -161,7 +161,7 @@ def main() -> int:
     print(f"{'':<32}{'p50':>12}{'worst':>12}{'p50':>9}{'worst':>9}{'p50':>8}{'p50':>14}")
     with Sandbox(nodes=1, lag=0, users=None) as cluster:
         node, balancer = cluster.nodes[0], Balancer.from_config(cluster.config)
-        with balancer.open_session(node.address) as session:
+        with balancer.sessions.open(node.address) as session:
             session.execute("CREATE TABLE target (a TINYINT)")
         for case in CASES:
             pairs = measured(node, balancer, case)

@@ -186,7 +186,8 @@ def _script(options: argparse.Namespace) -> list[Statement]:
 
 def _pick(options: argparse.Namespace) -> None:
     balancer = _balancer(options)
-    prober, balancer.reports.prober = balancer.reports.prober, None  # this process is gone before the nodes answer
+    reports = balancer.cluster.reports
+    prober, reports.prober = reports.prober, None  # this process is gone before the nodes answer
     if options.hold is None:
         pick = balancer.pick(session_key=options.session_key)
     else:
@@ -200,7 +201,7 @@ def _pick(options: argparse.Namespace) -> None:
         if pick.lease:
             balancer.release(pick.lease)  # nobody has heard of it, so nobody else would
         raise
-    if prober is not None and balancer.reports_due:
+    if prober is not None and reports.is_due:
         _probe_elsewhere(options)
 
 
@@ -235,9 +236,9 @@ def _probe(options: argparse.Namespace) -> int:
     from airflow_provider_impala_lb.cli.tables import show_readings
 
     balancer = _balancer(options)
-    if balancer.config.load is not None and balancer.reports.prober is None:
+    if balancer.config.load is not None and balancer.cluster.reports.prober is None:
         raise ConfigError("nodes: none has a web, metrics or exporter URL, so there is nobody to ask")
-    answers = balancer.reports.round(now_anyway=not options.if_due)
+    answers = balancer.cluster.reports.round(now_anyway=not options.if_due)
     if answers is None:
         print(
             "impala-lb: the nodes have been asked a moment ago, or are being asked by another process", file=sys.stderr
@@ -252,9 +253,9 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from airflow_provider_impala_lb.balancer import open_journals
     from airflow_provider_impala_lb.impala.script.plan import StatementDone, counted
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
+    from airflow_provider_impala_lb.stores.factory import open_journals
 
     script = _script(options)
     if not script:
@@ -271,7 +272,8 @@ def _run(options: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, end)
     run = ScriptRun(
-        balancer,
+        balancer.cluster,
+        balancer.sessions,
         script,
         owner=options.resume or f"impala-lb run {options.file}",
         settles=bool(options.resume),
@@ -279,6 +281,7 @@ def _run(options: argparse.Namespace) -> int:
         journals=open_journals(balancer.config) if options.resume else None,
         output=options.output,
         tags={"file": Path(options.file).name},
+        command=balancer.command,
         session_key=options.session_key,
         on_session=None if options.json else lambda pick, session: print(f"{pick.node}  session {session.id}"),
         on_statement=None if options.json else say,
@@ -302,9 +305,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _journal(options: argparse.Namespace) -> int:
-    from airflow_provider_impala_lb.balancer import open_journals
     from airflow_provider_impala_lb.cli.tables import show_journals
     from airflow_provider_impala_lb.impala.script.journal import answer, decode
+    from airflow_provider_impala_lb.stores.factory import open_journals
 
     balancer = _balancer(options)
     journals = open_journals(balancer.config)

@@ -1,17 +1,28 @@
-"""The single seam between logic and concurrency: one policy code serves every store."""
+"""What the balancer needs and others give: where the state lies, where journals lie, a mirror, and how nodes are asked.
+
+Journals are apart from the state, which is soft: a reset of that delays something, a lost or older journal would run an
+INSERT twice. So there nothing heals by itself: what cannot be read is an error, and only what was never written, or was
+removed, is absent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
-from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.core.config.model import Node
+from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, ProbeResult
+from airflow_provider_impala_lb.core.state.state import SessionRecord, State
 
 Result = TypeVar("Result")
 
+Prober = Callable[[Sequence[Node], Mapping[str, ExporterCounters]], Mapping[str, ProbeResult | str]]
+"""Asks these nodes, all at once, in about a second; gets the counters of the last time. A text says why one did not
+answer. Never raises."""
+
 
 class Store(Protocol):
-    """A place for the state that all workers of a cluster share."""
+    """A place for the state that all workers of a cluster share: the single seam between logic and concurrency."""
 
     @property
     def where(self) -> str:
@@ -37,4 +48,76 @@ class Store(Protocol):
 
     def read(self) -> tuple[State, float]:
         """A recent state and the store's clock, without waiting for anybody. May be some seconds old."""
+        ...
+
+
+Change = Callable[[bytes | None, float], tuple[Result, bytes | None]]
+"""From a document, or None if there is none, and the store's clock: a result, and the document to keep or None."""
+
+
+class Swept(NamedTuple):
+    """What a sweep did. ``damaged``: a line for each document that cannot be read; those stay where they are."""
+
+    removed: int
+    damaged: list[str]
+
+
+class JournalStore(Protocol):
+    """A document for each key, shared by all hosts. A key is any text; a document has at most 512 KiB."""
+
+    @property
+    def where(self) -> str:
+        """What to call this place in a message: a path or an address, never with a password."""
+        ...
+
+    def change(self, key: str, fn: Change[Result]) -> Result:
+        """Run ``fn(document or None, now)`` while nobody else does for this key, and keep what it returns.
+
+        ``fn`` returns its result and the new document, None to remove it. It only computes, and may be called again on
+        a newer document. ``now`` is the store's clock, in seconds since the epoch. The new document is durable when
+        this returns. If ``fn`` raises, nothing changes.
+
+        :raises StateUnavailable: not reachable in time; ``fn`` had no effect, unless the message says *outcome
+            unknown*: then it may have had it, once.
+        :raises JournalDamaged: there is a document, and it cannot be read: never treated as absent.
+        :raises ConfigError: this place may not be used, or the document is too large; nothing was changed.
+        """
+        ...
+
+    def read(self, key: str) -> bytes | None:
+        """A recent document, to look at; it may be some seconds old. What is decided by it belongs into `change`.
+
+        Raises as `change`.
+        """
+        ...
+
+    def keys(self) -> list[str]:
+        """The keys that have a document, in no order; without those whose document is damaged, which `sweep` names."""
+        ...
+
+    def sweep(self, wanted: Callable[[str, bytes, float], bool]) -> Swept:
+        """Remove each document for which ``wanted(key, document, now)`` is False. Safe beside `change`.
+
+        Reads every document: for once a day. ``wanted`` only computes, and may be called again.
+        """
+        ...
+
+    def durability(self) -> str | None:
+        """What this place may lose although `change` has returned, as a sentence for a log; None if nothing."""
+        ...
+
+
+class Mirror(Protocol):
+    """A second home of session records, written behind the work's back. Neither call raises."""
+
+    def copy(self, key: str, record: SessionRecord) -> None:
+        """Send a copy soon; a copy that is later (by ``at``) stays."""
+        ...
+
+    def find(self, key: str) -> SessionRecord | None:
+        """The copy, or None if there is none or the mirror is away."""
+        ...
+
+    def flush(self, seconds: float) -> bool:
+        """Wait for what is under way. False if not all of it arrived in time."""
         ...

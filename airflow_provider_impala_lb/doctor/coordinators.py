@@ -43,7 +43,7 @@ def _check_node(balancer: Balancer, address: str) -> Iterator[Finding]:
     node = balancer.config.node(address)
     web = node.web if node else None
     try:
-        with balancer.open_session(address) as session:
+        with balancer.sessions.open(address) as session:
             opened = time.monotonic() - start
             web = web or session.web
             session.execute("SELECT version()")

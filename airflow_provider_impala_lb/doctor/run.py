@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
-from airflow_provider_impala_lb.balancer import Balancer, open_journals
+from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.doctor.coordinators import check_nodes
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.lock_directory import check_lock_file
 from airflow_provider_impala_lb.doctor.peers import check_peer
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.stores.factory import open_journals
 from airflow_provider_impala_lb.stores.file.store import FileStore
 
 
@@ -58,7 +59,7 @@ def _check_journals(balancer: Balancer) -> Iterator[Finding]:
 
 def check_state(balancer: Balancer) -> Iterator[Finding]:
     """Can this process read, lock and write the shared state?"""
-    config, store = balancer.config, balancer.store
+    config, store = balancer.config, balancer.cluster.store
     try:
         balancer.status()
         ahead: dict[str, float] = {}
@@ -68,11 +69,11 @@ def check_state(balancer: Balancer) -> Iterator[Finding]:
             store.transact(lambda state, now: None)
         # A lock file that is not there is left for a worker to make: the doctor's user may be another one.
         if config.store or (config.lock_file and os.path.exists(config.lock_file)):
-            ahead = balancer.clocks()
+            ahead = balancer.cluster.admin.clocks()
     except ImpalaLBError as error:
         yield Finding("state", "failed", str(error))
         return
-    yield Finding("state", "ok", balancer.store.where)
+    yield Finding("state", "ok", store.where)
     if ahead:
         says = ", ".join(f"{host} {seconds:+.0f} s" for host, seconds in sorted(ahead.items()))
         yield Finding(

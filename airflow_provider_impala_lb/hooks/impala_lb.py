@@ -13,8 +13,8 @@ import msgspec
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_impala_lb.balancer import Balancer, open_journals
-from airflow_provider_impala_lb.core.journal_port import JournalStore
+from airflow_provider_impala_lb.balancer import Balancer
+from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_password_of
 from airflow_provider_impala_lb.hooks.sticky_host import StickyHost, find, running_task
@@ -22,6 +22,7 @@ from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS,
 from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS
 from airflow_provider_impala_lb.impala.sql.splitter import Statement, is_blank, split
 from airflow_provider_impala_lb.impala.sql.statement import classify
+from airflow_provider_impala_lb.stores.factory import open_journals
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -229,7 +230,16 @@ class ImpalaLBHook(DbApiHook):
         options.setdefault("database", self.schema)
         if not script:
             self.log.info("The script holds nothing but comments: there is nothing to run")
-        return ScriptRun(self.balancer, script, owner=owner(tags), tags=tags, logger=self.log, **options)
+        return ScriptRun(
+            self.balancer.cluster,
+            self.balancer.sessions,
+            script,
+            owner=owner(tags),
+            tags=tags,
+            command=self.balancer.command,
+            logger=self.log,
+            **options,
+        )
 
     def end_journal(self, owner: str, epoch: int) -> None:
         """Note that a script, which a trigger has run to its end under this epoch, has been taken note of."""
@@ -345,7 +355,7 @@ class ImpalaLBHook(DbApiHook):
             said["shared state"] = "; ".join(problems) or "ok"
         for address in balancer.config.addresses:
             try:
-                balancer.open_session(address, database=self.schema).close()
+                balancer.sessions.open(address, database=self.schema).close()
                 said[address] = "ok"
             except ImpalaLBError as error:
                 said[address] = str(error)

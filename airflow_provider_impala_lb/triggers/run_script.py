@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airflow_provider_impala_lb.balancer import Balancer, open_journals
+from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, Superseded
+from airflow_provider_impala_lb.stores.factory import open_journals
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
@@ -102,13 +103,15 @@ class ScriptTrigger(BaseTrigger):
         if options.get("upstream"):
             options["upstream"] = Upstream.of(options["upstream"])
         return ScriptRun(
-            balancer,
+            balancer.cluster,
+            balancer.sessions,
             statements,
             owner=self.owner,
             tags=self.tags,
             texts=texts,
             journals=open_journals(balancer.config),
             finishes=False,
+            command=balancer.command,
             logger=cast("Any", self.log),
             **options,
         )

@@ -64,7 +64,7 @@ class NodeTrigger(BaseTrigger):
 
     def _ask(self, balancer: Balancer) -> Wait | None:
         with self._asking:
-            return balancer.ask(
+            return balancer.cluster.picker.ask(
                 self.ticket,
                 self.owner,
                 session_key=self.session_key,
@@ -74,7 +74,7 @@ class NodeTrigger(BaseTrigger):
 
     def _leave(self, balancer: Balancer) -> None:
         with self._asking:  # a thread that asks does not end with `run`, and would stand in the line again
-            balancer.give_up(self.ticket)
+            balancer.cluster.picker.leave_queue(self.ticket)
 
     def _balancer(self) -> Balancer:
         from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook

@@ -2,9 +2,9 @@
 
 Every decision is made by ``airflow_provider_impala_lb.core``, in the order of the balancer's transaction: ``reap``,
 then ``place`` (which keeps session keys, admits, chooses and notes the lease); at a script's end ``State.end_lease``;
-for reports ``ProbeBaseline``, ``note_reports`` and ``shed_load``. What is left out is around them: the state stays
-decoded in memory between two rounds of reports instead of going through a store at each step, and the clock is this simulation's.
-Renewals are implied by leases that do not expire.
+for reports ``ProbeBaseline``, ``note_reports`` and ``shed_load``. What is left out is around them: the
+state stays decoded in memory between two rounds of reports instead of going through a store at each step, and the
+clock is this simulation's. Renewals are implied by leases that do not expire.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ import airflow
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.impala.script.journal import decode
 from airflow_provider_impala_lb.sandbox import Sandbox
+from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.airflow.daemons import Airflow
 
 pytestmark = pytest.mark.slow

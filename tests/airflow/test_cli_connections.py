@@ -13,9 +13,9 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.impala.script.journal import Intent, Record, digest
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
+from airflow_provider_impala_lb.stores.factory import open_journals
 
 CONN_ID = "made_in_the_ui"
 SCRIPT = ["CREATE TABLE IF NOT EXISTS asked (n INT)", "INSERT INTO asked SELECT 1"]

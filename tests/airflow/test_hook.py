@@ -42,7 +42,7 @@ def test_a_connection_is_a_configuration(connection):
     config = hook.balancer.config
     assert (config.name, config.addresses, config.policy) == ("wh", ("c1:21050", "c2:21051"), "round_robin")
     assert (config.session.user, config.session.database, config.session.auth_mechanism) == ("etl", "dwh", "LDAP")
-    assert hook.balancer.password == "s3cret"
+    assert hook.balancer.sessions.password == "s3cret"
     assert "s3cret" not in repr(config)
 
 
@@ -92,7 +92,7 @@ def test_the_login_of_the_web_pages_may_be_a_connection(connection, monkeypatch)
     monkeypatch.setenv("AIRFLOW_CONN_WEB", json.dumps(web))
     extra = {"lock_file": "/l", "web_conn_id": "web", "load": {"web_auth": "digest"}}
     balancer = connection("wh", host="c1,c2", extra=extra).balancer
-    assert (balancer.config.load.web_user, balancer.web_password) == ("lb", "s3cret")
+    assert (balancer.config.load.web_user, balancer.sessions.web_password) == ("lb", "s3cret")
     assert "s3cret" not in repr(balancer.config)
     with pytest.raises(ConfigError, match="web_conn_id: is of no use without load"):
         _ = connection("wh2", host="c1", extra={"web_conn_id": "web"}).balancer
@@ -403,7 +403,7 @@ def test_when_no_node_answers_the_connection_says_why(connection, tmp_path):
     assert list(caught.value.reasons) == ["127.0.0.1:1", "127.0.0.1:2"]
     assert hook.balancer.status()["leases"] == []
     with pytest.raises(NodeRefused):
-        hook.balancer.open_session("127.0.0.1:1")
+        hook.balancer.sessions.open("127.0.0.1:1")
 
 
 def test_airflow_knows_the_provider(cluster):

@@ -11,6 +11,7 @@ from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 
 from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.core.cluster.picker import Picker
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from airflow_provider_impala_lb.operators import impala_lb as module
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
@@ -78,14 +79,14 @@ def test_a_deferred_task_does_not_wait_longer_than_it_may(full, ti):
 
 def test_nobody_waits_behind_a_task_that_was_killed(full, ti, monkeypatch):
     """Not even its own next try, for the three minutes that its place is kept."""
-    ask, asks = Balancer.ask, threading.Event()
+    ask, asks = Picker.ask, threading.Event()
 
     def slowly(*args, **options):
         asks.set()
         time.sleep(1)  # as on a slow NAS: it is still asking when the word comes
         return ask(*args, **options)
 
-    monkeypatch.setattr(Balancer, "ask", slowly)
+    monkeypatch.setattr(Picker, "ask", slowly)
     held = full.acquire("held")
     task = operator(deferrable=True)
     with pytest.raises(TaskDeferred) as deferred:

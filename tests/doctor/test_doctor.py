@@ -129,7 +129,8 @@ def verdicts(directory, **options):
 def fast(monkeypatch):
     """Few turns are enough where it is not the file system that is tried."""
     start = subprocess.Popen
-    says = "from airflow_provider_impala_lb.stores import turns; turns.FAST_SECONDS, turns.SLOW_TURNS = 0.1, 1; "
+    says = "from airflow_provider_impala_lb.doctor import lock_trial as turns; "
+    says += "turns.FAST_SECONDS, turns.SLOW_TURNS = 0.1, 1; "
     says += "import json, sys; print(json.dumps(turns.play(tuple(sys.argv[1:]))))"
 
     def hurried(command, **options):

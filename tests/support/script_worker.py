@@ -15,12 +15,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from airflow_provider_impala_lb.balancer import Balancer, open_journals
+from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.state.attempt import Attempt
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
+from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.script.journal import Journal
-from airflow_provider_impala_lb.impala.script.run import ScriptRun
 from airflow_provider_impala_lb.impala.sql.splitter import split
+from airflow_provider_impala_lb.stores.factory import open_journals
+from tests.support.scripts import script_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,14 +32,15 @@ def stop():
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
-class Stopping(Balancer):
-    def open_session(self, *args, **options):
-        stop()
-        return super().open_session(*args, **options)
-
-
 def main(order):
-    kind = Stopping if order.get("stop_at") == "open" else Balancer
+    if order.get("stop_at") == "open":
+        open_session = SessionFactory.open
+
+        def stopping_first(sessions, *args, **options):
+            stop()
+            return open_session(sessions, *args, **options)
+
+        SessionFactory.open = stopping_first
     if order.get("stop_at") == "sent":
         sent, send = [], Operation.send
 
@@ -58,12 +61,12 @@ def main(order):
 
         Journal.intend = stopping_before
     options = {"settles": True, **order.get("options", {})}
-    balancer = kind.from_config(order["config"])
+    balancer = Balancer.from_config(order["config"])
     if "attempt" in order:
         options["attempt"] = Attempt(order["attempt"], time.time())
     if order.get("resume"):
         options |= {"resume": True, "journals": open_journals(balancer.config)}
-    run = ScriptRun(balancer, split(order["script"]), owner=order["owner"], **options)
+    run = script_run(balancer, split(order["script"]), owner=order["owner"], **options)
     try:
         done = run.run()
         end = {"node": done.node, "statements": len(done.statements)}

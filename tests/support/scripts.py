@@ -46,8 +46,13 @@ def events_on(node):
     return [entry["event"] for entry in node.journal() if "event" in entry]
 
 
+def script_run(balancer, statements, **options):
+    """A run of these statements, not started yet. Options as `ScriptRun`."""
+    return ScriptRun(balancer.cluster, balancer.sessions, statements, command=balancer.command, **options)
+
+
 def run(balancer, script, **options):
-    return ScriptRun(balancer, split(script), logger=LOG, **options).run()
+    return script_run(balancer, split(script), logger=LOG, **options).run()
 
 
 def only(cluster, node):
@@ -76,7 +81,7 @@ def four():
     """Clusters that are broken by the test; short timeouts."""
     with Sandbox(nodes=3, lag=0, flags={"fe_service_threads": 4}) as cluster:
         for node in cluster.nodes:  # a coordinator's first session is its slowest
-            changed(cluster).open_session(node.address).close()
+            changed(cluster).sessions.open(node.address).close()
         yield cluster
 
 
@@ -102,18 +107,18 @@ def in_flight(node):
 
 def start_script(balancer, script, **options):
     """A script in a thread, and what became of it."""
-    script_run = ScriptRun(balancer, split(script), logger=LOG, **options)
+    started = script_run(balancer, split(script), logger=LOG, **options)
     outcome = []
 
     def work():
         try:
-            outcome.append(script_run.run())
+            outcome.append(started.run())
         except BaseException as error:
             outcome.append(error)
 
     thread = threading.Thread(target=work)
     thread.start()
-    return script_run, thread, outcome
+    return started, thread, outcome
 
 
 def start_sleeper(balancer, cluster, script="SELECT sleep(60000)"):

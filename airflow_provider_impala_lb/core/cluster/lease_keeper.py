@@ -11,7 +11,8 @@ from logging import getLogger
 
 import msgspec
 
-from airflow_provider_impala_lb.core.ports import Store
+from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
+from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN
 from airflow_provider_impala_lb.core.state.state import HAND_OVER_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease, State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable, Superseded
@@ -24,31 +25,30 @@ the lock of a slow NAS busy with nothing else."""
 
 
 class _Held(msgspec.Struct):
-    """A lease of this process, and whom to tell what becomes of its node."""
+    """A lease of this process, and whom to tell what becomes of its node; ``told``: of a move or of overload."""
 
     lease: Lease
-    on_move: Callable[[str], None] | None = None
-    on_overload: Callable[[str], None] | None = None
-    on_lost: Callable[[], None] | None = None
+    listener: LeaseListener
+    told_to_move: bool = False
+    told_of_overload: bool = False
 
 
 class LeaseKeeper:
     """Renews this process's leases until they are released. The thread runs only while there are any.
 
-    :param note_host: says in the state that this host is there; called with each renewal.
+    :param shared: with each renewal this host notes in it that it is there.
     :param refresh: called from the thread about every ``refresh_seconds``; gives a recent state, or None. By it the
         nodes' load is asked for while scripts run and nothing is picked.
     """
 
     def __init__(
         self,
-        store: Store,
-        note_host: Callable[[State, float], object],
+        shared: SharedState,
         refresh: Callable[[], State | None] | None = None,
         refresh_seconds: float | None = None,
     ) -> None:
-        self._store = store
-        self._note_host = note_host
+        self._store = shared.store
+        self._note_host = shared.note_host
         self._refresh, self._refresh_seconds = refresh, refresh_seconds or RENEW_SECONDS
         self._held: dict[str, _Held] = {}
         self._lost: set[str] = set()
@@ -58,21 +58,15 @@ class LeaseKeeper:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
-    def add(
-        self,
-        lease: Lease,
-        on_move: Callable[[str], None] | None = None,
-        on_overload: Callable[[str], None] | None = None,
-        on_lost: Callable[[], None] | None = None,
-    ) -> None:
+    def add(self, lease: Lease, listener: LeaseListener) -> None:
         """Renew this lease from now on.
 
-        :param on_lost: called once from another thread when a later try has taken the work over.
+        :param listener: whom to tell what becomes of it.
         """
         with self._mutex:
             if self._pid != os.getpid():  # a fork: the parent renews its own, and its thread is not here
                 self._held, self._thread, self._pid = {}, None, os.getpid()
-            self._held[lease.id] = _Held(lease, on_move, on_overload, on_lost)
+            self._held[lease.id] = _Held(lease, listener)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="impala-lb-leases", daemon=True)
                 self._thread.start()
@@ -130,16 +124,16 @@ class LeaseKeeper:
         except Superseded:
             raise
         except BaseException:
-            self.add(held.lease, held.on_move, held.on_overload, held.on_lost)
+            self.add(held.lease, held.listener)
             raise
         return lease
 
-    def adopt(self, lease: Lease, on_lost: Callable[[], None] | None = None) -> None:
+    def adopt(self, lease: Lease, listener: LeaseListener) -> None:
         """Renew a lease that another process has handed over; one that is gone is put back.
 
         :raises Superseded: a later try has taken the work over.
         """
-        self.add(lease, on_lost=on_lost)
+        self.add(lease, listener)
         with suppress(StateUnavailable, ConfigError):
             self.renew()
         if lease.id in self._lost:
@@ -204,14 +198,14 @@ class LeaseKeeper:
         self._lost.add(lease_id)
         with self._mutex:
             held = self._held.pop(lease_id, None)
-        if held is not None and held.on_lost:
-            held.on_lost()
+        if held is not None and held.listener.on_fenced:
+            held.listener.on_fenced()
 
     def _tell_to_move(self) -> None:
         for held in list(self._held.values()):
-            if held.lease.move and held.on_move:
-                tell, held.on_move, held.on_overload = held.on_move, None, None
-                tell(held.lease.move)
+            if held.lease.move and held.listener.on_move and not held.told_to_move:
+                held.told_to_move = held.told_of_overload = True
+                held.listener.on_move(held.lease.move)
 
     def _look(self) -> None:
         """Ask for the load if it is due, and tell the scripts here what it means for them."""
@@ -223,16 +217,18 @@ class LeaseKeeper:
             if found is not None and found.move:
                 held.lease.move = found.move
             node = state.nodes.get(held.lease.node)
-            if node is None or node.brief is None or node.brief.level != "overloaded" or held.on_overload is None:
+            if node is None or node.brief is None or node.brief.level != "overloaded":
                 continue
-            if held.on_move is None:
+            if held.told_of_overload or held.listener.on_overload is None:
+                continue
+            if held.listener.on_move is None:
                 why = "it is not declared restartable"
             elif node.brief.at - held.lease.taken > MOVE_WITHIN:
                 why = f"it has run for more than {MOVE_WITHIN:g} s, too long to be begun anew"
             else:
                 continue
-            tell, held.on_overload = held.on_overload, None
-            tell(f"headroom {node.brief.headroom:.2f}; {why}")
+            held.told_of_overload = True
+            held.listener.on_overload(f"headroom {node.brief.headroom:.2f}; {why}")
         self._tell_to_move()
 
     def _run(self) -> None:
@@ -267,3 +263,31 @@ class LeaseKeeper:
                 if not unreachable:
                     log.warning("Leases cannot be renewed for now, the scripts go on: %s", error)
                 unreachable = True
+
+
+class LeaseHandle:
+    """One lease, for the pick that has it.
+
+    :ivar id: the lease's id.
+    """
+
+    def __init__(self, keeper: LeaseKeeper, lease_id: str) -> None:
+        self.id = lease_id
+        self._keeper = keeper
+
+    def note(self, *, session: str | None = None, query: str | None = None) -> None:
+        """As `LeaseKeeper.note`."""
+        self._keeper.note(self.id, session=session, query=query)
+
+    def hand_over(self) -> Lease | None:
+        """As `LeaseKeeper.hand_over`."""
+        return self._keeper.hand_over(self.id)
+
+    def forget(self) -> None:
+        """As `LeaseKeeper.forget`."""
+        self._keeper.forget(self.id)
+
+    def release(self) -> None:
+        """End the lease, unless it has ended, or is another process's."""
+        if self._keeper.holds(self.id):
+            self._keeper.drop(self.id)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from logging import getLogger
 
-from airflow_provider_impala_lb.core.config.model import Config, Node
-from airflow_provider_impala_lb.core.ports import Store
+from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
+from airflow_provider_impala_lb.core.ports import Prober
 from airflow_provider_impala_lb.core.rules.headroom import ProbeBaseline, note_reports, shed_load
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
 from airflow_provider_impala_lb.core.state.state import Claim, Level, State
@@ -20,18 +20,22 @@ ROUND_SECONDS = 3.0
 """A round takes about a second; who has claimed it and says nothing for so long has died."""
 
 
-Prober = Callable[[Sequence[Node], Mapping[str, ExporterCounters]], Mapping[str, ProbeResult | str]]
-"""Asks these nodes, all at once, in about a second; gets the counters of the last time. A text says why one did not
-answer. Never raises."""
-
-
 class LoadReports:
-    """:ivar prober: how nodes are asked; None: this process does not ask."""
+    """The reports of one cluster's nodes.
 
-    def __init__(self, config: Config, store: Store) -> None:
-        self._config, self._store = config, store
+    :param prober: how nodes are asked; None: this process does not ask.
+    """
+
+    def __init__(self, shared: SharedState, prober: Prober | None = None) -> None:
+        self._config, self._store, self._shared = shared.config, shared.store, shared
         self._busy = threading.Lock()
-        self.prober: Prober | None = None
+        self.prober = prober
+
+    @property
+    def is_due(self) -> bool:
+        """Whether, by the state of the last pick, the nodes should be asked for their load by somebody."""
+        copy = self._shared.copy
+        return copy is not None and self.due(copy, max(host.seen for host in copy.hosts.values()))
 
     def tell(self, node: str, sample: LoadSample) -> None:
         """A report that somebody else made. :raises StateUnavailable: it was not noted."""

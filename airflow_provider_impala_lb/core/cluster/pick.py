@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
 
+from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseHandle
+from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.rules.ejection import note_failure, note_success
 from airflow_provider_impala_lb.core.rules.placement import Placed
 from airflow_provider_impala_lb.core.state.state import AVOID_SECONDS, Avoid, Cause, Lease, State
 
-if TYPE_CHECKING:
-    from airflow_provider_impala_lb.core.cluster.picker import Picker
+
+class NodeFeedback:
+    """What became of the work that was sent to a node, noted for the picks of all. No method raises.
+
+    :param lease: whose work it is; its id is the token of a trial.
+    :param on_trial: the node was out, and this work is its trial.
+    """
+
+    def __init__(self, shared: SharedState, node: str, lease: Lease, *, on_trial: bool) -> None:
+        self._shared, self._node, self._lease = shared, node, lease
+        self._on_trial = on_trial
+
+    def accepted(self) -> None:
+        """A session has opened and its first statement was accepted. Ends the node's trial, if this was it."""
+        if self._on_trial:
+            self._on_trial = False
+            self._note(lambda state, now: note_success(state.node(self._node), self._lease.id))
+
+    def refused(self, cause: Cause, reason: str) -> None:
+        """The node did not take the work: ``"failure"``, ``"overload"`` or ``"shutdown"``."""
+        self._note(lambda state, now: note_failure(state.node(self._node), now, cause, reason, self._lease.id))
+
+    def failed(self) -> None:
+        """The work failed here: the same owner's next pick goes elsewhere, if there is another node."""
+        owner = self._lease.owner
+        if not owner:
+            return
+
+        def change(state: State, now: float) -> None:
+            state.avoid.put(owner, Avoid(node=self._node, expires=now + AVOID_SECONDS), now + AVOID_SECONDS)
+
+        self._note(change)
+
+    def _note(self, change: Callable[[State, float], object]) -> None:
+        self._shared.try_to_note(f"the work on {self._node}", change)
 
 
 class Pick:
@@ -27,20 +61,17 @@ class Pick:
     def __init__(
         self,
         placed: Placed,
-        picker: Picker | None = None,
+        lease: LeaseHandle | None = None,
+        feedback: NodeFeedback | None = None,
         *,
-        lease: str | None = None,
-        owner: str = "",
         session_key: str | None = None,
     ) -> None:
         self.node = self.host = placed.node
-        self.lease = lease
+        self.lease = lease.id if lease else None
         self.session_key = session_key
         self.database = placed.session.database if placed.session else None
         self.options: Mapping[str, str] = placed.session.options if placed.session else {}
-        self._placed = placed
-        self._trial = placed.trial
-        self._picker, self._owner = picker, owner
+        self._placed, self._lease, self._feedback = placed, lease, feedback
 
     @property
     def why(self) -> str:
@@ -58,51 +89,45 @@ class Pick:
         return {address: left.why for address, left in self._placed.left_out.items()}
 
     def note(self, *, session: str | None = None, query: str | None = None) -> None:
-        """Keep the ids of the session and of the running query with the lease, for whoever has to clean up."""
-        if self._picker and self.lease:
-            self._picker.keeper.note(self.lease, session=session, query=query)
+        """Keep the ids of the session and of the running query with the lease, for whoever has to clean up.
+
+        :raises Superseded: with ``session``: a later attempt has taken the work over, and nothing may be run any more.
+        """
+        if self._lease:
+            self._lease.note(session=session, query=query)
 
     def accepted(self) -> None:
         """Say that a session has opened and its first statement was accepted. Ends the node's trial, if this was it."""
-        if self._picker and self.lease and self._trial:
-            self._trial, token = False, self.lease
-            self._picker.tell(self.node, lambda state, now: note_success(state.node(self.node), token))
+        if self._feedback:
+            self._feedback.accepted()
 
     def refused(self, cause: Cause, why: str) -> None:
         """Say that the node did not take the work: ``"failure"``, ``"overload"`` or ``"shutdown"``."""
-        if self._picker and self.lease:
-            token = self.lease
-            self._picker.tell(self.node, lambda state, now: note_failure(state.node(self.node), now, cause, why, token))
+        if self._feedback:
+            self._feedback.refused(cause, why)
 
     def failed(self) -> None:
         """Say that the work failed here: the same owner's next pick goes elsewhere, if there is another node."""
-        if self._picker and self._owner:
-            owner = self._owner
-
-            def change(state: State, now: float) -> None:
-                state.avoid.put(owner, Avoid(node=self.node, expires=now + AVOID_SECONDS), now + AVOID_SECONDS)
-
-            self._picker.tell(self.node, change)
+        if self._feedback:
+            self._feedback.failed()
 
     def hand_over(self) -> Lease | None:
         """Keep the lease in the state for another process, which goes on with it (`Picker.adopt`).
 
         :raises StateUnavailable: it was not noted, and this process has it still.
-        :raises Superseded: a later try has taken the work over.
+        :raises Superseded: a later attempt has taken the work over.
         """
-        if self._picker and self.lease:
-            return self._picker.keeper.hand_over(self.lease)
-        return None
+        return self._lease.hand_over() if self._lease else None
 
     def forget(self) -> None:
         """Stop renewing the lease, and leave it in the state: another process has taken the work over."""
-        if self._picker and self.lease:
-            self._picker.keeper.forget(self.lease)
+        if self._lease:
+            self._lease.forget()
 
     def release(self) -> None:
         """End the lease; a second call does nothing. In a forked child it does nothing: the lease is the parent's."""
-        if self._picker and self.lease and self._picker.keeper.holds(self.lease):
-            self._picker.keeper.drop(self.lease)
+        if self._lease:
+            self._lease.release()
 
     def __enter__(self) -> Pick:
         return self

@@ -10,19 +10,19 @@ from logging import getLogger
 
 import msgspec
 
-from airflow_provider_impala_lb.core.cluster.admin import Cluster
-from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseKeeper
-from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseHandle, LeaseKeeper
+from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions
+from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
+from airflow_provider_impala_lb.core.cluster.pick import NodeFeedback, Pick
+from airflow_provider_impala_lb.core.cluster.session_keys import SessionKeys
+from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.config.limits import DAY, check_seconds
-from airflow_provider_impala_lb.core.config.model import Config
-from airflow_provider_impala_lb.core.ports import Store
 from airflow_provider_impala_lb.core.process_identity import is_dead, this_process
 from airflow_provider_impala_lb.core.rules import queue as line
 from airflow_provider_impala_lb.core.rules.admission import LeftOut
 from airflow_provider_impala_lb.core.rules.expiry import reap
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.rules.supersession import check_attempt, check_claim
-from airflow_provider_impala_lb.core.state.attempt import Attempt
 from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, Head, Lease, State, Ticket
 from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable, StateUnavailable
 
@@ -46,24 +46,29 @@ class _Free(Exception):
     """There is a node, and only that was the question: the transaction changes nothing."""
 
 
-class Picker(Cluster):
-    """Picks coordinators for all workers that share ``store``.
+class Picker:
+    """Picks coordinators for all workers that share the state.
 
     If the store cannot be reached, it picks by the last copy it read, else at random, and says so once: the balancer
     must never be why work fails.
 
-    :param rng: for the policies that draw by lot, and for the picks without a store.
+    :param leases: renews the leases of picks.
+    :param reports: asked for the nodes' load after a pick, if that is due.
+    :param session_keys: what session keys bring along.
+    :param rng: for the policies that draw by lot, and for the picks without a store; default a new one.
     """
 
-    def __init__(self, config: Config, store: Store, rng: random.Random | None = None) -> None:
-        super().__init__(config, store)
+    def __init__(
+        self,
+        shared: SharedState,
+        leases: LeaseKeeper,
+        reports: LoadReports,
+        session_keys: SessionKeys,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._shared, self._leases, self._reports, self._session_keys = shared, leases, reports, session_keys
+        self._config = shared.config
         self._rng = rng or random.Random()
-        self.keeper = LeaseKeeper(
-            store,
-            lambda state, now: self._note_host(state, now, None),
-            self.reports.round_if_due if config.load else None,
-            config.load.refresh if config.load else None,
-        )
         self._said: set[str] = set()
         self._alone = 0
 
@@ -84,7 +89,7 @@ class Picker(Cluster):
         request = self._request(None, session_key, prefer, exclude)
         placed = self._try(request)
         assert isinstance(placed, Placed)
-        return Pick(placed, self, session_key=session_key)
+        return Pick(placed, session_key=session_key)
 
     def acquire(
         self,
@@ -92,16 +97,7 @@ class Picker(Cluster):
         session_key: str | None = None,
         prefer: str | None = None,
         exclude: Collection[str] | Mapping[str, str] = (),
-        *,
-        wait: float | None = None,
-        ticket: str | None = None,
-        asks_again: float | None = None,
-        on_move: Callable[[str], None] | None = None,
-        on_overload: Callable[[str], None] | None = None,
-        on_lost: Callable[[], None] | None = None,
-        while_waiting: Callable[[], None] | None = None,
-        lease_id: str = "",
-        attempt: Attempt | None = None,
+        options: LeaseOptions | None = None,
     ) -> Pick:
         """A pick with a lease, renewed until it is released. Use it in a ``with`` block.
 
@@ -111,43 +107,35 @@ class Picker(Cluster):
         :param session_key: picks with the same key stay on one node.
         :param prefer: a node (``host:port``) to keep if it may take work.
         :param exclude: nodes not to pick; a mapping gives each one's reason, for ``why`` and errors.
-        :param wait: seconds to wait at most, since the ticket was drawn; default ``max_wait``. Then a busy node is
-            taken, the one with the most headroom; a full one never is.
-        :param ticket: the name of one's place in the line, for who comes back to it, maybe as another process.
-        :param asks_again: with ``ticket``: do not wait here; the place is kept for a caller who asks again after this
-            many seconds.
-        :param on_move: called from another thread with the reason when the node is overloaded and the work shall go
-            elsewhere. None: the work cannot be moved.
-        :param on_overload: called once from another thread when the node is overloaded and the work stays.
-        :param on_lost: called once from another thread when a later try of ``owner`` has taken over (`take_over`).
-        :param while_waiting: called several times a second; what it raises ends the waiting.
-        :param lease_id: as given to `take_over`. :param attempt: too; it may take several leases.
-        :raises Superseded: a later try of ``owner`` has taken over since.
+        :param options: how to wait, and what to be told of; default `LeaseOptions()`.
+        :raises Superseded: a later attempt of ``owner`` has taken over since.
         :raises NoNodeAvailable: every node is excluded, drained or full; the message says how many, and why each.
-        :raises MustWait: with ``asks_again``: come back later.
+        :raises MustWait: with ``options.queue.asks_again``: come back later.
         :raises ConfigError: ``prefer`` is not a node of this configuration, or the store belongs to another cluster.
         """
-        lease = self._lease(owner, lease_id)
-        lease.movable = on_move is not None
+        options = options or LeaseOptions()
+        queue = options.queue
+        lease = self._lease(owner, options.announced_id)
+        lease.movable = options.listener.on_move is not None
         request = self._request(lease, session_key, prefer, exclude)
-        request.claimed, request.attempt = bool(lease_id), attempt
-        request.ticket = self._ticket(ticket or lease.id, owner, asks_again)
-        wait = self.config.max_wait if wait is None else wait
-        placed = self._wait_for(request, wait, here=asks_again is None, meanwhile=while_waiting)
-        self.keeper.add(lease, on_move, on_overload, on_lost)
-        return Pick(placed, self, lease=lease.id, owner=owner, session_key=session_key)
+        request.claimed, request.attempt = bool(options.announced_id), options.attempt
+        request.ticket = self._ticket(queue.ticket or lease.id, owner, queue.asks_again)
+        wait = self._config.max_wait if queue.wait is None else queue.wait
+        placed = self._wait_for(request, wait, here=queue.asks_again is None, meanwhile=options.while_waiting)
+        self._leases.add(lease, options.listener)
+        return self._picked(placed, lease, session_key)
 
-    def adopt(self, lease: Lease, on_lost: Callable[[], None] | None = None) -> Pick:
+    def adopt(self, lease: Lease, listener: LeaseListener | None = None) -> Pick:
         """Go on with a lease that another process has handed over.
 
         :raises Superseded: a later try of its owner has taken over.
         :raises ConfigError: its node is not of this configuration any more.
         """
-        node = self.known(lease.node)
-        mine = msgspec.structs.replace(lease, holder=this_process(), host=self.host)
-        self.keeper.adopt(mine, on_lost)
+        node = self._config.known(lease.node)
+        mine = msgspec.structs.replace(lease, holder=this_process(), host=self._shared.host)
+        self._leases.adopt(mine, listener or LeaseListener())
         placed = Placed(node=node, reason="it was begun there", left_out={})
-        return Pick(placed, self, lease=lease.id, owner=lease.owner)
+        return self._picked(placed, lease)
 
     def hold(self, seconds: float, owner: str = "", session_key: str | None = None, wait: float | None = None) -> Pick:
         """A pick with a lease that nobody renews: it ends after ``seconds``, or by :meth:`release`. For programs that
@@ -158,8 +146,8 @@ class Picker(Cluster):
         request = self._request(lease, session_key, None, ())
         request.lasts = seconds
         request.ticket = self._ticket(lease.id, owner, None)
-        placed = self._wait_for(request, self.config.max_wait if wait is None else wait, here=True)
-        return Pick(placed, self, lease=lease.id, owner=owner, session_key=session_key)
+        placed = self._wait_for(request, self._config.max_wait if wait is None else wait, here=True)
+        return self._picked(placed, lease, session_key)
 
     def ask(
         self,
@@ -182,20 +170,26 @@ class Picker(Cluster):
             return None
         return placed if isinstance(placed, Wait) else None
 
-    def give_up(self, ticket: str) -> None:
-        """Leave the line. Never raises: a ticket also lapses by itself."""
-        self.tell("the line", lambda state, now: line.leave(state, ticket))
+    def leave_queue(self, ticket: str) -> None:
+        """Leave the queue. Never raises: a ticket also lapses by itself."""
+        self._shared.try_to_note("the place in the queue", lambda state, now: line.leave(state, ticket))
+
+    def _picked(self, placed: Placed, lease: Lease, session_key: str | None = None) -> Pick:
+        feedback = NodeFeedback(self._shared, placed.node, lease, on_trial=placed.trial)
+        return Pick(placed, LeaseHandle(self._leases, lease.id), feedback, session_key=session_key)
 
     def _lease(self, owner: str, lease_id: str = "") -> Lease:
         name = lease_id or new_id()
-        return Lease(id=name, node="", owner=owner, expires=0.0, taken=0.0, host=self.host, holder=this_process())
+        return Lease(
+            id=name, node="", owner=owner, expires=0.0, taken=0.0, host=self._shared.host, holder=this_process()
+        )
 
     def _ticket(self, name: str, owner: str, asks_again: float | None) -> Ticket:
         """:param asks_again: None: this process waits, and the ticket ends with it."""
         return Ticket(
             id=name,
             owner=owner,
-            host=self.host,
+            host=self._shared.host,
             since=0.0,
             until=0.0,
             again=asks_again or 0.0,
@@ -213,7 +207,7 @@ class Picker(Cluster):
             token=lease.id if lease else "",
             lease=lease,
             session_key=session_key,
-            prefer=None if prefer is None else self.known(prefer),
+            prefer=None if prefer is None else self._config.known(prefer),
             excluded=dict(exclude) if isinstance(exclude, Mapping) else dict.fromkeys(exclude, "excluded"),
             lasts=LEASE_SECONDS,
         )
@@ -244,7 +238,7 @@ class Picker(Cluster):
         except MustWait:
             raise
         except BaseException as error:
-            self._leave_line(request.ticket)
+            self._leave_queue(request.ticket)
             if isinstance(error, NoNodeAvailable) and said:
                 waited = time.monotonic() - start
                 raise NoNodeAvailable(f"{error.summary}; waited {waited:.0f} s", error.reasons) from None
@@ -261,18 +255,18 @@ class Picker(Cluster):
     def _say_waiting(self, placed: Wait, wait: float) -> None:
         log.info(
             "All %d nodes of %s are busy or full: waiting up to %g s, as number %d in the line (%s)",
-            len(self.config.nodes),
-            self.config.name,
+            len(self._config.nodes),
+            self._config.name,
             wait,
             placed.position,
             ", ".join(f"{address}: {why}" for address, why in _words(placed.left_out).items()),
         )
 
-    def _leave_line(self, ticket: Ticket) -> None:
+    def _leave_queue(self, ticket: Ticket) -> None:
         """Also a place that another process took under this name, of which this one has not seen anything."""
-        state = self._copy
+        state = self._shared.copy
         if ticket.again or (state is not None and any(each.id == ticket.id for each in state.head.waiting)):
-            self.give_up(ticket.id)
+            self.leave_queue(ticket.id)
 
     def _try(self, request: Request, *, only_ask: bool = False) -> Placed | Wait:
         """One transaction. :raises _Free: with ``only_ask``, when it could have had a node."""
@@ -281,21 +275,20 @@ class Picker(Cluster):
 
         def change(state: State, now: float) -> tuple[Placed | Wait, State]:
             nonlocal differs
-            self._check_cluster(state)
-            differs = self._note_host(state, now, self._nodes_digest)
-            note = state.hosts[self.host]
+            differs = self._shared.note_host(state, now, nodes=True)
+            note = state.hosts[self._shared.host]
             if dead is None and (state.leases.place.count or state.head.waiting):
                 if now - note.looked >= _LOOK_FOR_DEAD_EVERY or now < note.looked:
                     raise _LookFirst(_loaded(state))
             elif dead is not None:
                 note.looked = now
-            reap(state, now, dead or frozenset(), self._may_expire(state, now))
+            reap(state, now, dead or frozenset(), self._shared.may_expire(state, now))
             owner = request.ticket.owner if request.ticket else ""
             if request.attempt:
                 check_attempt(state, owner, request.attempt)
             if request.claimed:
                 check_claim(state, owner, request.token)
-            placed = place(self.config, state, now, request, self._rng)
+            placed = place(self._config, state, now, request, self._rng)
             if request.claimed and isinstance(placed, Placed):
                 state.orphans.drop(request.token)
             if only_ask and isinstance(placed, Placed):
@@ -303,13 +296,13 @@ class Picker(Cluster):
             return placed, state
 
         if request.session_key:
-            request.known = self.sessions.elsewhere(request.session_key, self._copy)
+            request.known = self._session_keys.elsewhere(request.session_key, self._shared.copy)
         try:
             try:
-                placed, self._copy = self.store.transact(change)
+                placed, self._shared.copy = self._shared.transact(change)
             except _LookFirst as first:
                 dead = _dead(first.state)
-                placed, self._copy = self.store.transact(change)
+                placed, self._shared.copy = self._shared.transact(change)
         except StateUnavailable as error:
             self._say("unreachable", f"Picking without the shared state, outside any limit: {error}")
             return self._pick_alone(request)
@@ -320,21 +313,21 @@ class Picker(Cluster):
         if differs:
             self._say(
                 "differs",
-                f"{self.store.where}: another host balances a different list of nodes; each uses its own",
+                f"{self._shared.store.where}: another host balances a different list of nodes; each uses its own",
             )
         if isinstance(placed, Placed) and placed.session and request.session_key:
-            self.sessions.copy(request.session_key, placed.session)
-        self.reports.begin_if_due(self._copy)
+            self._session_keys.copy(request.session_key, placed.session)
+        self._reports.begin_if_due(self._shared.copy)
         return placed
 
     def _pick_alone(self, request: Request) -> Placed:
         """Without the store: by the last copy, else at random. The lease reaches the state once that is back."""
-        state = self._copy
+        state = self._shared.copy
         if state is None:
             # At random, by giving the turn to a node drawn by lot: a fresh process has no idea of the others' picks.
-            state = State(Head(last=self._rng.choice(self.config.addresses)))
+            state = State(Head(last=self._rng.choice(self._config.addresses)))
         self._alone += 1
-        alone, request.patient = self.config.without_limits, False
+        alone, request.patient = self._config.without_limits, False
         placed = place(alone, state, time.time(), request, self._rng)
         assert isinstance(placed, Placed)
         placed.remarks += ("the shared state was out of reach",)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from logging import getLogger
-from typing import Protocol
 
-from airflow_provider_impala_lb.core.ports import Store
+from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
+from airflow_provider_impala_lb.core.ports import Mirror
 from airflow_provider_impala_lb.core.state.state import SESSION_SECONDS, SessionRecord, State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
@@ -15,31 +15,15 @@ log = getLogger(__name__)
 FLUSH_SECONDS = 1.0
 
 
-class Mirror(Protocol):
-    """A second home of session records, written behind the work's back. Neither call raises."""
-
-    def copy(self, key: str, record: SessionRecord) -> None:
-        """Send a copy soon; a copy that is later (by ``at``) stays."""
-        ...
-
-    def find(self, key: str) -> SessionRecord | None:
-        """The copy, or None if there is none or the mirror is away."""
-        ...
-
-    def flush(self, seconds: float) -> bool:
-        """Wait for what is under way. False if not all of it arrived in time."""
-        ...
-
-
 class SessionKeys:
     """The data of session keys: the default database, and what was set by SET.
 
-    :ivar mirror: where records are copied to, if anywhere.
+    :param mirror: where records are copied to; None: nowhere.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.mirror: Mirror | None = None
+    def __init__(self, shared: SharedState, mirror: Mirror | None = None) -> None:
+        self._store = shared.store
+        self.mirror = mirror
 
     def remember(self, key: str, node: str, database: str | None, options: Mapping[str, str]) -> None:
         """Record what a session of this key left behind; of several the one that closes last holds. Never raises.

@@ -127,6 +127,20 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         """How many scripts may run on this node at once; None: no limit."""
         return self.max_leases_per_node if node.max_leases is None else node.max_leases
 
+    def known(self, address: str) -> str:
+        """``address`` in the form of the configuration. :raises ConfigError: it does not list this node."""
+        try:
+            host, port = parse_address(address)
+        except ValueError as error:
+            raise ConfigError(f"{error}; nodes of {self.name}: {', '.join(self.addresses)}") from None
+        found = Node(host=host, port=port).address
+        if found not in self.order:
+            raise ConfigError(
+                f"{address!r} is not a node of {self.name}, so nothing is sent to it; "
+                f"its nodes: {', '.join(self.addresses)}"
+            )
+        return found
+
     def node(self, address: str) -> Node | None:
         """The node of this ``host:port``, or None if the configuration does not list it."""
         place = self.order.get(address)

@@ -19,7 +19,8 @@ from airflow_provider_impala_lb.impala.sql.parameters import bind
 from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt
 
 if TYPE_CHECKING:
-    from airflow_provider_impala_lb.balancer import Balancer
+    from airflow_provider_impala_lb.core.cluster.cluster import Cluster
+    from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 
 
 class Cursor:
@@ -154,7 +155,8 @@ class Connection:
 
 
 def connect(
-    balancer: Balancer,
+    cluster: Cluster,
+    sessions: SessionFactory,
     owner: str,
     *,
     database: str | None = None,
@@ -168,20 +170,18 @@ def connect(
 
     :raises NoNodeAvailable: all refused. :raises ConfigError: two of them refused the login.
     """
-    prefer = balancer.known(prefer) if prefer else None
+    prefer = cluster.config.known(prefer) if prefer else None
     if prefer and upstream is None:
         upstream = Upstream(host=prefer)
     refused: dict[str, str] = {}
-    refusals = Refusals(balancer.config)
+    refusals = Refusals(cluster.config)
     while True:
         try:
-            pick = balancer.acquire(owner, session_key=session_key, prefer=prefer, exclude=refused)
+            pick = cluster.picker.acquire(owner, session_key, prefer, refused)
         except NoNodeAvailable as error:
             raise NoNodeAvailable(f"{error.summary}; nothing was run", error.reasons) from None
         # What the session key brings along comes after the connection's database, and before the caller's.
-        open_session = partial(
-            balancer.open_session, pick.node, database=database or pick.database, options=pick.options
-        )
+        open_session = partial(sessions.open, pick.node, database=database or pick.database, options=pick.options)
         connection: Connection | None = None
         try:
             connection = Connection(pick, open_session)

@@ -34,9 +34,9 @@ class NodeRefused(ImpalaLBError):
 class UnreadableReply(Exception):
     """A reply arrived and makes no sense: cut short, damaged, of another call, or not of this protocol.
 
-    The server may have done what it was asked to. Raised by :class:`.HS2Connection` alone, for whatever goes wrong while
-    a reply is read (impyla's users met struct.error, EOFError, OverflowError, UnicodeDecodeError, TypeError and KeyError), so
-    that an error of anything else is never taken for one.
+    The server may have done what it was asked to. Raised by `HS2Connection` alone, for whatever goes wrong while a
+    reply is read (impyla's users met struct.error, EOFError, OverflowError, UnicodeDecodeError, TypeError and
+    KeyError), so that an error of anything else is never taken for one.
     """
 
 

@@ -32,7 +32,7 @@ from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTa
 from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
 
 if TYPE_CHECKING:
-    from airflow_provider_impala_lb.balancer import Balancer
+    from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
     from airflow_provider_impala_lb.impala.script.journal import Journal
 
 NEW_SESSIONS = 3
@@ -56,7 +56,7 @@ class Execution:
 
     def __init__(
         self,
-        balancer: Balancer,
+        sessions: SessionFactory,
         script: ScriptPlan,
         pick: Pick,
         done: ScriptDone,
@@ -69,7 +69,7 @@ class Execution:
         keep_last: bool = False,
         sent_before: int = 0,
     ) -> None:
-        self._balancer, self._script, self._pick = balancer, script, pick
+        self._sessions, self._script, self._pick = sessions, script, pick
         self._journal, self._elsewhere, self._prepare = journal, elsewhere, prepare
         self._let_go, self._key, self._keep_last = let_go, key, keep_last
         self._sent_before = sent_before
@@ -89,7 +89,7 @@ class Execution:
         self._options = {**self.data.options, **(script.options or {})}
         self._cancelled: str | None = None
         self._move: str | None = None
-        config = balancer.config.session
+        config = sessions.config.session
         sync = str({**config.query_options, **self._options}.get("SYNC_DDL", "")).lower() in ("1", "true")
         written = WrittenTables(self._database or config.database, sync_ddl=sync)
         self._tally = Tally(script, done, pick.node, journal, self.data, written)
@@ -181,7 +181,7 @@ class Execution:
 
     def _open(self) -> None:
         pick, script = self._pick, self._script
-        session = self._balancer.open_session(pick.node, database=self._database, options=self._options)
+        session = self._sessions.open(pick.node, database=self._database, options=self._options)
         self.session = self.last = session
         self.done.session = session.id
         self._under_way = self._inherited = self._shared = False

@@ -19,12 +19,12 @@ from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.statement import excerpt
 
 if TYPE_CHECKING:
-    from airflow_provider_impala_lb.balancer import Balancer
+    from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
     from airflow_provider_impala_lb.impala.script.execution import Execution
 
 
 def settle_intent(
-    balancer: Balancer,
+    sessions: SessionFactory,
     journal: Journal,
     record: Record,
     script: ScriptPlan,
@@ -42,7 +42,7 @@ def settle_intent(
     assert intent is not None
     number, statement = intent.number, script.classified[intent.number - 1]
     try:
-        has_run = ran(balancer, intent, statement, record.at - intent.at + since, pause=pause, log=log)
+        has_run = ran(sessions, intent, statement, record.at - intent.at + since, pause=pause, log=log)
     except InDoubt as doubt:
         # After the look, even so: it has waited for what it saw running.
         if record.answer:
@@ -64,7 +64,7 @@ def settle_intent(
 
 
 def take_over(
-    balancer: Balancer,
+    sessions: SessionFactory,
     journal: Journal,
     script: ScriptPlan,
     handover: Handover,
@@ -90,11 +90,11 @@ def take_over(
 
     def done() -> int:
         since = time.monotonic() - read_at
-        return settle_intent(balancer, journal, record, script, pause=pause, log=log, since=since)
+        return settle_intent(sessions, journal, record, script, pause=pause, log=log, since=since)
 
     if guid and (clean or query):
         try:
-            session = balancer.attach_session(node, guid, secret)
+            session = sessions.attach(node, guid, secret)
         except NodeRefused as error:
             if clean and not query:
                 raise
@@ -108,7 +108,7 @@ def take_over(
     if intent is not None:
         record.done = done()
     if guid:
-        balancer.end_session(node, guid, secret)
+        sessions.end(node, guid, secret)
     return None
 
 
@@ -148,9 +148,9 @@ def _question(journal: Journal, intent: Intent, script: ScriptPlan, doubt: InDou
     )
 
 
-def left_by(balancer: Balancer, script: ScriptPlan, done: int, node: str) -> Upstream:
+def left_by(sessions: SessionFactory, script: ScriptPlan, done: int, node: str) -> Upstream:
     """What the statements that are done have changed, for another node to hear of. When they ended is not known."""
-    written = WrittenTables(script.database or balancer.config.session.database)
+    written = WrittenTables(script.database or sessions.config.session.database)
     for statement in script.classified[:done]:
         written.note(statement.effects, broadcast=False)  # as far as is known here
     return Upstream(

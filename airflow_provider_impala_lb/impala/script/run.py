@@ -9,8 +9,10 @@ from contextlib import suppress
 from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_impala_lb.core.cluster.cluster import Cluster
+from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions, QueueOptions
 from airflow_provider_impala_lb.core.cluster.picker import Pick, new_id
-from airflow_provider_impala_lb.core.journal_port import JournalStore
+from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.core.state.attempt import Attempt
 from airflow_provider_impala_lb.errors import (
     ConfigError,
@@ -38,7 +40,7 @@ from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
 if TYPE_CHECKING:
-    from airflow_provider_impala_lb.balancer import Balancer
+    from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 
 OnUnavailable = Literal["move", "wait", "fail"]
 
@@ -83,7 +85,8 @@ class ScriptRun:
 
     def __init__(
         self,
-        balancer: Balancer,
+        cluster: Cluster,
+        sessions: SessionFactory,
         statements: Sequence[Statement],
         *,
         owner: str = "",
@@ -114,9 +117,10 @@ class ScriptRun:
         let_go_after: float | None = None,
         keep_last: bool = False,
         finishes: bool = True,
+        command: str = "impala-lb --config FILE",
         logger: Logger | None = None,
     ) -> None:
-        self._balancer = balancer
+        self._cluster, self._sessions = cluster, sessions
         self._log = logger or getLogger(__name__)
         self._script = ScriptPlan(
             statements,
@@ -136,11 +140,11 @@ class ScriptRun:
         )
         self._owner = owner
         self._session_key = session_key
-        self._prefer = balancer.known(prefer) if prefer else None
+        self._prefer = cluster.config.known(prefer) if prefer else None
         self._on_unavailable = on_unavailable
         before = [upstream or Upstream(host=self._prefer)] if self._prefer else []
         self._progress = Progress(self._script, before, resumes=resume)
-        self._refusals = Refusals(balancer.config)
+        self._refusals = Refusals(cluster.config)
         self._restartable, self._resume = restartable, resume
         self._settles = settles and bool(owner)
         self._journal: Journal | None = None
@@ -151,8 +155,8 @@ class ScriptRun:
                 self._script.texts,
                 by=f"try {tags['try']}" if tags and tags.get("try") else "",
                 attempt=attempt,
-                command=balancer.command,
-                patience=balancer.config.session.reconnect_timeout,
+                command=command,
+                patience=cluster.config.session.reconnect_timeout,
                 pause=self._sleep,
             )
         elif resume:
@@ -165,7 +169,7 @@ class ScriptRun:
         self._custody = Custody(owner, let_go_after)
         self._sent_before = 0
         self._claim = ""  # the id of the first lease, until it is taken
-        self._line: dict[str, Any] = {"wait": wait, "ticket": ticket, "asks_again": asks_again}
+        self._queue = QueueOptions(wait, ticket, asks_again)
         self._moving: str | None = None
         self._execution: Execution | None = None
         self._cancelled: str | None = None
@@ -229,7 +233,7 @@ class ScriptRun:
             return self._done_before(error)
         finally:
             if self._claim:
-                self._balancer.give_back(self._claim)
+                self._cluster.fencing.withdraw(self._claim)
 
     def go_on(self, handover: Handover) -> ScriptDone:
         """Run what is left of a script that another process has let go of. Errors as :meth:`run`."""
@@ -257,14 +261,14 @@ class ScriptRun:
         record, clean = self._journal.take(handover.epoch)
         self._progress.done.seconds = handover.seconds
         try:
-            with self._balancer.adopt(handover.lease, on_lost=self._custody.lose) as pick:
+            with self._cluster.picker.adopt(handover.lease, LeaseListener(on_fenced=self._custody.lose)) as pick:
                 try:
                     if not clean:
                         self._log.warning(
                             "%s: another process had gone on with it, and is gone or stopped", self._owner
                         )
                     begin = take_over(
-                        self._balancer,
+                        self._sessions,
                         self._journal,
                         self._script,
                         handover,
@@ -275,7 +279,7 @@ class ScriptRun:
                     )
                     self._progress.go_on_after(record.done, record)
                     if record.done:
-                        self._progress.before.append(left_by(self._balancer, self._script, record.done, handover.node))
+                        self._progress.before.append(left_by(self._sessions, self._script, record.done, handover.node))
                     return self._run_on(pick, begin)
                 except NodeRefused as error:
                     if not (self._resume or self._restartable or self._progress.nothing_done):
@@ -293,7 +297,7 @@ class ScriptRun:
 
     def _run_somewhere(self, prefer: str | None, left_out: dict[str, str]) -> ScriptDone:
         on_unavailable = self._on_unavailable if prefer == self._prefer else "move"
-        wait_until = time.monotonic() + self._balancer.config.session.reconnect_timeout
+        wait_until = time.monotonic() + self._cluster.config.session.reconnect_timeout
         while True:
             self._check_cancelled()
             with self._acquire(prefer, left_out) as pick:
@@ -333,7 +337,7 @@ class ScriptRun:
         orphans = {}
         if self._settles:
             claim = new_id()
-            orphans = self._balancer.take_over(self._owner, claim, self._attempt)
+            orphans = self._cluster.fencing.fence_earlier(self._owner, claim, self._attempt)
             self._claim = claim
         record = None
         if self._journal is not None:
@@ -346,10 +350,10 @@ class ScriptRun:
             if record.intent is not None:
                 self._sent_before = record.intent.number  # of no meaning if it turns out to be done
                 record.done = settle_intent(
-                    self._balancer, self._journal, record, self._script, pause=self._sleep, log=self._log
+                    self._sessions, self._journal, record, self._script, pause=self._sleep, log=self._log
                 )
         if orphans:
-            settle(self._balancer, self._owner, orphans, self._sleep, self._log)
+            settle(self._cluster, self._sessions, self._owner, orphans, self._sleep, self._log)
         if record is None or not record.done:
             return None
         done = self._script.first_to_run(record.done)
@@ -358,26 +362,30 @@ class ScriptRun:
         self._log.info(
             "Going on at statement %d of %d: the ones before are done (%s)", done + 1, len(self._script), record.node
         )
-        if not record.node or record.node not in self._balancer.config.order:
+        if not record.node or record.node not in self._cluster.config.order:
             return None
-        self._progress.before.append(left_by(self._balancer, self._script, done, record.node))
+        self._progress.before.append(left_by(self._sessions, self._script, done, record.node))
         return record.node
 
     def _acquire(self, prefer: str | None, left_out: Mapping[str, str]) -> Pick:
         self._moving = None
         try:
-            pick = self._balancer.acquire(
+            pick = self._cluster.picker.acquire(
                 self._owner,
-                session_key=self._session_key,
-                prefer=prefer,
-                exclude=left_out,
-                on_move=self._told_to_move if self._restartable or self._resume else None,
-                on_overload=self._told_of_overload,
-                on_lost=self._custody.lose,
-                while_waiting=self._check_cancelled,
-                lease_id=self._claim,
-                attempt=self._attempt,
-                **self._line,
+                self._session_key,
+                prefer,
+                left_out,
+                LeaseOptions(
+                    queue=self._queue,
+                    listener=LeaseListener(
+                        on_move=self._told_to_move if self._restartable or self._resume else None,
+                        on_overload=self._told_of_overload,
+                        on_fenced=self._custody.lose,
+                    ),
+                    while_waiting=self._check_cancelled,
+                    announced_id=self._claim,
+                    attempt=self._attempt,
+                ),
             )
             self._claim = ""
         except NoNodeAvailable as error:
@@ -392,7 +400,7 @@ class ScriptRun:
         done = self._progress.done
         done.node, done.why = pick.node, pick.why
         execution = Execution(
-            self._balancer,
+            self._sessions,
             self._script,
             pick,
             done,
@@ -439,7 +447,7 @@ class ScriptRun:
             self._progress.left(pick.node)
             if self._session_key:
                 data = execution.data
-                self._balancer.sessions.remember(self._session_key, pick.node, data.database, data.options)
+                self._cluster.session_keys.remember(self._session_key, pick.node, data.database, data.options)
 
     def _leave_node(self) -> None:
         """What comes next comes on another node: the rest of the script, or all of it once more."""
@@ -449,7 +457,7 @@ class ScriptRun:
                 self._journal.restart()
 
     def _run_or_hand_over(self, pick: Pick, execution: Execution) -> None:
-        until = time.monotonic() + self._balancer.config.session.reconnect_timeout
+        until = time.monotonic() + self._cluster.config.session.reconnect_timeout
         while True:
             try:
                 execution.run()
@@ -486,7 +494,7 @@ class ScriptRun:
 
     def _ask(self, node: str) -> None:
         """Whether this node takes a session."""
-        self._balancer.open_session(node).close()
+        self._sessions.open(node).close()
 
     def _cross(self, session: Session) -> None:
         """Let the node hear of all that this script builds on, before it runs there."""
@@ -519,7 +527,7 @@ class ScriptRun:
         if time.monotonic() >= wait_until:
             raise NoNodeAvailable(
                 "The host to stick to did not take the script within "
-                f"{self._balancer.config.session.reconnect_timeout:g} s (session.reconnect_timeout); "
+                f"{self._cluster.config.session.reconnect_timeout:g} s (session.reconnect_timeout); "
                 f"{self._progress.so_far}",
                 {node: why},
             )

@@ -18,15 +18,17 @@ from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, is_refu
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
 
 if TYPE_CHECKING:
-    from airflow_provider_impala_lb.balancer import Balancer
+    from airflow_provider_impala_lb.core.cluster.cluster import Cluster
     from airflow_provider_impala_lb.impala.hs2.session import Session
+    from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 
 SECONDS = 20.0
 """For one session to be seen ended, once its coordinator was told."""
 
 
 def settle(
-    balancer: Balancer,
+    cluster: Cluster,
+    sessions: SessionFactory,
     owner: str,
     orphans: Mapping[str, LeftoverSession],
     pause: Callable[[float], None],
@@ -39,10 +41,10 @@ def settle(
     """
     left = {}
     for lease_id, orphan in orphans.items():
-        problem = _end(balancer, orphan, pause)
+        problem = _end(sessions, orphan, pause)
         if problem is None:
             log.info("Session %s of an earlier try on %s has ended", orphan.session, orphan.node)
-        elif _over_by_itself(balancer, orphan):
+        elif _over_by_itself(cluster, orphan):
             log.warning(
                 "Session %s of an earlier try on %s cannot be looked at (%s); it had no client for longer than "
                 "session.reconnect_timeout, after which the coordinator ends what runs in it",
@@ -53,29 +55,29 @@ def settle(
         else:
             left[orphan.session] = f"{orphan.node}, query {orphan.query or 'unknown'}: {problem}"
             continue
-        balancer.settled([lease_id])
+        cluster.fencing.note_ended([lease_id])
     if left:
         raise StillRunning(owner, left)
 
 
-def _over_by_itself(balancer: Balancer, orphan: LeftoverSession) -> bool:
+def _over_by_itself(cluster: Cluster, orphan: LeftoverSession) -> bool:
     """Nobody has renewed its lease for so long that ``QUERY_TIMEOUT_S`` must have ended its query."""
-    now = balancer.store.read()[1]
-    return now - orphan.at > balancer.config.session.reconnect_timeout + LEASE_SECONDS
+    now = cluster.store.read()[1]
+    return now - orphan.at > cluster.config.session.reconnect_timeout + LEASE_SECONDS
 
 
-def _end(balancer: Balancer, orphan: LeftoverSession, pause: Callable[[float], None]) -> str | None:
+def _end(sessions: SessionFactory, orphan: LeftoverSession, pause: Callable[[float], None]) -> str | None:
     """Why it could not be seen to end, or None."""
     try:
-        address = balancer.known(orphan.node)
+        address = sessions.config.known(orphan.node)
     except ConfigError:
         return "it is not a node of this configuration any more"
     try:
-        session = balancer.open_session(address)
+        session = sessions.open(address)
     except NodeRefused as error:
         if error.__cause__ is not None and is_refused(error.__cause__):
             return None  # nobody listens: the process is gone, and with it all that it ran
-        pages = _configured_pages(balancer, address)
+        pages = sessions.pages(address)
         if pages is None:
             return str(error)
         return _by_pages(pages, orphan, pause)
@@ -89,11 +91,6 @@ def _end(balancer: Balancer, orphan: LeftoverSession, pause: Callable[[float], N
         elif not orphan.query:
             return "its coordinator has no web page to end it by (nodes: web), and its query is not known"
         return _by_kill(session, orphan)
-
-
-def _configured_pages(balancer: Balancer, address: str) -> DebugPages | None:
-    node = balancer.config.node(address)
-    return DebugPages(node.web, balancer.config.load, balancer.web_password) if node and node.web else None
 
 
 def _by_pages(pages: DebugPages, orphan: LeftoverSession, pause: Callable[[float], None]) -> str | None:

@@ -22,8 +22,8 @@ from airflow_provider_impala_lb.impala.sql.statement import Classification
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
 
 if TYPE_CHECKING:
-    from airflow_provider_impala_lb.balancer import Balancer
     from airflow_provider_impala_lb.impala.hs2.session import Session
+    from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 
 _LOOKS = (0.0, 0.2, 0.5)
 _LONGEST_POLL = 10.0
@@ -38,7 +38,7 @@ class InDoubt(Exception):
 
 
 def ran(
-    balancer: Balancer,
+    sessions: SessionFactory,
     intent: Intent,
     statement: Classification,
     age: float,
@@ -53,11 +53,11 @@ def ran(
     """
     sent_at = time.monotonic() - age
     try:
-        address = balancer.known(intent.node)
+        address = sessions.config.known(intent.node)
     except ConfigError:
         raise InDoubt(f"{intent.node} is not a node of this configuration any more") from None
     try:
-        session = balancer.open_session(address)
+        session = sessions.open(address)
     except NodeRefused as error:
         gone = error.__cause__ is not None and is_refused(error.__cause__)
         text = "its coordinator is gone, and with it all that it knew" if gone else f"its coordinator says: {error}"

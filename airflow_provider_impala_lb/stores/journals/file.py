@@ -20,8 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from airflow_provider_impala_lb.core.journal_port import Change, Swept
-from airflow_provider_impala_lb.core.ports import Result
+from airflow_provider_impala_lb.core.ports import Change, Result, Swept
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged, StateUnavailable
 from airflow_provider_impala_lb.stores.file import data_file, filesystem, used
 from airflow_provider_impala_lb.stores.file import xattr as attributes

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from airflow_provider_impala_lb.core.journal_port import Change, Swept
-from airflow_provider_impala_lb.core.ports import Result
+from airflow_provider_impala_lb.core.ports import Change, Result, Swept
 from airflow_provider_impala_lb.errors import JournalDamaged
 from airflow_provider_impala_lb.stores.journals.document import name_of, seal, unseal
 

@@ -34,8 +34,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl
-from airflow_provider_impala_lb.core.journal_port import Change, Swept
-from airflow_provider_impala_lb.core.ports import Result
+from airflow_provider_impala_lb.core.ports import Change, Result, Swept
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged, StateUnavailable
 from airflow_provider_impala_lb.stores.journals.document import damaged, name_of, seal, unseal
 from airflow_provider_impala_lb.stores.redis import client as redis_client

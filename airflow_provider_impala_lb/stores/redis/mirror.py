@@ -137,11 +137,3 @@ class RedisMirror:
         if self._pid != os.getpid():
             self._inherited = self._client  # kept, unused: to close it would wait for a lock of the parent's threads
             self._begin()
-
-
-def open_mirror(url: StoreUrl | None, name: str) -> RedisMirror | None:
-    """The configuration's mirror. Its password, if not in the URL, is the environment's ``IMPALA_LB_STORE_PASSWORD``.
-
-    :raises ConfigError: redis-py is not installed.
-    """
-    return RedisMirror(url, name, password=os.environ.get("IMPALA_LB_STORE_PASSWORD")) if url else None

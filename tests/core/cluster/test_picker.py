@@ -1,4 +1,3 @@
-import random
 import subprocess
 import sys
 import time
@@ -9,34 +8,15 @@ from hypothesis import strategies as st
 
 from airflow_provider_impala_lb.core.cluster import lease_keeper as lease_module
 from airflow_provider_impala_lb.core.cluster import picker as picker_module
-from airflow_provider_impala_lb.core.cluster.picker import Picker
-from airflow_provider_impala_lb.core.config.model import parse
 from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, UNLEASED_SECONDS
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StateUnavailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1_000_000.0
-
-    def __call__(self):
-        return self.now
+from tests.support.balancers import Clock, make
 
 
 @pytest.fixture
 def clock():
     return Clock()
-
-
-def make(clock, nodes=3, store=None, **keys):
-    raw = {
-        "nodes": [f"n{i}" for i in range(nodes)] if isinstance(nodes, int) else nodes,
-        "lock_file": "/not/used",
-        "name": "test",
-        **keys,
-    }
-    return Picker(parse(raw), store or MemoryStore(clock), random.Random(1))
 
 
 def picks(picker):
@@ -107,7 +87,7 @@ def test_a_lease_ends_with_its_block_and_every_pick_is_counted(clock):
 def test_a_lease_ends_at_its_expiry_when_nobody_renews_it(clock):
     picker = make(clock, 2)
     lost = picker.acquire("lost")
-    picker.keeper._held.clear()  # as if its worker were on another host, and gone
+    picker.leases._held.clear()  # as if its worker were on another host, and gone
     clock.now += LEASE_SECONDS - 1
     assert len(picker.status()["leases"]) == 1
     clock.now += 2
@@ -151,7 +131,7 @@ def test_a_lease_is_put_back_over_a_cap_if_need_be(clock):
     pick = picker.acquire("first")
     picker.store.transact(lambda state, now: state.end_lease(pick.lease) and None)  # a reset of the state
     other = picker.acquire("second", wait=0)
-    assert [lease.owner for lease in picker.keeper.renew()] == ["first"]
+    assert [lease.owner for lease in picker.leases.renew()] == ["first"]
     assert picker.status()["nodes"][0]["leases"] == 2
     other.release()
     with pytest.raises(NoNodeAvailable):
@@ -163,9 +143,9 @@ def test_a_lease_that_is_gone_is_put_back_on_its_node(clock):
     picker = make(clock, 2)
     pick = picker.acquire("x")
     picker.store.transact(lambda state, now: state.end_lease(pick.lease))
-    assert [lease.id for lease in picker.keeper.renew()] == [pick.lease]
+    assert [lease.id for lease in picker.leases.renew()] == [pick.lease]
     assert picker.status()["leases"][0]["node"] == pick.node
-    assert picker.keeper.renew() == []
+    assert picker.leases.renew() == []
 
 
 def test_a_lease_lives_as_long_as_its_script_however_long_that_is(monkeypatch):
@@ -178,7 +158,7 @@ def test_a_lease_lives_as_long_as_its_script_however_long_that_is(monkeypatch):
         while time.monotonic() < end:
             assert [lease["node"] for lease in picker.status()["leases"]] == [pick.node]
             time.sleep(0.05)
-        thread = picker.keeper._thread
+        thread = picker.leases._thread
         assert thread.is_alive()
     thread.join(5)
     assert not thread.is_alive()
@@ -191,7 +171,7 @@ def test_the_session_is_in_the_state_as_soon_as_it_is_noted(clock):
         pick.note(session="s:1")
         assert picker.status()["leases"][0]["session"] == "s:1"
         pick.note(query="q:1")
-        picker.keeper.renew()
+        picker.leases.renew()
         assert picker.status()["leases"][0]["query"] == "q:1"
         assert picker.status()["leases"][0]["session"] == "s:1"
 
@@ -273,7 +253,7 @@ def test_a_lease_taken_without_the_store_reaches_it_once_it_is_back(clock):
     working, picker.store = picker.store, Broken()
     pick = picker.acquire("x")
     picker.store = working
-    picker.keeper.renew()
+    picker.leases.renew()
     assert [lease["owner"] for lease in picker.status()["leases"]] == ["x"]
     pick.release()
     assert picker.status()["leases"] == []

@@ -1,13 +1,11 @@
 """Hosts without a common clock: a wrong one may delay, and never ends a live lease."""
 
-import random
-
 import pytest
 
-from airflow_provider_impala_lb.core.cluster.picker import Picker
 from airflow_provider_impala_lb.core.config.model import parse
 from airflow_provider_impala_lb.core.rules.clock_agreement import clocks_differ
 from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, RENEW_SECONDS, State, decode, encode
+from tests.support.balancers import BareBalancer
 
 CONFIG = parse({"nodes": ["a", "b"], "lock_file": "/not/used", "name": "t", "max_leases_per_node": 2})
 
@@ -35,7 +33,7 @@ class Share:
             def read(self):
                 return decode(share.record), share.time + wrong
 
-        picker = Picker(CONFIG, Store(), random.Random(1))
+        picker = BareBalancer(CONFIG, Store())
         picker.host = name
         return picker
 
@@ -55,7 +53,7 @@ def pass_time(share, seconds, *busy, renewing=()):
     while share.time < end:
         share.time += RENEW_SECONDS
         for picker in renewing:
-            picker.keeper.renew()
+            picker.leases.renew()
         for picker in busy:
             picker.get_host()
 
@@ -82,7 +80,7 @@ def test_the_leases_of_a_host_that_is_gone_end_all_the_same(share, wrong):
     pass_time(share, 700 + LEASE_SECONDS, here, renewing=[here])
     assert live(share) == ["here"]
     kept.release()
-    gone.keeper._held.clear()
+    gone.leases._held.clear()
 
 
 def test_no_cap_is_passed_by_a_host_whose_clock_is_ahead(share):
@@ -90,7 +88,7 @@ def test_no_cap_is_passed_by_a_host_whose_clock_is_ahead(share):
     held = [right.acquire("x", wait=0) for _ in range(4)]
     for _ in range(20):
         share.time += RENEW_SECONDS
-        right.keeper.renew()
+        right.cluster.leases.renew()
         with pytest.raises(Exception, match="2 nodes, 2 full"):
             ahead.acquire("y", wait=0)
     for pick in held:
@@ -109,7 +107,7 @@ def test_the_ticket_of_one_who_waits_is_not_ended_by_a_clock_that_is_ahead(share
         ahead.acquire("second", ticket="second", asks_again=1)
     assert right.acquire("first", ticket="first", asks_again=1)
     for picker in (right, ahead):
-        picker.keeper._held.clear()
+        picker.leases._held.clear()
 
 
 def test_hosts_whose_clocks_differ_are_named(share):

@@ -1,13 +1,10 @@
 """Nodes that fail, drain and come back: by the pure state machine, and by a fleet of pickers on one state."""
 
-import random
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from airflow_provider_impala_lb.core.cluster.picker import Picker
 from airflow_provider_impala_lb.core.config.model import parse
 from airflow_provider_impala_lb.core.rules.ejection import (
     FIRST_COOL_DOWN,
@@ -20,7 +17,7 @@ from airflow_provider_impala_lb.core.rules.ejection import (
 )
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
-from tests.core.cluster.test_picker import Clock
+from tests.support.balancers import BareBalancer, Clock
 
 TRIAL = 10 + 5  # open_timeout + 5
 
@@ -33,7 +30,7 @@ def clock():
 @pytest.fixture
 def picker(clock):
     config = parse({"nodes": ["a", "b", "c"], "lock_file": "/not/used", "name": "t"})
-    return Picker(config, MemoryStore(clock), random.Random(1))
+    return BareBalancer(config, MemoryStore(clock))
 
 
 def state_of(picker, node):
@@ -194,7 +191,7 @@ class Fleet(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         config = parse({"nodes": list("abcd"), "lock_file": "/not/used", "name": "t"})
-        self.picker = Picker(config, MemoryStore(self.clock), random.Random(1))
+        self.picker = BareBalancer(config, MemoryStore(self.clock))
         self.open = []
 
     def nodes(self):
@@ -241,7 +238,7 @@ class Fleet(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1, 9, 16, 61, 301]))
     def wait(self, seconds):
         self.clock.now += seconds
-        self.picker.keeper.renew()
+        self.picker.leases.renew()
 
     @invariant()
     def bounded(self):

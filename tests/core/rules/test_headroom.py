@@ -8,7 +8,7 @@ from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, 
 from airflow_provider_impala_lb.core.state.state import UNLEASED_SECONDS, LoadSummary
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StateUnavailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
-from tests.core.cluster.test_picker import Clock, make
+from tests.support.balancers import Clock, make
 
 LOAD = {"busy": 0.2, "overloaded": 0.1, "floor": 0.05, "refresh": 10}
 
@@ -219,7 +219,7 @@ def test_at_t_a_sticky_session_is_released_for_its_next_request(picker):
 
 def test_at_h_session_keys_are_dropped_at_once_and_their_data_stay(picker):
     first = picker.pick(session_key="k").host
-    picker.sessions.remember("k", first, "dwh", {"MEM_LIMIT": "4g"})
+    picker.session_keys.remember("k", first, "dwh", {"MEM_LIMIT": "4g"})
     tell(picker, first.split(":")[0], 0.05, times=2)
     record = picker.store.read()[0].sessions.get("k")
     assert (record.broken, record.database) == ("overloaded", "dwh")
@@ -248,24 +248,24 @@ def test_at_h_one_script_for_each_report_is_told_to_move(picker, clock):
     clock.now += 1
     second = movable(picker, "n0")
     tell(picker, "n0", 0.05)
-    picker.keeper.renew()
+    picker.leases.renew()
     assert first.moves == second.moves == []
     tell(picker, "n0", 0.05)
-    picker.keeper.renew()
-    picker.keeper.renew()
+    picker.leases.renew()
+    picker.leases.renew()
     assert first.moves == []
     assert second.moves == ["n0:21050 is overloaded (headroom 0.05)"]  # the one that loses least
     tell(picker, "n0", 0.05)
-    picker.keeper.renew()
+    picker.leases.renew()
     assert len(first.moves) == len(second.moves) == 1
 
 
 def test_scripts_that_may_not_be_moved_are_told_that_they_finish_there(picker):
     fixed, other = movable(picker, "n0", movable=False), movable(picker, "n1", movable=False)
     tell(picker, "n0", 0.05, times=2)
-    picker.keeper._refresh = lambda: picker.store.read()[0]
-    picker.keeper._look()
-    picker.keeper._look()
+    picker.leases._refresh = lambda: picker.store.read()[0]
+    picker.leases._look()
+    picker.leases._look()
     assert fixed.stays == ["headroom 0.05; it is not declared restartable"]
     assert (fixed.moves, other.stays) == ([], [])
 
@@ -273,11 +273,11 @@ def test_scripts_that_may_not_be_moved_are_told_that_they_finish_there(picker):
 def test_a_script_that_has_run_for_long_is_not_begun_anew(picker, clock):
     old = movable(picker, "n0")
     clock.now += MOVE_WITHIN + 1
-    picker.keeper.renew()
+    picker.leases.renew()
     tell(picker, "n0", 0.05, times=3)
-    picker.keeper.renew()
-    picker.keeper._refresh = lambda: picker.store.read()[0]
-    picker.keeper._look()
+    picker.leases.renew()
+    picker.leases._refresh = lambda: picker.store.read()[0]
+    picker.leases._look()
     assert old.moves == []
     assert old.stays == ["headroom 0.05; it has run for more than 300 s, too long to be begun anew"]
 
@@ -287,18 +287,18 @@ def test_nothing_moves_while_no_node_is_above_t(picker):
     for node in ("n1", "n2"):
         tell(picker, node, 0.15, times=2)
     tell(picker, "n0", 0.05, times=3)
-    picker.keeper.renew()
+    picker.leases.renew()
     assert script.moves == []
     tell(picker, "n1", 0.9, times=2)
     tell(picker, "n0", 0.05)
-    picker.keeper.renew()
+    picker.leases.renew()
     assert len(script.moves) == 1
 
 
 def test_between_t_and_h_what_runs_goes_on(picker):
     script = movable(picker, "n0")
     tell(picker, "n0", 0.15, times=5)
-    picker.keeper.renew()
+    picker.leases.renew()
     assert script.moves == []
 
 

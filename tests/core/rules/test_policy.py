@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from airflow_provider_impala_lb.core.state.load_report import LoadSample
-from tests.core.cluster.test_picker import Clock, make
+from tests.support.balancers import Clock, make
 
 
 def counts(picker, picks):

@@ -1,6 +1,5 @@
 """max_leases: hard, first come first served, with a limit to the waiting."""
 
-import random
 import threading
 import time
 
@@ -9,14 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from airflow_provider_impala_lb.core.cluster.picker import Picker
 from airflow_provider_impala_lb.core.config.model import parse
 from airflow_provider_impala_lb.core.rules import queue as line
 from airflow_provider_impala_lb.core.rules.placement import Placed
 from airflow_provider_impala_lb.core.state.state import Ticket
 from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
-from tests.core.cluster.test_picker import Clock, make
+from tests.support.balancers import BareBalancer, Clock, make
 
 
 def acquire_now(picker, name, **options):
@@ -174,7 +172,7 @@ class Line(RuleBasedStateMachine):
         self.clock = Clock()
         nodes = [{"host": "a", "max_leases": 1}, "b", "c"]
         config = parse({"nodes": nodes, "lock_file": "/x", "name": "t", "max_leases": 4, "max_leases_per_node": 2})
-        self.picker = Picker(config, MemoryStore(self.clock), random.Random(1))
+        self.picker = BareBalancer(config, MemoryStore(self.clock))
         self.held, self.line, self.came = [], [], 0
         self.excluded = {}
 
@@ -217,7 +215,7 @@ class Line(RuleBasedStateMachine):
     @precondition(lambda self: self.line)
     @rule(which=st.integers(0, 99))
     def give_up(self, which):
-        self.picker.give_up(self.line.pop(which % len(self.line)))
+        self.picker.leave_queue(self.line.pop(which % len(self.line)))
 
     @precondition(lambda self: self.held)
     @rule(which=st.integers(0, 99))
@@ -227,7 +225,7 @@ class Line(RuleBasedStateMachine):
     @rule()
     def time_passes(self):
         self.clock.now += 4
-        self.picker.keeper.renew()
+        self.picker.leases.renew()
 
     @invariant()
     def no_cap_is_passed(self):

@@ -91,9 +91,9 @@ def test_the_coordinator_ends_the_query_of_a_client_that_was_killed(cluster, tmp
     config = {**cluster.config, "session": {**cluster.config["session"], "reconnect_timeout": 2}}
     code = (
         "import sys, json; from airflow_provider_impala_lb import Balancer\n"
-        "from airflow_provider_impala_lb.impala.script.run import ScriptRun\n"
+        "from tests.support.scripts import script_run\n"
         "from airflow_provider_impala_lb.impala.sql.splitter import split\n"
-        "ScriptRun(Balancer.from_config(json.loads(sys.argv[1])), split('SELECT sleep(60000)'), owner='victim').run()"
+        "script_run(Balancer.from_config(json.loads(sys.argv[1])), split('SELECT sleep(60000)'), owner='victim').run()"
     )
     client = subprocess.Popen([sys.executable, "-c", code, json.dumps(config)])
     try:
@@ -128,7 +128,7 @@ def test_a_session_that_is_closed_under_a_running_insert_leaves_its_outcome_unkn
 def test_after_an_answer_was_lost_nothing_is_sent_on_that_connection(four, log):
     """The next answer read on it would be the one that was lost (thrift's sequence ids are never checked)."""
     node = four.nodes[0]
-    with changed(four, session={"rpc_timeout": 0.5}).open_session(node.address) as session:
+    with changed(four, session={"rpc_timeout": 0.5}).sessions.open(node.address) as session:
         session.execute("SELECT 1")
         before = session._line._wire
         node.pause()

@@ -120,10 +120,10 @@ def test_when_this_host_can_resolve_nothing_the_task_fails_and_nobody_else_is_to
 IN_A_NETWORK_OF_ITS_OWN = """
 import json, sys
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.impala.script.run import ScriptRun
+from tests.support.scripts import script_run
 from airflow_provider_impala_lb.impala.sql.splitter import split
 try:
-    ScriptRun(Balancer.from_config(json.loads(sys.argv[1])), split("SELECT 1")).run()
+    script_run(Balancer.from_config(json.loads(sys.argv[1])), split("SELECT 1")).run()
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -159,7 +159,7 @@ def test_a_process_without_file_descriptors(cluster, tmp_path):
             while True:
                 taken.append(os.dup(0))
         with pytest.raises(Exception, match="Too many open files") as caught:
-            wrong.open_session(node)
+            wrong.sessions.open(node)
     finally:
         for descriptor in taken:
             os.close(descriptor)

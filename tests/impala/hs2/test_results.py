@@ -15,10 +15,10 @@ from thrift.protocol.TBinaryProtocol import TBinaryProtocol
 from thrift.Thrift import TMessageType
 from thrift.transport.TTransport import TMemoryBuffer
 
-from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.script.output import unique_names
 from airflow_provider_impala_lb.sandbox import Sandbox
+from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.scripts import changed, rows_of, run, statements_on
 from tests.system.faults.relay import Fault, Relay
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.core.state.attempt import Attempt
 from airflow_provider_impala_lb.errors import StateUnavailable
 from airflow_provider_impala_lb.impala.script import journal as module
 from airflow_provider_impala_lb.impala.script.journal import decode
 from airflow_provider_impala_lb.sandbox import Sandbox
+from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.scripts import changed, run
 
 OWNER = "dag/run/task"
@@ -39,7 +39,7 @@ def test_an_error_after_the_end_is_a_warning(cluster, log, monkeypatch):
     def remember(*_):
         raise OSError("the mirror is gone")
 
-    monkeypatch.setattr(balancer.sessions, "remember", remember)
+    monkeypatch.setattr(balancer.cluster.session_keys, "remember", remember)
     done = run(
         balancer, "CREATE TABLE after (n INT); SELECT 5", session_key="k", handler=lambda cursor: cursor.fetchall()
     )

@@ -180,7 +180,7 @@ def test_a_node_that_is_back_is_tried_by_one_script_and_then_used_by_all(four):
     def cool_down_is_over(state: State, now: float) -> None:
         state.nodes[four.nodes[0].address].out.until = now
 
-    balancer.store.transact(cool_down_is_over)
+    balancer.cluster.store.transact(cool_down_is_over)
     done = [run(balancer, "SELECT 1") for _ in range(6)]
     tried = [entry for entry in done if "(on trial)" in entry.why]
     assert [entry.node for entry in tried] == [four.nodes[0].address]

@@ -36,7 +36,7 @@ DATABASE = "barrier"
 def tables(lagging):
     """Tables that all coordinators know, with the row 1; each test takes one of its own."""
     names = [f"t{number}" for number in range(20)]
-    with Balancer.from_config(lagging.config).open_session(lagging.nodes[0].address) as session:
+    with Balancer.from_config(lagging.config).sessions.open(lagging.nodes[0].address) as session:
         session.execute(f"CREATE DATABASE {DATABASE}")
         for number, name in enumerate(names):
             clause = "PARTITIONED BY (p INT) " if number % 2 else ""
@@ -65,7 +65,7 @@ def at(lagging, tables):
     opened = []
 
     def open_there(number, database=DATABASE, **options):
-        session = balancer.open_session(lagging.nodes[number].address, database=database, options=options)
+        session = balancer.sessions.open(lagging.nodes[number].address, database=database, options=options)
         opened.append(session)
         return session
 
@@ -345,7 +345,7 @@ def test_a_cancelled_session_stops_it(at):
 
 def test_a_coordinator_that_shuts_down_is_told_apart():
     with Sandbox(nodes=1, lag=0) as cluster:
-        with Balancer.from_config(cluster.config).open_session(cluster.nodes[0].address) as session:
+        with Balancer.from_config(cluster.config).sessions.open(cluster.nodes[0].address) as session:
             cluster.nodes[0].drain()
             with pytest.raises(StatementError) as caught:
                 cross(session, Upstream("a:1", time.time(), False, ["default.t"], [], True))
@@ -355,7 +355,7 @@ def test_a_coordinator_that_shuts_down_is_told_apart():
 def test_a_coordinator_that_is_gone_is_told_apart_within_seconds(monkeypatch):
     monkeypatch.setattr(line, "REFUSED_SECONDS", 0.5)
     with Sandbox(nodes=1, lag=0) as cluster:
-        session = Balancer.from_config(cluster.config).open_session(cluster.nodes[0].address)
+        session = Balancer.from_config(cluster.config).sessions.open(cluster.nodes[0].address)
         cluster.nodes[0].kill()
         with session, pytest.raises(StatementError, match="so it was not sent"):
             cross(session, Upstream("a:1", time.time(), False, ["default.t"], [], True))
@@ -365,7 +365,7 @@ def test_a_refresh_with_sync_ddl_that_is_not_broadcast_in_time_is_good_enough_he
     with Sandbox(nodes=2, lag=20, flags={"max_wait_time_for_sync_ddl_s": 0.1}) as cluster:
         balancer = Balancer.from_config(cluster.config)
         here, there = (
-            balancer.open_session(node.address, options={"SYNC_DDL": value})
+            balancer.sessions.open(node.address, options={"SYNC_DDL": value})
             for node, value in zip(cluster.nodes, "01", strict=True)
         )
         with here, there:

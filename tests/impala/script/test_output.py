@@ -45,7 +45,7 @@ VALUES = [
 
 @pytest.fixture
 def session(balancer, cluster):
-    with balancer.open_session(cluster.nodes[0].address) as session:
+    with balancer.sessions.open(cluster.nodes[0].address) as session:
         yield session
 
 
@@ -227,7 +227,7 @@ def peak():
 
 config, node, path, whole = json.loads(sys.argv[1])
 check(path)
-with Balancer.from_config(config).open_session(node) as session:
+with Balancer.from_config(config).sessions.open(node) as session:
     many_rows(session, 20_000)
     write(session.cursor, path)  # what is loaded once is loaded
     before = peak()
@@ -279,7 +279,7 @@ def test_nothing_is_left_when_the_coordinator_dies_in_between(tmp_path, ending):
     path = tmp_path / f"a{ending}"
     path.write_text("the one before")
     with Sandbox(nodes=1, lag=0) as cluster:
-        session = Balancer.from_config(cluster.config).open_session(cluster.nodes[0].address)
+        session = Balancer.from_config(cluster.config).sessions.open(cluster.nodes[0].address)
         many_rows(session, 3 * ROWS_AT_ONCE)
         with session, pytest.raises(StatementError, match="fetching its rows failed"):
             session.fetch(lambda cursor: write(Breaks(cursor, cluster.nodes[0].kill), path), session.cursor)
@@ -308,7 +308,7 @@ from tests.impala.script.test_output import many_rows
 
 config, node, path = json.loads(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-with Balancer.from_config(config).open_session(node) as session:
+with Balancer.from_config(config).sessions.open(node) as session:
     many_rows(session, 60_000)
     session.cursor.description
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

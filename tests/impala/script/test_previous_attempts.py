@@ -90,7 +90,7 @@ def test_without_web_pages_the_query_is_killed(pair):
         first.send_signal(signal.SIGSTOP)
         row = running(pair)[0]
         orphan = LeftoverSession(OWNER, pair.nodes[0].address, "s", row["query_id"], 0.0, 0.0)
-        with Balancer.from_config(pair.config).open_session(pair.nodes[0].address) as session:
+        with Balancer.from_config(pair.config).sessions.open(pair.nodes[0].address) as session:
             assert _by_kill(session, orphan) is None
             wait_for(lambda: row["state"] != "RUNNING" or not running(pair) or running(pair)[0]["state"] != "RUNNING")
             unknown = LeftoverSession(OWNER, "n", "s", "0123456789abcdef:0123456700000000", 0.0, 0.0)
@@ -135,7 +135,8 @@ def test_where_nobody_listens_nothing_runs(pair):
 def test_a_try_that_was_between_two_nodes_takes_no_lease_once_another_is_over(pair):
     """Refused by its first node, it holds no lease while it is stopped, so the next try finds nothing of it."""
     balancer = Balancer.from_config(pair.config)
-    acquire, calls = balancer.acquire, []
+    picker, calls = balancer.cluster.picker, []
+    acquire = picker.acquire
 
     def stopped_before_the_second(*args, **options):
         calls.append(args)
@@ -143,7 +144,7 @@ def test_a_try_that_was_between_two_nodes_takes_no_lease_once_another_is_over(pa
             run(changed(pair), "INSERT INTO t SELECT 2", owner=OWNER, settles=True, attempt=Attempt(2, 2000.0))
         return acquire(*args, **options)
 
-    balancer.acquire = stopped_before_the_second
+    picker.acquire = stopped_before_the_second
     down = pair.nodes[0]
     down.kill()
     with pytest.raises(Superseded, match="try 2"):
@@ -162,5 +163,5 @@ def test_a_try_that_was_between_two_nodes_takes_no_lease_once_another_is_over(pa
 def test_a_try_that_ended_in_order_leaves_nothing_to_settle(pair):
     successor(pair)
     balancer = Balancer.from_config(pair.config)
-    assert balancer.take_over(OWNER) == {}
+    assert balancer.cluster.fencing.fence_earlier(OWNER) == {}
     assert statements_on(pair.nodes[0]) + statements_on(pair.nodes[1])

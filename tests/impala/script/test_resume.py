@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.core.state.attempt import Attempt
 from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record, answer, decode, digest
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 from airflow_provider_impala_lb.sandbox import Sandbox
+from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.script_worker import end_of, is_stopped, worker
 from tests.support.scripts import changed, in_flight, run, statements_on, wait_for
 

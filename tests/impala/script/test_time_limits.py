@@ -6,10 +6,10 @@ import urllib.request
 
 import pytest
 
-from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.core.state.attempt import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.sandbox import Sandbox
+from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.impala.script.test_resume import executed, journal_of, resumed
 from tests.support.scripts import changed, events_on, in_flight, only, rows_of, run, start_script, wait_for
 

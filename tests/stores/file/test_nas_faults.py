@@ -135,8 +135,8 @@ def test_a_host_whose_clock_is_wrong_on_a_file_system_without_one_of_its_own(glu
         shift += LEASE_SECONDS / 4
         right.store._host_clock = Wrong(shift)
         odd.store._host_clock = Wrong(wrong + shift)
-        right.keeper.renew()
-        odd.keeper.renew()
+        right.cluster.leases.renew()
+        odd.cluster.leases.renew()
         assert {odd.get_host() for _ in range(3)} == {f"{node}:21050" for node in NODES}  # picks go on
         with pytest.raises(Exception, match="3 nodes, 3 full"):
             odd.acquire("one too many", wait=0)

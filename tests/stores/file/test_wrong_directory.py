@@ -22,7 +22,7 @@ NODES = ["a", "b", "c"]
 PROCESS = """
 import json, os, sys
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.balancer import open_journals
+from airflow_provider_impala_lb.stores.factory import open_journals
 config, before, what = json.loads(sys.argv[1])
 exec(before)
 balancer = Balancer.from_config(config)
@@ -207,8 +207,8 @@ def test_locks_that_were_there_before_are_an_outage(tmp_path):
 def test_trying_out_leaves_nothing_behind(tmp_path):
     (tmp_path / "nas").mkdir()
     balancer = Balancer.from_config(config_of(tmp_path / "nas"))
-    balancer.store.try_out()
+    balancer.cluster.store.try_out()
     assert list((tmp_path / "nas").iterdir()) == []
     balancer.get_host()
-    balancer.store.try_out()
+    balancer.cluster.store.try_out()
     assert [entry.name for entry in (tmp_path / "nas").iterdir()] == ["node_in_use.tmp"]

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.core.config import model as configuration
 from airflow_provider_impala_lb.core.config.store_url import parse_store
 from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.stores.factory import open_journals
 from airflow_provider_impala_lb.stores.journals.document import MAX_BYTES, name_of, seal, unseal
 from airflow_provider_impala_lb.stores.journals.file import FileJournals
 from airflow_provider_impala_lb.stores.journals.memory import MemoryJournals

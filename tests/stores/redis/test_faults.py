@@ -202,7 +202,7 @@ def test_an_emptied_server_starts_anew_and_live_leases_come_back(redis):
     with balancer.acquire("script") as pick:
         redis.cli("FLUSHALL")
         assert balancer.status()["leases"] == []
-        assert [lease.id for lease in balancer.keeper.renew()] == [pick.lease]  # as its thread does every 30 s
+        assert [lease.id for lease in balancer.cluster.leases.renew()] == [pick.lease]  # as its thread does every 30 s
         assert [lease["node"] for lease in balancer.status()["leases"]] == [pick.node]
         assert balancer.pick().node != pick.node
     assert balancer.status()["leases"] == []

@@ -27,8 +27,8 @@ def mirrored(redis, tmp_path):
 def test_a_host_that_lost_the_local_copy_reads_the_records_from_the_mirror(mirrored, tmp_path):
     lb = mirrored()
     hosts = {key: lb.pick(session_key=key).host for key in ("a", "b", "c")}
-    lb.sessions.remember("a", hosts["a"], "dwh", {"MEM_LIMIT": "4g"})
-    assert lb.sessions.mirror.flush(5)
+    lb.cluster.session_keys.remember("a", hosts["a"], "dwh", {"MEM_LIMIT": "4g"})
+    assert lb.cluster.session_keys.mirror.flush(5)
     os.unlink(tmp_path / "lock")
     again = mirrored()
     pick = again.pick(session_key="a")
@@ -47,14 +47,14 @@ def test_what_a_session_leaves_has_arrived_when_its_script_ends(mirrored, redis,
         send(self, key, record)
 
     monkeypatch.setattr(RedisMirror, "_send", slowly)
-    mirrored().sessions.remember("k", "n1:21050", "dwh", {"MEM_LIMIT": "4g"})
+    mirrored().cluster.session_keys.remember("k", "n1:21050", "dwh", {"MEM_LIMIT": "4g"})
     assert RedisMirror(parse_store(redis.url), "c").find("k").database == "dwh"
 
 
 def test_another_host_with_a_lock_file_of_its_own_knows_the_keys_too(mirrored):
     one, other = mirrored("one"), mirrored("other")
     host = one.pick(session_key="k").host
-    one.sessions.mirror.flush(5)
+    one.cluster.session_keys.mirror.flush(5)
     assert other.pick(session_key="k").host == host
 
 
@@ -64,7 +64,7 @@ def test_a_move_reaches_the_mirror(mirrored, tmp_path):
     lb.drain(first)
     second = lb.pick(session_key="k").host
     assert second != first
-    lb.sessions.mirror.flush(5)
+    lb.cluster.session_keys.mirror.flush(5)
     os.unlink(tmp_path / "lock")
     assert mirrored().pick(session_key="k").host == second
 
@@ -72,7 +72,7 @@ def test_a_move_reaches_the_mirror(mirrored, tmp_path):
 def test_the_local_copy_wins(mirrored):
     one, other = mirrored("one"), mirrored("other")
     host = one.pick(session_key="k").host
-    one.sessions.mirror.flush(5)
+    one.cluster.session_keys.mirror.flush(5)
     elsewhere = [f"{node}:21050" for node in NODES if f"{node}:21050" != host]
     assert other.pick(session_key="k", exclude=[host]).host in elsewhere
     assert one.pick(session_key="k").host == host
@@ -104,7 +104,7 @@ def test_a_mirror_that_is_away_costs_one_short_try_and_one_warning(mirrored, red
         host = lb.pick(session_key=key).host
         assert lb.pick(session_key=key).host == host
     assert time.monotonic() - start < 5
-    lb.sessions.mirror.flush(5)
+    lb.cluster.session_keys.mirror.flush(5)
     said = [record.message for record in caplog.records if "session records are not copied for now" in record.message]
     assert len(said) == 1
 
@@ -114,7 +114,7 @@ def test_a_silent_mirror_is_given_up_soon(mirrored, tmp_path, start_redis):
     silent = start_redis(tmp_path / "r")
     lb = mirrored(mirror=silent.url)
     lb.pick(session_key="first")
-    lb.sessions.mirror.flush(5)
+    lb.cluster.session_keys.mirror.flush(5)
     silent.pause()
     start = time.monotonic()
     for number in range(12):
@@ -126,18 +126,18 @@ def test_a_silent_mirror_is_given_up_soon(mirrored, tmp_path, start_redis):
 def test_a_child_makes_a_mirror_connection_of_its_own(mirrored):
     lb = mirrored()
     lb.pick(session_key="k")
-    lb.sessions.mirror.flush(5)
+    lb.cluster.session_keys.mirror.flush(5)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             host = lb.pick(session_key="child").host
-            lb.sessions.mirror.flush(5)
-            status = 0 if lb.sessions.mirror.find("child").node == host else 2
+            lb.cluster.session_keys.mirror.flush(5)
+            status = 0 if lb.cluster.session_keys.mirror.find("child").node == host else 2
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert lb.sessions.mirror.find("child") is not None
+    assert lb.cluster.session_keys.mirror.find("child") is not None
 
 
 def test_a_password_is_in_no_text(redis, caplog):

@@ -239,7 +239,7 @@ def test_a_password_is_never_shown(guarded, caplog, monkeypatch):
     monkeypatch.setattr(redis_client, "TIMEOUT", 0.2)
     balancer = Balancer.from_config({"nodes": ["a", "b"], "store": f"redis://:{IN_URL}@127.0.0.1:{guarded.port}"})
     balancer.get_host()
-    shown = [repr(balancer.config), str(balancer.config), repr(balancer.store), balancer.store.where]
+    shown = [repr(balancer.config), str(balancer.config), repr(balancer.cluster.store), balancer.cluster.store.where]
     shown += [str(balancer.status()), guarded.cli("-a", SECRET, "--no-auth-warning", "HGETALL", "{impala}:state")]
     guarded.cli("-a", SECRET, "--no-auth-warning", "CONFIG", "SET", "requirepass", "changed")
     bad = Balancer.from_config({"nodes": ["a", "b"], "store": f"redis://:{IN_URL}@127.0.0.1:{guarded.port}"})

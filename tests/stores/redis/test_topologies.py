@@ -17,7 +17,7 @@ def balancer_of(url, **options):
 
 def unreachable(url):
     balancer = balancer_of(url)
-    balancer.store._deadline = redis_client.TIMEOUT + 0.1
+    balancer.cluster.store._deadline = redis_client.TIMEOUT + 0.1
     with pytest.raises(StateUnavailable) as caught:
         balancer.status()
     return str(caught.value)

@@ -9,9 +9,9 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala.script.run import ScriptRun
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.support.scripts import script_run
 from tests.support.sizes import SEED, sizes
 
 WORKERS, STATEMENTS = 6, 4
@@ -26,7 +26,7 @@ def work(config, worker, until, results):
         script = f"{worker}-{number}"
         sql = ";".join(f"INSERT INTO chaos SELECT '{script}', {k} WHERE sleep(15)" for k in range(1, STATEMENTS + 1))
         try:
-            ScriptRun(balancer, split(f"SET MEM_LIMIT=1g; {sql}"), owner=script).run()
+            script_run(balancer, split(f"SET MEM_LIMIT=1g; {sql}"), owner=script).run()
             results[script] = (STATEMENTS + 1, "none")
         except StatementFailed as error:
             results[script] = (error.number - 1, error.outcome)  # the first is the SET
@@ -61,7 +61,7 @@ def test_what_a_run_says_is_what_the_data_show(seconds):
         session = {**cluster.config["session"], "open_timeout": 1, "rpc_timeout": 2}
         config = {**cluster.config, "session": session}
         balancer = Balancer.from_config(config)
-        ScriptRun(balancer, split("CREATE TABLE chaos (script STRING, k INT)")).run()
+        script_run(balancer, split("CREATE TABLE chaos (script STRING, k INT)")).run()
         results = {}
         until = time.monotonic() + seconds
         threads = [threading.Thread(target=work, args=(config, n, until, results)) for n in range(WORKERS)]

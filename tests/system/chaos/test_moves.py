@@ -11,9 +11,9 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
-from airflow_provider_impala_lb.impala.script.run import ScriptRun
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.support.scripts import script_run
 from tests.support.sizes import SEED, sizes
 from tests.system.chaos.test_overload import LOAD
 
@@ -23,7 +23,7 @@ WORKERS, STATEMENTS, MOVES = 6, 4, 3
 def work(config, worker, over, done, moves):
     """Restartable scripts one after the other: each writes its own table, four times over."""
     balancer = Balancer.from_config(config)
-    ScriptRun(balancer, split(f"CREATE TABLE IF NOT EXISTS moves{worker} (script INT, k INT)")).run()
+    script_run(balancer, split(f"CREATE TABLE IF NOT EXISTS moves{worker} (script INT, k INT)")).run()
     for number in range(10_000):
         if over.is_set():
             return
@@ -39,7 +39,7 @@ def work(config, worker, over, done, moves):
             if len(opened) > 1:
                 moves.append(pick.node)
 
-        run = ScriptRun(
+        run = script_run(
             balancer,
             split(sql),
             owner=name,

@@ -12,9 +12,9 @@ import pytest
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
 from airflow_provider_impala_lb.impala.script.progress import Progress
-from airflow_provider_impala_lb.impala.script.run import ScriptRun
 from airflow_provider_impala_lb.impala.sql.splitter import split
-from tests.support.scripts import LOG, changed, run, statements_on, wait_for
+from tests.support.balancers import options_of
+from tests.support.scripts import LOG, changed, run, script_run, statements_on, wait_for
 from tests.support.servers import eventually
 
 # The machine's own load must not decide: only the shares that set_load moves have a weight.
@@ -40,7 +40,7 @@ def lb(loaded, tmp_path):
 
 def ask(balancer, times=1):
     for _ in range(times):
-        assert balancer.reports.round(now_anyway=True) is not None
+        assert balancer.cluster.reports.round(now_anyway=True) is not None
 
 
 def state_of(balancer, node):
@@ -106,13 +106,13 @@ def test_a_node_that_shuts_down_is_left_out_before_anybody_tries_it(four):
 def start(lb, script, **options):
     """The run in a thread; its outcome is put into the list."""
     outcome, opened = [], []
-    script_run = ScriptRun(
+    started = script_run(
         lb, split(script), logger=LOG, on_session=lambda pick, session: opened.append(pick.host), **options
     )
 
     def work():
         try:
-            outcome.append(script_run.run())
+            outcome.append(started.run())
         except BaseException as error:
             outcome.append(error)
 
@@ -146,7 +146,7 @@ def test_a_restartable_script_moves_at_h_and_what_it_ran_has_ended(loaded, lb, l
     # It began anew at statement 1; the second run is ended by the test.
     wait_for(lambda: sum("INSERT OVERWRITE" in sql for sql in statements_on(second)) == 1, 10)
     assert thread.is_alive()
-    with lb.open_session(second.address) as session:
+    with lb.sessions.open(second.address) as session:
         session.execute("SELECT x FROM moved")
         assert session.cursor.fetchall() == [(7,)]
     lease = lb.status()["leases"][0]
@@ -258,7 +258,7 @@ def test_a_host_driven_overloaded_by_real_work_and_back(loaded, exporter, idle, 
 
     eventually(lambda: is_now("ready"), 120)
     told = []
-    held = lb.acquire("movable", prefer=node.address, session_key="k", on_move=told.append)
+    held = lb.cluster.picker.acquire("movable", "k", node.address, (), options_of({"on_move": told.append}))
     burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
     try:
         eventually(lambda: is_now("overloaded"), 60)

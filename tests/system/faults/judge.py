@@ -14,9 +14,10 @@ from typing import Any
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala.script.run import ScriptDone, ScriptRun
+from airflow_provider_impala_lb.impala.script.run import ScriptDone
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import SandboxNode
+from tests.support.scripts import script_run
 
 _LABEL = re.compile(r"/\* lb:[0-9a-f]{16} (\d+)/\d+ dag=(\w+)")
 
@@ -64,7 +65,7 @@ def attempt(balancer: Balancer, name: str, steps: Sequence[Step], limit: float) 
 
     def work() -> None:
         try:
-            ran.ended = ScriptRun(
+            ran.ended = script_run(
                 balancer,
                 split(";\n".join(step.sql for step in steps)),
                 owner=name,

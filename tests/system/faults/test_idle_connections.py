@@ -10,10 +10,11 @@ from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.model import parse
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.hs2.sending import MAX_SENDINGS
-from airflow_provider_impala_lb.impala.script.run import ScriptDone, ScriptRun
+from airflow_provider_impala_lb.impala.script.run import ScriptDone
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.memory import MemoryStore
+from tests.support.scripts import script_run
 from tests.support.servers import free_port
 from tests.system.faults.conftest import wait_until_over
 from tests.system.faults.relay import Relay
@@ -62,7 +63,7 @@ def marked():
 def test_a_query_is_found_on_the_page_and_sent_once(cluster):
     mark = marked()
     with balanced(cluster, web=True) as (balancer, relay):
-        script = ScriptRun(balancer, split(f"SELECT '{mark}'"), handler=fetched)
+        script = script_run(balancer, split(f"SELECT '{mark}'"), handler=fetched)
         done = script.run()
     assert isinstance(done, ScriptDone)
     assert done.results == [[(mark,)]]
@@ -75,7 +76,7 @@ def test_without_a_page_the_sendings_are_counted(cluster, reconnect_timeout):
     """Each is in a session of its own, and the one before was closed first: they do not pile up on the coordinator."""
     mark = marked()
     with balanced(cluster, web=False, reconnect_timeout=reconnect_timeout) as (balancer, relay):
-        script = ScriptRun(balancer, split(f"SELECT '{mark}'"), handler=fetched)
+        script = script_run(balancer, split(f"SELECT '{mark}'"), handler=fetched)
         with pytest.raises(StatementFailed) as failed:
             script.run()
         sent = relay.names().count("ExecuteStatement")
@@ -107,6 +108,6 @@ def test_without_a_page_a_cursor_sends_as_often_and_no_more(cluster):
 def test_other_statements_are_sent_once(cluster, statement):
     name = marked()
     with balanced(cluster, web=True) as (balancer, relay):
-        ScriptRun(balancer, split(f"CREATE TABLE {name} (n INT); {statement.format(name)}")).run()
+        script_run(balancer, split(f"CREATE TABLE {name} (n INT); {statement.format(name)}")).run()
         sent = [call for call in relay.calls if call.rpc == "ExecuteStatement"]
     assert len(sent) == 2

@@ -9,10 +9,11 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.model import parse
-from airflow_provider_impala_lb.impala.script.run import ScriptDone, ScriptRun
+from airflow_provider_impala_lb.impala.script.run import ScriptDone
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.memory import MemoryStore
+from tests.support.scripts import script_run
 from tests.system.faults.conftest import wait_until_over
 from tests.system.faults.judge import Evidence, Step, attempt, faults_of
 from tests.system.faults.relay import Fault, Relay
@@ -180,7 +181,7 @@ def test_an_error_of_the_handler_is_the_handlers(cluster, error):
     node = cluster.nodes[0]
     with Relay(node.host, node.port) as relay:
         config = {**cluster.config, "nodes": [{"host": "127.0.0.1", "port": relay.port, "web": node.web}]}
-        script = ScriptRun(Balancer(parse(config), MemoryStore()), split("SELECT 1"), handler=handler)
+        script = script_run(Balancer(parse(config), MemoryStore()), split("SELECT 1"), handler=handler)
         with pytest.raises(type(error)) as raised:
             script.run()
         wait_until_over(node, relay)
@@ -206,7 +207,7 @@ def test_what_a_signal_raises_while_a_reply_is_read_is_no_lost_reply(cluster):
         with Relay(node.host, node.port, faults=[Fault("FetchResults", 1, "after", "delay", 1.0)]) as relay:
             config = {**cluster.config, "nodes": [{"host": "127.0.0.1", "port": relay.port, "web": node.web}]}
             with pytest.raises(_Alarm):
-                ScriptRun(Balancer(parse(config), MemoryStore()), split("SELECT 1"), handler=handler).run()
+                script_run(Balancer(parse(config), MemoryStore()), split("SELECT 1"), handler=handler).run()
             wait_until_over(node, relay)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.balancer import open_journals
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.impala.script.journal import Record, answer, decode
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
+from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.servers import eventually
 from tests.system.phases.process import Process
 
@@ -76,7 +76,7 @@ class Lab:
                 lease.expires = now
                 state.lease(lease)
 
-        self.balancer.store.transact(change)
+        self.balancer.cluster.store.transact(change)
         self.balancer.pick()
         assert self.balancer.status()["leases"] == []
 

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseKeeper
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.picker import Pick, Picker
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
+from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.script.custody import Custody
 from airflow_provider_impala_lb.impala.script.execution import Execution
 from airflow_provider_impala_lb.impala.script.journal import Journal
@@ -51,9 +51,9 @@ def _polled(number: int) -> Condition:
 # class, method, whether before or after it, and which of its calls
 POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "before anything": (ScriptRun, "run", "before", _always),
-    "before its lease": (Balancer, "acquire", "before", _always),
-    "leased": (Balancer, "open_session", "before", _always),
-    "session not noted": (Balancer, "open_session", "after", _always),
+    "before its lease": (Picker, "acquire", "before", _always),
+    "leased": (SessionFactory, "open", "before", _always),
+    "session not noted": (SessionFactory, "open", "after", _always),
     "session open": (Execution, "_replay", "before", _always),
     "not sent": (Operation, "send", "before", _statement(2)),
     "sent": (Operation, "send", "after", _statement(2)),
@@ -67,7 +67,7 @@ POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "let go": (Custody, "hand_over", "after", _always),
     "not there": (Journal, "take", "before", _always),
     "taken": (Journal, "take", "after", _always),
-    "attached": (Balancer, "attach_session", "after", _always),
+    "attached": (SessionFactory, "attach", "after", _always),
     "polls": (Custody, "is_over", "before", _always),
     "before the intent": (Journal, "intend", "before", _statement(4)),
     "4 not sent": (Operation, "send", "before", _statement(4)),

@@ -189,7 +189,7 @@ def move_and_remember(reports, worker, host, times):
             balancer.drain(f"n{turn % 4}")
             balancer.ready(f"n{(turn - 1) % 4}")
         pick = balancer.pick(session_key="shared")
-        balancer.sessions.remember(f"own{worker}", pick.node, f"db{turn}", {"TURN": str(turn)})
+        balancer.cluster.session_keys.remember(f"own{worker}", pick.node, f"db{turn}", {"TURN": str(turn)})
         reports[worker * SLOTS] += 1
 
 

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.impala.script.run import ScriptRun
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from tests.airflow.conftest import FOLDER, Run, migrate
+from tests.support.scripts import script_run
 from tests.system.spark.servers import Servers, require_spark
 
 LOG = logging.getLogger("test.run")
@@ -80,7 +80,7 @@ def run_dag(airflow_home, connection):
 
 def run(balancer, script, node=None, **options):
     options = {"handler": rows_of, "prefer": node and node.address, "logger": LOG, **options}
-    return ScriptRun(balancer, split(script), **options).run()
+    return script_run(balancer, split(script), **options).run()
 
 
 def rows_of(cursor):

@@ -6,8 +6,8 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala.script.run import ScriptRun
 from airflow_provider_impala_lb.impala.sql.splitter import split
+from tests.support.scripts import script_run
 from tests.support.servers import eventually
 from tests.system.spark.conftest import LOG, rows_of, run
 from tests.system.spark.servers import SLEEP
@@ -22,7 +22,7 @@ class Running:
     def __init__(self, balancer, script):
         self.sessions = []
         self.outcome = None
-        self.run = ScriptRun(
+        self.run = script_run(
             balancer,
             split(script),
             handler=rows_of,

@@ -1,0 +1,46 @@
+"""One cluster, as a process uses it: its picks, leases, load reports, session keys and administration."""
+
+from __future__ import annotations
+
+import random
+
+from airflow_provider_impala_lb.core.cluster.admin import Admin
+from airflow_provider_impala_lb.core.cluster.fencing import Fencing
+from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseKeeper
+from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
+from airflow_provider_impala_lb.core.cluster.picker import Picker
+from airflow_provider_impala_lb.core.cluster.session_keys import SessionKeys
+from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
+from airflow_provider_impala_lb.core.config.model import Config
+from airflow_provider_impala_lb.core.ports import Mirror, Prober, Store
+
+
+class Cluster:
+    """Makes these objects, and is none of them.
+
+    :param mirror: a second home of session records; None: there is none.
+    :param prober: asks the nodes for their load; None: this process does not.
+    :param rng: for what is drawn by lot; default a new one.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        *,
+        mirror: Mirror | None = None,
+        prober: Prober | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.config, self.store = config, store
+        shared = SharedState(config, store)
+        self.reports = LoadReports(shared, prober)
+        self.session_keys = SessionKeys(shared, mirror)
+        self.leases = LeaseKeeper(
+            shared,
+            self.reports.round_if_due if config.load else None,
+            config.load.refresh if config.load else None,
+        )
+        self.picker = Picker(shared, self.leases, self.reports, self.session_keys, rng)
+        self.admin = Admin(shared)
+        self.fencing = Fencing(shared)

@@ -1,0 +1,56 @@
+"""What a script may want of its lease beside a node: how to wait for it, and what to be told of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from airflow_provider_impala_lb.core.state.attempt import Attempt
+
+
+class QueueOptions(msgspec.Struct, frozen=True):
+    """How to stand in the queue while every node is busy or full.
+
+    :param wait: seconds to wait at most, since the ticket was drawn; None: the configuration's ``max_wait``. Then a
+        busy node is taken, the one with the most headroom; a full one never is.
+    :param ticket: the name of one's place in the queue, for who comes back to it, maybe as another process; None: the
+        lease's id.
+    :param asks_again: with ``ticket``: do not wait here; the place is kept for a caller who asks again after this many
+        seconds. None: wait here.
+    """
+
+    wait: float | None = None
+    ticket: str | None = None
+    asks_again: float | None = None
+
+
+class LeaseListener(msgspec.Struct, frozen=True):
+    """Whom to tell what becomes of a lease, each at most once, from another thread.
+
+    :param on_move: gets the reason when the node is overloaded and the work shall go elsewhere. None: the work cannot
+        be moved.
+    :param on_overload: gets the reason when the node is overloaded and the work stays. None: nobody is told.
+    :param on_fenced: a later attempt has taken over (`Fencing.fence_earlier`). None: nobody is told.
+    """
+
+    on_move: Callable[[str], None] | None = None
+    on_overload: Callable[[str], None] | None = None
+    on_fenced: Callable[[], None] | None = None
+
+
+class LeaseOptions(msgspec.Struct, frozen=True):
+    """For `Picker.acquire`.
+
+    :param queue: how to wait.
+    :param listener: whom to tell.
+    :param while_waiting: called several times a second; what it raises ends the waiting. None: nothing is called.
+    :param announced_id: the lease's id, as announced by `Fencing.fence_earlier`; "": it was not announced.
+    :param attempt: as given to `Fencing.fence_earlier`; it may take several leases. None: not known.
+    """
+
+    queue: QueueOptions = QueueOptions()
+    listener: LeaseListener = LeaseListener()
+    while_waiting: Callable[[], None] | None = None
+    announced_id: str = ""
+    attempt: Attempt | None = None

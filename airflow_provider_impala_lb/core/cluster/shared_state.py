@@ -1,0 +1,84 @@
+"""The state that all workers share, checked to be this cluster's, with a note of this host in it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from logging import getLogger
+from typing import TypeVar
+
+from airflow_provider_impala_lb.core.config.model import Config
+from airflow_provider_impala_lb.core.ports import Store
+from airflow_provider_impala_lb.core.rules.clock_agreement import may_expire, note_host
+from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+
+log = getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class SharedState:
+    """The store of one cluster.
+
+    :ivar host: this host's name in the state.
+    :ivar copy: the state as the last pick of this process left it; None: none has reached it.
+    """
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self.config, self.store = config, store
+        self.host = os.uname().nodename
+        self.copy: State | None = None
+        self._nodes_digest = hashlib.sha256(" ".join(config.addresses).encode()).hexdigest()[:16]
+
+    def transact(self, change: Callable[[State, float], Result]) -> Result:
+        """As `Store.transact`, on a state that is this cluster's.
+
+        :raises ConfigError: the store belongs to another cluster.
+        :raises StateUnavailable: it cannot be reached; nothing was noted, or the message says *outcome unknown*.
+        """
+
+        def checked(state: State, now: float) -> Result:
+            self.check(state)
+            return change(state, now)
+
+        return self.store.transact(checked)
+
+    def read(self) -> tuple[State, float]:
+        """As `Store.read`. Errors as :meth:`transact`."""
+        state, now = self.store.read()
+        self.check(state)
+        return state, now
+
+    def try_to_note(self, subject: str, change: Callable[[State, float], object]) -> None:
+        """A change that is not worth the work that it is about: never raises, a failure is one warning.
+
+        :param subject: what it is about, for the warning, e.g. a node's address.
+        """
+        try:
+            self.store.transact(change)
+        except (StateUnavailable, ConfigError) as error:
+            log.warning("What became of %s could not be noted in the shared state: %s", subject, error)
+
+    def check(self, state: State) -> None:
+        """:raises ConfigError: the state belongs to another cluster."""
+        cluster = state.head.cluster
+        if cluster and cluster != self.config.name:
+            raise ConfigError(
+                f"{self.store.where}: belongs to cluster {cluster!r}, and this configuration's name "
+                f"is {self.config.name!r}; each cluster needs a lock file of its own"
+            )
+
+    def note_host(self, state: State, now: float, *, nodes: bool = False) -> bool:
+        """Note in the state that this host is there.
+
+        :param nodes: also which list of nodes it balances.
+        :returns: with ``nodes``: whether another host balances a different list.
+        """
+        state.head.cluster = self.config.name
+        digest = self._nodes_digest if nodes else None
+        return note_host(state, now, self.host, digest, one_clock=self.store.one_clock)
+
+    def may_expire(self, state: State, now: float) -> Callable[[str], bool] | None:
+        """Whether leases of another host may be ended by this one's clock, by that host's name; None: all may."""
+        return None if self.store.one_clock else lambda other: may_expire(state, now, self.host, other)

@@ -1,0 +1,113 @@
+"""Sessions on the nodes of a configuration: with its user, its password, its query options and its web pages' login."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from logging import getLogger
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from airflow_provider_impala_lb.core.config.model import Config, Node, SessionConfig
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.impala.hs2.session import Session
+    from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
+
+log = getLogger(__name__)
+
+
+class SessionFactory:
+    """Opens sessions. Threads may share one.
+
+    :param password: for ``auth_mechanism`` PLAIN and LDAP; default what ``session.password_file`` holds, else the
+        environment's ``IMPALA_LB_PASSWORD``.
+    :param web_password: for ``load.web_auth``; default the environment's ``IMPALA_LB_WEB_PASSWORD``.
+    :raises ConfigError: ``session.password_file`` cannot be read, or anybody can read it.
+    """
+
+    def __init__(self, config: Config, password: str | None = None, web_password: str | None = None) -> None:
+        self.config = config
+        self.password = password if password is not None else _password_of(config.session)
+        self.web_password = web_password if web_password is not None else os.environ.get("IMPALA_LB_WEB_PASSWORD")
+        mechanism = config.session.auth_mechanism
+        if self.password and mechanism not in ("PLAIN", "LDAP"):
+            log.warning(
+                "%s: the password is not used by auth_mechanism %s, so nobody checks it; for a login by password "
+                "set session.auth_mechanism to LDAP (or PLAIN)",
+                config.name,
+                mechanism,
+            )
+
+    def open(self, address: str, *, database: str | None = None, options: Mapping[str, Any] | None = None) -> Session:
+        """A session on this node (``host:port``), with the configuration's user and query options.
+
+        :param database: instead of the configuration's.
+        :param options: query options over the configuration's.
+        :raises NodeRefused: the node cannot take it, and another one may; `fault` says whose fault it is.
+        :raises ConfigError: it is not a node of the configuration, or a file or a library that the configuration
+            needs is missing on this host.
+        """
+        from airflow_provider_impala_lb.impala.hs2.session import Session
+
+        node, settings = self._node(address), self.config.session
+        if options:
+            settings = msgspec.structs.replace(settings, query_options={**settings.query_options, **options})
+        return Session.open(node, settings, password=self.password, database=database, pages=self._pages(node))
+
+    def attach(self, address: str, guid: bytes, secret: bytes) -> Session:
+        """Go on with a session on this node that another process has opened.
+
+        :param guid: the session's id, 16 bytes.
+        :param secret: the session's secret, 16 bytes.
+
+        Errors as :meth:`open`.
+        """
+        from airflow_provider_impala_lb.impala.hs2.session import Session
+
+        node = self._node(address)
+        pages = self._pages(node)
+        return Session.attach(node, self.config.session, guid, secret, password=self.password, pages=pages)
+
+    def end(self, address: str, guid: bytes, secret: bytes) -> None:
+        """Close such a session, so that nothing more can be sent in it. Never raises for a node out of reach."""
+        try:
+            self.attach(address, guid, secret).close()
+        except ImpalaLBError as error:
+            log.info("A session on %s need not be closed any more: %s", address, error)
+
+    def pages(self, address: str) -> DebugPages | None:
+        """The web pages of this node, as configured; None: ``web`` is not configured for it.
+
+        :raises ConfigError: it is not a node of the configuration.
+        """
+        return self._pages(self._node(address))
+
+    def _node(self, address: str) -> Node:
+        node = self.config.node(self.config.known(address))
+        assert node is not None
+        return node
+
+    def _pages(self, node: Node) -> DebugPages | None:
+        from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
+
+        return DebugPages(node.web, self.config.load, self.web_password) if node.web else None
+
+
+def _password_of(session: SessionConfig) -> str | None:
+    """:raises ConfigError: ``session.password_file`` cannot be read, or anybody can read it."""
+    if session.password_file is None:
+        return os.environ.get("IMPALA_LB_PASSWORD")
+    try:
+        with open(session.password_file, encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o007:
+                raise ConfigError(
+                    f"session.password_file: {session.password_file} is open to every user of this host; "
+                    f"chmod o-rwx {session.password_file}"
+                )
+            return file.read().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
+        raise ConfigError(f"session.password_file: {session.password_file} cannot be read: {reason}") from error
