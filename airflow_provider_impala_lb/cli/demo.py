@@ -59,8 +59,8 @@ def _set_up_airflow(directory: Path, cluster: Sandbox) -> None:
 
 def example_dags() -> Path:
     """The example DAGs: in the package when installed from a wheel, beside it in a checkout."""
-    inside = Path(__file__).parent / "example_dags"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "example_dags"
+    inside = Path(__file__).parents[1] / "example_dags"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "example_dags"
 
 
 def unpack_flights(landing: Path) -> Path:
