@@ -18,7 +18,8 @@ from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_password_of
 from airflow_provider_impala_lb.hooks.sticky_host import StickyHost, find, running_task
-from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, Upstream
+from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS
 from airflow_provider_impala_lb.impala.sql.splitter import Statement, is_blank, split
 from airflow_provider_impala_lb.impala.sql.statement import classify

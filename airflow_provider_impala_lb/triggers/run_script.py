@@ -95,8 +95,8 @@ class ScriptTrigger(BaseTrigger):
 
     def _script_run(self, balancer: Balancer) -> ScriptRun:
         from airflow_provider_impala_lb.impala.script.handover import unpack_script
-        from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
         from airflow_provider_impala_lb.impala.script.run import ScriptRun
+        from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
         statements, texts = unpack_script(self.script)
         options = dict(self.options)

@@ -9,8 +9,8 @@ import urllib.request
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 from airflow_provider_impala_lb.impala.script.run import ScriptRun
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.components import lacking

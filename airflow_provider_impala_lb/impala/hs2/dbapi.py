@@ -12,8 +12,9 @@ from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled, sort
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, refusal
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream, cross
+from airflow_provider_impala_lb.impala.script.metadata_sync import cross
 from airflow_provider_impala_lb.impala.script.refusals import Refusals
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.label import make_label
 from airflow_provider_impala_lb.impala.sql.parameters import bind
 from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt

@@ -24,10 +24,10 @@ from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.waiting import Limits
 from airflow_provider_impala_lb.impala.script.handover import HandedOver, seal
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 from airflow_provider_impala_lb.impala.script.output import OutputDone, write
 from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan
 from airflow_provider_impala_lb.impala.script.tally import Tally
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
 from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
 

@@ -11,8 +11,8 @@ import msgspec
 from airflow_provider_impala_lb.core.cluster.picker import Pick
 from airflow_provider_impala_lb.errors import ConfigError, ScriptError
 from airflow_provider_impala_lb.impala.hs2.session import Session
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 from airflow_provider_impala_lb.impala.script.output import OutputDone, check
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 from airflow_provider_impala_lb.impala.sql.statement import classify
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.script.journal import Record
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan
 from airflow_provider_impala_lb.impala.script.resume import statements_before
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.statement import excerpt
 
 

@@ -12,9 +12,9 @@ from airflow_provider_impala_lb.impala.hs2.ids import guid_of, print_id
 from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused
 from airflow_provider_impala_lb.impala.script.handover import Handover, unseal
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, StatementDone
 from airflow_provider_impala_lb.impala.script.takeover import InDoubt, ran
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.statement import excerpt
 

@@ -30,12 +30,13 @@ from airflow_provider_impala_lb.impala.script.custody import Custody
 from airflow_provider_impala_lb.impala.script.execution import Execution
 from airflow_provider_impala_lb.impala.script.handover import HandedOver, Handover, new_key
 from airflow_provider_impala_lb.impala.script.journal import Journal
-from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, Upstream, cross
+from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, cross
 from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan, StatementDone
 from airflow_provider_impala_lb.impala.script.progress import Moved, Progress
 from airflow_provider_impala_lb.impala.script.refusals import Refusals
 from airflow_provider_impala_lb.impala.script.resume import left_by, settle_intent, take_over
 from airflow_provider_impala_lb.impala.script.settle import settle
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 

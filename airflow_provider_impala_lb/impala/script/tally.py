@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, StateUnavailable
 from airflow_provider_impala_lb.impala.hs2.failure_rules import sort
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan, StatementDone
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
 from airflow_provider_impala_lb.impala.sql.statement import Classification, excerpt
 
