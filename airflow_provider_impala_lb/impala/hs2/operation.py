@@ -10,10 +10,10 @@ from contextlib import suppress
 from logging import getLogger
 from typing import Any
 
+from airflow_provider_impala_lb.impala.hs2.connection_failure import describe, is_timeout, is_unreadable, status_error
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, guid_of, print_id, warnings_in
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.rows import be_lenient, fetch_no_further_than_the_end
-from airflow_provider_impala_lb.impala.hs2.transport import describe, is_timeout, is_unreadable, status_error
 from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.impala.hs2.connection_failure import describe, is_refused, is_transport_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import look_for, look_up
-from airflow_provider_impala_lb.impala.hs2.transport import describe, is_refused, is_transport_failure
 from airflow_provider_impala_lb.impala.sql.label import nonce_of
 from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.impala.web.debug_pages import ProbeFailed

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
 from airflow_provider_impala_lb.impala.hs2.connection import HS2Connection, user_of
+from airflow_provider_impala_lb.impala.hs2.connection_failure import UnreadableReply, describe, is_refused, status_error
 from airflow_provider_impala_lb.impala.hs2.ending import CANCEL_SECONDS, end_elsewhere, end_here
 from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError, print_id
@@ -17,7 +18,6 @@ from airflow_provider_impala_lb.impala.hs2.opening import attach, open_session
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.sending import Sendings, submit
-from airflow_provider_impala_lb.impala.hs2.transport import UnreadableReply, describe, is_refused, status_error
 from airflow_provider_impala_lb.impala.hs2.waiting import Limits, wait_for_end
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 

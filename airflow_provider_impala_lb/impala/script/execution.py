@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.cluster.picker import Pick
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
-from airflow_provider_impala_lb.impala.hs2.dbapi import Cursor
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
+from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
 from airflow_provider_impala_lb.impala.hs2.failure_rules import (
     Cancelled,
     ClassifiedFailure,
@@ -21,7 +22,6 @@ from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementErr
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import RowsLost
 from airflow_provider_impala_lb.impala.hs2.sending import Sendings
 from airflow_provider_impala_lb.impala.hs2.session import Session
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.waiting import Limits
 from airflow_provider_impala_lb.impala.script.handover import HandedOver, seal
 from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream

@@ -13,10 +13,10 @@ from logging import Logger
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, is_refused
 from airflow_provider_impala_lb.impala.hs2.failure_rules import sort
 from airflow_provider_impala_lb.impala.hs2.ids import next_poll
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import why_it_may_have_run
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, is_refused
 from airflow_provider_impala_lb.impala.script.journal import Intent
 from airflow_provider_impala_lb.impala.sql.statement import Classification
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
