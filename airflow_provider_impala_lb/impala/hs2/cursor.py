@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.stop_request import Cancelled
 from airflow_provider_impala_lb.errors import StatementFailed
-from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled, sort
+from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.sql.label import make_label
@@ -35,7 +36,7 @@ class Cursor:
         try:
             ended = self.session.execute(f"{label} {sql}", on_start=self._started)
         except (StatementError, Cancelled) as error:
-            found = sort(str(error), classify(sql), accepted=self.query_id is not None)
+            found = classify_failure(str(error), classify(sql), accepted=self.query_id is not None)
             raise StatementFailed(
                 str(error),
                 number=1,
@@ -44,7 +45,7 @@ class Cursor:
                 node=self.session.node.address,
                 query_id=self.query_id,
                 outcome=found.outcome,
-                now=found.now,
+                now=found.advice,
                 sql=excerpt(operation),
             ) from error
         self.query_id = ended.query_id
