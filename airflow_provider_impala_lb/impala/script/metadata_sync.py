@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from logging import Logger, getLogger
 from typing import Literal
 
-from airflow_provider_impala_lb.impala.hs2.failure_rules import sort
+from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
@@ -132,7 +132,7 @@ class _Crossing:
             return self._told(name)
         except StatementError as error:
             # Nothing more can be sent here, also not the script.
-            if sort(str(error), classify("REFRESH"), accepted=error.query_id is not None).verdict in (
+            if classify_failure(str(error), classify("REFRESH"), accepted=error.query_id is not None).verdict in (
                 "refused",
                 "session",
             ):

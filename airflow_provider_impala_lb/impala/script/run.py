@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions, QueueOptions
 from airflow_provider_impala_lb.core.cluster.picker import Pick, new_id
+from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
@@ -19,19 +20,18 @@ from airflow_provider_impala_lb.errors import (
     StateUnavailable,
     Superseded,
 )
-from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
+from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.script.custody import Custody
 from airflow_provider_impala_lb.impala.script.execution import Execution
-from airflow_provider_impala_lb.impala.script.handover import HandedOver, Handover, new_key
+from airflow_provider_impala_lb.impala.script.handover import Handover, new_key
 from airflow_provider_impala_lb.impala.script.journal import Journal
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, cross
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener
 from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan
 from airflow_provider_impala_lb.impala.script.progress import Moved, Progress
-from airflow_provider_impala_lb.impala.script.refusals import Refusals
 from airflow_provider_impala_lb.impala.script.resume import left_by, settle_intent, take_over
 from airflow_provider_impala_lb.impala.script.settle import settle
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
