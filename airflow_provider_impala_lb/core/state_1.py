@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from airflow_provider_impala_lb.core.state.state import Avoid, Head, HostNote, Lease, NodeState, SessionRecord, State
+from airflow_provider_impala_lb.core.state.model import Avoid, Head, HostNote, Lease, NodeState, SessionRecord
+from airflow_provider_impala_lb.core.state.state import State
 
 
 class State1(msgspec.Struct):

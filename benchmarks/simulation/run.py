@@ -17,7 +17,8 @@ from airflow_provider_impala_lb.core.rules.expiry import reap
 from airflow_provider_impala_lb.core.rules.headroom import ProbeBaseline, note_reports, shed_load
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.state.load_report import LoadSample, ProbeResult
-from airflow_provider_impala_lb.core.state.state import Lease, State, Ticket, decode, encode
+from airflow_provider_impala_lb.core.state.model import Lease, Ticket
+from airflow_provider_impala_lb.core.state.state import State, decode, encode
 
 from .baselines import BASELINES, baseline
 from .scenario import GAP_SECONDS, LEAKED_SECONDS, SLOTS, Scenario

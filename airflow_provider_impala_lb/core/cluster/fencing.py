@@ -8,8 +8,8 @@ from logging import getLogger
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.process_identity import this_process
 from airflow_provider_impala_lb.core.rules.supersession import begin, claim, settled, take_over
-from airflow_provider_impala_lb.core.state.attempt import Attempt
-from airflow_provider_impala_lb.core.state.state import LeftoverSession, State
+from airflow_provider_impala_lb.core.state.model import Attempt, LeftoverSession
+from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import StateUnavailable
 
 log = getLogger(__name__)

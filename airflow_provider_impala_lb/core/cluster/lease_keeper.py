@@ -14,7 +14,8 @@ import msgspec
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN
-from airflow_provider_impala_lb.core.state.state import HAND_OVER_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease, State
+from airflow_provider_impala_lb.core.state.model import HAND_OVER_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease
+from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable, Superseded
 
 log = getLogger(__name__)

@@ -11,7 +11,8 @@ from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.ports import Prober
 from airflow_provider_impala_lb.core.rules.headroom import ProbeBaseline, note_reports, shed_load
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
-from airflow_provider_impala_lb.core.state.state import Claim, Level, State
+from airflow_provider_impala_lb.core.state.model import Claim, Level
+from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 log = getLogger(__name__)

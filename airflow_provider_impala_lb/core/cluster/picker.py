@@ -16,14 +16,15 @@ from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.pick import NodeFeedback, Pick
 from airflow_provider_impala_lb.core.cluster.session_keys import SessionKeys
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
-from airflow_provider_impala_lb.core.config.limits import DAY, check_seconds
 from airflow_provider_impala_lb.core.process_identity import is_dead, this_process
 from airflow_provider_impala_lb.core.rules import queue as line
 from airflow_provider_impala_lb.core.rules.admission import LeftOut
 from airflow_provider_impala_lb.core.rules.expiry import reap
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.rules.supersession import check_attempt, check_claim
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, Head, Lease, State, Ticket
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, Head, Lease, Ticket
+from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.core.timing import DAY, check_seconds
 from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable, StateUnavailable
 
 __all__ = ["Pick", "Picker"]

@@ -10,7 +10,8 @@ from airflow_provider_impala_lb.core.config.model import Config, Node
 from airflow_provider_impala_lb.core.rules.ejection import left_out
 from airflow_provider_impala_lb.core.rules.headroom import fresh
 from airflow_provider_impala_lb.core.rules.policy import load_of
-from airflow_provider_impala_lb.core.state.state import LastReport, Lease, NodeState, State
+from airflow_provider_impala_lb.core.state.model import LastReport, Lease, NodeState
+from airflow_provider_impala_lb.core.state.state import State
 
 
 def describe(config: Config, state: State, now: float) -> dict[str, Any]:

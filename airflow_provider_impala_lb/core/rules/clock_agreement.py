@@ -8,7 +8,8 @@ host's own clock: a wrong clock may delay an end, and never ends a live lease.
 
 from __future__ import annotations
 
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, HostNote, State
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, HostNote
+from airflow_provider_impala_lb.core.state.state import State
 
 NOTE_SECONDS = 600.0
 """A host that said nothing for so long is forgotten."""

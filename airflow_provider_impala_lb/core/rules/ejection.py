@@ -13,7 +13,7 @@ when a session has opened and its first statement was accepted, or its token has
 
 from __future__ import annotations
 
-from airflow_provider_impala_lb.core.state.state import Cause, NodeState, Out
+from airflow_provider_impala_lb.core.state.model import Cause, NodeState, Out
 
 FIRST_COOL_DOWN = 10.0
 LONGEST_COOL_DOWN = 300.0

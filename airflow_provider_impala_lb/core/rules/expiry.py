@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from airflow_provider_impala_lb.core.rules.supersession import orphan
-from airflow_provider_impala_lb.core.state.state import Lease, State
+from airflow_provider_impala_lb.core.state.model import Lease
+from airflow_provider_impala_lb.core.state.state import State
 
 
 def reap(

@@ -14,18 +14,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.core.state.state import (
-    LastReport,
-    Level,
-    LoadSummary,
-    NodeState,
-    State,
-    forget_unleased,
-)
+from airflow_provider_impala_lb.core.state.model import LastReport, Level, LoadSummary, NodeState, forget_unleased
+from airflow_provider_impala_lb.core.state.state import State
 
 if TYPE_CHECKING:
-    from airflow_provider_impala_lb.core.config.load import LoadConfig
-    from airflow_provider_impala_lb.core.config.model import Config
+    from airflow_provider_impala_lb.core.config.model import Config, LoadConfig
     from airflow_provider_impala_lb.core.state.load_report import ProbeResult
 
 _ORDER: tuple[Level, ...] = ("ready", "busy", "overloaded")

@@ -12,15 +12,15 @@ from airflow_provider_impala_lb.core.rules import queue as line
 from airflow_provider_impala_lb.core.rules.admission import Admitted, LeftOut, admit, none_available
 from airflow_provider_impala_lb.core.rules.ejection import begin_trial
 from airflow_provider_impala_lb.core.rules.policy import Scores, choose, most_headroom
-from airflow_provider_impala_lb.core.state.attempt import Attempt
-from airflow_provider_impala_lb.core.state.state import (
+from airflow_provider_impala_lb.core.state.model import (
     SESSION_SECONDS,
+    Attempt,
     Lease,
     SessionRecord,
-    State,
     Ticket,
     count_unleased,
 )
+from airflow_provider_impala_lb.core.state.state import State
 
 _SHOWN = 4
 _SESSION_SLACK = 3600.0

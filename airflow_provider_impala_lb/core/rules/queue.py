@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airflow_provider_impala_lb.core.config.model import Config, Node
-from airflow_provider_impala_lb.core.state.state import State, Ticket
+from airflow_provider_impala_lb.core.state.model import Ticket
+from airflow_provider_impala_lb.core.state.state import State
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 """Seconds between two questions of the first in line, and of those far behind."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from airflow_provider_impala_lb.core.state.attempt import Attempt
-from airflow_provider_impala_lb.core.state.state import ORPHAN_SECONDS, Lease, LeftoverSession, State
+from airflow_provider_impala_lb.core.state.model import ORPHAN_SECONDS, Attempt, Lease, LeftoverSession
+from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import Superseded
 
 _encode = msgspec.json.Encoder().encode

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled, sort
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError

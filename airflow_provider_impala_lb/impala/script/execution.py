@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
 from airflow_provider_impala_lb.impala.hs2.dbapi import Cursor
 from airflow_provider_impala_lb.impala.hs2.failure_rules import (

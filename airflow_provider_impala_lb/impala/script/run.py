@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions, QueueOptions
-from airflow_provider_impala_lb.core.cluster.picker import Pick, new_id
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.cluster.picker import new_id
 from airflow_provider_impala_lb.core.ports import JournalStore
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,

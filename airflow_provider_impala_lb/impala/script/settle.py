@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from logging import Logger
 from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, LeftoverSession
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, LeftoverSession
 from airflow_provider_impala_lb.errors import ConfigError, StillRunning
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, is_id
 from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, is_refused

@@ -6,7 +6,8 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.address import parse_address
-from airflow_provider_impala_lb.core.config.model import Node, load, parse
+from airflow_provider_impala_lb.core.config.model import Node
+from airflow_provider_impala_lb.core.config.parse import load, parse
 from airflow_provider_impala_lb.errors import ConfigError
 
 LOCK = "/nas/impala/node_in_use.tmp"

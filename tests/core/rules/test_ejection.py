@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from airflow_provider_impala_lb.core.config.model import parse
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.rules.ejection import (
     FIRST_COOL_DOWN,
     LONGEST_COOL_DOWN,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from airflow_provider_impala_lb.core.config.model import parse
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN, headroom, level_of, next_level, under_floor
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
-from airflow_provider_impala_lb.core.state.state import UNLEASED_SECONDS, LoadSummary
+from airflow_provider_impala_lb.core.state.model import UNLEASED_SECONDS, LoadSummary
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StateUnavailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import Clock, make

@@ -5,7 +5,8 @@ import zlib
 
 import pytest
 
-from airflow_provider_impala_lb.core.state.state import Head, Lease, State, encode_head
+from airflow_provider_impala_lb.core.state.model import Head, Lease
+from airflow_provider_impala_lb.core.state.state import State, encode_head
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem
 from airflow_provider_impala_lb.stores.file import state_slots as module
