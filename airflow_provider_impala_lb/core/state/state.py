@@ -138,7 +138,7 @@ def encode(state: State) -> bytes:
 
 
 def decode(record: bytes, read: Callable[[int, Extent], bytes] | None = None) -> State:
-    """The inverse of :func:`encode`, or of :func:`encode_head` with the records from ``read``; also of older versions.
+    """The inverse of :func:`encode`, or of :func:`encode_head` with the records from ``read``.
 
     :raises NewerState: written by a newer version. :raises msgspec.DecodeError: not a state.
     """
@@ -148,8 +148,4 @@ def decode(record: bytes, read: Callable[[int, Extent], bytes] | None = None) ->
     head = _head.decode(record)
     if head.format > FORMAT:
         raise NewerState(f"format {head.format}, this version reads up to {FORMAT}")
-    if head.format == 1:
-        from airflow_provider_impala_lb.core.state_1 import upgraded
-
-        return upgraded(record)
     return State(head, read or (lambda number, place: texts[number] if number < len(texts) else b""))
