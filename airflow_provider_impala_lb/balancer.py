@@ -172,7 +172,7 @@ class Balancer:
         """
         if self.config.load is None:
             raise ConfigError(f"load: is missing in the configuration of {self.config.name}, so no report is used")
-        self.cluster.reports.tell(self.config.known(node), sample)
+        self.cluster.reports.note(self.config.canonical(node), sample)
 
     def _probe(
         self, nodes: Sequence[Node], counters: Mapping[str, ExporterCounters]

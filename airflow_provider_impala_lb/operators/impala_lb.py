@@ -437,7 +437,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             done = run.run() if handover is None else run.go_on(Handover.of(handover))
         finally:
             self._script_run = None
-        if stuck.host is not None and done.node == hook.balancer.config.known(stuck.host):
+        if stuck.host is not None and done.node == hook.balancer.config.canonical(stuck.host):
             done.why = f"sticks to {stuck.task_id or 'the host it was given'}"
         self._tell_end(context, summary(done))
         result = self._result(done, split_statements)

@@ -187,7 +187,7 @@ class Run:
             self._plan(self._now + self._rng.uniform(0.0, self._config.load.refresh), "move", lease)
 
     def _any_overloaded(self) -> bool:
-        return any(node.brief and node.brief.level == "overloaded" for node in self._state.nodes.values())
+        return any(node.summary and node.summary.level == "overloaded" for node in self._state.nodes.values())
 
     def _move(self, lease: Lease) -> None:
         script = self._running.get(lease.id)

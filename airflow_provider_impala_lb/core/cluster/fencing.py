@@ -54,7 +54,7 @@ class Fencing:
         """No lease of this id, given to :meth:`fence_earlier`, will be taken. Never raises: it lapses, too."""
 
         def change(state: State, now: float) -> None:
-            state.orphans.drop(lease_id)
+            state.leftovers.drop(lease_id)
 
         self._shared.try_to_note("an attempt", change)
 

@@ -176,7 +176,7 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         """How many scripts may run on this node at once; None: no limit."""
         return self.max_leases_per_node if node.max_leases is None else node.max_leases
 
-    def known(self, address: str) -> str:
+    def canonical(self, address: str) -> str:
         """``address`` in the form of the configuration. :raises ConfigError: it does not list this node."""
         try:
             host, port = parse_address(address)

@@ -23,7 +23,7 @@ SESSION_SECONDS = 24 * 3600.0
 """A session key is forgotten this long after its last use."""
 AVOID_SECONDS = 3600.0
 """A task's failure is remembered this long, for its retry."""
-ORPHAN_SECONDS = 24 * 3600.0
+LEFTOVER_SECONDS = 24 * 3600.0
 """What a dead try may have left running is remembered this long, for its retry."""
 HAND_OVER_SECONDS = 300.0
 """A lease that one process hands to another one waits this long for it: a deferred task's trigger, or its worker."""
@@ -40,12 +40,12 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     """A try.
 
     :param number: from 1. :param began: ``time.time()`` of its host.
-    :param round: the same for a try and its retries, another one when the work is asked for anew; "": not known.
+    :param generation: the same for a try and its retries, another one when the work is asked for anew; "": not known.
     """
 
     number: int
     began: float
-    round: str = ""
+    generation: str = ""
 
     def is_before(self, other: Attempt) -> bool:
         """Whether this try has been followed by the other. By number and time, both: a run that is deleted and made
@@ -54,7 +54,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def repeats(self, other: Attempt) -> bool:
         """Whether this is a retry of the other, rather than the same work asked for anew."""
-        return self.round != "" and self.round == other.round and other.is_before(self)
+        return self.generation != "" and self.generation == other.generation and other.is_before(self)
 
 
 class Lease(msgspec.Struct, omit_defaults=True):
@@ -80,7 +80,7 @@ class Lease(msgspec.Struct, omit_defaults=True):
     move: str = ""
 
 
-class Out(msgspec.Struct, omit_defaults=True):
+class Ejection(msgspec.Struct, omit_defaults=True):
     """Why a node is left out. ``until`` by the store's clock; ``trial`` the token of the pick that tries it."""
 
     cause: Cause
@@ -120,8 +120,8 @@ class NodeState(msgspec.Struct, omit_defaults=True):
     drained: bool = False
     failures: int = 0
     quiet_since: float = 0.0
-    out: Out | None = None
-    brief: LoadSummary | None = None
+    ejection: Ejection | None = None
+    summary: LoadSummary | None = None
 
 
 class SessionRecord(msgspec.Struct, omit_defaults=True):
@@ -150,8 +150,8 @@ class Avoid(msgspec.Struct):
 class LeftoverSession(msgspec.Struct, omit_defaults=True):
     """What a lease that lapsed, or was taken over, leaves behind until ``expires``: see core/orphans.py.
 
-    :param at: when that was. :param taken: a later try of ``owner`` has taken over; the lease's process must stop.
-    :param settled: what ran has been seen to end. :param attempt: this is no lease's: ``owner`` has come to this try.
+    :param at: when that was. :param fenced: a later try of ``owner`` has taken over; the lease's process must stop.
+    :param ended: what ran has been seen to end. :param attempt: this is no lease's: ``owner`` has come to this try.
     """
 
     owner: str
@@ -160,8 +160,8 @@ class LeftoverSession(msgspec.Struct, omit_defaults=True):
     query: str
     at: float
     expires: float
-    taken: bool = False
-    settled: bool = False
+    fenced: bool = False
+    ended: bool = False
     attempt: Attempt | None = None
 
 
@@ -185,20 +185,21 @@ class LastReport(msgspec.Struct, omit_defaults=True):
 class HostNote(msgspec.Struct, omit_defaults=True):
     """What a host last said: a digest of its node list (lists that differ are worth a warning), and when.
 
-    :param looked: when it last looked for leases of processes that are gone.
-    :param watch: where no clock is common: the others' ``seen`` as this host found it, and its own time then.
+    :param dead_sought: when it last looked for leases of processes that are gone.
+    :param clocks: where no clock is common: the others' ``seen`` as this host found it, and its own time then.
     """
 
     nodes: str
     seen: float
-    looked: float = 0.0
-    watch: dict[str, tuple[float, float]] = {}
+    dead_sought: float = 0.0
+    clocks: dict[str, tuple[float, float]] = {}
 
 
 class Ticket(msgspec.Struct, omit_defaults=True):
     """A place in the line of those who wait for a node. First come, first served.
 
-    :param until: the ticket lapses then, unless its owner asks again. :param again: after how many seconds that will
+    :param until: the ticket lapses then, unless its owner asks again.
+    :param asks_again: after how many seconds that will
         be; 0: soon, as its place in the line says.
     :param exclude: nodes it cannot use. :param only: the one node it waits for; "": any.
     """
@@ -208,13 +209,13 @@ class Ticket(msgspec.Struct, omit_defaults=True):
     host: str
     since: float
     until: float
-    again: float = 0.0
+    asks_again: float = 0.0
     exclude: list[str] = []
     only: str = ""
     holder: ProcessIdentity | None = None
 
 
-class Claim(msgspec.Struct, array_like=True):
+class ProbeClaim(msgspec.Struct, array_like=True):
     """Who asks the nodes for their load at present, for the whole fleet, and until when nobody else does."""
 
     token: str
@@ -230,8 +231,8 @@ class Head(msgspec.Struct, omit_defaults=True):
     nodes: dict[str, NodeState] = {}
     hosts: dict[str, HostNote] = {}
     waiting: list[Ticket] = []
-    probe: Claim | None = None
-    places: list[Extent] = []
+    probe: ProbeClaim | None = None
+    extents: list[Extent] = []
 
 
 def count_unleased(node: NodeState, now: float) -> None:

@@ -35,19 +35,19 @@ class State:
     :param read: gives the bytes of a kind of records (its number, its place) when they are needed.
     """
 
-    __slots__ = ("avoid", "head", "leases", "orphans", "sessions", "told")
+    __slots__ = ("avoid", "head", "last_reports", "leases", "leftovers", "sessions")
 
     def __init__(self, head: Head | None = None, read: Callable[[int, Extent], bytes] | None = None) -> None:
         self.head = head = head or Head()
-        places = head.places
-        if len(places) < _KINDS:
-            places += [Extent() for _ in range(_KINDS - len(places))]
+        extents = head.extents
+        if len(extents) < _KINDS:
+            extents += [Extent() for _ in range(_KINDS - len(extents))]
         get = read or _nothing
-        self.leases: RecordLog[Lease] = RecordLog(_leases, 0, places[0], get)
-        self.sessions: RecordLog[SessionRecord] = RecordLog(_sessions, 1, places[1], get)
-        self.avoid: RecordLog[Avoid] = RecordLog(_avoid, 2, places[2], get)
-        self.told: RecordLog[LastReport] = RecordLog(_told, 3, places[3], get)
-        self.orphans: RecordLog[LeftoverSession] = RecordLog(_orphans, 4, places[4], get)
+        self.leases: RecordLog[Lease] = RecordLog(_leases, 0, extents[0], get)
+        self.sessions: RecordLog[SessionRecord] = RecordLog(_sessions, 1, extents[1], get)
+        self.avoid: RecordLog[Avoid] = RecordLog(_avoid, 2, extents[2], get)
+        self.last_reports: RecordLog[LastReport] = RecordLog(_last_reports, 3, extents[3], get)
+        self.leftovers: RecordLog[LeftoverSession] = RecordLog(_leftovers, 4, extents[4], get)
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -62,7 +62,7 @@ class State:
     @property
     def records(self) -> tuple[RecordLog[Any], ...]:
         """Every kind, in the order of its number."""
-        return self.leases, self.sessions, self.avoid, self.told, self.orphans
+        return self.leases, self.sessions, self.avoid, self.last_reports, self.leftovers
 
     def close(self) -> None:
         """Records that were not asked for until now cannot be read any more, and count as none."""
@@ -110,14 +110,14 @@ class NewerState(Exception):
 _leases = msgspec.json.Decoder(Lease)
 _sessions = msgspec.json.Decoder(SessionRecord)
 _avoid = msgspec.json.Decoder(Avoid)
-_told = msgspec.json.Decoder(LastReport)
-_orphans = msgspec.json.Decoder(LeftoverSession)
+_last_reports = msgspec.json.Decoder(LastReport)
+_leftovers = msgspec.json.Decoder(LeftoverSession)
 _KINDS = 5
 _encoder = msgspec.json.Encoder()
 _head = msgspec.json.Decoder(Head)
 
 
-def _nothing(number: int, place: Extent) -> bytes:
+def _nothing(number: int, extent: Extent) -> bytes:
     return b""
 
 
@@ -128,12 +128,12 @@ def encode_head(state: State) -> bytes:
 
 
 def encode(state: State) -> bytes:
-    """The whole state in one piece, for stores that keep no places: the head, then each kind's lines behind a NUL,
+    """The whole state in one piece, for stores that keep no extents: the head, then each kind's lines behind a NUL,
     which no JSON holds."""
     parts = []
     for records in state.records:
         parts.append(records.text)
-        records.place.length = len(parts[-1])
+        records.extent.length = len(parts[-1])
     return b"\0".join((encode_head(state), *parts))
 
 
@@ -148,4 +148,4 @@ def decode(record: bytes, read: Callable[[int, Extent], bytes] | None = None) ->
     head = _head.decode(record)
     if head.format > FORMAT:
         raise NewerState(f"format {head.format}, this version reads up to {FORMAT}")
-    return State(head, read or (lambda number, place: texts[number] if number < len(texts) else b""))
+    return State(head, read or (lambda number, extent: texts[number] if number < len(texts) else b""))

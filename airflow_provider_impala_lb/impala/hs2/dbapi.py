@@ -52,7 +52,7 @@ class Cursor:
                 node=self.session.node.address,
                 query_id=self.query_id,
                 outcome=found.outcome,
-                now=found.now,
+                advice=found.now,
                 sql=excerpt(operation),
             ) from error
         self.query_id = ended.query_id
@@ -170,7 +170,7 @@ def connect(
 
     :raises NoNodeAvailable: all refused. :raises ConfigError: two of them refused the login.
     """
-    prefer = cluster.config.known(prefer) if prefer else None
+    prefer = cluster.config.canonical(prefer) if prefer else None
     if prefer and upstream is None:
         upstream = Upstream(host=prefer)
     refused: dict[str, str] = {}

@@ -228,7 +228,7 @@ class Execution:
             if self._elsewhere or self._tally.nothing_done():
                 raise
             raise self._tally.failed(
-                f"{failure.reason}; and no new session can be opened: {error}", None, failure.outcome, failure.now
+                f"{failure.reason}; and no new session can be opened: {error}", None, failure.outcome, failure.advice
             ) from error
 
     def _replay(self, session: Session) -> None:

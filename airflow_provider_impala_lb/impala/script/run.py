@@ -141,7 +141,7 @@ class ScriptRun:
         )
         self._owner = owner
         self._session_key = session_key
-        self._prefer = cluster.config.known(prefer) if prefer else None
+        self._prefer = cluster.config.canonical(prefer) if prefer else None
         self._on_unavailable = on_unavailable
         before = [upstream or Upstream(host=self._prefer)] if self._prefer else []
         self._progress = Progress(self._script, before, resumes=resume)

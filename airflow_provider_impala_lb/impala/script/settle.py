@@ -69,7 +69,7 @@ def _over_by_itself(cluster: Cluster, orphan: LeftoverSession) -> bool:
 def _end(sessions: SessionFactory, orphan: LeftoverSession, pause: Callable[[float], None]) -> str | None:
     """Why it could not be seen to end, or None."""
     try:
-        address = sessions.config.known(orphan.node)
+        address = sessions.config.canonical(orphan.node)
     except ConfigError:
         return "it is not a node of this configuration any more"
     try:

@@ -11,7 +11,7 @@ from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem
 from airflow_provider_impala_lb.stores.file import state_slots as module
 from airflow_provider_impala_lb.stores.file.clock import ServerClock, server_time
-from airflow_provider_impala_lb.stores.file.state_slots import HEAD_BYTES, HEAD_START, MAGIC
+from airflow_provider_impala_lb.stores.file.state_slots import HEAD_BYTES, HEAD_START
 from airflow_provider_impala_lb.stores.file.store import FileStore
 
 
