@@ -24,7 +24,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from airflow_provider_impala_lb import errors
-from airflow_provider_impala_lb.core.config.limits import WEEK, check_seconds
+from airflow_provider_impala_lb.core.timing import WEEK, check_seconds
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_impala_lb.core.cluster.picker import Pick
+    from airflow_provider_impala_lb.core.cluster.pick import Pick
     from airflow_provider_impala_lb.impala.script.options import StatementDone
     from airflow_provider_impala_lb.impala.script.plan import ScriptDone
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
@@ -422,7 +422,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             done = run.run() if handover is None else run.go_on(Handover.of(handover))
         finally:
             self._script_run = None
-        if stuck.host is not None and done.node == hook.balancer.config.known(stuck.host):
+        if stuck.host is not None and done.node == hook.balancer.config.canonical(stuck.host):
             done.why = f"sticks to {stuck.task_id or 'the host it was given'}"
         self._tell_end(context, summary(done))
         result = self._result(done, split_statements)

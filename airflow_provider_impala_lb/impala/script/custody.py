@@ -6,7 +6,7 @@ import time
 from logging import Logger
 from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.errors import Superseded
 from airflow_provider_impala_lb.impala.script.handover import Deferred, Handover
 

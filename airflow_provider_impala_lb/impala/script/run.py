@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions, QueueOptions
-from airflow_provider_impala_lb.core.cluster.picker import Pick, new_id
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.cluster.picker import new_id
 from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver
 from airflow_provider_impala_lb.errors import (
     ConfigError,
@@ -70,7 +71,7 @@ class ScriptRun:
         self._script, self._identity, self._listener, self._process = plan, identity, listener, process
         self._log = listener.logger
         self._owner, self._session_key = identity.owner, options.session_key
-        self._prefer = cluster.config.known(options.prefer) if options.prefer else None
+        self._prefer = cluster.config.canonical(options.prefer) if options.prefer else None
         before = [options.upstream or Upstream(host=self._prefer)] if self._prefer else []
         self._progress = Progress(plan, listener, before)
         self._refusals = Refusals(cluster.config)
