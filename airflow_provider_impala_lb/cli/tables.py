@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_impala_lb.core.text import plain
+
 
 def show_status(status: Mapping[str, Any]) -> None:
     """The cluster: its nodes, leases, session keys, and who waits."""
@@ -66,13 +68,6 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
         table.add_row(*(Text("" if value is None else plain(value)) for value in row))
     # In a pipe there is no width to fit: a cut host name would be of no use to the next program.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-def plain(value: Any) -> str:
-    """As text that a terminal shows and does not obey: control characters as ``\\x1b``, line breaks stay."""
-    return "".join(
-        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in str(value)
-    )
 
 
 def _of(entry: Mapping[str, Any], keys: Sequence[str]) -> list[Any]:

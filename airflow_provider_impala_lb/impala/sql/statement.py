@@ -10,7 +10,7 @@ import re
 from functools import cached_property
 from typing import Literal
 
-from airflow_provider_impala_lb.cli.tables import plain
+from airflow_provider_impala_lb.core.text import plain
 from airflow_provider_impala_lb.impala.sql.effects import UNKNOWN, Effects, effects_of
 from airflow_provider_impala_lb.impala.sql.lexer import (
     Reader,
