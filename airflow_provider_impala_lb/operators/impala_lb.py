@@ -33,14 +33,14 @@ from airflow_provider_impala_lb.errors import (
     ScriptError,
     StatementFailed,
 )
-from airflow_provider_impala_lb.hooks import task_identity as this_try
-from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
-from airflow_provider_impala_lb.hooks.sticky_host import XCOM_HOST, XCOM_RUN, StickyHost, find
+from airflow_provider_impala_lb.hooks import task_identity
+from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
+from airflow_provider_impala_lb.hooks.resolve_stick_to import XCOM_HOST, XCOM_RUN, StickyHost, resolve
 from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.script.plan import counted
 from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.operators.no_retry import forbid_retry
-from airflow_provider_impala_lb.operators.stick_to import StickyPartial, refer
+from airflow_provider_impala_lb.operators.parse_stick_to import StickyPartial, refer
 from airflow_provider_impala_lb.operators.xcom import carried
 from airflow_provider_impala_lb.triggers.run_script import ScriptTrigger, summary
 from airflow_provider_impala_lb.triggers.wait_for_node import RESUME_SECONDS, NodeTrigger
@@ -243,7 +243,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     def _come_back(self, context: Context, waiting: MustWait) -> NoReturn:
         """Wait for a node without a worker slot."""
         self.log.info("%s", waiting)
-        tags = this_try.tags(context)
+        tags = task_identity.tags(context)
         if not self.deferrable:
             raise AirflowRescheduleException(  # type: ignore[no-untyped-call]
                 datetime.now(timezone.utc) + timedelta(seconds=RESCHEDULE_SECONDS)
@@ -251,8 +251,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         self.defer(
             trigger=NodeTrigger(
                 conn_id=str(self.conn_id),
-                ticket=this_try.ticket(tags),
-                owner=owner(tags),
+                ticket=task_identity.ticket(tags),
+                owner=task_identity.owner(tags),
                 session_key=self.session_key,
                 prefer=self._stuck(context).host,
                 wait=self.max_wait,
@@ -275,13 +275,13 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         stuck = self._stuck(context)
         if stuck.host is not None:
             options |= {"prefer": stuck.host, "upstream": stuck.upstream.as_dict() if stuck.upstream else None}
-        tags = this_try.tags(context)
+        tags = task_identity.tags(context)
         limit = self.execution_timeout
         self.log.info("The script goes on on %s without this worker", handover.node)
         self.defer(
             trigger=ScriptTrigger(
                 conn_id=str(self.conn_id),
-                owner=owner(tags),
+                owner=task_identity.owner(tags),
                 tags=tags,
                 script=self._packed,
                 handover=handover.packed(),
@@ -298,7 +298,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             self._forbid_retry(context, run["statements"], run["host"])
         self._tell_end(context, run)
         try:
-            self._hook.end_journal(owner(this_try.tags(context)), event["epoch"])
+            self._hook.end_journal(task_identity.owner(task_identity.tags(context)), event["epoch"])
         except ImpalaLBError as error:
             self._warn("The script's end could not be noted in its journal: %s", error)
 
@@ -407,7 +407,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         may_let_go = handover is not None or self._may_let_go(script)
         self._script_run = hook.script_run(
             script,
-            tags=this_try.tags(context),
+            tags=task_identity.tags(context),
             parameters=None if texts else self.parameters,
             texts=texts,
             handler=self.handler if self._wants_rows and self.output_file is None else None,
@@ -424,7 +424,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             let_go_after=LET_GO_SECONDS if may_let_go and handover is None else None,
             finishes=False,
             resume=self.resume,
-            attempt=this_try.attempt(context),
+            attempt=task_identity.attempt(context),
             publish=self._publish_seconds,
             statement_timeout=self.statement_timeout,
             wait=self.max_wait,
@@ -469,16 +469,16 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     def _line(self, context: Context) -> dict[str, Any]:
         """How to stand in the line: here, or under a name to come back to."""
         if self.deferrable:
-            return {"ticket": this_try.ticket(this_try.tags(context)), "asks_again": RESUME_SECONDS}
+            return {"ticket": task_identity.ticket(task_identity.tags(context)), "asks_again": RESUME_SECONDS}
         if self.reschedule:
-            return {"ticket": this_try.ticket(this_try.tags(context)), "asks_again": RESCHEDULE_SECONDS}
+            return {"ticket": task_identity.ticket(task_identity.tags(context)), "asks_again": RESCHEDULE_SECONDS}
         return {}
 
     def _stuck(self, context: Context) -> StickyHost:
         if not self._sticks and self.stick_to is None:
             return StickyHost()
         log = cast("Logger", self.log)  # by its type, of Airflow's own kind
-        return find(
+        return resolve(
             self.stick_to,
             context,
             log,

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.providers.common.compat.sdk import BaseOperator, MappedOperator, XComArg
 
-from airflow_provider_impala_lb.hooks.sticky_host import XCOM_HOST, XCOM_RESULT, kind_of, leaves_no_host, no_host_text
+from airflow_provider_impala_lb.hooks.resolve_stick_to import (
+    XCOM_HOST,
+    XCOM_RESULT,
+    kind_of,
+    leaves_no_host,
+    no_host_text,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import OperatorPartial

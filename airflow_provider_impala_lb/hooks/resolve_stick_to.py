@@ -44,7 +44,7 @@ class StickyHost(NamedTuple):
     task_id: str | None = None
 
 
-def find(
+def resolve(
     stick_to: Any,
     context: Context | None,
     log: Logger,
