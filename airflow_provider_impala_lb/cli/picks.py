@@ -100,7 +100,7 @@ def _probe(options: argparse.Namespace) -> int:
     balancer = open_balancer(options)
     if balancer.config.load is not None and balancer.cluster.reports.prober is None:
         raise ConfigError("nodes: none has a web, metrics or exporter URL, so there is nobody to ask")
-    results = balancer.cluster.reports.round(now_anyway=not options.if_due)
+    results = balancer.cluster.reports.probe(now_anyway=not options.if_due)
     if results is None:
         print(
             "impala-lb: the nodes have been asked a moment ago, or are being asked by another process", file=sys.stderr
