@@ -14,7 +14,7 @@ from airflow_provider_impala_lb.errors import ConfigError, ScriptError, Statemen
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.cli.common import Commands
-    from airflow_provider_impala_lb.impala.script.plan import StatementDone
+    from airflow_provider_impala_lb.impala.script.options import StatementDone
     from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
 _ANSWERS = ("ran", "not-run", "start-over")
@@ -81,7 +81,8 @@ def _script(options: argparse.Namespace) -> list[Statement]:
 def _run(options: argparse.Namespace) -> int:
     import msgspec
 
-    from airflow_provider_impala_lb.impala.script.plan import counted
+    from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+    from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
     from airflow_provider_impala_lb.stores.factory import open_journals
 
@@ -102,17 +103,21 @@ def _run(options: argparse.Namespace) -> int:
     run = ScriptRun(
         balancer.cluster,
         balancer.sessions,
-        script,
-        owner=options.resume or f"impala-lb run {options.file}",
-        settles=bool(options.resume),
-        resume=bool(options.resume),
-        journals=open_journals(balancer.config) if options.resume else None,
-        output=options.output,
-        tags={"file": Path(options.file).name},
-        command=balancer.command,
-        session_key=options.session_key,
-        on_session=None if options.json else lambda pick, session: print(f"{pick.node}  session {session.id}"),
-        on_statement=None if options.json else show,
+        ScriptPlan.bind(
+            script,
+            None,
+            RunOptions(session_key=options.session_key, resume=bool(options.resume), output=options.output),
+        ),
+        RunIdentity(
+            owner=options.resume or f"impala-lb run {options.file}",
+            tags={"file": Path(options.file).name},
+            one_at_a_time=bool(options.resume),
+        ),
+        RunListener(
+            on_session=None if options.json else lambda pick, session: print(f"{pick.node}  session {session.id}"),
+            on_statement=None if options.json else show,
+        ),
+        ProcessOptions(journals=open_journals(balancer.config) if options.resume else None, command=balancer.command),
     )
     try:
         done = run.run()

@@ -17,7 +17,10 @@ from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, Script
 from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_password_of
 from airflow_provider_impala_lb.hooks.resolve_stick_to import StickyHost, resolve, running_task
 from airflow_provider_impala_lb.hooks.task_identity import owner, tags_from_environment
-from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, Upstream
+from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.splitter import Statement, is_blank, split
 from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.stores.factory import open_journals
@@ -199,36 +202,48 @@ class ImpalaLBHook(DbApiHook):
         :raises NoNodeAvailable: no coordinator took it; nothing was run.
         """
         sticky = self._sticky_host()
-        run = self.script_run(
-            statements(sql, split_statements=split_statements),
-            parameters=parameters,
-            handler=handler,
-            last_result_only=return_single_query_results(sql, return_last, split_statements),
-            tags=tags_from_environment(),
+        tags = tags_from_environment()
+        options = RunOptions(
             session_key=self.session_key,
             prefer=sticky.host,
             upstream=sticky.upstream,
+            database=self.schema,
+            last_result_only=return_single_query_results(sql, return_last, split_statements),
+        )
+        plan = ScriptPlan.bind(statements(sql, split_statements=split_statements), parameters, options)
+        run = self.script_run(
+            plan, RunIdentity(owner=owner(tags), tags=tags), RunListener(handler=handler), ProcessOptions()
         )
         done = run.run()
         self._note_changes(done.left, done.node)
         return self.results(done, sql, split_statements, return_last)
 
-    def script_run(self, script: list[Statement], *, tags: Mapping[str, str], **options: Any) -> ScriptRun:
-        """A run of ``script`` on this connection. Options as :class:`~..impala.run.ScriptRun`; not started yet."""
+    def script_run(
+        self,
+        plan: ScriptPlan,
+        identity: RunIdentity,
+        listener: RunListener,
+        process: ProcessOptions,
+    ) -> ScriptRun:
+        """A run on this connection, not started yet.
+
+        :param plan: what is to be run; its database is that of the options, not the hook's ``schema``.
+        :param identity: who runs it.
+        :param listener: whom to tell; its logger is the hook's, whatever it says.
+        :param process: what this process does of it; its command is this connection's, whatever it says.
+        :raises ConfigError: as :class:`~..impala.script.run.ScriptRun`.
+        """
         from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
-        options.setdefault("database", self.schema)
-        if not script:
+        if not len(plan):
             self.log.info("The script holds nothing but comments: there is nothing to run")
         return ScriptRun(
             self.balancer.cluster,
             self.balancer.sessions,
-            script,
-            owner=owner(tags),
-            tags=tags,
-            command=self.balancer.command,
-            logger=self.log,
-            **options,
+            plan,
+            identity,
+            msgspec.structs.replace(listener, logger=cast("Logger", self.log)),
+            msgspec.structs.replace(process, command=self.balancer.command),
         )
 
     def end_journal(self, owner: str, epoch: int) -> None:

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
     get_current_context,
 )
 
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import DAG, Context

@@ -21,6 +21,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from airflow_provider_impala_lb import errors
 from airflow_provider_impala_lb.core.timing import WEEK, check_seconds
@@ -37,7 +38,8 @@ from airflow_provider_impala_lb.hooks import task_identity
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
 from airflow_provider_impala_lb.hooks.resolve_stick_to import XCOM_HOST, XCOM_RUN, StickyHost, resolve
 from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
-from airflow_provider_impala_lb.impala.script.plan import counted
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
 from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.operators.no_retry import forbid_retry
 from airflow_provider_impala_lb.operators.parse_stick_to import StickyPartial, refer
@@ -51,7 +53,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_impala_lb.core.cluster.pick import Pick
-    from airflow_provider_impala_lb.impala.script.plan import ScriptDone, StatementDone
+    from airflow_provider_impala_lb.impala.script.options import StatementDone
+    from airflow_provider_impala_lb.impala.script.plan import ScriptDone
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
     from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
@@ -262,19 +265,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def _defer_script(self, context: Context, handover: Handover) -> NoReturn:
         """The script goes on without a worker slot."""
-        options: dict[str, Any] = {
-            "session_key": self.session_key,
-            "restartable": self.restartable,
-            "resume": self.resume,
-            "publish": self._publish_seconds,
-            "statement_timeout": self.statement_timeout,
-            "database": self._hook.schema,
-            "query_options": dict(self.query_options) if self.query_options else None,
-            "keep_last": self._wants_rows,
-        }
-        stuck = self._stuck(context)
-        if stuck.host is not None:
-            options |= {"prefer": stuck.host, "upstream": stuck.upstream.as_dict() if stuck.upstream else None}
+        # The rows are a worker's to write; and if the trigger has to look for another node, that is the first time.
+        options = replace(self._options(self._stuck(context)), output=None, max_wait=None)
         tags = task_identity.tags(context)
         limit = self.execution_timeout
         self.log.info("The script goes on on %s without this worker", handover.node)
@@ -285,7 +277,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                 tags=tags,
                 script=self._packed,
                 handover=handover.packed(),
-                options=options,
+                options=options.packed(),
+                hand_over_rows=self._wants_rows,
                 until=None if limit is None else time.time() - handover.seconds + limit.total_seconds(),
             ),
             method_name="execute_complete",
@@ -404,33 +397,27 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         split_statements = self.split_statements is not False
         script, texts = unpack_script(packed) if packed else (self._script(), None)
         stuck = self._stuck(context)
+        tags = task_identity.tags(context)
         may_let_go = handover is not None or self._may_let_go(script)
+        options = self._options(stuck)
+        plan = ScriptPlan(script, texts, options) if texts else ScriptPlan.bind(script, self.parameters, options)
         self._script_run = hook.script_run(
-            script,
-            tags=task_identity.tags(context),
-            parameters=None if texts else self.parameters,
-            texts=texts,
-            handler=self.handler if self._wants_rows and self.output_file is None else None,
-            last_result_only=return_single_query_results(self.sql, self.return_last, split_statements),
-            output=self.output_file,
-            session_key=self.session_key,
-            prefer=stuck.host,
-            on_unavailable=self.on_unavailable,
-            upstream=stuck.upstream,
-            query_options=self.query_options,
-            restartable=self.restartable,
-            settles=True,
-            journals=hook.journals if self.resume or may_let_go else None,
-            let_go_after=LET_GO_SECONDS if may_let_go and handover is None else None,
-            finishes=False,
-            resume=self.resume,
-            attempt=task_identity.attempt(context),
-            publish=self._publish_seconds,
-            statement_timeout=self.statement_timeout,
-            wait=self.max_wait,
-            **self._line(context),
-            on_session=lambda pick, _: self._tell_host(context, pick, goes_on=handover is not None),
-            on_statement=lambda done: self._note_done(context, done, len(script)),
+            plan,
+            RunIdentity(
+                owner=task_identity.owner(tags), tags=tags, attempt=task_identity.attempt(context), one_at_a_time=True
+            ),
+            RunListener(
+                handler=self.handler if self._wants_rows and self.output_file is None else None,
+                on_session=lambda pick, _: self._tell_host(context, pick, goes_on=handover is not None),
+                on_statement=lambda done: self._note_done(context, done, len(script)),
+            ),
+            ProcessOptions(
+                journals=hook.journals if self.resume or may_let_go else None,
+                ticket=task_identity.ticket(tags) if self.deferrable or self.reschedule else None,
+                asks_again=RESUME_SECONDS if self.deferrable else RESCHEDULE_SECONDS if self.reschedule else None,
+                hand_over_after=LET_GO_SECONDS if may_let_go and handover is None else None,
+                finish_at_end=False,
+            ),
         )
         run = self._script_run
         try:
@@ -466,13 +453,23 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             return carried(results, None)
         return [carried(result, description) for result, description in zip(results, descriptions, strict=True)]
 
-    def _line(self, context: Context) -> dict[str, Any]:
-        """How to stand in the line: here, or under a name to come back to."""
-        if self.deferrable:
-            return {"ticket": task_identity.ticket(task_identity.tags(context)), "asks_again": RESUME_SECONDS}
-        if self.reschedule:
-            return {"ticket": task_identity.ticket(task_identity.tags(context)), "asks_again": RESCHEDULE_SECONDS}
-        return {}
+    def _options(self, stuck: StickyHost) -> RunOptions:
+        split_statements = self.split_statements is not False
+        return RunOptions(
+            session_key=self.session_key,
+            prefer=stuck.host,
+            on_unavailable=self.on_unavailable,
+            upstream=stuck.upstream,
+            restartable=self.restartable,
+            resume=self.resume,
+            publish=self._publish_seconds,
+            max_wait=self.max_wait,
+            database=self._hook.schema,
+            query_options=self.query_options,
+            statement_timeout=self.statement_timeout,
+            last_result_only=return_single_query_results(self.sql, self.return_last, split_statements),
+            output=self.output_file,
+        )
 
     def _stuck(self, context: Context) -> StickyHost:
         if not self._sticks and self.stick_to is None:

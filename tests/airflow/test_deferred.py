@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
+import msgspec
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
 
@@ -206,7 +207,7 @@ def test_a_script_that_was_killed_between_two_statements_is_not_handed_over(lab,
         run.kill("the task was killed")
         run.leave()
 
-    run._script.on_statement = killed
+    run._listener = msgspec.structs.replace(run._listener, on_statement=killed)
     assert "the task was killed" in trigger._go_on(run)["failed"]["reason"]
     assert lab.ran() == [("1", "FINISHED")]
     assert lab.balancer.status()["leases"] == []
