@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_impala_lb.sandbox.common.activity_log import Journal
+from airflow_provider_impala_lb.sandbox.common.activity_log import ActivityLog
 from airflow_provider_impala_lb.sandbox.common.catalog import Catalog
 from airflow_provider_impala_lb.sandbox.common.confinement import TEMPORARY, Confinement
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
@@ -27,6 +27,7 @@ from airflow_provider_impala_lb.sandbox.common.registry import register
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
 from airflow_provider_impala_lb.sandbox.server.coordinator import Coordinator
 from airflow_provider_impala_lb.sandbox.server.hs2_server import HS2Server
+from airflow_provider_impala_lb.sandbox.server.operation import Services
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 from airflow_provider_impala_lb.sandbox.web.pages import start_web
 
@@ -47,12 +48,11 @@ def main(arguments: list[str]) -> None:
     name = settings["name"]
     temporary = directory / TEMPORARY / name
     temporary.mkdir(parents=True, exist_ok=True)
-    journal = Journal(directory / f"{name}.journal.jsonl")
+    log = ActivityLog(directory / f"{name}.journal.jsonl")
     confinement = Confinement(directory, [Path(path) for path in settings["allow"]])
     engine = Engine(temporary, confinement.roots)
-    coordinator = Coordinator(
-        name, directory, Flags.of(settings["flags"]), Catalog(directory), engine, journal, confinement
-    )
+    services = Services(Flags.of(settings["flags"]), Catalog(directory), engine, confinement, log)
+    coordinator = Coordinator(name, directory, services)
     coordinator.address = f"{_HOST}:{listener.getsockname()[1]}"
     access = WebAccess.read(Path(settings["web"]))
     coordinator.web_key = access.key

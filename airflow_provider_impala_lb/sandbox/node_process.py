@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from airflow_provider_impala_lb.errors import ImpalaLBError
-from airflow_provider_impala_lb.sandbox.common.activity_log import read_journal
+from airflow_provider_impala_lb.sandbox.common.activity_log import read_activity_log
 from airflow_provider_impala_lb.sandbox.common.simulated_load import Load
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess, open_page
 
@@ -110,7 +110,7 @@ class SandboxNode:
         (``FINISHED``, ``ERROR`` or ``CANCELLED``) and ``query_id``. A session opened or closed has ``event``
         (``open`` or ``close``) instead of the last three.
         """
-        return read_journal(self.journal_file)
+        return read_activity_log(self.journal_file)
 
     def start(self) -> None:
         """Start the process, on the same ports as before if it ran before, and wait until it serves."""

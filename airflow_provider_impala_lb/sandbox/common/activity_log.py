@@ -1,4 +1,6 @@
-"""The journal: a file per coordinator, a JSON line for each statement that ended and each session's open and close."""
+"""What a coordinator did (`SandboxNode.journal()`): a file for each coordinator, in it a JSON line for each statement
+that ended, and for each session opened or closed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Journal:
+class ActivityLog:
     """Appends lines; each is one write to a file opened with O_APPEND, so lines never mix."""
 
     def __init__(self, path: Path) -> None:
@@ -28,8 +30,8 @@ class Journal:
         os.write(self._descriptor, line.encode())
 
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
-    """Every complete line of a journal, in order. A line cut by a kill is left out."""
+def read_activity_log(path: Path) -> list[dict[str, Any]]:
+    """Every complete line of a log, in order. A line cut by a kill is left out."""
     try:
         text = path.read_text()
     except FileNotFoundError:

@@ -12,17 +12,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from airflow_provider_impala_lb.sandbox.common import query_options as query_options
-from airflow_provider_impala_lb.sandbox.common.activity_log import Journal
+from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.catalog import Catalog
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
-from airflow_provider_impala_lb.sandbox.common.flags import Flags
-from airflow_provider_impala_lb.sandbox.common.ids import printed, same
 from airflow_provider_impala_lb.sandbox.common.registry import registered
 from airflow_provider_impala_lb.sandbox.common.simulated_load import DEFAULT_POOL
 from airflow_provider_impala_lb.sandbox.common.web_access import open_page
-from airflow_provider_impala_lb.sandbox.server.operation import Operation
+from airflow_provider_impala_lb.sandbox.server.ids import printed, same
+from airflow_provider_impala_lb.sandbox.server.operation import Operation, Services
 from airflow_provider_impala_lb.sandbox.server.session import Session
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 
@@ -54,20 +52,9 @@ class Coordinator:
     :param confinement: which files statements may touch.
     """
 
-    def __init__(
-        self,
-        name: str,
-        directory: Path,
-        flags: Flags,
-        catalog: Catalog,
-        engine: Engine,
-        journal: Journal,
-        confinement: Confinement,
-    ) -> None:
-        self.name, self.flags = name, flags
+    def __init__(self, name: str, directory: Path, services: Services) -> None:
+        self.services, self.flags = services, services.flags
         self.directory, self.warehouse = directory, directory / "warehouse"
-        self.catalog, self.engine, self.journal = catalog, engine, journal
-        self.confinement = confinement
         self.address = self.web_address = self.web_key = ""
         self.load_file = directory / f"{name}.load.json"
         self.started = time.time()
@@ -89,6 +76,26 @@ class Coordinator:
         self.setup_queue: deque[str] = deque()
         self._lock = threading.RLock()
         threading.Thread(target=self._maintain, name="maintenance", daemon=True).start()
+
+    @property
+    def version(self) -> str:
+        """Of the server, as clients and pages see it."""
+        return VERSION
+
+    @property
+    def catalog(self) -> Catalog:
+        """What this coordinator shows of the catalog."""
+        return self.services.catalog
+
+    @property
+    def engine(self) -> Engine:
+        """Runs the queries."""
+        return self.services.engine
+
+    @property
+    def confinement(self) -> Confinement:
+        """Which files statements may touch."""
+        return self.services.confinement
 
     # -- connections
 
@@ -131,7 +138,7 @@ class Coordinator:
                 raise Refused(f"Number of sessions for user {user} exceeds coordinator limit {limit}")
             session.connections.add(connection.id)
             self.sessions[session.guid] = session
-        self.journal.event(session.id, user, "open")
+        self.services.log.event(session.id, user, "open")
         return session
 
     @contextmanager
@@ -186,9 +193,8 @@ class Coordinator:
             self.sessions.pop(session.guid, None)
             for guid in [guid for guid, (owner, _) in self.expired_queries.items() if owner is session]:
                 del self.expired_queries[guid]
-        for operation in list(session.operations.values()):
-            self.unregister(operation, reason)
-        self.journal.event(session.id, session.user, "close")
+        self._unregister_all(session, reason)
+        self.services.log.event(session.id, session.user, "close")
 
     # -- statements
 
@@ -197,7 +203,7 @@ class Coordinator:
             if operation.session.closed:
                 raise Refused("Session has been closed, ignoring query.")
             self.queries[operation.guid] = operation
-            operation.session.operations[operation.guid] = operation
+            operation.session.operation_guids[operation.guid] = None
             operation.session.statements += 1
             self.counters["queries"] += 1
             pool = _pool_of(operation)
@@ -222,12 +228,18 @@ class Coordinator:
         with self._lock:
             if self.queries.pop(operation.guid, None) is None:
                 return
-            operation.session.operations.pop(operation.guid, None)
+            operation.session.operation_guids.pop(operation.guid, None)
             self._keep(operation)
         if operation.running:
             operation.cancel(reason)
             operation.done.wait(5)
         operation.close()
+
+    def _unregister_all(self, session: Session, reason: str) -> None:
+        with self._lock:
+            operations = [self.queries[guid] for guid in session.operation_guids]
+        for operation in operations:
+            self.unregister(operation, reason)
 
     @contextmanager
     def using_operation(
@@ -324,8 +336,7 @@ class Coordinator:
             with self._lock:
                 session.expired = True
                 self.counters["sessions-expired"] += 1
-            for operation in list(session.operations.values()):
-                self.unregister(operation, "Session expired due to inactivity")
+            self._unregister_all(session, "Session expired due to inactivity")
 
     # -- graceful shutdown
 

@@ -17,11 +17,12 @@ from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementC
 from airflow_provider_impala_lb.sandbox.server import jdbc_metadata as metadata
 from airflow_provider_impala_lb.sandbox.server import row_encoding as rows
 from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Connection, Coordinator
-from airflow_provider_impala_lb.sandbox.server.operation import Operation, Plan
+from airflow_provider_impala_lb.sandbox.server.operation import Operation
 from airflow_provider_impala_lb.sandbox.server.profile import exec_nodes, profile_text
 from airflow_provider_impala_lb.sandbox.server.session import Session
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.lexer import statement
+from airflow_provider_impala_lb.sandbox.sql.plan import Plan
 from airflow_provider_impala_lb.sandbox.sql.planner import plan
 
 _STATES = {
@@ -138,7 +139,8 @@ class Handler(service.Iface):  # type: ignore[misc]
                         f"Statement length of {size} bytes exceeds the maximum statement length ({limit} bytes)"
                     )
                 text = statement(request.statement)
-                handle = self._start(operation, plan(Statement(self._coordinator, session, operation, text)))
+                analysed = Statement(self._coordinator, session, operation.id, operation.options, text)
+                handle = self._start(operation, plan(analysed))
             except Exception as error:
                 self._coordinator.refused(operation, error)
                 if isinstance(error, StatementCancelled):
@@ -148,7 +150,7 @@ class Handler(service.Iface):  # type: ignore[misc]
 
     def _operation(self, session: Session, sql: str, overlay: dict[str, str]) -> Operation:
         effective = session.effective_options(overlay)
-        return Operation(self._coordinator, session, sql, effective, self._connection.address)
+        return Operation(self._coordinator.services, session, sql, effective, self._connection.address)
 
     def _start(self, operation: Operation, made: Plan) -> Any:
         operation.start(made)
@@ -233,7 +235,7 @@ class Handler(service.Iface):  # type: ignore[misc]
     @_answers(impala.TGetRuntimeProfileResp)
     def GetRuntimeProfile(self, request: Any) -> Any:
         with self._using(request, closed_too=True) as operation:
-            return impala.TGetRuntimeProfileResp(_ok(), profile_text(operation))
+            return impala.TGetRuntimeProfileResp(_ok(), profile_text(operation, self._coordinator.address))
 
     # -- metadata
 

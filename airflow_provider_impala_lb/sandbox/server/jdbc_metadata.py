@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject
-from airflow_provider_impala_lb.sandbox.server.operation import Outcome, Plan
 from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType, from_impala
 from airflow_provider_impala_lb.sandbox.sql.functions import SHOWN
+from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan
 
 View = Mapping[str, CatalogObject]
 Work = Callable[[View, Any], Plan]

@@ -1,57 +1,44 @@
-"""One statement on its way: started, polled, fetched from, cancelled, closed."""
+"""One statement from its start to its close: run, polled, fetched from, cancelled."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import duckdb  # noqa: TID253 (only a coordinator's process comes here)
 
+from airflow_provider_impala_lb.sandbox.common.activity_log import ActivityLog
+from airflow_provider_impala_lb.sandbox.common.catalog import Catalog
+from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled
-from airflow_provider_impala_lb.sandbox.common.ids import new_query_guid, printed
-from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType
-from airflow_provider_impala_lb.sandbox.sql.engine import as_runtime_error
+from airflow_provider_impala_lb.sandbox.common.flags import Flags
+from airflow_provider_impala_lb.sandbox.server.ids import new_query_guid, printed
+from airflow_provider_impala_lb.sandbox.server.session import Session
+from airflow_provider_impala_lb.sandbox.sql.engine import Engine, as_runtime_error
 from airflow_provider_impala_lb.sandbox.sql.lexer import hint_warnings
+from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan, Row
 
-if TYPE_CHECKING:
-    from airflow_provider_impala_lb.sandbox.server.coordinator import Coordinator
-    from airflow_provider_impala_lb.sandbox.server.session import Session
-
-Row = Sequence[Any]
-Columns = list[tuple[str, ColumnType]]
 _FIRST_FETCH = 1024
 
 
-@dataclass
-class Outcome:
-    """What a statement leaves: rows (all, or a DuckDB cursor that has more), or counts by partition."""
+@dataclass(frozen=True)
+class Services:
+    """What all statements of one coordinator work with.
 
-    rows: Iterable[Row] = ()
-    cursor: duckdb.DuckDBPyConnection | None = None
-    modified: dict[str, int] | None = None
-
-
-@dataclass
-class Plan:
-    """What analysis found.
-
-    :param kind: Impala's word on its pages: QUERY, DML, DDL, SET, LOAD, EXPLAIN; METADATA: a call, not a statement.
-    :param columns: None: no result set.
-    :param immediate: done before ExecuteStatement answers.
-    :param changes_catalog: SYNC_DDL waits for it.
-    :param files: how many files it reads.
+    :ivar flags: the coordinator's.
+    :ivar catalog: what the coordinator shows of the catalog.
+    :ivar engine: runs the queries.
+    :ivar confinement: which files statements may touch.
+    :ivar log: has an entry for each statement that ended.
     """
 
-    kind: str
-    columns: Columns | None
-    run: Callable[[Operation], Outcome]
-    immediate: bool = False
-    changes_catalog: bool = False
-    files: int = 0
-    text: str = ""
+    flags: Flags
+    catalog: Catalog
+    engine: Engine
+    confinement: Confinement
+    log: ActivityLog
 
 
 @dataclass
@@ -67,12 +54,12 @@ class Operation:
     """
 
     def __init__(
-        self, coordinator: Coordinator, session: Session, sql: str, options: Mapping[str, str], address: str
+        self, services: Services, session: Session, sql: str, options: Mapping[str, str], address: str
     ) -> None:
         # As in Impala: whoever has the session's secret may use the handles of its statements.
         self.guid, self.secret = new_query_guid(), session.secret
         self.id = printed(self.guid)
-        self.coordinator, self.session, self.sql = coordinator, session, sql
+        self.session, self.sql = session, sql
         self.options, self.address = options, address
         self.database = session.database
         self.plan: Plan | None = None
@@ -88,6 +75,7 @@ class Operation:
         self.done = threading.Event()
         self.cancelled = threading.Event()
         self.cancel_reason = ""
+        self._services = services
         self._lock = threading.Lock()
         self._fetching = threading.Lock()
         self._cursors: list[duckdb.DuckDBPyConnection] = []
@@ -112,7 +100,7 @@ class Operation:
 
     def _run(self) -> None:
         assert self.plan is not None
-        engine = self.coordinator.engine
+        engine = self._services.engine
         engine.register_sleeper(self.id, self._sleep)
         try:
             outcome = self.plan.run(self)
@@ -146,7 +134,7 @@ class Operation:
                 outcome = "FINISHED"
             # Written before the client can see the end, so that who waited for a statement finds it in the journal.
             if self.plan is None or self.plan.kind != "METADATA":
-                self.coordinator.journal.statement(self.session.id, self.session.user, self.sql, outcome, self.id)
+                self._services.log.statement(self.session.id, self.session.user, self.sql, outcome, self.id)
             self.state = "ERROR" if self.error else "FINISHED"
         self.done.set()
 
@@ -184,7 +172,7 @@ class Operation:
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A DuckDB cursor that :meth:`cancel` interrupts."""
-        cursor = self.coordinator.engine.cursor()
+        cursor = self._services.engine.cursor()
         with self._lock:
             self._cursors.append(cursor)
         self.check_cancelled()
@@ -202,7 +190,7 @@ class Operation:
     def _wait_until_everywhere(self) -> None:
         """:raises Refused: not in time (``CatalogServiceCatalog.waitForSyncDdlVersion``); the change is done."""
         self._worked = True
-        needed, limit = self.coordinator.catalog.seconds_until_everywhere(), self.coordinator.flags.sync_ddl_limit
+        needed, limit = self._services.catalog.seconds_until_everywhere(), self._services.flags.sync_ddl_limit
         self.wait(min(needed, limit))
         if needed > limit:
             raise Refused(

@@ -23,7 +23,7 @@ def impala_state(operation: Operation) -> str:
     return {"INITIALIZED": "CREATED", "ERROR": "EXCEPTION"}.get(operation.state, operation.state)
 
 
-def profile_text(operation: Operation) -> str:
+def profile_text(operation: Operation, address: str) -> str:
     session, options = operation.session, operation.options
     kind = operation.plan.kind if operation.plan else "N/A"
     lines = [
@@ -42,7 +42,7 @@ def profile_text(operation: Operation) -> str:
         f"    Network Address: {operation.address}",
         f"    Default Db: {operation.database}",
         f"    Sql Statement: {' '.join(operation.sql.splitlines())}",
-        f"    Coordinator: {operation.coordinator.address}",
+        f"    Coordinator: {address}",
         "    Query Options (set by configuration): " + ",".join(f"{k}={v}" for k, v in sorted(options.items())),
     ]
     if operation.plan is not None and operation.plan.text:

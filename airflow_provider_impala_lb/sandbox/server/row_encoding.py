@@ -10,8 +10,7 @@ from impala._thrift_gen.TCLIService import ttypes as t  # noqa: TID253 (only a c
 
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
 from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType
-
-Row = Sequence[Any]
+from airflow_provider_impala_lb.sandbox.sql.plan import Columns, Row
 
 
 def _text(value: Any) -> bytes:
@@ -57,7 +56,7 @@ _WIRE: dict[str, tuple[int, tuple[Any, str, Callable[[Any], Any], Any]]] = {
 }
 
 
-def schema(columns: Sequence[tuple[str, ColumnType]]) -> Any:
+def schema(columns: Columns) -> Any:
     """The TTableSchema."""
     return t.TTableSchema([_description(number + 1, *column) for number, column in enumerate(columns)])
 
@@ -74,7 +73,7 @@ def _description(position: int, name: str, kind: ColumnType) -> Any:
     return t.TColumnDesc(name, t.TTypeDesc([entry]), position, "")
 
 
-def row_set(offset: int, rows: Sequence[Row], columns: Sequence[tuple[str, ColumnType]]) -> Any:
+def row_set(offset: int, rows: Sequence[Row], columns: Columns) -> Any:
     """The TRowSet."""
     values = zip(*rows, strict=True) if rows else [()] * len(columns)
     return t.TRowSet(offset, [], [_column(each, kind) for each, (_, kind) in zip(values, columns, strict=True)])

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.sandbox.common import query_options as query_options
+from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
-from airflow_provider_impala_lb.sandbox.common.ids import new_secret, new_session_guid, printed
-
-if TYPE_CHECKING:
-    from airflow_provider_impala_lb.sandbox.server.operation import Operation
+from airflow_provider_impala_lb.sandbox.server.ids import new_secret, new_session_guid, printed
 
 
 class Session:
@@ -27,12 +23,12 @@ class Session:
         self.opened = self.last_used = time.time()
         self.connections: set[str] = set()
         self.disconnected: float | None = None
-        self.operations: dict[bytes, Operation] = {}
+        self.operation_guids: dict[bytes, None] = {}
         self.statements = 0
         self.calls = 0
         self.expired = False
         self.closed = False
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         self._flag = idle_timeout
 
     @property
@@ -55,6 +51,20 @@ class Session:
         if self.closed:
             raise Refused("Session is closed")
 
+    def set_option(self, name: str, value: str) -> None:
+        """Set a query option from the next statement on.
+
+        :param name: in capitals.
+        :param value: as it is kept; empty: the option has its default.
+        """
+        with self._lock:
+            self.options[name] = value
+
+    def clear_options(self) -> None:
+        """Give every query option its default again."""
+        with self._lock:
+            self.options.clear()
+
     def effective_options(self, overlay: dict[str, str] | None = None) -> dict[str, str]:
-        with self.lock:
+        with self._lock:
             return query_options.effective({**self.options, **(overlay or {})})

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from airflow_provider_impala_lb.sandbox.common.catalog import Change
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, server_error, syntax_error
-from airflow_provider_impala_lb.sandbox.server.operation import Operation, Plan
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.ddl_change import NAME, changing
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
+from airflow_provider_impala_lb.sandbox.sql.plan import Plan
 from airflow_provider_impala_lb.sandbox.sql.table_definition import columns_of
 
 
@@ -36,7 +36,7 @@ def _rename(statement: Statement, database: str, name: str, new_database: str, n
     if new_key in statement.view:
         raise analysis_error(f"Table/view already exists: {new_key}")
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         item = change.latest.get(old.key)
         if item is None or new_key in change.latest:
             raise server_error(f"Table {old.key} cannot be renamed to {new_key}: gone, or the new name is taken")
@@ -58,7 +58,7 @@ def _add_columns(statement: Statement, database: str | None, name: str, columns:
         if column in taken:
             raise analysis_error(f"Column already exists: {column}")
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         latest = change.latest[table.key]
         own = [column for column in latest.columns if column[0] not in latest.partition_columns]
         tail = [column for column in latest.columns if column[0] in latest.partition_columns]
@@ -72,7 +72,7 @@ def _set_properties(statement: Statement, database: str | None, name: str, pairs
     table = statement.existing((database or "").lower(), name.lower())
     new = dict(re.findall(r"['\"]([^'\"]*)['\"]\s*=\s*['\"]([^'\"]*)['\"]", pairs))
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         latest = change.latest[table.key]
         change.put(replace(latest, properties=tuple({**dict(latest.properties), **new}.items())))
         return None

@@ -6,22 +6,22 @@ from collections.abc import Callable
 
 from airflow_provider_impala_lb.sandbox.common.catalog import Change
 from airflow_provider_impala_lb.sandbox.common.errors import server_error
-from airflow_provider_impala_lb.sandbox.server.operation import Columns, Operation, Outcome, Plan
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
+from airflow_provider_impala_lb.sandbox.sql.plan import Columns, Outcome, Plan, RunningStatement
 
 # Every DDL answers with one row that says what it did; REFRESH and INVALIDATE METADATA answer with none.
 SUMMARY: Columns = [("summary", from_impala("string"))]
 NAME = r"(?:`?(\w+)`?\s*\.\s*)?`?(\w+)`?"
 
 
-def changing(summary: str, work: Callable[[Operation, Change], str | None], statement: Statement) -> Plan:
+def changing(summary: str, work: Callable[[Change], str | None], statement: Statement) -> Plan:
     """A plan that runs ``work`` in one change of the catalog; ``work`` may return another summary."""
 
-    def run(operation: Operation) -> Outcome:
-        operation.check_cancelled()
-        with statement.coordinator.catalog.change() as change:
-            said = work(operation, change)
+    def run(running: RunningStatement) -> Outcome:
+        running.check_cancelled()
+        with statement.node.catalog.change() as change:
+            said = work(change)
         return Outcome([(said or summary,)])
 
     return Plan("DDL", SUMMARY, run, changes_catalog=True)

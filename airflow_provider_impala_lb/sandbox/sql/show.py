@@ -8,10 +8,10 @@ from pathlib import Path
 
 from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, syntax_error
-from airflow_provider_impala_lb.sandbox.server.operation import Columns, Outcome, Plan, Row
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType
 from airflow_provider_impala_lb.sandbox.sql.functions import SHOWN
+from airflow_provider_impala_lb.sandbox.sql.plan import Columns, Outcome, Plan, Row
 
 _STRING, _BIGINT = ColumnType("STRING"), ColumnType("BIGINT")
 _NAME = r"(?:`?(\w+)`?\s*\.\s*)?`?(\w+)`?"

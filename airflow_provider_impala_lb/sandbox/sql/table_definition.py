@@ -43,9 +43,7 @@ def definition(statement: Statement, key: str, tree: exp.Create, schema: exp.Sch
             fields = item.args.get("fields")
             table = replace(table, delimiter=_delimiter(fields.name) if fields is not None else "\x01")
         elif isinstance(item, exp.LocationProperty):
-            table = replace(
-                table, location=str(statement.coordinator.confinement.check(dml.local_path(item.this.name)))
-            )
+            table = replace(table, location=str(statement.node.confinement.check(dml.local_path(item.this.name))))
         elif isinstance(item, exp.ExternalProperty):
             table = replace(table, external=True)
         elif isinstance(item, exp.SchemaCommentProperty):
@@ -96,7 +94,7 @@ def _file_format(item: exp.Expression) -> str:
 
 
 def _default_format(statement: Statement) -> str:
-    chosen = statement.operation.options.get("DEFAULT_FILE_FORMAT", "TEXT").upper()
+    chosen = statement.options.get("DEFAULT_FILE_FORMAT", "TEXT").upper()
     return "PARQUET" if chosen == "PARQUET" else "TEXTFILE"
 
 

@@ -191,7 +191,7 @@ class Pages:
         rows = [
             {
                 "type": "HIVESERVER2",
-                "inflight_queries": len(session.operations),
+                "inflight_queries": len(session.operation_guids),
                 "total_queries": session.statements,
                 "user": session.user,
                 "delegated_user": "",
@@ -243,7 +243,7 @@ class Pages:
             "query_id": query_id,
             "stmt": operation.sql,
             "status": operation.error or "OK",
-            "profile": profile_text(operation),
+            "profile": profile_text(operation, self._coordinator.address),
         }
 
     def _inflight(self, _: Parameters) -> dict[str, Any]:
