@@ -12,7 +12,7 @@
 What is like Impala, because it is what a client of several coordinators stumbles over: each coordinator is a process
 with its own sessions, which outlive their TCP connections; handles with secrets; the connection limit; graceful
 shutdown; the texts of the errors; the debug web pages; and metadata that reach the other coordinators late (see
-:mod:`airflow_provider_impala_lb.sandbox.common.catalog`).
+:mod:`airflow_provider_impala_lb.sandbox.common.metadata_lag`).
 
 What it is NOT: it is not Impala. DuckDB runs each statement, in the coordinator that got it, over Parquet or text
 files in a local directory. No admission control, no executors, no Kudu, Iceberg, HBase or ACID tables, no complex

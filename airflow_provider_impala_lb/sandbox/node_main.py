@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_impala_lb.sandbox.common.activity_log import ActivityLog
-from airflow_provider_impala_lb.sandbox.common.catalog import Catalog
 from airflow_provider_impala_lb.sandbox.common.confinement import TEMPORARY, Confinement
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
+from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
 from airflow_provider_impala_lb.sandbox.common.registry import register
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
 from airflow_provider_impala_lb.sandbox.server.coordinator import Coordinator
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
     log = ActivityLog(directory / f"{name}.journal.jsonl")
     confinement = Confinement(directory, [Path(path) for path in settings["allow"]])
     engine = Engine(temporary, confinement.roots)
-    services = Services(Flags.of(settings["flags"]), Catalog(directory), engine, confinement, log)
+    services = Services(Flags.of(settings["flags"]), CoordinatorCatalog(directory), engine, confinement, log)
     coordinator = Coordinator(name, directory, services)
     coordinator.address = f"{_HOST}:{listener.getsockname()[1]}"
     access = WebAccess.read(Path(settings["web"]))

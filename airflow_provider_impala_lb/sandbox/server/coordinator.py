@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_provider_impala_lb.sandbox.common import query_options
-from airflow_provider_impala_lb.sandbox.common.catalog import Catalog
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
+from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
 from airflow_provider_impala_lb.sandbox.common.registry import registered
 from airflow_provider_impala_lb.sandbox.common.simulated_load import DEFAULT_POOL
 from airflow_provider_impala_lb.sandbox.common.web_access import open_page
@@ -83,7 +83,7 @@ class Coordinator:
         return VERSION
 
     @property
-    def catalog(self) -> Catalog:
+    def catalog(self) -> CoordinatorCatalog:
         """What this coordinator shows of the catalog."""
         return self.services.catalog
 

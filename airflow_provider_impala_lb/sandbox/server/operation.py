@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import duckdb  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.common.activity_log import ActivityLog
-from airflow_provider_impala_lb.sandbox.common.catalog import Catalog
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
+from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
 from airflow_provider_impala_lb.sandbox.server.ids import new_query_guid, printed
 from airflow_provider_impala_lb.sandbox.server.session import Session
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine, as_runtime_error
@@ -35,7 +35,7 @@ class Services:
     """
 
     flags: Flags
-    catalog: Catalog
+    catalog: CoordinatorCatalog
     engine: Engine
     confinement: Confinement
     log: ActivityLog

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from airflow_provider_impala_lb.sandbox.common import query_options
-from airflow_provider_impala_lb.sandbox.common.catalog import Catalog, CatalogObject
+from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error
+from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 from airflow_provider_impala_lb.sandbox.sql.query import Scope, text_literal
 
@@ -37,7 +38,7 @@ class Node(Protocol):
     @property
     def warehouse(self) -> Path: ...
     @property
-    def catalog(self) -> Catalog: ...
+    def catalog(self) -> CoordinatorCatalog: ...
     @property
     def engine(self) -> Engine: ...
     @property
