@@ -27,6 +27,14 @@ def not_supported(what: str) -> Refused:
     return analysis_error(f"{what} is not supported by the sandbox.")
 
 
+def not_here(what: str) -> Refused:
+    """Impala has it and the sandbox has not.
+
+    :param what: as the author knows it, such as ``from_utc_timestamp()``.
+    """
+    return analysis_error(f"{what}: {NOT_HERE}.")
+
+
 def parse_error(message: str) -> Refused:
     return Refused(f"ParseException: {message}")
 
