@@ -16,8 +16,9 @@ from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error
 from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
+from airflow_provider_impala_lb.sandbox.sql.column_types import text_literal
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
-from airflow_provider_impala_lb.sandbox.sql.query import Scope, text_literal
+from airflow_provider_impala_lb.sandbox.sql.query import Scope
 
 
 class Node(Protocol):

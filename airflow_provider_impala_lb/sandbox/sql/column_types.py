@@ -103,3 +103,19 @@ def from_duckdb(text: str) -> ColumnType:
     if match:
         return ColumnType("DECIMAL", int(match.group(1)), int(match.group(2)))
     return ColumnType(_DUCKDB.get(text, "STRING"))
+
+
+def quote(name: str) -> str:
+    """A name as DuckDB's quoted identifier.
+
+    :param name: any text.
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text_literal(text: str) -> str:
+    """A text as DuckDB's literal.
+
+    :param text: any text.
+    """
+    return "'" + text.replace("'", "''") + "'"

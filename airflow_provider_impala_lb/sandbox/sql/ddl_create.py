@@ -12,12 +12,13 @@ from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject, Cha
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, syntax_error
 from airflow_provider_impala_lb.sandbox.sql import dml
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
-from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
+from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala, quote
 from airflow_provider_impala_lb.sandbox.sql.ddl_change import SUMMARY, changing, exists
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
 from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan, RunningStatement
-from airflow_provider_impala_lb.sandbox.sql.query import quote, translate
-from airflow_provider_impala_lb.sandbox.sql.table_definition import definition, with_listed_files
+from airflow_provider_impala_lb.sandbox.sql.query import translate
+from airflow_provider_impala_lb.sandbox.sql.table_definition import definition
+from airflow_provider_impala_lb.sandbox.sql.table_files import with_listed_files
 
 
 def create(statement: Statement, text: str, tree: exp.Create) -> Plan:

@@ -10,8 +10,7 @@ from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, ser
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.ddl_change import NAME, SUMMARY, changing
 from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan, RunningStatement
-from airflow_provider_impala_lb.sandbox.sql.query import check_files, file_relation
-from airflow_provider_impala_lb.sandbox.sql.table_definition import with_listed_files
+from airflow_provider_impala_lb.sandbox.sql.table_files import check_files, file_relation, with_listed_files
 
 
 def compute_stats(statement: Statement, text: str) -> Plan:

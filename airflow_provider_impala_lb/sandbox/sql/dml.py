@@ -7,18 +7,18 @@ import re
 import shutil
 import uuid
 from pathlib import Path
-from urllib.parse import unquote
 
 from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject, DataFile
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
-from airflow_provider_impala_lb.sandbox.common.errors import Refused, analysis_error, server_error, syntax_error
+from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, server_error, syntax_error
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
-from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
+from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala, quote, text_literal
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
 from airflow_provider_impala_lb.sandbox.sql.plan import Columns, Outcome, Plan, RunningStatement
-from airflow_provider_impala_lb.sandbox.sql.query import Query, quote, text_literal, translate
+from airflow_provider_impala_lb.sandbox.sql.query import Query, translate
+from airflow_provider_impala_lb.sandbox.sql.table_files import list_files, local_path, partition_of
 
 
 def plan(statement: Statement, text: str, first: str) -> Plan:
@@ -201,10 +201,6 @@ def _move(
     return files
 
 
-def partition_of(relative: Path) -> str:
-    return "" if str(relative) == "." else unquote(str(relative))
-
-
 def _count_rows(cursor: object, table: CatalogObject, paths: list[Path]) -> dict[Path, int]:
     if table.file_format == "TEXTFILE":
         return {path: _lines(path) for path in paths}
@@ -291,18 +287,3 @@ def _load_data(statement: Statement, text: str) -> Plan:
         return Outcome([(f"Loaded {len(files)} file(s). Total files in destination location: {total}",)])
 
     return Plan("LOAD", [("summary", from_impala("string"))], run, changes_catalog=True)
-
-
-def local_path(text: str) -> Path:
-    """:raises Refused: another file system than this machine's."""
-    path = Path(re.sub(r"(?i)^file:(//[^/]*)?", "", text))
-    if not path.is_absolute():
-        raise Refused(f"AnalysisException: URI path must be absolute, and on this machine: {text}")
-    return path
-
-
-def list_files(directory: Path) -> list[Path]:
-    """Data files directly in a directory; names with a leading ``.`` or ``_`` are nobody's data."""
-    if not directory.is_dir():
-        return []
-    return sorted(path for path in directory.iterdir() if path.is_file() and path.name[0] not in "._")

@@ -10,9 +10,8 @@ from pathlib import Path
 import duckdb  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled, analysis_error
-from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType, from_duckdb
+from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType, from_duckdb, text_literal
 from airflow_provider_impala_lb.sandbox.sql.functions import macro_statements
-from airflow_provider_impala_lb.sandbox.sql.query import text_literal
 
 
 class Engine:
