@@ -9,6 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -17,9 +18,10 @@ from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.sandbox.common.catalog import create_catalog
 from airflow_provider_impala_lb.sandbox.common.confinement import PRIVATE
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
+from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
 from airflow_provider_impala_lb.sandbox.common.private_files import make_private, write_private
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
-from airflow_provider_impala_lb.sandbox.node_process import Nursery, SandboxNode
+from airflow_provider_impala_lb.sandbox.node_process import ProcessSpawner, SandboxNode
 
 
 class Sandbox:
@@ -77,7 +79,7 @@ class Sandbox:
         self._own_directory = directory is None
         self._wanted = None if directory is None else Path(directory).absolute()
         self._directory: Path | None = None
-        self._nursery: Nursery | None = None
+        self._spawner: ProcessSpawner | None = None
         self.nodes: list[SandboxNode] = []
 
     @property
@@ -108,7 +110,7 @@ class Sandbox:
         if self.nodes:
             raise ImpalaLBError("This sandbox runs already.")
         self._directory = self._wanted or Path(tempfile.mkdtemp(prefix="impala-sandbox-"))
-        self._nursery = Nursery()
+        self._spawner = ProcessSpawner()
         try:
             make_private(self.directory)
             make_private(self.warehouse)
@@ -116,14 +118,9 @@ class Sandbox:
             create_catalog(self.directory, self._lag)
             web = self._private / "web.json"
             self._access.write(web)
-            settings = {
-                "flags": self._flags,
-                "users": self._write_users(),
-                "web": str(web),
-                "allow": self._allow,
-            }
+            settings = NodeSettings("", str(self.directory), self._flags, self._allow, self._write_users(), str(web))
             self.nodes = [
-                SandboxNode(f"node{number}", self.directory, settings, self._access, self._nursery)
+                SandboxNode(replace(settings, name=f"node{number}"), self._access, self._spawner)
                 for number in range(1, self._count + 1)
             ]
             for node in self.nodes:
@@ -140,9 +137,9 @@ class Sandbox:
         for node in self.nodes:
             node.stop()
         self.nodes = []
-        if self._nursery is not None:
-            self._nursery.close()
-            self._nursery = None
+        if self._spawner is not None:
+            self._spawner.close()
+            self._spawner = None
         if self._own_directory and self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -246,7 +243,7 @@ def serve(
     before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with Sandbox(nodes, lag, directory, "random" if login else None, allow=allow) as cluster:
-            described = [
+            nodes_shown = [
                 {
                     "host": node.host,
                     "port": node.port,
@@ -256,8 +253,8 @@ def serve(
                 }
                 for node in cluster.nodes
             ]
-            said = {"config": str(cluster.config_file), "user": cluster.user, "password": cluster.password}
-            print(json.dumps({**said, "nodes": described}), flush=True)
+            login_shown = {"user": cluster.user, "password": cluster.password}
+            print(json.dumps({"config": str(cluster.config_file), **login_shown, "nodes": nodes_shown}), flush=True)
             # The kernel may hand the signal to another thread; Python's handler runs when this one next wakes up.
             while not over.wait(0.2):
                 pass

@@ -1,7 +1,7 @@
-"""A coordinator's process:
-``python -m airflow_provider_impala_lb.sandbox.node_main '{"name": ..., "directory": ...}'``.
+"""A coordinator's process: ``python -m airflow_provider_impala_lb.sandbox.node_main '{"name": ..., ...}'``.
 
-It says one JSON line when it is ready, and ends with the process that holds the other end of its standard input.
+When it serves, it prints one JSON line with its ports. It ends with the process that holds the other end of its
+standard input.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from airflow_provider_impala_lb.sandbox.common.activity_log import ActivityLog
 from airflow_provider_impala_lb.sandbox.common.confinement import TEMPORARY, Confinement
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
 from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
-from airflow_provider_impala_lb.sandbox.common.registry import register
+from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
+from airflow_provider_impala_lb.sandbox.common.registry import RegisteredNode, register
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
 from airflow_provider_impala_lb.sandbox.server.coordinator import Coordinator
 from airflow_provider_impala_lb.sandbox.server.hs2_server import HS2Server
@@ -36,35 +36,39 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
-    """:param arguments: one: JSON with ``name``, ``directory``, ``port``, ``web_port`` and ``metrics_port``
-    (0: chosen here), ``flags``, ``allow`` (paths of directories), ``users`` (the path of a JSON file, or null), ``web``
-    (the path of a JSON file) and ``parent`` (its process id)."""
+    """Run a coordinator until its parent ends, or a graceful shutdown is over. Does not return.
+
+    :param arguments: one: the JSON of a :class:`airflow_provider_impala_lb.sandbox.common.node_settings.NodeSettings`.
+    """
     os.umask(0o077)  # its files are for whoever started it
-    settings: dict[str, Any] = json.loads(arguments[0])
-    _die_with(settings["parent"])
-    directory = Path(settings["directory"])
-    users = json.loads(Path(settings["users"]).read_text()) if settings["users"] else None
-    listener = _listen(settings["port"])
-    name = settings["name"]
-    temporary = directory / TEMPORARY / name
+    settings = NodeSettings.of_json(arguments[0])
+    _die_with(settings.parent)
+    directory = Path(settings.directory)
+    users = json.loads(Path(settings.users).read_text()) if settings.users else None
+    listener = _listen(settings.port)
+    temporary = directory / TEMPORARY / settings.name
     temporary.mkdir(parents=True, exist_ok=True)
-    log = ActivityLog(directory / f"{name}.journal.jsonl")
-    confinement = Confinement(directory, [Path(path) for path in settings["allow"]])
+    log = ActivityLog(settings.activity_file)
+    confinement = Confinement(directory, [Path(path) for path in settings.allow])
     engine = Engine(temporary, confinement.roots)
-    services = Services(Flags.of(settings["flags"]), CoordinatorCatalog(directory), engine, confinement, log)
-    coordinator = Coordinator(name, directory, services)
+    services = Services(Flags.of(settings.flags), CoordinatorCatalog(directory), engine, confinement, log)
+    coordinator = Coordinator(directory, services, settings.load_file)
     coordinator.address = f"{_HOST}:{listener.getsockname()[1]}"
-    access = WebAccess.read(Path(settings["web"]))
+    access = WebAccess.read(Path(settings.web))
     coordinator.web_key = access.key
-    web_port = _start_web(coordinator, settings["web_port"], access)
+    web_port = _start_web(coordinator, settings.web_port, access)
     coordinator.web_address = f"{_HOST}:{web_port}"
-    metrics_port = _start_web(coordinator, settings["metrics_port"], access, True) if access.metrics_port else 0
+    metrics_port = _start_web(coordinator, settings.metrics_port, access, True) if access.metrics_port else 0
     signal.signal(signal.SIGRTMIN, lambda *_: threading.Thread(target=coordinator.begin_shutdown).start())
     signal.signal(signal.SIGTERM, lambda *_: coordinator.over.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole foreground group; the parent decides
     HS2Server(coordinator, listener, users).start()
     web = access.url(_HOST, web_port)
-    register(directory, name, {"address": coordinator.address, "web": web, "pid": os.getpid(), "started": time.time()})
+    register(
+        directory,
+        settings.name,
+        RegisteredNode(coordinator.address, web, os.getpid(), time.time()),
+    )
     ports = {"port": listener.getsockname()[1], "web_port": web_port, "metrics_port": metrics_port}
     print(json.dumps(ports), flush=True)
     _stay(coordinator)

@@ -13,23 +13,25 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.sandbox.common.activity_log import read_activity_log
+from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
 from airflow_provider_impala_lb.sandbox.common.simulated_load import Load
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess, open_page
 
 _START_LIMIT = 60.0
 
 
-class Nursery:
+class ProcessSpawner:
     """A thread that starts the processes: the kernel kills them when the THREAD that started them ends."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="sandbox-nursery", daemon=True).start()
+        threading.Thread(target=self._run, name="sandbox-spawner", daemon=True).start()
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
@@ -63,14 +65,11 @@ class SandboxNode:
     :attr web: URL of its debug web pages; ``metrics`` that of its metrics port, if it has one.
     """
 
-    def __init__(
-        self, name: str, directory: Path, settings: dict[str, Any], access: WebAccess, nursery: Nursery
-    ) -> None:
-        self.name = name
+    def __init__(self, settings: NodeSettings, access: WebAccess, spawner: ProcessSpawner) -> None:
+        self.name = settings.name
         self.host, self.port, self.web_port, self.metrics_port = "127.0.0.1", 0, 0, 0
-        self._access, self._load_file = access, directory / f"{name}.load.json"
-        self._load_file.unlink(missing_ok=True)
-        self._directory, self._settings, self._nursery = directory, settings, nursery
+        self._settings, self._access, self._spawner = settings, access, spawner
+        settings.load_file.unlink(missing_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
 
@@ -101,7 +100,7 @@ class SandboxNode:
 
     @property
     def journal_file(self) -> Path:
-        return self._directory / f"{self.name}.journal.jsonl"
+        return self._settings.activity_file
 
     def journal(self) -> list[dict[str, Any]]:
         """What this coordinator did, in order, over all its starts.
@@ -122,18 +121,16 @@ class SandboxNode:
         if self.running:
             return
         self._dispose()
-        settings = {
-            **self._settings,
-            "name": self.name,
-            "directory": str(self._directory),
-            "port": self.port,
-            "web_port": self.web_port,
-            "metrics_port": self.metrics_port,
-            "parent": os.getpid(),
-        }
+        settings = replace(
+            self._settings,
+            parent=os.getpid(),
+            port=self.port,
+            web_port=self.web_port,
+            metrics_port=self.metrics_port,
+        )
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-        command = [sys.executable, "-m", "airflow_provider_impala_lb.sandbox.node_main", json.dumps(settings)]
-        self._process = self._nursery.start(command, self._errors)
+        command = [sys.executable, "-m", "airflow_provider_impala_lb.sandbox.node_main", settings.json()]
+        self._process = self._spawner.start(command, self._errors)
 
     def wait_ready(self, timeout: float = _START_LIMIT) -> None:
         """:param timeout: seconds.
@@ -215,7 +212,7 @@ class SandboxNode:
         :param connections: HiveServer2 connections beside the real ones, of 64 (the flag ``fe_service_threads``); in
             the same way ``queries`` registered, ``sessions`` open, and ``queued`` in the pool ``default-pool``, of 200.
         """
-        Load(memory, heap, connections, queries, sessions, queued).write(self._load_file)
+        Load(memory, heap, connections, queries, sessions, queued).write(self._settings.load_file)
 
     def _page(self, path: str, timeout: float) -> Any:
         return open_page(self.web + path, self._access.key, timeout)

@@ -52,11 +52,11 @@ class Coordinator:
     :param confinement: which files statements may touch.
     """
 
-    def __init__(self, name: str, directory: Path, services: Services) -> None:
+    def __init__(self, directory: Path, services: Services, load_file: Path) -> None:
         self.services, self.flags = services, services.flags
         self.directory, self.warehouse = directory, directory / "warehouse"
         self.address = self.web_address = self.web_key = ""
-        self.load_file = directory / f"{name}.load.json"
+        self.load_file = load_file
         self.started = time.time()
         self.sessions: dict[bytes, Session] = {}
         self.connections: dict[str, Connection] = {}
@@ -287,9 +287,9 @@ class Coordinator:
             operation.cancel()
             return True
         for node in registered(self.directory):
-            if node["address"] == self.address:
+            if node.address == self.address:
                 continue
-            url = f"{node['web']}/cancel_query?json&query_id={query_id}"
+            url = f"{node.web}/cancel_query?json&query_id={query_id}"
             with suppress(OSError), open_page(url, self.web_key, timeout=5) as page:
                 if "error" not in json.load(page):
                     return True

@@ -19,7 +19,7 @@ from thrift.transport.TTransport import TBufferedTransport, TFramedTransport, TM
 
 from airflow_provider_impala_lb.sandbox.server import sasl
 from airflow_provider_impala_lb.sandbox.server.coordinator import Connection, Coordinator
-from airflow_provider_impala_lb.sandbox.server.handler import RESPONSES, Handler, failure
+from airflow_provider_impala_lb.sandbox.server.hs2_handler import RESPONSES, Handler, failure
 
 
 class HS2Server:

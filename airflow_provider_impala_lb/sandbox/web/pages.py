@@ -135,19 +135,19 @@ class Pages:
     def _backends(self, _: Parameters) -> dict[str, Any]:
         rows = []
         for node in registered(self._coordinator.directory):
-            own = node["address"] == self._coordinator.address
+            own = node.address == self._coordinator.address
             rows.append(
                 {
-                    "address": node["address"],
-                    "krpc_address": node["address"],
-                    "webserver_url": node["web"],
+                    "address": node.address,
+                    "krpc_address": node.address,
+                    "webserver_url": node.web,
                     "is_coordinator": True,
                     "is_executor": True,
                     "is_quiescing": own and self._coordinator.shutdown is not None,
                     "is_blacklisted": False,
                     "is_active": not (own and self._coordinator.shutdown is not None),
                     "num_admitted": self._coordinator.executing() if own else 0,
-                    "process_start_time": moment(node["started"]),
+                    "process_start_time": moment(node.started),
                     "version": VERSION,
                 }
             )
