@@ -12,7 +12,7 @@ from impala.error import HiveServer2Error, OperationalError
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject, create_catalog
 from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
-from tests.sandbox.conftest import Open, page, rows
+from tests.support.sandbox import Open, page, rows
 
 
 @pytest.fixture
