@@ -27,22 +27,26 @@ from airflow_provider_impala_lb.sandbox.node_process import ProcessSpawner, Sand
 class Sandbox:
     """Coordinators on 127.0.0.1, each a process of its own, over one warehouse directory. A context manager.
 
-    :param nodes: how many coordinators.
-    :param lag: seconds until every coordinator has what another one changed (at least half of it); 0: at once.
-    :param directory: where the catalog, the tables and the journals live. One that has them already is used as it is.
-        None: a new temporary one, removed at the end.
-    :param users: login -> password: clients must use SASL PLAIN. ``random``: one login, :attr:`user`, with a password
-        made now, :attr:`password`; :attr:`config` and :attr:`connection` carry both. None: NOSASL, anybody on this
-        machine (for clients without SASL).
-    :param flags: Impala's flags for every coordinator, see `sandbox.common.flags.Flags`.
-    :param web_auth: the login that the web pages want: ``digest``, ``basic``, ``bearer`` or ``none``.
-    :param web_users: login -> password for it; for ``bearer`` the passwords are the tokens.
-    :param web_certificate: PEM file with a certificate and its key: the web pages are at https then.
-    :param allow: directories beside the cluster's own whose files SQL may read, move and write (``LOCATION``,
-        ``LOAD DATA``). Without it a table can be nowhere else.
-    :param metrics_port: a second web port on each node, with the metrics only, which wants no login.
-
     No coordinator outlives the process that made the Sandbox, however that one ends.
+
+    :param nodes: how many coordinators; default 3.
+    :param lag: seconds until every coordinator shows what another one changed (at least half of it); default 2; 0: at
+        once.
+    :param directory: where the catalog, the tables and the journals live. One that has them already is used as it is.
+        None (default): a new temporary one, removed at the end.
+    :param users: login -> password: clients must use SASL PLAIN. ``random`` (default): one login, :attr:`user`, with a
+        password made now, :attr:`password`; :attr:`config` and :attr:`connection` carry both. None: NOSASL, anybody on
+        this machine (for clients without SASL).
+    :param flags: Impala's flags for every coordinator, see
+        :class:`airflow_provider_impala_lb.sandbox.common.flags.Flags`; default None: the defaults there.
+    :param web_auth: the login that the web pages want: ``digest``, ``basic``, ``bearer`` or ``none`` (default).
+    :param web_users: login -> password for it; for ``bearer`` the passwords are the tokens. Default None.
+    :param web_certificate: PEM file with a certificate and its key: the web pages are at https then. Default None.
+    :param metrics_port: a second web port on each node, with the metrics only, which wants no login; default False.
+    :param allow: directories beside the cluster's own whose files SQL may read, move and write (``LOCATION``,
+        ``LOAD DATA``). Default none: a table can be nowhere else.
+    :raises ValueError: a parameter with a value it cannot have; the message names it.
+    :ivar nodes: the coordinators; empty while the cluster does not run.
     """
 
     def __init__(
@@ -84,13 +88,13 @@ class Sandbox:
 
     @property
     def directory(self) -> Path:
-        """Everything of the cluster."""
+        """Where everything of the cluster is."""
         assert self._directory is not None, "not started"
         return self._directory
 
     @property
     def warehouse(self) -> Path:
-        """The files of the tables."""
+        """Where the files of the tables are."""
         return self.directory / "warehouse"
 
     def __enter__(self) -> Sandbox:
@@ -163,7 +167,7 @@ class Sandbox:
 
     @property
     def password(self) -> str | None:
-        """Of :attr:`user`."""
+        """The password of :attr:`user`."""
         return self._users[self.user] if self._users and self.user else None
 
     @property
@@ -228,16 +232,18 @@ def serve(
     login: bool = True,
     allow: Sequence[str | Path] = (),
 ) -> int:
-    """Run a cluster in the foreground until SIGTERM or SIGINT; the exit code.
+    """Run a cluster in the foreground until SIGTERM or SIGINT. To be called in the main thread.
 
     When all coordinators serve, one JSON line goes to standard output::
 
         {"config": "<YAML file>", "user", "password", "nodes": [{"host", "port", "web", "pid", "journal"}]}
 
-    :param login: False: NOSASL, for clients without SASL; user and password are null then.
-    :param allow: see :class:`Sandbox`.
-
-    Call it in the main thread.
+    :param nodes: how many coordinators; default 3.
+    :param lag: as in :class:`Sandbox`, seconds; default 2.
+    :param directory: as in :class:`Sandbox`; default None.
+    :param login: default True; False: NOSASL, for clients without SASL; user and password are null then.
+    :param allow: as in :class:`Sandbox`; default none.
+    :returns: the exit code.
     """
     over = threading.Event()
     before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -27,7 +27,8 @@ _START_LIMIT = 60.0
 
 
 class ProcessSpawner:
-    """A thread that starts the processes: the kernel kills them when the THREAD that started them ends."""
+    """A thread that starts the processes: the kernel kills them when the THREAD that started them ends
+    (PR_SET_PDEATHSIG)."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -38,6 +39,12 @@ class ProcessSpawner:
             work()
 
     def start(self, command: list[str], errors: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a process with pipes at its standard input and output.
+
+        :param command: program and arguments.
+        :param errors: where its standard error goes.
+        :raises OSError: it cannot be started.
+        """
         answer: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
 
         def work() -> None:
@@ -55,14 +62,21 @@ class ProcessSpawner:
         return started
 
     def close(self) -> None:
+        """End the thread, and with it the processes."""
         self._work.put(None)
 
 
 class SandboxNode:
-    """A coordinator.
+    """A coordinator. `Sandbox` makes it.
 
-    :attr host: always ``127.0.0.1``; ``port`` speaks HiveServer2, ``address`` is ``host:port``.
-    :attr web: URL of its debug web pages; ``metrics`` that of its metrics port, if it has one.
+    :param settings: what its process is started with.
+    :param access: how its web pages are reached.
+    :param spawner: starts the process.
+    :ivar name: such as ``node1``.
+    :ivar host: always ``127.0.0.1``.
+    :ivar port: of HiveServer2; 0 before the first start.
+    :ivar web_port: of the web pages; 0 before the first start.
+    :ivar metrics_port: of the metrics alone; 0: it has none.
     """
 
     def __init__(self, settings: NodeSettings, access: WebAccess, spawner: ProcessSpawner) -> None:
@@ -78,28 +92,33 @@ class SandboxNode:
 
     @property
     def address(self) -> str:
+        """``host:port`` of HiveServer2."""
         return f"{self.host}:{self.port}"
 
     @property
     def web(self) -> str:
+        """URL of its debug web pages."""
         return self._access.url(self.host, self.web_port)
 
     @property
     def metrics(self) -> str | None:
+        """URL of its metrics port; None: it has none."""
         return f"http://{self.host}:{self.metrics_port}" if self.metrics_port else None
 
     @property
     def pid(self) -> int:
-        """Of the process that runs, or ran last."""
+        """Id of the process that runs, or ran last."""
         assert self._process is not None, "not started"
         return self._process.pid
 
     @property
     def running(self) -> bool:
+        """Does its process live?"""
         return self._process is not None and self._process.poll() is None
 
     @property
     def journal_file(self) -> Path:
+        """The file that :meth:`journal` reads."""
         return self._settings.activity_file
 
     def journal(self) -> list[dict[str, Any]]:
@@ -133,8 +152,10 @@ class SandboxNode:
         self._process = self._spawner.start(command, self._errors)
 
     def wait_ready(self, timeout: float = _START_LIMIT) -> None:
-        """:param timeout: seconds.
-        :raises ImpalaLBError: it ended instead, or took too long; its last words are in the message.
+        """Wait until the process serves.
+
+        :param timeout: seconds; default 60.
+        :raises ImpalaLBError: it ended instead, or took too long; the end of its standard error is in the message.
         """
         assert self._process is not None and self._process.stdout is not None, "not started"
         if not self._process.stdout.closed:
@@ -174,13 +195,13 @@ class SandboxNode:
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """SIGCONT: it goes on after :meth:`pause`."""
         self._signal(signal.SIGCONT)
 
     def drain(self) -> None:
         """Begin a graceful shutdown, as ``:shutdown()`` does: once this returns, it refuses sessions and statements.
 
-        :raises ImpalaLBError: it did not say so within 10 s (it is paused, perhaps).
+        :raises ImpalaLBError: its pages did not report it within 10 s (it is paused, perhaps).
         """
         self._signal(signal.SIGRTMIN)
         end = time.monotonic() + 10
@@ -206,11 +227,16 @@ class SandboxNode:
         sessions: int = 0,
         queued: int = 0,
     ) -> None:
-        """From the next request on its metrics say this load; without arguments, the real one again.
+        """From the next request on its metrics report this load; without arguments, the real one again.
 
-        :param memory: part of its memory limit in use, 0 to 1; ``heap``: of its JVM's heap. None: what is.
-        :param connections: HiveServer2 connections beside the real ones, of 64 (the flag ``fe_service_threads``); in
-            the same way ``queries`` registered, ``sessions`` open, and ``queued`` in the pool ``default-pool``, of 200.
+        :param memory: part of its memory limit in use, 0 to 1; None (default): what is.
+        :param heap: part of its JVM's heap in use, 0 to 1; None (default): what is.
+        :param connections: HiveServer2 connections beside the real ones, of 64 (the flag ``fe_service_threads``);
+            default 0.
+        :param queries: registered queries beside the real ones; default 0.
+        :param sessions: open sessions beside the real ones; default 0.
+        :param queued: queries that wait in the pool ``default-pool``, of 200 that may; default 0.
+        :raises ValueError: a value below 0, or a part above 1.
         """
         Load(memory, heap, connections, queries, sessions, queued).write(self._settings.load_file)
 

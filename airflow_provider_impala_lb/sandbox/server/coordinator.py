@@ -30,7 +30,13 @@ _KEPT = 200
 
 @dataclass(eq=False)
 class Connection:
-    """One TCP connection. ``user`` is empty unless the client proved who it is (PLAIN)."""
+    """One TCP connection.
+
+    :ivar id: unique, as the pages show it.
+    :ivar address: the client's ``host:port``.
+    :ivar user: empty unless the client proved who it is (PLAIN).
+    :ivar opened: seconds since 1970; default now.
+    """
 
     id: str
     address: str
@@ -40,6 +46,13 @@ class Connection:
 
 @dataclass
 class Shutdown:
+    """A graceful shutdown that has begun.
+
+    :ivar began: seconds since 1970.
+    :ivar grace: seconds after it for which the coordinator lives at least.
+    :ivar deadline: seconds after it for which it lives at most.
+    """
+
     began: float
     grace: float
     deadline: float
@@ -49,7 +62,27 @@ class Coordinator:
     """All state of one node but its sockets. Safe for threads.
 
     :param directory: the cluster's, with the catalog and the warehouse in it.
-    :param confinement: which files statements may touch.
+    :param services: what its statements work with.
+    :param load_file: where the load stands that its metrics report beside the truth.
+    :ivar services: the same.
+    :ivar flags: Impala's flags.
+    :ivar directory: the cluster's.
+    :ivar warehouse: the directory of the tables.
+    :ivar load_file: as given.
+    :ivar address: ``host:port`` of HiveServer2; empty until the process has its port.
+    :ivar web_address: ``host:port`` of the web pages; empty until then.
+    :ivar web_key: lets one coordinator see the pages of another.
+    :ivar started: seconds since 1970.
+    :ivar sessions: the open ones, by guid.
+    :ivar connections: the open ones, by id.
+    :ivar queries: the registered statements, by guid.
+    :ivar closed_queries: the last 200 that were closed, by guid, oldest first.
+    :ivar expired_queries: session and message of statements that expired, by guid; kept as long as the session.
+    :ivar counters: events since the start, by name.
+    :ivar pools: statements admitted since the start, by pool.
+    :ivar shutdown: the graceful shutdown; None: none has begun.
+    :ivar over: set when the process shall end.
+    :ivar setup_queue: client addresses of connections that wait for a thread.
     """
 
     def __init__(self, directory: Path, services: Services, load_file: Path) -> None:
@@ -100,13 +133,22 @@ class Coordinator:
     # -- connections
 
     def connected(self, connection: Connection) -> None:
+        """A connection has a thread that serves it.
+
+        :param connection: the new one.
+        """
         with self._lock:
             self.connections[connection.id] = connection
             self.counters["connections"] += 1
 
     def disconnected(self, connection: Connection) -> None:
-        """A session outlives its connections: the clock of ``disconnected_session_timeout`` starts with the last.
-        Unless that is 0 or less: then the session ends with the last (``ImpalaServer::ConnectionEnd``)."""
+        """A connection has ended.
+
+        A session outlives its connections: the clock of ``disconnected_session_timeout`` starts with the last. Unless
+        that is 0 or less: then the session ends with the last (``ImpalaServer::ConnectionEnd``).
+
+        :param connection: the one that ended.
+        """
         ended: list[Session] = []
         with self._lock:
             self.connections.pop(connection.id, None)
@@ -122,6 +164,13 @@ class Coordinator:
     # -- sessions
 
     def open_session(self, connection: Connection, user: str, configuration: dict[str, str]) -> Session:
+        """Open a session.
+
+        :param connection: over which it is asked for.
+        :param user: who the client says it is; not used where the connection knows.
+        :param configuration: query options, and ``use:database``; unknown ones are passed over, as in Impala.
+        :raises Refused: the coordinator shuts down, or the user has as many sessions as are allowed.
+        """
         self.check_not_shutting_down()
         user = connection.user or user
         session = Session(user, connection.user or user, self.flags.idle_session_timeout)
@@ -145,6 +194,9 @@ class Coordinator:
     def using_session(self, guid: bytes, secret: bytes, connection: Connection) -> Iterator[Session]:
         """The session of a handle, kept from expiring meanwhile.
 
+        :param guid: of the handle.
+        :param secret: of the handle.
+        :param connection: over which the call came; the session is connected over it from now on.
         :raises Refused: unknown, wrong secret, another user's, expired or closed.
         """
         session = self._session(guid, secret)
@@ -180,12 +232,24 @@ class Coordinator:
             session.last_used = time.time()
 
     def close_session(self, guid: bytes, secret: bytes, connection: Connection) -> None:
+        """Close a session, as its client wants.
+
+        :param guid: of the handle.
+        :param secret: of the handle.
+        :param connection: over which the call came.
+        :raises Refused: unknown, wrong secret or another user's.
+        """
         session = self._session(guid, secret)
         if connection.user and connection.user != session.connected_user:
             self._enter(session, connection)
         self.remove_session(session, "Session closed")
 
     def remove_session(self, session: Session, reason: str) -> None:
+        """Close a session; its statements are cancelled and forgotten.
+
+        :param session: one that is closed already stays so.
+        :param reason: the error that its running statements get.
+        """
         with self._lock:
             if session.closed:
                 return
@@ -199,6 +263,11 @@ class Coordinator:
     # -- statements
 
     def register(self, operation: Operation) -> None:
+        """Make a statement known to clients and pages.
+
+        :param operation: a new one.
+        :raises Refused: its session is closed.
+        """
         with self._lock:
             if operation.session.closed:
                 raise Refused("Session has been closed, ignoring query.")
@@ -210,12 +279,20 @@ class Coordinator:
             self.pools[pool] = self.pools.get(pool, 0) + 1
 
     def refused(self, operation: Operation, error: Exception) -> None:
-        """Analysis failed: the client gets no handle, but the web pages and the journal have it."""
+        """Analysis failed: the client gets no handle, but the web pages and the activity log have it.
+
+        :param operation: a registered one.
+        :param error: what analysis found.
+        """
         operation.refuse(error)
         self.unregister(operation)
 
     def load_metadata(self, operation: Operation) -> None:
-        """The pause that every statement makes before it is planned, if there is to be one; a cancel ends it."""
+        """The pause that every statement makes before it is planned (``stress_metadata_loading_pause_injection_ms``).
+
+        :param operation: the statement.
+        :raises StatementCancelled: it was cancelled meanwhile.
+        """
         operation.wait(self.flags.stress_metadata_loading_pause_injection_ms / 1000)
 
     def _keep(self, operation: Operation) -> None:
@@ -224,7 +301,11 @@ class Coordinator:
             self.closed_queries.popitem(last=False)
 
     def unregister(self, operation: Operation, reason: str = "Cancelled") -> None:
-        """Forget an operation but for its profile; what still runs of it is cancelled."""
+        """Forget an operation but for its profile; what still runs of it is cancelled.
+
+        :param operation: one that is forgotten already stays so.
+        :param reason: the error that it gets if it runs; default ``Cancelled``.
+        """
         with self._lock:
             if self.queries.pop(operation.guid, None) is None:
                 return
@@ -247,7 +328,10 @@ class Coordinator:
     ) -> Iterator[Operation]:
         """The operation of a handle, its session kept from expiring meanwhile.
 
-        :param closed_too: also one of the last 200 that were closed (for its profile).
+        :param guid: of the handle.
+        :param secret: of the handle.
+        :param connection: over which the call came.
+        :param closed_too: also one of the last 200 that were closed (for its profile); default False.
         :raises Refused: unknown, wrong secret, another user's.
         """
         with self._lock:
@@ -271,13 +355,20 @@ class Coordinator:
             self._leave(operation.session)
 
     def find(self, query_id: str) -> Operation | None:
+        """The statement of an id, also one of the last 200 that were closed; None: there is none.
+
+        :param query_id: as printed.
+        """
         with self._lock:
             known = [*self.queries.values(), *self.closed_queries.values()]
         return next((operation for operation in known if operation.id == query_id), None)
 
     def kill_query(self, query_id: str, user: str) -> bool:
-        """KILL QUERY, here or on another coordinator; False if none has it.
+        """KILL QUERY, here or on another coordinator.
 
+        :param query_id: as printed.
+        :param user: who asks.
+        :returns: False: no coordinator has it.
         :raises Refused: it is somebody else's.
         """
         operation = next((each for each in list(self.queries.values()) if each.id == query_id), None)
@@ -341,7 +432,12 @@ class Coordinator:
     # -- graceful shutdown
 
     def begin_shutdown(self, deadline: float | None = None) -> str:
-        """Refuse new work; exit when the grace period is over and nothing is registered, or at the deadline."""
+        """Refuse new work; exit when the grace period is over and nothing is registered, or at the deadline.
+
+        :param deadline: seconds from now; it counts if it is sooner than the one that holds. None (default): the
+            flag's.
+        :returns: as :meth:`shutdown_status`.
+        """
         with self._lock:
             now = time.time()
             if self.shutdown is None:
@@ -351,6 +447,7 @@ class Coordinator:
         return self.shutdown_status()
 
     def shutdown_status(self) -> str:
+        """Impala's line for a shutdown that has begun."""
         assert self.shutdown is not None
         now = time.time()
         grace = max(0.0, self.shutdown.began + self.shutdown.grace - now)
@@ -363,6 +460,10 @@ class Coordinator:
         )
 
     def check_not_shutting_down(self) -> None:
+        """Called before anything new is accepted.
+
+        :raises Refused: a graceful shutdown has begun.
+        """
         if self.shutdown is not None:
             raise Refused(f"Server is being shut down: {self.shutdown_status()}.")
 
@@ -377,7 +478,10 @@ class Coordinator:
             self.over.set()
 
     def executing(self, pool: str | None = None) -> int:
-        """:param pool: only what was admitted there; None: all."""
+        """How many statements run.
+
+        :param pool: only what was admitted there; None (default): all.
+        """
         with self._lock:
             running = [operation for operation in self.queries.values() if operation.running]
         return sum(1 for operation in running if pool is None or _pool_of(operation) == pool)

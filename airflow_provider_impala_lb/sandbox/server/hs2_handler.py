@@ -51,7 +51,10 @@ RESPONSES: dict[str, Any] = {}
 
 def failure(error: Exception) -> Any:
     """The status that tells of an error: Impala's, or a fault of the sandbox itself, which must look like a failed
-    statement and not like a broken server."""
+    statement and not like a broken server.
+
+    :param error: what was raised.
+    """
     if isinstance(error, Refused):
         return t.TStatus(statusCode=t.TStatusCode.ERROR_STATUS, sqlState=error.sql_state, errorMessage=str(error))
     traceback.print_exception(error)
@@ -78,7 +81,13 @@ def _answers(response: Any) -> Callable[[Any], Any]:
 
 
 class Handler(service.Iface):  # type: ignore[misc]
-    """:param connection: where the calls come from; its user, if it proved to be one, must be the session's."""
+    """The calls of HiveServer2, each named as in the protocol: from Thrift's ``request`` to its response.
+
+    Whatever a call raises becomes its response's status.
+
+    :param coordinator: answers them.
+    :param connection: where the calls come from; its user, if it proved to be one, must be the session's.
+    """
 
     def __init__(self, coordinator: Coordinator, connection: Connection) -> None:
         self._coordinator, self._connection = coordinator, connection

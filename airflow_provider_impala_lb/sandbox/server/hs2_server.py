@@ -23,7 +23,12 @@ from airflow_provider_impala_lb.sandbox.server.hs2_handler import RESPONSES, Han
 
 
 class HS2Server:
-    """:param users: login -> password, for SASL PLAIN; None: NOSASL, where the client says who it is."""
+    """Accepts connections and serves them, each in a thread of its own.
+
+    :param coordinator: answers the calls.
+    :param listener: a socket that listens.
+    :param users: login -> password, for SASL PLAIN; None: NOSASL, where the client says who it is.
+    """
 
     def __init__(self, coordinator: Coordinator, listener: socket.socket, users: Mapping[str, str] | None) -> None:
         self._coordinator, self._listener, self._users = coordinator, listener, users
@@ -31,6 +36,7 @@ class HS2Server:
         self._protocols = TBinaryProtocolAcceleratedFactory()
 
     def start(self) -> None:
+        """Serve in the background, until the process ends."""
         threading.Thread(target=self._accept, name="hs2-accept", daemon=True).start()
 
     def _accept(self) -> None:

@@ -50,7 +50,32 @@ class _Buffer:
 class Operation:
     """A statement of a session. It runs in a thread of its own; every other thread only looks or cancels.
 
-    :attr state: ``INITIALIZED``, ``RUNNING``, ``FINISHED`` or ``ERROR`` (also when cancelled, as in Impala).
+    :param services: what it works with.
+    :param session: whose it is.
+    :param sql: as received.
+    :param options: the query options it runs with.
+    :param address: the client's ``host:port``.
+    :ivar guid: of its handle.
+    :ivar secret: of its handle: its session's, since in Impala whoever has that may use the handles of its statements.
+    :ivar id: the guid as printed.
+    :ivar session: as given.
+    :ivar sql: as given.
+    :ivar options: as given.
+    :ivar address: as given.
+    :ivar database: the session's when it came.
+    :ivar plan: None until analysis has passed.
+    :ivar state: ``INITIALIZED``, ``RUNNING``, ``FINISHED`` or ``ERROR`` (also when cancelled, as in Impala).
+    :ivar error: the message in state ``ERROR``, else None.
+    :ivar warnings: of hints that Impala does not know.
+    :ivar started: seconds since 1970.
+    :ivar ended: seconds since 1970; None: it runs.
+    :ivar last_used: when the client last asked for it, seconds since 1970.
+    :ivar calls: how many calls use it now.
+    :ivar rows_fetched: by the client, so far.
+    :ivar modified: rows written, by partition; None: no DML, or not ended.
+    :ivar done: set when it has ended.
+    :ivar cancelled: set when somebody cancelled it.
+    :ivar cancel_reason: the error it gets then.
     """
 
     def __init__(
@@ -87,7 +112,11 @@ class Operation:
     # -- life
 
     def start(self, plan: Plan) -> None:
-        """:raises StatementCancelled: it was cancelled while it was planned; nothing of it runs."""
+        """Run the plan: here if it is immediate, else in a thread.
+
+        :param plan: what analysis found.
+        :raises StatementCancelled: it was cancelled while it was planned; nothing of it runs.
+        """
         self.plan = plan
         with self._lock:
             if not self.cancelled.is_set():
@@ -139,11 +168,17 @@ class Operation:
         self.done.set()
 
     def refuse(self, error: Exception) -> None:
-        """Analysis failed: the statement ends before it began."""
+        """Analysis failed: the statement ends before it began.
+
+        :param error: what analysis found.
+        """
         self._end(error)
 
     def cancel(self, reason: str = "Cancelled") -> None:
-        """End it, whatever it is doing. One that has ended, but has rows left, gives no more."""
+        """End it, whatever it is doing. One that has ended, but has rows left, gives no more.
+
+        :param reason: its error from now on; default ``Cancelled``.
+        """
         with self._lock:
             if self.state == "ERROR" or self.cancelled.is_set():
                 return
@@ -156,11 +191,15 @@ class Operation:
             cursor.interrupt()
 
     def fail(self, text: str) -> None:
-        """It ended, but what it found cannot be sent: it is in error from now on."""
+        """It ended, but its rows cannot be sent: it is in error from now on.
+
+        :param text: the error; one that it has already stays.
+        """
         with self._lock:
             self.error, self.state = self.error or text, "ERROR"
 
     def close(self) -> None:
+        """Free its cursors; those that are in use are interrupted."""
         for cursor in self._cursors:
             cursor.interrupt()
         if self.done.is_set():
@@ -171,7 +210,10 @@ class Operation:
     # -- for the statement's own thread
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A DuckDB cursor that :meth:`cancel` interrupts."""
+        """A DuckDB cursor that :meth:`cancel` interrupts.
+
+        :raises StatementCancelled: it is cancelled already.
+        """
         cursor = self._services.engine.cursor()
         with self._lock:
             self._cursors.append(cursor)
@@ -179,11 +221,19 @@ class Operation:
         return cursor
 
     def check_cancelled(self) -> None:
+        """Called before a step that cannot be interrupted.
+
+        :raises StatementCancelled: it is cancelled.
+        """
         if self.cancelled.is_set():
             raise StatementCancelled()
 
     def wait(self, seconds: float) -> None:
-        """:raises StatementCancelled: somebody cancelled it meanwhile."""
+        """Sleep.
+
+        :param seconds: how long.
+        :raises StatementCancelled: somebody cancelled it meanwhile.
+        """
         if self.cancelled.wait(seconds):
             raise StatementCancelled()
 
@@ -206,8 +256,10 @@ class Operation:
     # -- for the client's calls
 
     def fetch(self, count: int) -> tuple[int, list[Row], bool]:
-        """Up to ``count`` rows: the offset of the first, the rows, whether there are more.
+        """The next rows. Waits until the statement has ended.
 
+        :param count: how many at most.
+        :returns: the offset of the first, the rows, whether there are more.
         :raises Refused: the statement failed or was cancelled.
         """
         self.done.wait()
@@ -234,6 +286,7 @@ class Operation:
 
     @property
     def running(self) -> bool:
+        """Has it not ended?"""
         return self.ended is None
 
     @property

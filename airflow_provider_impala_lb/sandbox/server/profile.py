@@ -11,7 +11,10 @@ from airflow_provider_impala_lb.sandbox.server.operation import Operation
 
 
 def moment(seconds: float | None) -> str:
-    """As on Impala's pages, with nanoseconds; empty for an end that has not come."""
+    """A time as on Impala's pages, with nanoseconds.
+
+    :param seconds: since 1970; None: an end that has not come, which is empty.
+    """
     if seconds is None:
         return ""
     whole = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
@@ -19,11 +22,19 @@ def moment(seconds: float | None) -> str:
 
 
 def impala_state(operation: Operation) -> str:
-    """The word of Impala's pages for it."""
+    """The word of Impala's pages for a statement's state.
+
+    :param operation: the statement.
+    """
     return {"INITIALIZED": "CREATED", "ERROR": "EXCEPTION"}.get(operation.state, operation.state)
 
 
 def profile_text(operation: Operation, address: str) -> str:
+    """The runtime profile, as text.
+
+    :param operation: the statement.
+    :param address: the coordinator's ``host:port``.
+    """
     session, options = operation.session, operation.options
     kind = operation.plan.kind if operation.plan else "N/A"
     lines = [
@@ -54,7 +65,11 @@ def profile_text(operation: Operation, address: str) -> str:
 
 
 def exec_nodes(operation: Operation) -> list[Any]:
-    """One node for all: the whole statement, as the root of the plan."""
+    """The nodes of the summary: one for all, the whole statement as the root of the plan; none for what is no query
+    and no DML.
+
+    :param operation: the statement.
+    """
     if operation.plan is None or operation.plan.kind not in ("QUERY", "DML"):
         return []
     spent = int(((operation.ended or time.time()) - operation.started) * 1e9)

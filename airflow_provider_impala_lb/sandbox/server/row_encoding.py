@@ -57,7 +57,10 @@ _WIRE: dict[str, tuple[int, tuple[Any, str, Callable[[Any], Any], Any]]] = {
 
 
 def schema(columns: Columns) -> Any:
-    """The TTableSchema."""
+    """The TTableSchema.
+
+    :param columns: of the result.
+    """
     return t.TTableSchema([_description(number + 1, *column) for number, column in enumerate(columns)])
 
 
@@ -74,7 +77,13 @@ def _description(position: int, name: str, kind: ColumnType) -> Any:
 
 
 def row_set(offset: int, rows: Sequence[Row], columns: Columns) -> Any:
-    """The TRowSet."""
+    """The TRowSet.
+
+    :param offset: of the first row in the result.
+    :param rows: the rows.
+    :param columns: of the result.
+    :raises Refused: a value does not fit in its column's type.
+    """
     values = zip(*rows, strict=True) if rows else [()] * len(columns)
     return t.TRowSet(offset, [], [_column(each, kind) for each, (_, kind) in zip(values, columns, strict=True)])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from thrift.transport.TTransport import TTransportException
 
-START, OK, BAD, _ERROR, COMPLETE = 1, 2, 3, 4, 5
+START, OK, BAD, COMPLETE = 1, 2, 3, 5
 _LONGEST = 1 << 20
 
 

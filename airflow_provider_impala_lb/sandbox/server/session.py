@@ -11,7 +11,28 @@ from airflow_provider_impala_lb.sandbox.server.ids import new_secret, new_sessio
 
 
 class Session:
-    """:param idle_timeout: the coordinator's ``idle_session_timeout``, seconds, 0 for never."""
+    """The state of one session. The coordinator's lock guards what changes, this class's own the options.
+
+    :param user: whose it is.
+    :param connected_user: who opened it: the same, but for delegation.
+    :param idle_timeout: the coordinator's ``idle_session_timeout``, seconds, 0 for never.
+    :ivar guid: of its handle.
+    :ivar secret: of its handle.
+    :ivar id: the guid as printed.
+    :ivar user: as given.
+    :ivar connected_user: as given.
+    :ivar database: the current one; ``default`` at first.
+    :ivar options: query options that were set, by name.
+    :ivar opened: seconds since 1970.
+    :ivar last_used: seconds since 1970.
+    :ivar connections: ids of the connections it was used over and that are open.
+    :ivar disconnected: since when it has no connection, seconds since 1970; None: it has one.
+    :ivar operation_guids: of its registered statements, in order (the values mean nothing).
+    :ivar statements: how many it had.
+    :ivar calls: how many calls use it now.
+    :ivar expired: it was idle for too long; the client is told so, until it closes it.
+    :ivar closed: nothing may use it any more.
+    """
 
     def __init__(self, user: str, connected_user: str, idle_timeout: float) -> None:
         self.guid, self.secret = new_session_guid(), new_secret()
@@ -33,15 +54,22 @@ class Session:
 
     @property
     def idle_timeout(self) -> float:
-        """Seconds; the session's own IDLE_SESSION_TIMEOUT before the coordinator's flag."""
+        """Seconds, 0 for never: the session's own IDLE_SESSION_TIMEOUT before the coordinator's flag."""
         own = self.options.get("IDLE_SESSION_TIMEOUT", "")
         return int(own) if own else self._flag
 
     def idle_too_long(self, now: float) -> bool:
+        """Has it expired by its idle timeout?
+
+        :param now: seconds since 1970.
+        """
         return bool(self.idle_timeout) and self.calls == 0 and now - self.last_used >= self.idle_timeout
 
     def check_usable(self) -> None:
-        """:raises Refused: expired or closed."""
+        """Called before it is used.
+
+        :raises Refused: expired or closed.
+        """
         if self.expired:
             at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.last_used))
             raise Refused(
@@ -66,5 +94,9 @@ class Session:
             self.options.clear()
 
     def effective_options(self, overlay: dict[str, str] | None = None) -> dict[str, str]:
+        """All options that have a value, the unset ones by their defaults.
+
+        :param overlay: options of one statement, before the session's; default none.
+        """
         with self._lock:
             return query_options.effective({**self.options, **(overlay or {})})

@@ -29,14 +29,14 @@ _LACKING = re.compile(
 )
 
 
-def without_literals(text: str) -> str:
+def _without_literals(text: str) -> str:
     """The text with nothing between its quotes: what is searched for words must not be in a comment of a column."""
     return re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`", "''", text)
 
 
 def plan(statement: Statement, text: str, first: str) -> Plan:
     """:param first: the statement's first word."""
-    lacking = _LACKING.search(without_literals(text))
+    lacking = _LACKING.search(_without_literals(text))
     if lacking:
         raise not_supported(" ".join(lacking.group().upper().split()))
     if first in ("REFRESH", "INVALIDATE"):

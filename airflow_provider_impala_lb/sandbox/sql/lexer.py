@@ -67,6 +67,11 @@ def hint_warnings(sql: str) -> list[str]:
     return found
 
 
-def words(text: str, count: int) -> list[str]:
-    """The first ``count`` words, in capitals; a sign such as ``(`` counts as a word."""
-    return [word.upper() for word in re.findall(r"\w+|[^\w\s]", text[:400])[:count]]
+def first_word(text: str) -> str:
+    """The first word, in capitals; a sign such as ``(`` counts as a word.
+
+    :param text: a statement, which is not empty.
+    """
+    word = re.search(r"\w+|[^\w\s]", text)
+    assert word is not None, "an empty statement"
+    return word.group().upper()

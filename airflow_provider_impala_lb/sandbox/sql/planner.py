@@ -13,7 +13,7 @@ from airflow_provider_impala_lb.sandbox.sql import ddl, dml, show
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
-from airflow_provider_impala_lb.sandbox.sql.lexer import words
+from airflow_provider_impala_lb.sandbox.sql.lexer import first_word
 from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan, RunningStatement
 from airflow_provider_impala_lb.sandbox.sql.query import Query, translate
 
@@ -23,7 +23,7 @@ STRING = ColumnType("STRING")
 def plan(statement: Statement) -> Plan:
     """:raises Refused: ParseException or AnalysisException: nothing has run, nothing will."""
     text = statement.text.strip()
-    first = words(text, 1)[0]
+    first = first_word(text)
     match first:
         case "SELECT" | "WITH" | "VALUES" | "(" | "FROM":
             return _select_or_insert(statement, text)

@@ -29,12 +29,9 @@ class Scope:
     view: Mapping[str, CatalogObject]
     constants: dict[str, str]
 
-    def key(self, table: str, database: str = "") -> str:
-        return f"{database or self.database}.{table}"
-
     def table(self, table: str, database: str = "") -> CatalogObject:
         """:raises Refused: this coordinator does not know it (yet)."""
-        found = self.view.get(self.key(table, database))
+        found = self.view.get(f"{database or self.database}.{table}")
         if found is None:
             shown = f"{database}.{table}" if database else table
             raise analysis_error(f"Could not resolve table reference: '{shown}'")

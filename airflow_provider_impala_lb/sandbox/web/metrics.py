@@ -17,7 +17,10 @@ _THRIFT = "impala.thrift-server.hiveserver2-frontend"
 
 
 def metrics_of(c: Coordinator) -> dict[str, Any]:
-    """Flat, as on ``/jsonmetrics``. The load of the node's file is read each time."""
+    """All metrics, flat, as on ``/jsonmetrics``. The simulated load is read each time.
+
+    :param c: the coordinator.
+    """
     load = Load.read(c.load_file)
     view = c.catalog.view()
     resident, physical = _resident(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -81,7 +84,10 @@ def _admission(c: Coordinator, load: Load) -> dict[str, Any]:
 
 
 def tree(metrics: dict[str, Any]) -> dict[str, Any]:
-    """As on ``/metrics?json``, but all in the root group."""
+    """The metrics as on ``/metrics?json``, but all in the root group.
+
+    :param metrics: as :func:`metrics_of` gives them.
+    """
     listed = [
         {"name": name, "description": "", "human_readable": str(value), "value": value, "kind": _kind(value)}
         for name, value in metrics.items()
@@ -90,7 +96,10 @@ def tree(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def prometheus(metrics: dict[str, Any]) -> str:
-    """As on ``/metrics_prometheus``: properties are left out."""
+    """The metrics as on ``/metrics_prometheus``: properties are left out.
+
+    :param metrics: as :func:`metrics_of` gives them.
+    """
     lines = []
     for name, value in metrics.items():
         if _kind(value) == "GAUGE":

@@ -30,9 +30,14 @@ class _Server(ThreadingHTTPServer):
 
 
 def start_web(coordinator: Coordinator, address: tuple[str, int], access: WebAccess, metrics_only: bool = False) -> int:
-    """Serve the pages in the background; the port.
+    """Serve the pages in the background, until the process ends.
 
-    :param metrics_only: Impala's metrics port: without login and TLS, and without the other pages.
+    :param coordinator: whose pages they are.
+    :param address: to listen on, host and port.
+    :param access: how they are reached.
+    :param metrics_only: Impala's metrics port: without login and TLS, and without the other pages; default False.
+    :returns: the port.
+    :raises OSError: the port is taken.
     """
     pages = Pages(coordinator, metrics_only)
 
@@ -73,7 +78,11 @@ def start_web(coordinator: Coordinator, address: tuple[str, int], access: WebAcc
 
 
 class Pages:
-    """What each path answers: status, content type, body."""
+    """What each path answers: status, content type, body.
+
+    :param coordinator: whose pages they are.
+    :param metrics_only: only the metrics; default False.
+    """
 
     def __init__(self, coordinator: Coordinator, metrics_only: bool = False) -> None:
         self._coordinator = coordinator
@@ -95,6 +104,12 @@ class Pages:
             self._pages = {path: self._pages[path] for path in ("/jsonmetrics", "/metrics")}
 
     def answer(self, path: str, parameters: Parameters) -> tuple[int, str, bytes]:
+        """The answer to a request.
+
+        :param path: without the query.
+        :param parameters: of the query; ``json`` in them asks for JSON.
+        :returns: status, content type, body.
+        """
         if path == "/healthz":
             return 200, "text/plain", b"OK"
         if path == "/metrics_prometheus":
