@@ -22,28 +22,31 @@ from airflow_provider_impala_lb.sandbox.sql.query import Scope
 
 
 class Node(Protocol):
-    """What a statement may use of the coordinator it came to (`server/coordinator.py` implements it).
-
-    :ivar address: ``host:port`` of its HiveServer2 port.
-    :ivar version: what ``version()`` gives.
-    :ivar warehouse: the directory of the tables.
-    :ivar catalog: what this coordinator shows of the catalog.
-    :ivar engine: runs the queries.
-    :ivar confinement: which files the statement may touch.
-    """
+    """What a statement may use of the coordinator it came to (`server/coordinator.py` implements it)."""
 
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """``host:port`` of its HiveServer2 port."""
+
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """What ``version()`` gives."""
+
     @property
-    def warehouse(self) -> Path: ...
+    def warehouse(self) -> Path:
+        """The directory of the tables."""
+
     @property
-    def catalog(self) -> CoordinatorCatalog: ...
+    def catalog(self) -> CoordinatorCatalog:
+        """What this coordinator shows of the catalog."""
+
     @property
-    def engine(self) -> Engine: ...
+    def engine(self) -> Engine:
+        """Runs the queries."""
+
     @property
-    def confinement(self) -> Confinement: ...
+    def confinement(self) -> Confinement:
+        """Which files the statement may touch."""
 
     def begin_shutdown(self, deadline: float | None = None) -> str:
         """Begin the graceful shutdown.
@@ -65,17 +68,18 @@ class Node(Protocol):
 class SessionState(Protocol):
     """What a statement may know and change of its session (`server/session.py` implements it).
 
-    :ivar id: as printed.
-    :ivar user: whose session it is.
     :ivar database: the current database.
     """
 
     database: str
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """As printed."""
+
     @property
-    def user(self) -> str: ...
+    def user(self) -> str:
+        """Whose session it is."""
 
     def effective_options(self) -> dict[str, str]:
         """All query options that have a value, those that were not set by their defaults."""

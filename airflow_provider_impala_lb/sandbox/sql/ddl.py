@@ -35,7 +35,13 @@ def _without_literals(text: str) -> str:
 
 
 def plan(statement: Statement, text: str, first: str) -> Plan:
-    """:param first: the statement's first word."""
+    """The plan of a DDL statement, REFRESH and INVALIDATE METADATA included.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :param first: the statement's first word, in capitals.
+    :raises Refused: ParseException or AnalysisException.
+    """
     lacking = _LACKING.search(_without_literals(text))
     if lacking:
         raise not_supported(" ".join(lacking.group().upper().split()))

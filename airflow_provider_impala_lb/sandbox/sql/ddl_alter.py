@@ -15,6 +15,12 @@ from airflow_provider_impala_lb.sandbox.sql.table_definition import columns_of
 
 
 def alter(statement: Statement, text: str) -> Plan:
+    """The plan of ALTER TABLE or ALTER VIEW.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :raises Refused: ParseException or AnalysisException.
+    """
     rename = re.fullmatch(rf"(?is)alter\s+(?:table|view)\s+{NAME}\s+rename\s+to\s+{NAME}", text)
     add = re.fullmatch(rf"(?is)alter\s+table\s+{NAME}\s+add\s+(?:if\s+not\s+exists\s+)?columns?\s*\(?(.*?)\)?", text)
     properties = re.fullmatch(rf"(?is)alter\s+table\s+{NAME}\s+set\s+tblproperties\s*\((.*)\)", text)

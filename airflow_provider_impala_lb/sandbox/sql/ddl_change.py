@@ -16,7 +16,12 @@ NAME = r"(?:`?(\w+)`?\s*\.\s*)?`?(\w+)`?"
 
 
 def changing(summary: str, work: Callable[[Change], str | None], statement: Statement) -> Plan:
-    """A plan that runs ``work`` in one change of the catalog; ``work`` may return another summary."""
+    """A plan that is one change of the catalog.
+
+    :param summary: the row that the client gets.
+    :param work: makes the change; may return another summary.
+    :param statement: it.
+    """
 
     def run(running: RunningStatement) -> Outcome:
         running.check_cancelled()
@@ -28,6 +33,10 @@ def changing(summary: str, work: Callable[[Change], str | None], statement: Stat
 
 
 def exists(key: str) -> Exception:
+    """The metastore's error for a table that another coordinator has made meanwhile.
+
+    :param key: ``db.table``.
+    """
     return server_error(
         "Error making 'createTable' RPC to Hive Metastore: \nCAUSED BY: AlreadyExistsException: "
         f"Table {key} already exists"

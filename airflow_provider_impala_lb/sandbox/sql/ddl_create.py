@@ -22,6 +22,13 @@ from airflow_provider_impala_lb.sandbox.sql.table_files import with_listed_files
 
 
 def create(statement: Statement, text: str, tree: exp.Create) -> Plan:
+    """The plan of CREATE TABLE, CREATE TABLE AS SELECT or CREATE VIEW.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :param tree: the same, parsed.
+    :raises Refused: ParseException or AnalysisException.
+    """
     kind = (tree.args.get("kind") or "").upper()
     if kind == "VIEW":
         return _create_view(statement, text, tree)

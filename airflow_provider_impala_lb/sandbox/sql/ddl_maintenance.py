@@ -14,6 +14,12 @@ from airflow_provider_impala_lb.sandbox.sql.table_files import check_files, file
 
 
 def compute_stats(statement: Statement, text: str) -> Plan:
+    """The plan of COMPUTE STATS: the rows are counted.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :raises Refused: ParseException or AnalysisException.
+    """
     match = re.match(rf"(?is)compute\s+(?:incremental\s+)?stats\s+{NAME}", text)
     if not match:
         raise syntax_error(text, 8, "IDENTIFIER", "INCREMENTAL, STATS")
@@ -35,6 +41,12 @@ def compute_stats(statement: Statement, text: str) -> Plan:
 
 
 def drop_stats(statement: Statement, text: str) -> Plan:
+    """The plan of DROP STATS.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :raises Refused: ParseException or AnalysisException.
+    """
     match = re.match(rf"(?is)drop\s+(?:incremental\s+)?stats\s+{NAME}", text)
     if not match:
         raise syntax_error(text, 5, "IDENTIFIER", "STATS")
@@ -48,6 +60,12 @@ def drop_stats(statement: Statement, text: str) -> Plan:
 
 
 def refresh(statement: Statement, text: str) -> Plan:
+    """The plan of REFRESH or INVALIDATE METADATA, with a table or without.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :raises Refused: ParseException or AnalysisException.
+    """
     catalog = statement.node.catalog
     if re.fullmatch(r"(?is)invalidate\s+metadata", text):
 

@@ -22,7 +22,13 @@ from airflow_provider_impala_lb.sandbox.sql.table_files import list_files, local
 
 
 def plan(statement: Statement, text: str, first: str) -> Plan:
-    """:param first: the statement's first word."""
+    """The plan of INSERT or LOAD DATA.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :param first: the statement's first word, in capitals.
+    :raises Refused: ParseException or AnalysisException; UPDATE and the like, which Impala has for other tables only.
+    """
     if first == "LOAD":
         return _load_data(statement, text)
     if first != "INSERT":
@@ -39,6 +45,12 @@ def _with_table_keyword(text: str) -> str:
 
 
 def plan_insert(statement: Statement, tree: exp.Insert) -> Plan:
+    """The plan of an INSERT.
+
+    :param statement: it.
+    :param tree: it, parsed; also ``WITH ... INSERT`` and ``FROM ... INSERT``.
+    :raises Refused: AnalysisException.
+    """
     target = tree.this
     written = target.expressions if isinstance(target, exp.Schema) else []
     name = target.this if isinstance(target, exp.Schema) else target

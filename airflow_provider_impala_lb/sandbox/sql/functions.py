@@ -424,7 +424,8 @@ SHOWN = sorted(
 
 def macro_statements() -> list[str]:
     """One CREATE MACRO for each function, all its forms in it, each after those it uses; those of UTF8_MODE as
-    ``im_letters_<name>``."""
+    ``im_letters_<name>``.
+    """
     bodies = {f"im_{name}": forms for name, forms in MACROS.items()}
     for name in UTF8:
         bodies[f"im_letters_{name}"] = [(parameters, _letters(name, body)) for parameters, body in MACROS[name]]

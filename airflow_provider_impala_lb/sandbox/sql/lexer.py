@@ -23,9 +23,10 @@ _TOKEN = re.compile(
 
 
 def statement(sql: str) -> str:
-    """The statement in ``sql`` without comments and hints (each leaves a blank) and without its one closing ``;``.
+    """The statement without comments and hints (each leaves a blank) and without its one closing ``;``.
 
-    :raises Refused: a quote that never ends, or a second statement (or a second ``;``) after the first.
+    :param sql: as received.
+    :raises Refused: a quote that never ends, a second statement (or a second ``;``) after the first, or no statement.
     """
     parts: list[str] = []
     ended = None
@@ -53,7 +54,10 @@ def statement(sql: str) -> str:
 
 
 def hint_warnings(sql: str) -> list[str]:
-    """Impala's warnings of hints it does not know, which it otherwise ignores (TableRef, InsertStmt, SelectList)."""
+    """Impala's warnings of hints it does not know, which it otherwise ignores (TableRef, InsertStmt, SelectList).
+
+    :param sql: as received.
+    """
     found = []
     word = ""
     for token in _TOKEN.finditer(sql):

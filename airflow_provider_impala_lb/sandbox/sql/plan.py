@@ -17,13 +17,11 @@ Columns = list[tuple[str, ColumnType]]
 
 
 class RunningStatement(Protocol):
-    """All that a plan's run may use of the statement it runs for (`server/operation.py` implements it).
-
-    :ivar id: the query id, as Impala prints it.
-    """
+    """All that a plan's run may use of the statement it runs for (`server/operation.py` implements it)."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """The query id, as Impala prints it."""
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A DuckDB cursor, which is interrupted when the statement is cancelled.

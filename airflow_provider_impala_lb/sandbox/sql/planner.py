@@ -21,7 +21,11 @@ STRING = ColumnType("STRING")
 
 
 def plan(statement: Statement) -> Plan:
-    """:raises Refused: ParseException or AnalysisException: nothing has run, nothing will."""
+    """What a statement will do.
+
+    :param statement: it.
+    :raises Refused: ParseException or AnalysisException: nothing has run, nothing will.
+    """
     text = statement.text.strip()
     first = first_word(text)
     match first:

@@ -23,14 +23,24 @@ from airflow_provider_impala_lb.sandbox.sql.translation import to_duckdb
 
 @dataclass(frozen=True)
 class Scope:
-    """What names mean to a statement."""
+    """What names mean to a statement.
+
+    :ivar database: of names without one.
+    :ivar view: what the coordinator shows of the catalog, by key.
+    :ivar constants: functions without arguments: DuckDB's expression for each.
+    """
 
     database: str
     view: Mapping[str, CatalogObject]
     constants: dict[str, str]
 
     def table(self, table: str, database: str = "") -> CatalogObject:
-        """:raises Refused: this coordinator does not know it (yet)."""
+        """The table or view of a name.
+
+        :param table: without its database.
+        :param database: empty (default): :attr:`database`.
+        :raises Refused: this coordinator does not show it (yet).
+        """
         found = self.view.get(f"{database or self.database}.{table}")
         if found is None:
             shown = f"{database}.{table}" if database else table
@@ -40,10 +50,12 @@ class Scope:
 
 @dataclass
 class Query:
-    """DuckDB's text with a name where each table stands; ``tables`` says which.
+    """A query for DuckDB.
 
-    :attr labels: the column names as Impala gives them; empty where ``*`` or VALUES leave it to the tables.
-    :attr nulls: positions of columns that are the bare word NULL, and so fit every type.
+    :ivar sql: DuckDB's text with a name where each table stands.
+    :ivar tables: which table each of these names is; default none.
+    :ivar labels: the column names as Impala gives them; empty (default) where ``*`` or VALUES leave it to the tables.
+    :ivar nulls: positions of columns that are the bare word NULL, and so fit every type; default none.
     """
 
     sql: str
@@ -61,11 +73,17 @@ class Query:
 
     @property
     def file_count(self) -> int:
+        """How many files it reads."""
         return sum(len(table.files) for table in self.tables.values())
 
     def check_files(self, host: str, confinement: Confinement) -> None:
-        """:raises Refused: a file of a table is gone: the table was dropped or overwritten elsewhere; or it leads out
-        of the directories that tables may be in."""
+        """Look at each file before it is read.
+
+        :param host: the coordinator's address, for the message.
+        :param confinement: which files may be read.
+        :raises Refused: a file of a table is gone: the table was dropped or overwritten elsewhere; or it leads out of
+            the directories that tables may be in.
+        """
         for table in self.tables.values():
             check_files(table, host, confinement)
 
@@ -77,7 +95,12 @@ class Query:
 
 
 def translate(tree: exp.Expression, scope: Scope) -> Query:
-    """:param tree: a SELECT, a set operation or VALUES, as :func:`dialect.parse` gives it."""
+    """The query for DuckDB.
+
+    :param tree: a SELECT, a set operation or VALUES, as :func:`dialect.parse` gives it; not changed.
+    :param scope: what its names mean.
+    :raises Refused: AnalysisException; or something that the sandbox has not.
+    """
     query = Query("")
     outermost = tree
     while isinstance(outermost, (exp.SetOperation, exp.Subquery)):

@@ -19,7 +19,13 @@ _LIKE = r"(?:\s+(?:like\s+)?['\"]([^'\"]*)['\"])?"
 
 
 def plan(statement: Statement, text: str, first: str) -> Plan:
-    """:param first: the statement's first word."""
+    """The plan of SHOW or DESCRIBE.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :param first: the statement's first word, in capitals.
+    :raises Refused: ParseException or AnalysisException.
+    """
     columns, rows = _describe(statement, text) if first != "SHOW" else _show(statement, text)
     return Plan("DDL", columns, lambda _: Outcome(rows), immediate=True)
 

@@ -16,6 +16,14 @@ from airflow_provider_impala_lb.sandbox.sql.table_files import local_path
 
 
 def definition(statement: Statement, key: str, tree: exp.Create, schema: exp.Schema | None) -> CatalogObject:
+    """The table that CREATE TABLE describes, without files.
+
+    :param statement: it.
+    :param key: ``db.table``.
+    :param tree: it, parsed.
+    :param schema: its list of columns; None: it has none (LIKE, AS SELECT).
+    :raises Refused: AnalysisException; or something that the sandbox has not.
+    """
     database, short = key.split(".", 1)
     found = tree.args.get("properties")
     properties = found.expressions if found is not None else []
@@ -61,6 +69,11 @@ def definition(statement: Statement, key: str, tree: exp.Create, schema: exp.Sch
 
 
 def columns_of(items: list[exp.Expression]) -> tuple[tuple[str, str, str], ...]:
+    """Name, Impala type and comment of columns in DDL.
+
+    :param items: the definitions, parsed.
+    :raises Refused: AnalysisException; or something that the sandbox has not.
+    """
     columns = []
     for item in items:
         if not isinstance(item, exp.ColumnDef) or item.kind is None:
