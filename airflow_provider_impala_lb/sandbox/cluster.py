@@ -109,7 +109,7 @@ class Sandbox:
     def start(self) -> None:
         """Start all coordinators, side by side, and wait until all serve.
 
-        :raises ImpalaLBError: one did not start; none is left then.
+        :raises ImpalaLBError: one did not start; all are ended then.
         """
         if self.nodes:
             raise ImpalaLBError("This sandbox runs already.")

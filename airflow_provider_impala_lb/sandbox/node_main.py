@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
 
     :param arguments: one: the JSON of a :class:`airflow_provider_impala_lb.sandbox.common.node_settings.NodeSettings`.
     """
-    os.umask(0o077)  # its files are for whoever started it
+    os.umask(0o077)  # its files are only for the user who started it
     settings = NodeSettings.of_json(arguments[0])
     _die_with(settings.parent)
     directory = Path(settings.directory)

@@ -20,7 +20,7 @@ from typing import IO, Any
 from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.sandbox.common.activity_log import read_activity_log
 from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
-from airflow_provider_impala_lb.sandbox.common.simulated_load import Load
+from airflow_provider_impala_lb.sandbox.common.simulated_load import SimulatedLoad
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess, open_page
 
 _START_LIMIT = 60.0
@@ -164,7 +164,7 @@ class SandboxNode:
             if not line:
                 self._process.kill()
                 self._process.wait()
-                raise ImpalaLBError(f"The sandbox's {self.name} did not start:\n{self._last_words()}")
+                raise ImpalaLBError(f"The sandbox's {self.name} did not start:\n{self._error_output()}")
             ports = json.loads(line)
             self.port, self.web_port, self.metrics_port = ports["port"], ports["web_port"], ports["metrics_port"]
             self._process.stdout.close()
@@ -175,10 +175,12 @@ class SandboxNode:
                     return
             except OSError as error:
                 if not self.running or time.monotonic() >= end:
-                    raise ImpalaLBError(f"The sandbox's {self.name} does not answer:\n{self._last_words()}") from error
+                    raise ImpalaLBError(
+                        f"The sandbox's {self.name} does not answer:\n{self._error_output()}"
+                    ) from error
                 time.sleep(0.02)
 
-    def _last_words(self) -> str:
+    def _error_output(self) -> str:
         if self._errors is None:
             return ""
         self._errors.seek(0)
@@ -238,7 +240,7 @@ class SandboxNode:
         :param queued: queries that wait in the pool ``default-pool``, of 200 that may; default 0.
         :raises ValueError: a value below 0, or a part above 1.
         """
-        Load(memory, heap, connections, queries, sessions, queued).write(self._settings.load_file)
+        SimulatedLoad(memory, heap, connections, queries, sessions, queued).write(self._settings.load_file)
 
     def _page(self, path: str, timeout: float) -> Any:
         return open_page(self.web + path, self._access.key, timeout)

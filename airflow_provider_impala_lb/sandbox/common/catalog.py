@@ -26,7 +26,7 @@ class DataFile:
     """One file of a table.
 
     :ivar path: absolute.
-    :ivar rows: how many; None (default): nobody has counted them.
+    :ivar rows: how many; None (default): they were not counted.
     :ivar partition: ``p=1/q=a``; empty (default): of a table without partitions.
     """
 
@@ -91,7 +91,7 @@ def _load(record: dict[str, Any]) -> CatalogObject:
 
 
 def apply(objects: dict[str, CatalogObject], record: dict[str, Any]) -> None:
-    """Do what one record says.
+    """Apply one record.
 
     :param objects: by key; changed.
     :param record: as it stands in the log: ``op`` (``put``, ``drop`` or ``files``), ``key``, and what ``op`` needs.
@@ -193,7 +193,7 @@ class SharedCatalog:
     :ivar latest: the current state, by key.
     :ivar version: of the last record.
     :ivar written: when the last record was written, seconds since 1970; 0: there is none.
-    :ivar unshown: records read, oldest first; whoever shows them takes them out.
+    :ivar unshown: records read, oldest first; the coordinator takes out those that it shows.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -1,9 +1,9 @@
-"""The errors a coordinator answers with, in Impala's words."""
+"""The errors a coordinator answers with, with Impala's texts."""
 
 from __future__ import annotations
 
 NOT_HERE = "the practice cluster does not have this"
-"""What Impala has and the sandbox lacks is refused with these words: a guess would be worse."""
+"""What Impala has and the sandbox lacks is refused with this text: a guess would be worse."""
 
 
 class Refused(Exception):
@@ -53,7 +53,7 @@ def syntax_error(sql: str, offset: int, encountered: str, expected: str = "") ->
     :param sql: the statement.
     :param offset: of the place in it, in characters from 0.
     :param encountered: what stands there.
-    :param expected: what could stand there; default: nothing is said.
+    :param expected: what could stand there; default empty.
     """
     line = sql.count("\n", 0, offset) + 1
     start = sql.rfind("\n", 0, offset) + 1

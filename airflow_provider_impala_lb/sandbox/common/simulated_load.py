@@ -1,4 +1,4 @@
-"""Load that a coordinator says it has, for tests of what a balancer makes of it: a small file that others write."""
+"""Load that a coordinator reports beside its own, for tests of what a balancer makes of it: a small file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_POOL = "default-pool"
 
 
 @dataclass(frozen=True)
-class Load:
+class SimulatedLoad:
     """What the metrics report beside the truth.
 
     :ivar memory: part of the process's memory limit in use, 0 to 1, instead of the real one; None (default): the real
@@ -41,7 +41,7 @@ class Load:
                 raise ValueError(f"{name}={getattr(self, name)}: a part, 0 to 1.")
 
     @classmethod
-    def read(cls, path: Path) -> Load:
+    def read(cls, path: Path) -> SimulatedLoad:
         """The load that was written last; none where there is no file.
 
         :param path: the node's load file.
@@ -52,7 +52,7 @@ class Load:
             return cls()
 
     def write(self, path: Path) -> None:
-        """Replace the file, in one step for whoever reads.
+        """Replace the file, in one step for its readers.
 
         :param path: the node's load file.
         """

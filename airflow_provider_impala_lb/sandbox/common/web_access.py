@@ -117,19 +117,19 @@ class WebAccess:
 
     def _digest(self, method: str, path: str, given: str) -> bool:
         try:
-            said: dict[str, str] = key_values(comma_list(given))
+            fields: dict[str, str] = key_values(comma_list(given))
         except (ValueError, IndexError):
             return False
         with self._lock:
-            known = said.get("nonce") in self._nonces
-        user = said.get("username", "")
-        if not known or user not in self.users or said.get("uri") != path:
+            known = fields.get("nonce") in self._nonces
+        user = fields.get("username", "")
+        if not known or user not in self.users or fields.get("uri") != path:
             return False
         # An htdigest file has the first of these hashes in it.
         first = _md5(f"{user}:{REALM}:{self.users[user]}")
         second = _md5(f"{method}:{path}")
-        middle = ":".join(said.get(name, "") for name in ("nonce", "nc", "cnonce", "qop"))
-        return _same(said.get("response", ""), _md5(f"{first}:{middle}:{second}"))
+        middle = ":".join(fields.get(name, "") for name in ("nonce", "nc", "cnonce", "qop"))
+        return _same(fields.get("response", ""), _md5(f"{first}:{middle}:{second}"))
 
 
 def open_page(url: str, key: str, timeout: float) -> Any:

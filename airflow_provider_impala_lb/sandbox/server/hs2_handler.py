@@ -201,7 +201,7 @@ class Handler(service.Iface):  # type: ignore[misc]
     def CancelOperation(self, request: Any) -> Any:
         with self._using(request) as operation:
             operation.cancel()
-            # Whoever asks next must not find it running.
+            # The next call must not find it running.
             operation.done.wait(5)
             return t.TCancelOperationResp(_ok())
 
@@ -219,7 +219,7 @@ class Handler(service.Iface):  # type: ignore[misc]
             result = impala.TDmlResult(rows_modified=modified) if modified is not None else None
             return impala.TCloseImpalaOperationResp(_ok(), result)
 
-    # -- what is said about a statement
+    # -- log, summary and profile
 
     @_answers(t.TGetLogResp)
     def GetLog(self, request: Any) -> Any:

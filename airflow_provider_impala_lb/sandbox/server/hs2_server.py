@@ -27,7 +27,7 @@ class HS2Server:
 
     :param coordinator: answers the calls.
     :param listener: a socket that listens.
-    :param users: login -> password, for SASL PLAIN; None: NOSASL, where the client says who it is.
+    :param users: login -> password, for SASL PLAIN; None: NOSASL, where the client names its user.
     """
 
     def __init__(self, coordinator: Coordinator, listener: socket.socket, users: Mapping[str, str] | None) -> None:
@@ -51,7 +51,7 @@ class HS2Server:
             if self._slots.acquire(blocking=False):
                 self._spawn(self._serve, connection, shown)
             else:
-                # As Impala: the client is connected, and hears nothing until somebody else leaves.
+                # As Impala: the client is connected, and gets no answer until another connection ends.
                 self._coordinator.setup_queue.append(shown)
                 self._spawn(self._wait_for_slot, connection, shown)
 

@@ -1,4 +1,4 @@
-"""GetSchemas, GetTables and their kin: what this coordinator shows, in the columns JDBC prescribes."""
+"""GetSchemas, GetTables and the like: what this coordinator shows, in the columns that JDBC prescribes."""
 
 from __future__ import annotations
 

@@ -81,7 +81,6 @@ class Operation:
     def __init__(
         self, services: Services, session: Session, sql: str, options: Mapping[str, str], address: str
     ) -> None:
-        # As in Impala: whoever has the session's secret may use the handles of its statements.
         self.guid, self.secret = new_query_guid(), session.secret
         self.id = printed(self.guid)
         self.session, self.sql = session, sql
@@ -267,10 +266,10 @@ class Operation:
             if self.state == "ERROR":
                 raise Refused(self.error or "Cancelled")
             buffer, cursor = self._buffer, self._outcome.cursor
-            left = len(buffer.rows) - buffer.position
-            if cursor is not None and left < count + 1:
+            remaining = len(buffer.rows) - buffer.position
+            if cursor is not None and remaining < count + 1:
                 try:
-                    more: list[Row] = list(cursor.fetchmany(count + 1 - left))
+                    more: list[Row] = list(cursor.fetchmany(count + 1 - remaining))
                 except duckdb.Error as error:
                     failed = as_runtime_error(error)
                     self.error = self.error or (str(failed) if isinstance(failed, Refused) else "Cancelled")

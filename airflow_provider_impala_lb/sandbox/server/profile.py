@@ -10,7 +10,7 @@ from impala._thrift_gen.ExecStats.ttypes import TExecStats, TPlanNodeExecSummary
 from airflow_provider_impala_lb.sandbox.server.operation import Operation
 
 
-def moment(seconds: float | None) -> str:
+def page_time(seconds: float | None) -> str:
     """A time as on Impala's pages, with nanoseconds.
 
     :param seconds: since 1970; None: an end that has not come, which is empty.
@@ -42,8 +42,8 @@ def profile_text(operation: Operation, address: str) -> str:
         "  Summary:",
         f"    Session ID: {session.id}",
         "    Session Type: HIVESERVER2",
-        f"    Start Time: {moment(operation.started)}",
-        f"    End Time: {moment(operation.ended)}",
+        f"    Start Time: {page_time(operation.started)}",
+        f"    End Time: {page_time(operation.ended)}",
         f"    Query Type: {kind}",
         f"    Query State: {impala_state(operation)}",
         f"    Impala Query State: {operation.state}",

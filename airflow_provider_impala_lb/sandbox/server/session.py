@@ -30,7 +30,7 @@ class Session:
     :ivar operation_guids: of its registered statements, in order (the values mean nothing).
     :ivar statements: how many it had.
     :ivar calls: how many calls use it now.
-    :ivar expired: it was idle for too long; the client is told so, until it closes it.
+    :ivar expired: it was idle for too long; each call that uses it gets that error, until the client closes it.
     :ivar closed: nothing may use it any more.
     """
 

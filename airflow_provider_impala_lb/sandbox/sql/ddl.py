@@ -30,7 +30,7 @@ _LACKING = re.compile(
 
 
 def _without_literals(text: str) -> str:
-    """The text with nothing between its quotes: what is searched for words must not be in a comment of a column."""
+    """The text with nothing between its quotes: the comment of a column may hold any words."""
     return re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`", "''", text)
 
 
@@ -100,7 +100,7 @@ def _create_database(statement: Statement, name: str, comment: str, lenient: boo
         if name not in change.latest:
             change.put(CatalogObject(name, comment=comment, location=str(statement.directory(name))))
         elif lenient:
-            change.put(change.latest[name])  # this coordinator learns of it at once
+            change.put(change.latest[name])  # this coordinator shows it at once
             return "Database already exists."
         else:
             raise server_error(
@@ -163,7 +163,7 @@ def _drop(statement: Statement, text: str, tree: exp.Drop) -> Plan:
     def work(change: Change) -> str | None:
         there = change.latest.get(key)
         if there is None:
-            # Whoever drops what is gone elsewhere learns at least that it is gone.
+            # Another coordinator dropped it: this one stops showing it, too.
             change.drop(key)
             if lenient:
                 return f"{kind.capitalize()} does not exist."

@@ -48,7 +48,7 @@ def _rename(statement: Statement, database: str, name: str, new_database: str, n
             raise server_error(f"Table {old.key} cannot be renamed to {new_key}: gone, or the new name is taken")
         target_database, target = new_key.split(".", 1)
         change.drop(old.key)
-        # The files stay where they are: whoever still knows the old name reads on, as on a file system without a move.
+        # The files stay where they are: a coordinator that still shows the old name can read on.
         change.put(replace(item, database=target_database, table=target))
         return None
 

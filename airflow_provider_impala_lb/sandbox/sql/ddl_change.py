@@ -1,4 +1,4 @@
-"""What all DDL has in common: one change of the catalog, and one row that says what was done."""
+"""What all DDL has in common: one change of the catalog, and one row that reports what was done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
 from airflow_provider_impala_lb.sandbox.sql.plan import Columns, Outcome, Plan, RunningStatement
 
-# Every DDL answers with one row that says what it did; REFRESH and INVALIDATE METADATA answer with none.
+# Every DDL answers with one row that reports what it did; REFRESH and INVALIDATE METADATA answer with none.
 SUMMARY: Columns = [("summary", from_impala("string"))]
 NAME = r"(?:`?(\w+)`?\s*\.\s*)?`?(\w+)`?"
 
@@ -26,8 +26,8 @@ def changing(summary: str, work: Callable[[Change], str | None], statement: Stat
     def run(running: RunningStatement) -> Outcome:
         running.check_cancelled()
         with statement.node.catalog.change() as change:
-            said = work(change)
-        return Outcome([(said or summary,)])
+            other_summary = work(change)
+        return Outcome([(other_summary or summary,)])
 
     return Plan("DDL", SUMMARY, run, changes_catalog=True)
 

@@ -233,7 +233,8 @@ def _lines(path: Path) -> int:
 def _commit(
     statement: Statement, key: str, files: list[DataFile], static: dict[str, str | None], overwrite: bool
 ) -> None:
-    """Tell the catalog; what OVERWRITE replaced is deleted, so that coordinators that still list it fail to read it."""
+    """Put the files into the catalog. What OVERWRITE replaced is deleted: coordinators that still list it fail to read
+    it."""
     with statement.node.catalog.change() as change:
         table = change.latest.get(key)
         if table is None:

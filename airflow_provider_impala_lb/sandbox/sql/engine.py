@@ -18,7 +18,7 @@ class Engine:
     """One DuckDB. It opens cursors, which statements use in threads of their own.
 
     :param temporary: a directory for what does not fit in memory.
-    :param directories: those whose files it may read and write; whoever speaks SQL to it cannot change that.
+    :param directories: those whose files it may read and write; SQL cannot change that.
     """
 
     def __init__(self, temporary: Path, directories: Sequence[str]) -> None:
@@ -45,7 +45,7 @@ class Engine:
         self._database.execute("SET lock_configuration = true")
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A new cursor, to be closed by whoever asked for it."""
+        """A new cursor, to be closed by the caller."""
         with self._lock:
             return self._database.cursor()
 

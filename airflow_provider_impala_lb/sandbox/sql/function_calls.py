@@ -279,7 +279,7 @@ def _date_shifted(arguments: Arguments, sign: str) -> exp.Expression | None:
 
 @_special("trunc")
 def _trunc(arguments: Arguments) -> exp.Expression | None:
-    """``trunc(number, digits)`` or ``trunc(timestamp, unit)``: the second argument tells which."""
+    """``trunc(number, digits)`` or ``trunc(timestamp, unit)``: which one, depends on the second argument."""
     if len(arguments) == 2 and arguments[1].is_string:
         name = TRUNC.get(arguments[1].name.upper())
         if name is None:

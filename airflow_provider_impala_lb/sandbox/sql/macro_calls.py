@@ -47,7 +47,7 @@ def macro(name: str, *arguments: exp.Expression) -> exp.Expression:
 
 
 def _typed(make: Callable[..., exp.Expression], *arguments: exp.Expression) -> exp.Expression:
-    """``make(*arguments)``, in which DuckDB can tell the arguments' types, and which it expands once.
+    """``make(*arguments)``, in which DuckDB knows the arguments' types, and which it expands once.
 
     It chooses between a macro's forms before it knows what type an aggregate or a window has, and then refuses, or
     takes the wrong one. And a macro's body has its parameter several times: macros in macros in macros would be too

@@ -85,7 +85,7 @@ def _create_statement(table: CatalogObject) -> str:
         return f"CREATE VIEW {table.key} AS {table.sql}"
 
     def listed(columns: list[tuple[str, str, str]]) -> str:
-        return ",\n".join(f"  {name} {kind}" + (f" COMMENT '{said}'" if said else "") for name, kind, said in columns)
+        return ",\n".join(f"  {name} {kind}" + (f" COMMENT '{text}'" if text else "") for name, kind, text in columns)
 
     own = [column for column in table.columns if column[0] not in table.partition_columns]
     partition = [column for column in table.columns if column[0] in table.partition_columns]

@@ -1,4 +1,4 @@
-"""CREATE TABLE: what its clauses say of the table, and the files that are there already."""
+"""CREATE TABLE: its clauses as a table of the catalog."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ import threading
 from typing import Any
 
 from airflow_provider_impala_lb.sandbox.common.registry import registered
-from airflow_provider_impala_lb.sandbox.common.simulated_load import DEFAULT_POOL, Load
+from airflow_provider_impala_lb.sandbox.common.simulated_load import DEFAULT_POOL, SimulatedLoad
 from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Coordinator
-from airflow_provider_impala_lb.sandbox.server.profile import moment
+from airflow_provider_impala_lb.sandbox.server.profile import page_time
 
 _THRIFT = "impala.thrift-server.hiveserver2-frontend"
 
@@ -21,13 +21,13 @@ def metrics_of(c: Coordinator) -> dict[str, Any]:
 
     :param c: the coordinator.
     """
-    load = Load.read(c.load_file)
+    load = SimulatedLoad.read(c.load_file)
     view = c.catalog.view()
     resident, physical = _resident(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # There is no JVM here; its default is a quarter of the memory.
     heap = physical // 4
     return {
-        "process-start-time": moment(c.started),
+        "process-start-time": page_time(c.started),
         "impala-server.ready": True,
         "impala-server.version": VERSION,
         "impala-server.num-open-hiveserver2-sessions": len(c.sessions) + load.sessions,
@@ -60,12 +60,12 @@ def metrics_of(c: Coordinator) -> dict[str, Any]:
     }
 
 
-def _admission(c: Coordinator, load: Load) -> dict[str, Any]:
+def _admission(c: Coordinator, load: SimulatedLoad) -> dict[str, Any]:
     """Pools appear when they are first used. Nothing queues here: a pool's limits are Impala's defaults."""
     pools = dict(c.pools)
     if load.queued:
         pools.setdefault(DEFAULT_POOL, 0)
-    said: dict[str, Any] = {}
+    pools_shown: dict[str, Any] = {}
     for pool, admitted in pools.items():
         running = c.executing(pool)
         queued = load.queued if pool == DEFAULT_POOL else 0
@@ -79,11 +79,11 @@ def _admission(c: Coordinator, load: Load) -> dict[str, Any]:
             "pool-queue-timeout": 60000,
             "total-admitted": admitted,
         }.items():
-            said[f"admission-controller.{name}.{pool}"] = value
-    return said
+            pools_shown[f"admission-controller.{name}.{pool}"] = value
+    return pools_shown
 
 
-def tree(metrics: dict[str, Any]) -> dict[str, Any]:
+def metrics_tree(metrics: dict[str, Any]) -> dict[str, Any]:
     """The metrics as on ``/metrics?json``, but all in the root group.
 
     :param metrics: as :func:`metrics_of` gives them.

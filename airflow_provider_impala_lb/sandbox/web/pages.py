@@ -17,8 +17,8 @@ from airflow_provider_impala_lb.sandbox.common.registry import registered
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
 from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Coordinator
 from airflow_provider_impala_lb.sandbox.server.operation import Operation
-from airflow_provider_impala_lb.sandbox.server.profile import impala_state, moment, profile_text
-from airflow_provider_impala_lb.sandbox.web.metrics import metrics_of, prometheus, tree
+from airflow_provider_impala_lb.sandbox.server.profile import impala_state, page_time, profile_text
+from airflow_provider_impala_lb.sandbox.web.metrics import metrics_of, metrics_tree, prometheus
 
 Parameters = dict[str, str]
 _STATEMENT_SIZE = 250
@@ -130,7 +130,7 @@ class Pages:
         coordinator = self._coordinator
         content: dict[str, Any] = {
             "version": VERSION,
-            "process_start_time": moment(coordinator.started),
+            "process_start_time": page_time(coordinator.started),
             "impala_server_mode": True,
             "is_coordinator": True,
             "is_executor": True,
@@ -145,7 +145,7 @@ class Pages:
         return metrics_of(self._coordinator)
 
     def _metrics_tree(self, _: Parameters) -> dict[str, Any]:
-        return tree(metrics_of(self._coordinator))
+        return metrics_tree(metrics_of(self._coordinator))
 
     def _backends(self, _: Parameters) -> dict[str, Any]:
         rows = []
@@ -162,7 +162,7 @@ class Pages:
                     "is_blacklisted": False,
                     "is_active": not (own and self._coordinator.shutdown is not None),
                     "num_admitted": self._coordinator.executing() if own else 0,
-                    "process_start_time": moment(node.started),
+                    "process_start_time": page_time(node.started),
                     "version": VERSION,
                 }
             )
@@ -213,9 +213,9 @@ class Pages:
                 "session_id": session.id,
                 "connection_ids": "".join(f"{each}\n" for each in sorted(session.connections)),
                 "default_database": session.database,
-                "start_time": moment(session.opened)[:19],
+                "start_time": page_time(session.opened)[:19],
                 "start_time_sort": int(session.opened * 1000),
-                "last_accessed": moment(session.last_used)[:19],
+                "last_accessed": page_time(session.last_used)[:19],
                 "last_accessed_sort": int(session.last_used * 1000),
                 "session_timeout": session.idle_timeout,
                 "expired": session.expired,
@@ -289,8 +289,8 @@ def _query_row(operation: Operation) -> dict[str, Any]:
         "default_db": operation.database,
         "stmt": operation.sql[:_STATEMENT_SIZE],
         "stmt_type": operation.plan.kind if operation.plan else "N/A",
-        "start_time": moment(operation.started),
-        "end_time": moment(operation.ended),
+        "start_time": page_time(operation.started),
+        "end_time": page_time(operation.ended),
         "duration": f"{((operation.ended or time.time()) - operation.started) * 1000:.0f}ms",
         "progress": f"{done} / {total} ({part:>3}%)",
         "query_progress": f"{done} / {total} ({part:>3}%)",
