@@ -16,7 +16,9 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from airflow_provider_impala_lb.sandbox.common.activity_log import ActivityLog
 from airflow_provider_impala_lb.sandbox.common.confinement import TEMPORARY, Confinement
@@ -32,7 +34,9 @@ from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 from airflow_provider_impala_lb.sandbox.web.pages import start_web
 
 _HOST = "127.0.0.1"
+_PORTS = range(20000, 32000)
 _PR_SET_PDEATHSIG = 1
+_Bound = TypeVar("_Bound")
 
 
 def main(arguments: list[str]) -> None:
@@ -45,7 +49,7 @@ def main(arguments: list[str]) -> None:
     _die_with(settings.parent)
     directory = Path(settings.directory)
     users = json.loads(Path(settings.users).read_text()) if settings.users else None
-    listener = _listen(settings.port)
+    listener = _bound(settings.port, _listen)
     temporary = directory / TEMPORARY / settings.name
     temporary.mkdir(parents=True, exist_ok=True)
     log = ActivityLog(settings.activity_file)
@@ -56,9 +60,11 @@ def main(arguments: list[str]) -> None:
     coordinator.address = f"{_HOST}:{listener.getsockname()[1]}"
     access = WebAccess.read(Path(settings.web))
     coordinator.web_key = access.key
-    web_port = _start_web(coordinator, settings.web_port, access)
+    web_port = _bound(settings.web_port, lambda port: start_web(coordinator, (_HOST, port), access))
     coordinator.web_address = f"{_HOST}:{web_port}"
-    metrics_port = _start_web(coordinator, settings.metrics_port, access, True) if access.metrics_port else 0
+    metrics_port = 0
+    if access.metrics_port:
+        metrics_port = _bound(settings.metrics_port, lambda port: start_web(coordinator, (_HOST, port), access, True))
     signal.signal(signal.SIGRTMIN, lambda *_: threading.Thread(target=coordinator.begin_shutdown).start())
     signal.signal(signal.SIGTERM, lambda *_: coordinator.over.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole foreground group; the parent decides
@@ -81,31 +87,32 @@ def _die_with(parent: int) -> None:
         raise SystemExit("The parent process is gone.")
 
 
-def _listen(port: int) -> socket.socket:
-    """:param port: 0: a free one below the range the kernel takes for clients, so that it stays free after a kill."""
-    for candidate in [port] if port else random.sample(range(20000, 32000), 200):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _bound(port: int, bind: Callable[[int], _Bound]) -> _Bound:
+    """What ``bind`` makes of a port that is free.
+
+    :param port: 0: a free one below the range the kernel takes for clients, so that it stays free after a kill.
+    :raises OSError: the port is taken, or no free one was found.
+    """
+    if port:
+        return bind(port)
+    for candidate in random.sample(_PORTS, 200):
         try:
-            listener.bind((_HOST, candidate))
-            listener.listen(512)
+            return bind(candidate)
         except OSError:
-            listener.close()
-            if port:
-                raise
             continue
-        return listener
-    raise OSError("No free port found on 127.0.0.1 between 20000 and 32000.")
+    raise OSError(f"No free port found on {_HOST} between {_PORTS.start} and {_PORTS.stop}.")
 
 
-def _start_web(coordinator: Coordinator, port: int, access: WebAccess, metrics_only: bool = False) -> int:
-    for candidate in [port] if port else random.sample(range(20000, 32000), 200):
-        try:
-            return start_web(coordinator, (_HOST, candidate), access, metrics_only)
-        except OSError:
-            if port:
-                raise
-    raise OSError("No free port found on 127.0.0.1 between 20000 and 32000.")
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((_HOST, port))
+        listener.listen(512)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _stay(coordinator: Coordinator) -> None:

@@ -19,6 +19,7 @@ from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCa
 from airflow_provider_impala_lb.sandbox.common.registry import registered
 from airflow_provider_impala_lb.sandbox.common.simulated_load import DEFAULT_POOL
 from airflow_provider_impala_lb.sandbox.common.web_access import open_page
+from airflow_provider_impala_lb.sandbox.server.graceful_shutdown import GracefulShutdown
 from airflow_provider_impala_lb.sandbox.server.ids import printed, same
 from airflow_provider_impala_lb.sandbox.server.operation import Operation, Services
 from airflow_provider_impala_lb.sandbox.server.session import Session
@@ -45,17 +46,21 @@ class Connection:
 
 
 @dataclass
-class Shutdown:
-    """A graceful shutdown that has begun.
+class Counters:
+    """What happened since the start; all default to 0.
 
-    :ivar began: seconds since 1970.
-    :ivar grace: seconds after it for which the coordinator lives at least.
-    :ivar deadline: seconds after it for which it lives at most.
+    :ivar queries: statements registered.
+    :ivar queries_expired: of these, by their idle timeout.
+    :ivar sessions_expired: by their idle timeout.
+    :ivar connections: served.
+    :ivar setup_timeouts: connections that were closed because no thread became free for them.
     """
 
-    began: float
-    grace: float
-    deadline: float
+    queries: int = 0
+    queries_expired: int = 0
+    sessions_expired: int = 0
+    connections: int = 0
+    setup_timeouts: int = 0
 
 
 class Coordinator:
@@ -78,9 +83,9 @@ class Coordinator:
     :ivar queries: the registered statements, by guid.
     :ivar closed_queries: the last 200 that were closed, by guid, oldest first.
     :ivar expired_queries: session and message of statements that expired, by guid; kept as long as the session.
-    :ivar counters: events since the start, by name.
+    :ivar counters: what happened since the start.
     :ivar pools: statements admitted since the start, by pool.
-    :ivar shutdown: the graceful shutdown; None: none has begun.
+    :ivar shutdown: the graceful shutdown, begun or not.
     :ivar over: set when the process shall end.
     :ivar setup_queue: client addresses of connections that wait for a thread.
     """
@@ -96,15 +101,9 @@ class Coordinator:
         self.queries: dict[bytes, Operation] = {}
         self.closed_queries: OrderedDict[bytes, Operation] = OrderedDict()
         self.expired_queries: dict[bytes, tuple[Session, str]] = {}
-        self.counters = {
-            "queries": 0,
-            "queries-expired": 0,
-            "sessions-expired": 0,
-            "connections": 0,
-            "setup-timeouts": 0,
-        }
+        self.counters = Counters()
         self.pools: dict[str, int] = {}
-        self.shutdown: Shutdown | None = None
+        self.shutdown = GracefulShutdown(self.flags)
         self.over = threading.Event()
         self.setup_queue: deque[str] = deque()
         self._lock = threading.RLock()
@@ -139,7 +138,7 @@ class Coordinator:
         """
         with self._lock:
             self.connections[connection.id] = connection
-            self.counters["connections"] += 1
+            self.counters.connections += 1
 
     def disconnected(self, connection: Connection) -> None:
         """A connection has ended.
@@ -274,7 +273,7 @@ class Coordinator:
             self.queries[operation.guid] = operation
             operation.session.operation_guids[operation.guid] = None
             operation.session.statements += 1
-            self.counters["queries"] += 1
+            self.counters.queries += 1
             pool = _pool_of(operation)
             self.pools[pool] = self.pools.get(pool, 0) + 1
 
@@ -400,7 +399,8 @@ class Coordinator:
                     self._expire_session(session, now)
             except Exception:
                 traceback.print_exc()  # one bad session must not stop the clock of the others
-            self._finish_shutdown(now)
+            if self.shutdown.is_over(len(self.queries), now):
+                self.over.set()
 
     def _expire_query(self, operation: Operation, now: float) -> None:
         own, flag = query_options.seconds(operation.options, "QUERY_TIMEOUT_S"), self.flags.idle_query_timeout
@@ -408,7 +408,7 @@ class Coordinator:
         if timeout and not operation.calls and now - operation.last_used >= timeout:
             reason = f"Query {operation.id} expired due to client inactivity (timeout is {timeout:g}s)"
             with self._lock:
-                self.counters["queries-expired"] += 1
+                self.counters.queries_expired += 1
                 self.expired_queries[operation.guid] = (operation.session, reason)
             operation.cancel(reason)
             self.unregister(operation, reason)
@@ -426,7 +426,7 @@ class Coordinator:
         elif not session.expired and session.idle_too_long(now):
             with self._lock:
                 session.expired = True
-                self.counters["sessions-expired"] += 1
+                self.counters.sessions_expired += 1
             self._unregister_all(session, "Session expired due to inactivity")
 
     # -- graceful shutdown
@@ -438,44 +438,21 @@ class Coordinator:
             flag's.
         :returns: as :meth:`shutdown_status`.
         """
-        with self._lock:
-            now = time.time()
-            if self.shutdown is None:
-                self.shutdown = Shutdown(now, self.flags.shutdown_grace_period_s, self.flags.shutdown_deadline_s)
-            if deadline is not None:
-                self.shutdown.deadline = min(self.shutdown.deadline, now - self.shutdown.began + deadline)
+        self.shutdown.begin(deadline)
         return self.shutdown_status()
 
     def shutdown_status(self) -> str:
         """Impala's line for a shutdown that has begun."""
-        assert self.shutdown is not None
-        now = time.time()
-        grace = max(0.0, self.shutdown.began + self.shutdown.grace - now)
-        deadline = max(0.0, self.shutdown.began + self.shutdown.deadline - now)
         with self._lock:
-            registered, executing = len(self.queries), self.executing()
-        return (
-            f"shutdown grace period left: {_span(grace)}, deadline left: {_span(deadline)}, queries registered on "
-            f"coordinator: {registered}, queries executing: {executing}, fragment instances: {executing}"
-        )
+            return self.shutdown.status(len(self.queries), self.executing())
 
     def check_not_shutting_down(self) -> None:
         """Called before anything new is accepted.
 
         :raises Refused: a graceful shutdown has begun.
         """
-        if self.shutdown is not None:
+        if self.shutdown.begun:
             raise Refused(f"Server is being shut down: {self.shutdown_status()}.")
-
-    def _finish_shutdown(self, now: float) -> None:
-        if self.shutdown is None:
-            return
-        with self._lock:
-            idle = not self.queries
-        if (
-            idle and now >= self.shutdown.began + self.shutdown.grace
-        ) or now >= self.shutdown.began + self.shutdown.deadline:
-            self.over.set()
 
     def executing(self, pool: str | None = None) -> int:
         """How many statements run.
@@ -489,14 +466,3 @@ class Coordinator:
 
 def _pool_of(operation: Operation) -> str:
     return operation.options.get("REQUEST_POOL", DEFAULT_POOL)
-
-
-def _span(seconds: float) -> str:
-    """Impala's way: ``1m58s``, ``12s340ms``, ``0ms``."""
-    whole = int(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600}h{whole % 3600 // 60}m"
-    if whole >= 60:
-        return f"{whole // 60}m{whole % 60}s"
-    milliseconds = int((seconds - whole) * 1000)
-    return f"{whole}s{milliseconds:03d}ms" if whole else f"{milliseconds}ms"

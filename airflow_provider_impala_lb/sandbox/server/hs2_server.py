@@ -64,7 +64,7 @@ class HS2Server:
         if free:
             self._serve(connection, shown)
         else:
-            self._coordinator.counters["setup-timeouts"] += 1
+            self._coordinator.counters.setup_timeouts += 1
             connection.close()
 
     def _serve(self, connection: socket.socket, shown: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here)
 
-from airflow_provider_impala_lb.sandbox.common import query_options as options
+from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, analysis_error, not_supported, syntax_error
 from airflow_provider_impala_lb.sandbox.sql import ddl, dml, show
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
@@ -118,13 +118,13 @@ def _set(statement: Statement, text: str) -> Plan:
     if re.fullmatch(r"(?i)set(\s+all)?", text):
         columns = [("option", STRING), ("value", STRING), ("level", STRING)]
         values = session.effective_options()
-        rows = [(name, values.get(name, ""), "REGULAR") for name in sorted(options.NAMES)]
+        rows = [(name, values.get(name, ""), "REGULAR") for name in sorted(query_options.NAMES)]
         return Plan("SET", columns, lambda _: Outcome(rows), immediate=True)
     match = re.fullmatch(r"(?is)set\s+`?(\w+)`?\s*=\s*(-?[\w.]+|'[^']*'|\"[^\"]*\")", text)
     if not match:
         place = re.search(r"(?i)^\w+\s+\w*\s*", text)
         raise syntax_error(text, place.end() if place else 0, "Unexpected character", "=")
-    name, value = options.checked(match.group(1), match.group(2).strip("'\""))
+    name, value = query_options.checked(match.group(1), match.group(2).strip("'\""))
 
     def set_option(_: RunningStatement) -> Outcome:
         session.set_option(name, value)

@@ -135,9 +135,9 @@ class Pages:
             "is_coordinator": True,
             "is_executor": True,
             "use_local_catalog": False,
-            "is_quiescing": coordinator.shutdown is not None,
+            "is_quiescing": coordinator.shutdown.begun,
         }
-        if coordinator.shutdown is not None:
+        if coordinator.shutdown.begun:
             content["shutdown_status"] = coordinator.shutdown_status()
         return content
 
@@ -158,9 +158,9 @@ class Pages:
                     "webserver_url": node.web,
                     "is_coordinator": True,
                     "is_executor": True,
-                    "is_quiescing": own and self._coordinator.shutdown is not None,
+                    "is_quiescing": own and self._coordinator.shutdown.begun,
                     "is_blacklisted": False,
-                    "is_active": not (own and self._coordinator.shutdown is not None),
+                    "is_active": not (own and self._coordinator.shutdown.begun),
                     "num_admitted": self._coordinator.executing() if own else 0,
                     "process_start_time": page_time(node.started),
                     "version": VERSION,
