@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="[ADDRESS:]PORT",
         help="wait for the doctor of another host (default address: 127.0.0.1, which no other host can reach)",
     )
-    doctor.add_argument("--json", action="store_true", help='[{"name","verdict","says","do"}]')
+    doctor.add_argument("--json", action="store_true", help='[{"name","verdict","message","remedy"}]')
     doctor.set_defaults(command=_doctor)
 
     sandbox = commands.add_parser("sandbox", help="the practice cluster, in the foreground until SIGTERM")
@@ -360,20 +360,20 @@ def _split(options: argparse.Namespace) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     from airflow_provider_impala_lb.cli.tables import plain
-    from airflow_provider_impala_lb.doctor.peers import parse_listen, parse_peer
-    from airflow_provider_impala_lb.doctor.run import look
+    from airflow_provider_impala_lb.doctor.run import run_checks
+    from airflow_provider_impala_lb.doctor.two_hosts import parse_listen, parse_peer
 
     peer = parse_listen(options.listen) if options.listen else parse_peer(options.peer) if options.peer else None
     found = []
-    for check in look(lambda: _balancer(options), peer, listen=bool(options.listen)):
-        found.append(check)
+    for finding in run_checks(lambda: _balancer(options), peer, listen=bool(options.listen)):
+        found.append(finding)
         if not options.json:
-            remedy = f" -> {check.do}" if check.do else ""
-            print(plain(f"{check.verdict:8} {check.name}: {check.says}{remedy}"), flush=True)
+            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            print(plain(f"{finding.verdict:8} {finding.name}: {finding.message}{remedy}"), flush=True)
     if options.json:
-        keys = ("name", "verdict", "says", "do")
-        print(json.dumps([{key: getattr(check, key) for key in keys} for check in found]))
-    return int(any(check.verdict == "failed" for check in found))
+        keys = ("name", "verdict", "message", "remedy")
+        print(json.dumps([{key: getattr(finding, key) for key in keys} for finding in found]))
+    return int(any(finding.verdict == "failed" for finding in found))
 
 
 def _sandbox(options: argparse.Namespace) -> int:
