@@ -83,7 +83,7 @@ def test_a_store_that_lives_long_cleans_again(path, monkeypatch):
     store.transact(grow)
     assert os.path.exists(orphan)
     monkeypatch.setattr(xattr_versions, "CLEAN_EVERY", 0)
-    store._versions._clean_next = 0.0
+    store._formats["cas"]._versions._clean_next = 0.0
     store.transact(grow)
     assert not os.path.exists(orphan)
 
