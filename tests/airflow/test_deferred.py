@@ -36,7 +36,7 @@ def make_lab(cluster, tmp_path, monkeypatch):
     nodes = config.pop("nodes")
     fields = {"conn_type": "impala_lb", "extra": {**config, "nodes": nodes}}
     monkeypatch.setenv("AIRFLOW_CONN_DEFERRED", json.dumps(fields))
-    monkeypatch.setattr(module, "LET_GO_SECONDS", 0.1)
+    monkeypatch.setattr(module, "HAND_OVER_SECONDS", 0.1)
     balancer = Balancer.from_config({**config, "nodes": nodes})
     table = f"deferred_{time.time_ns()}"
     with balancer.connect() as connection, connection.cursor() as cursor:

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.impala.sql.splitter import split
-from tests.airflow.conftest import FOLDER, Run, migrate
+from tests.support.airflow_runs import FOLDER, Run, migrate
 from tests.support.scripts import script_run
 from tests.system.spark.servers import Servers, require_spark
 
