@@ -74,7 +74,7 @@ class StateUnavailable(ImpalaLBError):
 
 
 class Superseded(ImpalaLBError):
-    """A later try of the same work has taken over, and this one runs nothing more."""
+    """A later attempt of the same work has taken over, and this one runs nothing more."""
 
 
 class JournalMissing(ImpalaLBError):
@@ -82,7 +82,9 @@ class JournalMissing(ImpalaLBError):
 
 
 class StillRunning(ImpalaLBError):
-    """What an earlier try left running could not be seen to end. Nothing was run by this one; the text says what to do.
+    """What an earlier attempt left running could not be seen to end. Nothing was run by this one.
+
+    The text says what to do.
 
     :param remaining: session id -> where it is, and why it could not be ended.
     """
@@ -90,7 +92,7 @@ class StillRunning(ImpalaLBError):
     def __init__(self, owner: str, remaining: Mapping[str, str]) -> None:
         self.remaining = dict(remaining)
         super().__init__(
-            f"An earlier try of {owner} may still be running, so nothing was run: its INSERTs would run beside ours"
+            f"An earlier attempt of {owner} may still be running, so nothing was run: its INSERTs would run beside ours"
             + "".join(f"\n  session {session} on {why}" for session, why in self.remaining.items())
             + "\nEnd it there, or let the task be tried again later: the coordinator ends what has lost its client"
         )

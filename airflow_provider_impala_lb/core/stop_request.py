@@ -30,7 +30,7 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # a signal handler may interrupt its own thread in here
         self.cancelled: str | None = None
         self.fenced: str | None = None
         self.move_reason: str | None = None
@@ -69,12 +69,21 @@ class StopRequest:
         """Whether another process is to go on, and nothing else was asked for."""
         return self._hand_over and self.cancelled is None
 
-    def check(self) -> None:
-        """:raises Cancelled: what is under way is to stop: it was cancelled, or is interrupted to move."""
+    def check_cancelled(self) -> None:
+        """:raises Cancelled: it was cancelled."""
         if self.cancelled is not None:
             raise Cancelled(self.cancelled)
-        if self._interrupts and self.move_reason is not None:
-            raise Cancelled(self.move_reason)
+
+    def check_moved(self) -> None:
+        """:raises Cancelled: it is to move, now or before the next statement."""
+        if self.move_reason is not None:
+            raise Cancelled(f"to move: {self.move_reason}")
+
+    def check(self) -> None:
+        """:raises Cancelled: what is under way is to stop: it was cancelled, or is interrupted to move."""
+        self.check_cancelled()
+        if self._interrupts:
+            self.check_moved()
 
     def check_fenced(self) -> None:
         """:raises Superseded: a later attempt has taken over."""

@@ -14,7 +14,7 @@ from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-from airflow_provider_impala_lb.impala.script.metadata_sync import cross
+from airflow_provider_impala_lb.impala.script.metadata_sync import make_visible
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
 
@@ -33,7 +33,7 @@ class Connection:
 
     def hear_of(self, upstream: Upstream) -> None:
         """Return once the node knows all that ``upstream`` left. :raises StatementError: it takes no work."""
-        cross(self._sessions[0], upstream)
+        make_visible(self._sessions[0], upstream)
 
     def cursor(self) -> Cursor:
         """A cursor with a session of its own. :raises NodeRefused: the node has stopped taking sessions."""

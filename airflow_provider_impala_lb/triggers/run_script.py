@@ -73,7 +73,7 @@ class ScriptTrigger(BaseTrigger):
         stops, or the trigger is another one's now, the script is left to whoever goes on."""
         # Not as soon as `run` is cancelled: then the script could be let go of before `on_kill` ends it.
         if self._run is not None:
-            self._run.leave()
+            self._run.hand_over()
 
     async def on_kill(self) -> None:
         """The task was marked or cleared by a user (Airflow 3.3): what runs is cancelled on its coordinator."""
@@ -124,7 +124,8 @@ class ScriptTrigger(BaseTrigger):
 
     def _go_on(self, run: ScriptRun) -> dict[str, Any] | None:
         """In a thread of its own. Returns what to tell the task; None: nothing, it is somebody else's now."""
-        from airflow_provider_impala_lb.impala.script.handover import Deferred, Handover
+        from airflow_provider_impala_lb.impala.script.deferral import Deferred
+        from airflow_provider_impala_lb.impala.script.handover import Handover
 
         alarm = None
         if self.until is not None:
@@ -133,7 +134,7 @@ class ScriptTrigger(BaseTrigger):
             alarm.daemon = True
             alarm.start()
         try:
-            done = run.go_on(Handover.of(self.handover))
+            done = run.go_on(Handover.unpacked(self.handover))
             return {"done": summary(done), "epoch": run.epoch, "changes": run.changes_something}
         except Deferred as deferred:
             # With the script: a template that is rendered again for the worker may give another one.
