@@ -36,6 +36,7 @@ def test_exceptions_and_baseline_are_of_rules_that_there_are():
 
 PLAN = Plan(
     floors=(("errors.py",), ("core/low",), ("core/high",), ("left", "right"), ("main.py",)),
+    wings=("left", "right"),
     apart=(("right", "core/low"),),
     third_party={"redis": ("left",)},
 )
@@ -74,7 +75,7 @@ ROOMS = {"errors.py": "", "core/low/a.py": "", "core/high/b.py": "", "left/c.py"
         ("core/low/a.py", "def f():\n    from house import main", "core/low/a.py:2 -> main.py"),
         ("core/low/a.py", "if TYPE_CHECKING:\n    from house.main import Main", "core/low/a.py:2 -> main.py"),
         ("core/low/a.py", "importlib.import_module('house.main')", "core/low/a.py:1 -> main.py"),
-        ("left/c.py", "from house.right.d import f", "left does not stand on right"),
+        ("left/c.py", "from house.right.d import f", "left and right are apart"),
         ("right/d.py", "from house.core.low.a import f", "right and core/low are apart"),
         ("errors.py", "from house.core.low import a", "errors.py does not stand on core/low"),
         ("core/other.py", "import house.errors", "core/other.py has no floor"),
@@ -325,7 +326,9 @@ def test_the_picture_shows_each_arrow(found, tmp_path):
     }
     assert found("floors", ROOMS | files) == []
     text = architecture.picture(SourceTree(tmp_path / "house"), PLAN)
-    assert text.startswith("```text\n 5 | main.py\n---+----------------\n 4 | left/   right/\n---+")
+    assert text.startswith(
+        "```text\n 5 | main.py\n 4 | left/ | right/\n 3 | core/high/\n 2 | core/low/\n 1 | errors.py\n```\n"
+    )
     assert "| 4 | `left/` | The left | `core/low`, `errors` | `redis` |" in text.splitlines()
     assert "| 1 | `errors.py` |  |  |  |" in text.splitlines()
 

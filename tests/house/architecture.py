@@ -3,14 +3,15 @@
 The order is declared here; what imports what is read from the code. ``make architecture`` writes the picture,
 `tests/test_structure.py` fails if it is not what the code gives.
 
-The picture is text: a drawing of the floors, and a table of what each room imports. More than a hundred arrows are no
-drawing, in Mermaid neither, which GitHub renders and nothing else; a table is read anywhere, and a new arrow is one
-changed line in a diff.
+The picture is text: a drawing of the floors, and a table of what each room imports. More than a hundred arrows are a
+tangle in any drawing, and Mermaid is rendered on GitHub but in no editor and no terminal. A table is read anywhere, and
+a new arrow is one changed line in a diff.
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
 import pathlib
 import sys
 from collections.abc import Iterable, Sequence
@@ -31,11 +32,13 @@ class Plan:
     :ivar floors: the bottom first; the rooms of each are folders or files, relative to the package. A room holds what
         is below its folder, unless that has a room of its own. A room may import rooms of lower floors only; files of
         one room may import each other
-    :ivar apart: pairs of folders that do not import each other, whatever their floors
+    :ivar wings: folders side by side over several floors: none imports another one
+    :ivar apart: further pairs of folders that do not import each other, whatever their floors
     :ivar third_party: for a package that is not everybody's, the only rooms and folders that may import it
     """
 
     floors: Sequence[Sequence[str]]
+    wings: Sequence[str] = ()
     apart: Sequence[tuple[str, str]] = ()
     third_party: dict[str, Sequence[str]] | None = None
 
@@ -63,7 +66,7 @@ class Plan:
         """
         return any(
             (within(source, one) and within(target, other)) or (within(source, other) and within(target, one))
-            for one, other in self.apart
+            for one, other in (*self.apart, *itertools.combinations(self.wings, 2))
         )
 
 
@@ -81,40 +84,36 @@ _SHELLS = ("cli", "operators", "triggers", "hooks", "dag_test.py", "get_provider
 PLAN = Plan(
     floors=(
         ("errors.py", "get_provider_info.py"),
-        ("core/timing.py",),
+        ("core/text.py", "core/timing.py", "core/process_identity.py"),
         ("core/stop_request.py",),
         ("core/config",),
         ("core/state",),
-        ("core/process_identity.py", "core/ports.py"),
+        ("core/ports.py",),
         ("core/rules",),
         ("core/cluster",),
-        ("stores/file", "impala/sql"),
-        ("stores/journals", "impala/web"),
-        ("stores/redis", "impala/hs2"),
-        ("stores", "impala/script"),
+        ("stores/file", "impala/sql", "sandbox/common"),
+        ("stores/journals", "impala/web", "sandbox/sql"),
+        ("stores/redis", "impala/hs2", "sandbox/server"),
+        ("stores", "impala/script", "sandbox/web"),
+        ("impala/dbapi.py", "sandbox"),
         ("balancer.py",),
         ("__init__.py",),
         ("doctor",),
         ("hooks",),
         ("triggers",),
         ("operators",),
-        ("sandbox/common",),
-        ("sandbox/sql",),
-        ("sandbox/server",),
-        ("sandbox/web",),
-        ("sandbox",),
         ("cli", "dag_test.py"),
     ),
+    wings=("stores", "impala", "sandbox"),
     apart=(
-        ("stores", "impala"),
         ("impala/sql", "impala/web"),
-        # The practice cluster is a program of its own; what starts one is the command line and the test helper.
-        *(("sandbox", each) for each in ("core", "stores", "impala", "balancer.py", "__init__.py", "doctor")),
+        # The practice cluster is a program of its own: only the command line and the test helper start one.
+        *(("sandbox", each) for each in ("core", "balancer.py", "__init__.py", "doctor")),
         *(("sandbox", each) for each in _SHELLS if each not in ("cli", "dag_test.py")),
     ),
     third_party={
         "airflow": _SHELLS,
-        "cryptography": ("impala/script", "core/cluster"),
+        "cryptography": ("impala/script",),
         "duckdb": ("sandbox",),
         "httpx": ("impala/web",),
         "impala": ("impala/hs2", "sandbox/common", "sandbox/server"),
@@ -164,10 +163,18 @@ def picture(tree: SourceTree, plan: Plan = PLAN) -> str:
 
 
 def _drawing(plan: Plan) -> str:
-    lines = [f"{number:>2} | {'   '.join(_named(floor))}" for number, floor in enumerate(plan.floors, 1)]
-    width = max(map(len, lines))
-    rule = f"---+{'-' * (width - 3)}"
-    return "\n".join(["```text", *(line for each in reversed(lines) for line in (each, rule)), "```"])
+    wings = [[_of_wing(floor, wing) for wing in plan.wings] for floor in plan.floors]
+    widths = [max(map(len, column)) for column in zip(*wings, strict=True)]
+    lines = [
+        f"{number:>2} | "
+        + (" | ".join(map(str.ljust, in_wings, widths)).rstrip() if any(in_wings) else "   ".join(map(_shown, floor)))
+        for number, (floor, in_wings) in enumerate(zip(plan.floors, wings, strict=True), 1)
+    ]
+    return "\n".join(["```text", *reversed(lines), "```"])
+
+
+def _of_wing(floor: Iterable[str], wing: str) -> str:
+    return "   ".join(_shown(room) for room in floor if within(room, wing))
 
 
 def _table(tree: SourceTree, plan: Plan) -> str:
@@ -201,10 +208,6 @@ def _summary(tree: SourceTree, room: str) -> str:
 
 def _shown(room: str) -> str:
     return room if room.endswith(".py") else f"{room}/"
-
-
-def _named(rooms: Iterable[str]) -> list[str]:
-    return [_shown(room) for room in rooms]
 
 
 def _names(names: Iterable[str]) -> str:

@@ -40,7 +40,8 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
 """By rule, what may break it, and why. One that is not needed any more fails too."""
 
 BASELINE: Mapping[str, int] = {
-    "floors": 17,
+    "floors": 18,
+    "rooms": 2,
     "circles of files": 3,
     "circles of folders": 3,
     "files of a folder": 2,
