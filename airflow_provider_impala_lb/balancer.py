@@ -19,7 +19,7 @@ from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.stores.factory import open_mirror, open_store
 
 if TYPE_CHECKING:
-    from airflow_provider_impala_lb.impala.hs2.dbapi import Connection
+    from airflow_provider_impala_lb.impala.dbapi import Connection
     from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 
 __all__ = ["Balancer", "Pick"]
@@ -136,7 +136,7 @@ class Balancer:
         :raises NoNodeAvailable: none could take it; the error says why for each.
         :raises ConfigError: the login was refused, or ``prefer`` is not a node of the configuration.
         """
-        from airflow_provider_impala_lb.impala.hs2.dbapi import connect
+        from airflow_provider_impala_lb.impala.dbapi import connect
 
         return connect(
             self.cluster,

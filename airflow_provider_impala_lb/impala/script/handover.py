@@ -52,10 +52,6 @@ class Handover(msgspec.Struct):
         return msgspec.convert(dict(packed), cls)
 
 
-class HandedOver(Exception):
-    """The script is under way, and somebody else goes on with it."""
-
-
 class Deferred(Exception):
     """:ivar handover: what that somebody needs. :ivar finished: what is left is to fetch the last statement's rows."""
 

@@ -8,8 +8,8 @@ from logging import Logger
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 from airflow_provider_impala_lb.impala.hs2.ids import guid_of, print_id
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused
 from airflow_provider_impala_lb.impala.script.handover import Handover, unseal
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record
 from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, LeftoverSession
 from airflow_provider_impala_lb.errors import ConfigError, StillRunning
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, is_refused
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, is_id
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, is_refused
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
 
 if TYPE_CHECKING:
