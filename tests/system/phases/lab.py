@@ -22,6 +22,17 @@ NUMBERS = (1, 2, 4)
 LIMITS = {"open_timeout": 5, "rpc_timeout": 5, "reconnect_timeout": 20}
 
 
+def add_numbers(cluster: Sandbox) -> None:
+    """The tables that the script's query reads: ``ten`` and ``thousand`` numbers.
+
+    :param cluster: the practice cluster that they are made on
+    """
+    with Balancer.from_config(cluster.config).connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE ten (n INT)")
+        cursor.execute(f"INSERT INTO ten VALUES {', '.join(f'({n})' for n in range(10))}")
+        cursor.execute("CREATE TABLE thousand AS SELECT a.n + 10 * b.n + 100 * c.n AS n FROM ten a, ten b, ten c")
+
+
 class Lab:
     """:ivar keys: for a trigger, of the worker that has let go; ``sql``: its script, if it is another one.
     :param name: of the Impala user, by which sessions and statements are told from other scripts' ones."""
