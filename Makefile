@@ -41,6 +41,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/pick.py
 	$(BIN)/python benchmarks/wait.py
+	$(BIN)/python benchmarks/common_path.py
 	$(BIN)/python benchmarks/policies.py
 
 # The picture of the floors in docs/architecture.md, after a change of what imports what.
