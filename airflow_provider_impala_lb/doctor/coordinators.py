@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_provider_impala_lb.core.config.load import LoadConfig
-from airflow_provider_impala_lb.core.config.model import Node
+from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from airflow_provider_impala_lb.core.config.address import parse_address
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.lock_directory import judge_turns
 from airflow_provider_impala_lb.doctor.two_hosts_protocol import Task, TwoHostResult

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
@@ -81,7 +81,7 @@ def connect(
 
     :raises NoNodeAvailable: all refused. :raises ConfigError: two of them refused the login.
     """
-    prefer = cluster.config.known(prefer) if prefer else None
+    prefer = cluster.config.canonical(prefer) if prefer else None
     if prefer and upstream is None:
         upstream = Upstream(host=prefer)
     refused: dict[str, str] = {}

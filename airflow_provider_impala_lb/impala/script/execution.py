@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
@@ -227,7 +227,7 @@ class Execution:
             if self._elsewhere or self._tally.nothing_done():
                 raise
             raise self._tally.failed(
-                f"{failure.reason}; and no new session can be opened: {error}", None, failure.outcome, failure.now
+                f"{failure.reason}; and no new session can be opened: {error}", None, failure.outcome, failure.advice
             ) from error
 
     def _replay(self, session: Session) -> None:

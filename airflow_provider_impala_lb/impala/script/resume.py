@@ -143,7 +143,7 @@ def _question(journal: Journal, intent: Intent, script: ScriptPlan, doubt: InDou
         query_id=intent.query or None,
         outcome="unknown",
         sql=excerpt(statement.sql),
-        now=now,
+        advice=now,
         retry=doubt.may_clear_up,
     )
 

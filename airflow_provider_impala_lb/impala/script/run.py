@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions, QueueOptions
-from airflow_provider_impala_lb.core.cluster.picker import Pick, new_id
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.cluster.picker import new_id
 from airflow_provider_impala_lb.core.ports import JournalStore
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver
 from airflow_provider_impala_lb.errors import (
     ConfigError,
@@ -140,7 +141,7 @@ class ScriptRun:
         )
         self._owner = owner
         self._session_key = session_key
-        self._prefer = cluster.config.known(prefer) if prefer else None
+        self._prefer = cluster.config.canonical(prefer) if prefer else None
         self._on_unavailable = on_unavailable
         before = [upstream or Upstream(host=self._prefer)] if self._prefer else []
         self._progress = Progress(self._script, before, resumes=resume)

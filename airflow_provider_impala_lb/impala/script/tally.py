@@ -182,7 +182,7 @@ class Tally:
             node=self._node,
             query_id=query_id,
             outcome=outcome,
-            now=now,
+            advice=now,
             sql=excerpt(statement.sql),
             done=[
                 f"{entry.number} (line {entry.line}, query {entry.query_id}"

@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from airflow_provider_impala_lb.core.state.loading import decoded
+from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.record_log import Extent
 from airflow_provider_impala_lb.core.state.state import State, encode_head
 from airflow_provider_impala_lb.errors import ConfigError
@@ -51,21 +51,21 @@ class Slots:
         :raises ConfigError: the file holds something else, or the work of a newer version.
         """
         version, record = self._newest(descriptor)
-        state, unreadable = decoded(self._what, record, lambda kind, place: _records(descriptor, kind, place))
+        state, unreadable = load_or_reset(self._what, record, lambda kind, extent: _records(descriptor, kind, extent))
         return version, state, unreadable
 
     def save(self, descriptor: int, version: int, state: State) -> None:
         """Write this version, the one after the newest. :raises OSError: EFBIG or ENOSPC; the newest stays."""
         for kind, records in enumerate(state.records):
-            place = records.place
+            extent = records.extent
             if records.rewritten:
                 text = records.text
-                place.slot, place.generation = 1 - place.slot, place.generation + 1
-                slot.write(descriptor, text, _start(kind, place), RECORDS_BYTES)
-                place.length = len(text)
+                extent.slot, extent.generation = 1 - extent.slot, extent.generation + 1
+                slot.write(descriptor, text, _start(kind, extent), RECORDS_BYTES)
+                extent.length = len(text)
             elif added := records.added:
-                slot.write(descriptor, added, _start(kind, place) + place.length, RECORDS_BYTES - place.length)
-                place.length += len(added)
+                slot.write(descriptor, added, _start(kind, extent) + extent.length, RECORDS_BYTES - extent.length)
+                extent.length += len(added)
         body = encode_head(state)
         if version == 1:
             slot.write(descriptor, MAGIC, 0, len(MAGIC))
@@ -87,7 +87,7 @@ class Slots:
         # A place is not written again before a head that names the other one has been: see `save`.
         _, after, _ = self.load(descriptor)
         overtaken = any(
-            before.place.generation != now.place.generation
+            before.extent.generation != now.extent.generation
             for before, now in zip(state.records, after.records, strict=True)
         )
         return state, unreadable or overtaken
@@ -116,9 +116,9 @@ class Slots:
         return 0, None if os.fstat(descriptor).st_size > HEAD_START else b""
 
 
-def _start(kind: int, place: Extent) -> int:
-    return RECORDS_START + (2 * kind + place.slot) * RECORDS_BYTES
+def _start(kind: int, extent: Extent) -> int:
+    return RECORDS_START + (2 * kind + extent.slot) * RECORDS_BYTES
 
 
-def _records(descriptor: int, kind: int, place: Extent) -> bytes:
-    return os.pread(descriptor, place.length, _start(kind, place))
+def _records(descriptor: int, kind: int, extent: Extent) -> bytes:
+    return os.pread(descriptor, extent.length, _start(kind, extent))

@@ -20,7 +20,7 @@ from logging import getLogger
 from typing import Literal
 
 from airflow_provider_impala_lb.core.ports import Result
-from airflow_provider_impala_lb.core.state.loading import decoded
+from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.state import State, encode
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem, used
@@ -78,7 +78,7 @@ class FileStore:
 
         def changed(record: bytes | None) -> tuple[bytes, Result]:
             nonlocal unreadable
-            state, unreadable = decoded(self._what, record)
+            state, unreadable = load_or_reset(self._what, record)
             result = change(state, self._host_clock.now())
             return encode(state), result
 
@@ -123,7 +123,7 @@ class FileStore:
             require_regular(self.where, descriptor)
             self._is_cas = self._find_mode(descriptor)
             if self._is_cas:
-                state, _ = decoded(self._what, self._versions.read(descriptor))
+                state, _ = load_or_reset(self._what, self._versions.read(descriptor))
                 return state, self._host_clock.now()
             for _ in range(_READ_TRIES):
                 state, again = self._slots.read(descriptor)

@@ -24,7 +24,7 @@ from logging import getLogger
 
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl
 from airflow_provider_impala_lb.core.ports import Result
-from airflow_provider_impala_lb.core.state.loading import decoded
+from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.state import State, encode
 from airflow_provider_impala_lb.errors import StateUnavailable
 from airflow_provider_impala_lb.stores.redis import client as redis_client
@@ -83,7 +83,7 @@ class RedisStore(RedisCaller):
             found = self._read(start, turn)
             if found is not None:
                 now, commit, record = found
-                state, unreadable = decoded(f"store {self.where}", record)
+                state, unreadable = load_or_reset(f"store {self.where}", record)
                 try:
                     result = change(state, now)
                 except BaseException:
@@ -105,7 +105,7 @@ class RedisStore(RedisCaller):
         found = self._read(time.monotonic(), "")
         assert found is not None  # who does not want the turn does not wait for it
         now, _, record = found
-        return decoded(f"store {self.where}", record)[0], now
+        return load_or_reset(f"store {self.where}", record)[0], now
 
     def _read(self, start: float, turn: str) -> tuple[float, bytes, bytes] | None:
         """The server's clock, the last commit's id, the record; None while it is another's turn."""
