@@ -268,6 +268,35 @@ def test_unexplained_parameters_are_found(found):
     ]
 
 
+STRUCTS = '''
+class Plain:
+    a: int
+
+@dataclass(frozen=True)
+class Data:
+    """Data.
+
+    :ivar a: x
+    """
+    a: int
+    b: int
+    _c: int
+    d: int = 0
+    """Y."""
+
+class Named(typing.NamedTuple):
+    """Named: a."""
+    a: int
+
+class _Private(NamedTuple):
+    a: int
+'''
+
+
+def test_unexplained_attributes_are_found(found):
+    assert found("attributes explained", {"main.py": STRUCTS}) == ["main.py:6 Data: b", "main.py:17 Named: a"]
+
+
 FIELDS = '''"""Module. :ivar x: y"""
 
 class A:
@@ -292,10 +321,10 @@ def g():
 
 def test_two_fields_on_a_line_are_found(found):
     assert found("one field on a line", {"main.py": FIELDS}) == [
-        "main.py: Module. :ivar x:",
-        "main.py:3 A: :ivar b: y :ivar c:",
-        "main.py:10 _f: :returns: z :raises F:",
-        "main.py:18 g: G, which :returns:",
+        "house/main.py: Module. :ivar x:",
+        "house/main.py:3 A: :ivar b: y :ivar c:",
+        "house/main.py:10 _f: :returns: z :raises F:",
+        "house/main.py:18 g: G, which :returns:",
     ]
 
 
