@@ -49,7 +49,7 @@ BASELINE: Mapping[str, int] = {
     "lines of a file": 4,
     "parameters of a function": 12,
     "untyped options": 1,
-    "parameters explained": 632,
+    "parameters explained": 634,
     "attributes explained": 63,
     "one field on a line": 100,
     "imports of tests": 45,
@@ -211,7 +211,7 @@ def _goes_to_super_only(function: ast.AST, name: str) -> bool:
     return uses == to_super
 
 
-_REFERENCE = re.compile(r"(?:^|[.;:]\s+)As `|\b(?:errors|parameters|arguments|options)\b[^.\n]* as `", re.IGNORECASE)
+_REFERENCE = re.compile(r"(?:^|[.;]\s+)As `|\b(?:[Ee]rrors|[Pp]arameters|[Aa]rguments|[Oo]ptions)\b[^.\n:]* as `")
 """An override or an implementation of a protocol: its parameters are explained where the name in backticks is."""
 _FIELD = r":(?:param|raises|returns|return|ivar|cvar|rtype|type|yields)\b[^:\n`]*:"
 _MISPLACED = re.compile(rf"^[^\n]*\S[^\n]*?(?<!`){_FIELD}(?!`)", re.MULTILINE)
