@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import itertools
 import pathlib
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -203,7 +204,7 @@ def _summary(tree: SourceTree, room: str) -> str:
     module = tree.modules.get(room if room.endswith(".py") else f"{room}/__init__.py")
     text = (ast.get_docstring(module) or "") if module else ""
     sentence = " ".join(text.partition("\n\n")[0].split()).partition(". ")[0]
-    return sentence.rstrip(".").replace("|", "\\|")
+    return re.sub(r":\w+:`", "`", sentence).rstrip(".").replace("|", "\\|")  # :class:`Balancer` of Sphinx
 
 
 def _shown(room: str) -> str:
