@@ -59,13 +59,14 @@ class SessionFactory:
         :raises ConfigError: it is not a node of the configuration, or a file or a library that the configuration
             needs is missing on this host.
         """
+        from airflow_provider_impala_lb.impala.hs2.connection import Login
         from airflow_provider_impala_lb.impala.hs2.session import Session
 
         node, settings = self._node(address), self.config.session
         if options:
             settings = msgspec.structs.replace(settings, query_options={**settings.query_options, **options})
-        pages = self._pages(node)
-        return Session.open(node, settings, password=self.password, database=database, pages=pages, stop=stop)
+        login = Login(node, settings, self.password)
+        return Session.open(login, database=database, pages=self._pages(node), stop=stop)
 
     def attach(self, address: str, guid: bytes, secret: bytes, *, stop: StopRequest | None = None) -> Session:
         """Go on with a session on this node that another process has opened.
@@ -76,11 +77,12 @@ class SessionFactory:
 
         Errors as :meth:`open`.
         """
+        from airflow_provider_impala_lb.impala.hs2.connection import Login
         from airflow_provider_impala_lb.impala.hs2.session import Session
 
         node = self._node(address)
-        pages = self._pages(node)
-        return Session.attach(node, self.config.session, guid, secret, password=self.password, pages=pages, stop=stop)
+        login = Login(node, self.config.session, self.password)
+        return Session.attach(login, guid, secret, pages=self._pages(node), stop=stop)
 
     def end(self, address: str, guid: bytes, secret: bytes) -> None:
         """Close such a session, so that nothing more can be sent in it. Never raises for a node out of reach."""
