@@ -54,9 +54,9 @@ class NoNodeAvailable(ImpalaLBError):
 
 
 class MustWait(ImpalaLBError):
-    """Every node is busy or full, and the caller wants to come back instead of waiting. Its place in the line is kept.
+    """Every node is busy or full, and the caller wants to come back instead of waiting. Its place in the queue is kept.
 
-    :param position: in the line, from 1. :param waited: seconds so far, of ``wait``.
+    :param position: in the queue, from 1. :param waited: seconds so far, of ``wait``.
     :param reasons: node (``host:port``) -> why it takes nothing.
     """
 
@@ -64,7 +64,7 @@ class MustWait(ImpalaLBError):
         self.position, self.waited, self.wait = position, waited, wait
         self.reasons = dict(reasons)
         super().__init__(
-            f"All nodes are busy or full: number {position} in the line, waited {waited:.0f} of {wait:g} s"
+            f"All nodes are busy or full: number {position} in the queue, waited {waited:.0f} of {wait:g} s"
             + "".join(f"\n  {node}: {why}" for node, why in self.reasons.items())
         )
 

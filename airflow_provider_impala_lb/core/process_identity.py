@@ -10,7 +10,13 @@ import msgspec
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True):
-    """The process that holds a lease. A pid alone is reused; with the boot, pid namespace and start time it is not."""
+    """A process. A pid alone is reused; with the boot, pid namespace and start time it is not.
+
+    :param boot: the kernel's boot id.
+    :param namespace: of pids, as /proc names it.
+    :param pid: within the namespace.
+    :param start: clock ticks from the boot to its start.
+    """
 
     boot: str
     namespace: str
@@ -56,7 +62,10 @@ def _process(pid: int) -> ProcessIdentity | None:
 
 
 def is_dead(holder: ProcessIdentity | None) -> bool:
-    """True only if the holder ran on this host, in this pid namespace, and is known to be gone."""
+    """Whether a process is known to be gone: it ran on this host, in this pid namespace, and runs no more.
+
+    :param holder: the process; None: nobody knows which.
+    """
     if holder is None or holder.boot != _boot() or holder.namespace != _namespace():
         return False
     return _start(holder.pid) != holder.start
