@@ -6,22 +6,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-import msgspec
-
-
-class ProcessIdentity(msgspec.Struct, frozen=True):
-    """A process. A pid alone is reused; with the boot, pid namespace and start time it is not.
-
-    :param boot: the kernel's boot id.
-    :param namespace: of pids, as /proc names it.
-    :param pid: within the namespace.
-    :param start: clock ticks from the boot to its start.
-    """
-
-    boot: str
-    namespace: str
-    pid: int
-    start: int
+from airflow_provider_impala_lb.core.state.model import ProcessIdentity
 
 
 @cache

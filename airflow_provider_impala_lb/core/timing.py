@@ -1,14 +1,9 @@
-"""Pauses that grow, times that run out, and times that people may ask for."""
+"""Pauses that grow, and times that run out."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-
-from airflow_provider_impala_lb.errors import ConfigError
-
-DAY, WEEK = 86400.0, 7 * 86400.0
-"""In seconds."""
 
 
 class Deadline:
@@ -69,18 +64,3 @@ def sleep(seconds: float, meanwhile: Callable[[], None] | None = None, every: fl
         if meanwhile is not None:
             meanwhile()
         time.sleep(min(remaining, every))
-
-
-def check_seconds(key: str, value: float, most: float, reason: str, *, least: float | None = None) -> None:
-    """Whether a setting in seconds can be meant.
-
-    :param key: what to call it in the error.
-    :param value: what somebody set.
-    :param most: the greatest value, in seconds.
-    :param reason: for ``most``.
-    :param least: the smallest value, in seconds; None (default): anything above 0.
-    :raises ConfigError: outside of these, or no number (nan).
-    """
-    if not (value > 0 if least is None else value >= least) or value > most:
-        low = "above 0" if least is None else f"{least:g} or more"
-        raise ConfigError(f"{key}: is {value:g}, must be {low} and at most {most:.0f} seconds ({reason})")

@@ -23,7 +23,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from msgspec import to_builtins
 
 from airflow_provider_impala_lb import errors
-from airflow_provider_impala_lb.core.timing import WEEK, check_seconds
+from airflow_provider_impala_lb.core.config.checks import WEEK, check_seconds
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,

@@ -1,11 +1,10 @@
 import time
-from math import inf, nan
+from math import inf
 
 import pytest
 
 from airflow_provider_impala_lb.core import timing
-from airflow_provider_impala_lb.core.timing import WEEK, Backoff, Deadline, check_seconds
-from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.core.timing import Backoff, Deadline
 
 
 class Monotonic:
@@ -71,16 +70,3 @@ def test_what_is_raised_meanwhile_ends_the_pause():
     with pytest.raises(KeyError):
         timing.sleep(30, {}.popitem)
     assert time.monotonic() - start < 10
-
-
-@pytest.mark.parametrize("value", [nan, inf, -1.0, 0.0, WEEK + 1])
-def test_a_time_that_cannot_be_meant_is_named_with_what_is_allowed(value):
-    with pytest.raises(ConfigError, match=r"^pause: is .*, must be above 0 and at most 604800 seconds \(too long\)$"):
-        check_seconds("pause", value, WEEK, "too long")
-
-
-def test_a_time_within_its_limits_is_taken():
-    check_seconds("pause", WEEK, WEEK, "too long")
-    check_seconds("pause", 0, WEEK, "too long", least=0)
-    with pytest.raises(ConfigError, match=r"is 0\.4, must be 0\.5 or more and at most 9 seconds"):
-        check_seconds("pause", 0.4, 9, "too long", least=0.5)

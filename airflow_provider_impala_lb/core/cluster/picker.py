@@ -17,6 +17,7 @@ from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.pick import NodeFeedback, Pick
 from airflow_provider_impala_lb.core.cluster.session_keys import SessionKeys
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
+from airflow_provider_impala_lb.core.config.checks import DAY, check_seconds
 from airflow_provider_impala_lb.core.process_identity import is_dead, this_process
 from airflow_provider_impala_lb.core.rules.admission import LeftOut
 from airflow_provider_impala_lb.core.rules.expiry import end_expired
@@ -29,7 +30,7 @@ from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable, StateUn
 
 log = getLogger(__name__)
 
-LONGEST_HOLD = 30 * timing.DAY
+LONGEST_HOLD = 30 * DAY
 _SEEK_DEAD_EVERY = 1.0
 
 
@@ -152,7 +153,7 @@ class Picker:
         :raises NoNodeAvailable: as :meth:`acquire`.
         :raises ConfigError: ``seconds`` cannot be meant, or as :meth:`acquire`.
         """
-        timing.check_seconds("hold", seconds, LONGEST_HOLD, "a lease that nobody ends counts on its node for so long")
+        check_seconds("hold", seconds, LONGEST_HOLD, "a lease that nobody ends counts on its node for so long")
         lease = self._lease(owner)
         lease.holder = None  # the process that asks is gone long before its work ends
         request = self._request(lease, session_key, None, ())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 from functools import cached_property
 from typing import Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -233,19 +231,3 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         """
         index = self.order.get(address)
         return None if index is None else self.nodes[index]
-
-
-def in_clear_text(url: str, web_auth: WebAuth) -> bool:
-    """Whether the password or token would cross a network readable. Digest only sends a hash of it.
-
-    :param url: of a coordinator's page.
-    :param web_auth: how it wants a login.
-    """
-    parts = urlsplit(url)
-    if web_auth not in ("basic", "bearer") or parts.scheme == "https":
-        return False
-    host = parts.hostname or ""
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"

@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import urlsplit
 
 import msgspec
 
 from airflow_provider_impala_lb.core.config.address import DEFAULT_PORT, parse_address
+from airflow_provider_impala_lb.core.config.checks import DAY, WEEK, check_port, check_seconds, check_url, in_clear_text
 from airflow_provider_impala_lb.core.config.model import (
     DEFAULT_WEIGHTS,
     MAX_WAIT,
@@ -26,11 +26,9 @@ from airflow_provider_impala_lb.core.config.model import (
     PolicyName,
     SessionConfig,
     WebAuth,
-    in_clear_text,
 )
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl, parse_store
 from airflow_provider_impala_lb.core.config.yaml_file import read_yaml
-from airflow_provider_impala_lb.core.timing import DAY, WEEK, check_seconds
 from airflow_provider_impala_lb.errors import ConfigError
 
 
@@ -109,7 +107,7 @@ def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Confi
         entry = msgspec.convert(raw, _File, strict=not from_text)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {_explained(str(error), raw)}") from None
-    _check_port(f"{source}: port", entry.port)
+    check_port(f"{source}: port", entry.port)
     nodes = tuple(_node(f"{source}: nodes[{index}]", item, entry.port) for index, item in enumerate(entry.nodes))
     store = _store(source, "store", entry.store)
     mirror = _store(source, "mirror", entry.mirror) if entry.mirror else None
@@ -144,7 +142,7 @@ def _node(where: str, item: str | _NodeEntry, default_port: int) -> Node:
         raise ConfigError(f"{where}.port: is {item.port}, and host has one, too ({port}); give it once")
     if not port:
         port = default_port if item.port is None else item.port
-    _check_port(f"{where}.port", port)
+    check_port(f"{where}.port", port)
     if not 0 < item.weight < float("inf"):
         raise ConfigError(f"{where}.weight: {item.weight} must be above 0")
     if item.max_leases is not None and item.max_leases < 1:
@@ -243,35 +241,12 @@ def _check_urls(source: str, nodes: tuple[Node, ...], load: LoadConfig | None) -
         for key in ("web", "metrics", "exporter"):
             url = getattr(node, key)
             if url is not None:
-                _check_url(f"{source}: nodes[{index}].{key}", url)
+                check_url(f"{source}: nodes[{index}].{key}", url)
         if load and node.web and in_clear_text(node.web, load.web_auth):
             raise ConfigError(
                 f"{source}: nodes[{index}].web: {node.web!r} with load.web_auth {load.web_auth} would send the secret "
                 "in clear text; allowed: an https:// URL, or another load.web_auth"
             )
-
-
-def _check_url(where: str, url: str) -> None:
-    """It is ``http(s)://host...`` without a login in it; one that has a login is not shown."""
-    try:
-        parts = urlsplit(url)
-        named = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        named = False
-        parts = None
-    if "@" in (parts.netloc if parts else url):
-        raise ConfigError(
-            f"{where}: (value not shown) must not hold a login: set load.web_auth and load.web_user, and the "
-            "environment's IMPALA_LB_WEB_PASSWORD"
-        )
-    if not named or parts is None or parts.query or parts.fragment:
-        shown = repr(url) if "@" not in url else "(value not shown)"
-        raise ConfigError(f"{where}: {shown} is not a URL like http://host:25000 or https://host:25000")
-
-
-def _check_port(where: str, port: int) -> None:
-    if not 0 < port < 65536:
-        raise ConfigError(f"{where}: {port} is not between 1 and 65535")
 
 
 def _check(source: str, key: str, value: float, holds: bool, allowed: str) -> None:

@@ -1,6 +1,6 @@
 """What all workers of a cluster share, and how it is encoded. Soft: lost, it heals by itself.
 
-Imports `errors` and `core.process_identity`. Read in this order:
+Imports `errors`. Read in this order:
 
 * `load_report`: what one node reported;
 * `record_log`: many keyed records as lines of bytes, decoded one by one;

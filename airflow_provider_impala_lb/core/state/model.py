@@ -10,7 +10,6 @@ from typing import Literal
 
 import msgspec
 
-from airflow_provider_impala_lb.core.process_identity import ProcessIdentity
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters
 from airflow_provider_impala_lb.core.state.record_log import Extent
 
@@ -66,6 +65,21 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
         :param other: an attempt at the same work.
         """
         return self.generation != "" and self.generation == other.generation and other.is_before(self)
+
+
+class ProcessIdentity(msgspec.Struct, frozen=True):
+    """A process. A pid alone is reused; with the boot, pid namespace and start time it is not.
+
+    :param boot: the kernel's boot id.
+    :param namespace: of pids, as /proc names it.
+    :param pid: within the namespace.
+    :param start: clock ticks from the boot to its start.
+    """
+
+    boot: str
+    namespace: str
+    pid: int
+    start: int
 
 
 class Lease(msgspec.Struct, omit_defaults=True):
