@@ -22,7 +22,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from airflow_provider_impala_lb import errors
-from airflow_provider_impala_lb.core.timing import WEEK, check_seconds
+from airflow_provider_impala_lb.core.config.checks import WEEK, check_seconds
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
