@@ -238,7 +238,7 @@ def _probe(options: argparse.Namespace) -> int:
     balancer = _balancer(options)
     if balancer.config.load is not None and balancer.cluster.reports.prober is None:
         raise ConfigError("nodes: none has a web, metrics or exporter URL, so there is nobody to ask")
-    answers = balancer.cluster.reports.round(now_anyway=not options.if_due)
+    answers = balancer.cluster.reports.probe(now_anyway=not options.if_due)
     if answers is None:
         print(
             "impala-lb: the nodes have been asked a moment ago, or are being asked by another process", file=sys.stderr

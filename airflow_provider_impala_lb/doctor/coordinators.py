@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from airflow_provider_impala_lb.balancer import Balancer
-from airflow_provider_impala_lb.core.config.load import LoadConfig
-from airflow_provider_impala_lb.core.config.model import Node
+from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused
 from airflow_provider_impala_lb.impala.web.load_probe import NotACoordinator, ProbeFailed, probe
 
 WEB_SECONDS = 3.0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.lock_trial import TrialResult
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError

@@ -27,7 +27,8 @@ from pathlib import Path
 import msgspec
 
 from airflow_provider_impala_lb.core.config.address import format_address, parse_address
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, State
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS
+from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.lock_directory import judge_trial, make_in_mode
 from airflow_provider_impala_lb.doctor.lock_trial import follow, lead

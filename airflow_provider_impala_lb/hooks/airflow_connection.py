@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from airflow_provider_impala_lb.core.config import model as configuration
+from airflow_provider_impala_lb.core.config import parse as configuration
 from airflow_provider_impala_lb.core.config.address import format_address
 from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.errors import ConfigError

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from logging import Logger
 
     from airflow_provider_impala_lb.hooks.dialect import ImpalaDialect
-    from airflow_provider_impala_lb.impala.hs2.dbapi import Connection as BalancedConnection
+    from airflow_provider_impala_lb.impala.dbapi import Connection as BalancedConnection
     from airflow_provider_impala_lb.impala.script.plan import ScriptDone
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.hooks.impala_lb import owner
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from msgspec import to_builtins
 
 from airflow_provider_impala_lb import errors
-from airflow_provider_impala_lb.core.config.limits import WEEK, check_seconds
+from airflow_provider_impala_lb.core.timing import WEEK, check_seconds
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_impala_lb.core.cluster.picker import Pick
+    from airflow_provider_impala_lb.core.cluster.pick import Pick
     from airflow_provider_impala_lb.impala.script.plan import ScriptDone, StatementDone
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
     from airflow_provider_impala_lb.impala.sql.splitter import Statement
@@ -437,7 +437,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             done = run.run() if handover is None else run.go_on(Handover.of(handover))
         finally:
             self._script_run = None
-        if stuck.host is not None and done.node == hook.balancer.config.known(stuck.host):
+        if stuck.host is not None and done.node == hook.balancer.config.canonical(stuck.host):
             done.why = f"sticks to {stuck.task_id or 'the host it was given'}"
         self._tell_end(context, summary(done))
         result = self._result(done, split_statements)

@@ -17,7 +17,8 @@ from airflow_provider_impala_lb.core.rules.expiry import reap
 from airflow_provider_impala_lb.core.rules.headroom import ProbeBaseline, note_reports, shed_load
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.state.load_report import LoadSample, ProbeResult
-from airflow_provider_impala_lb.core.state.state import Lease, State, Ticket, decode, encode
+from airflow_provider_impala_lb.core.state.model import Lease, Ticket
+from airflow_provider_impala_lb.core.state.state import State, decode, encode
 
 from .baselines import BASELINES, baseline
 from .scenario import GAP_SECONDS, LEAKED_SECONDS, SLOTS, Scenario
@@ -186,7 +187,7 @@ class Run:
             self._plan(self._now + self._rng.uniform(0.0, self._config.load.refresh), "move", lease)
 
     def _any_overloaded(self) -> bool:
-        return any(node.brief and node.brief.level == "overloaded" for node in self._state.nodes.values())
+        return any(node.summary and node.summary.level == "overloaded" for node in self._state.nodes.values())
 
     def _move(self, lease: Lease) -> None:
         script = self._running.get(lease.id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from airflow_provider_impala_lb.core.config.model import Config, parse
+from airflow_provider_impala_lb.core.config.model import Config
+from airflow_provider_impala_lb.core.config.parse import parse
 
 NODES = 30
 SLOTS = 8

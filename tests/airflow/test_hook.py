@@ -12,7 +12,7 @@ from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, Scri
 from airflow_provider_impala_lb.get_provider_info import get_provider_info
 from airflow_provider_impala_lb.hooks import impala_lb as hooks
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 
 
 @pytest.fixture

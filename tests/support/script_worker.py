@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from airflow_provider_impala_lb.balancer import Balancer
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.script.journal import Journal

@@ -21,8 +21,8 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
+from airflow_provider_impala_lb.impala.hs2.connection_failure import UnreadableReply, describe
 from airflow_provider_impala_lb.impala.hs2.replies import check_answer
-from airflow_provider_impala_lb.impala.hs2.transport import UnreadableReply, describe
 
 log = getLogger(__name__)
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
 from airflow_provider_impala_lb.impala.hs2.connection import HS2Connection
+from airflow_provider_impala_lb.impala.hs2.connection_failure import describe, status_error
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
-from airflow_provider_impala_lb.impala.hs2.transport import describe, status_error
 
 CANCEL_SECONDS = 4.0
 """To cancel and close from a second connection, in all: Airflow kills a task 5 s after it asked it to end."""

@@ -14,23 +14,17 @@ from typing import Literal, NamedTuple
 from airflow_provider_impala_lb.errors import Outcome
 from airflow_provider_impala_lb.impala.sql.statement import Classification
 
-__all__ = ["Cancelled", "ClassifiedFailure", "Verdict", "handle_gone", "outcome_of", "sort", "sort_again"]
-
 Verdict = Literal["refused", "session", "wait", "not started", "done", "unknown", "user error"]
 """``refused``: not started, and this coordinator takes nothing new, another one may. ``session``: not started, or it
 changed nothing, and the session is of no use any more: a new one may run it. ``wait``: not started, and another
 coordinator would say the same; later it may go. The others as in :data:`errors.Outcome`."""
 
 
-class Cancelled(Exception):
-    """The script was told to stop."""
-
-
 class Rule(NamedTuple):
     """:ivar text: a pattern, looked for where the message begins, or anywhere if it can only make the outcome unknown.
     :ivar instead: what it means where it came in place of a statement's handle; ``later``: once there was one.
     :ivar source: where the text comes from; in apache/impala unless it says otherwise.
-    :ivar now: what to do about it, for the error; "" where the outcome says enough.
+    :ivar advice: what to do about it, for the error; "" where the outcome says enough.
     :ivar gone: the session may be gone with it.
     :ivar second_step: of a CREATE TABLE AS SELECT it may also come once the table is there.
     """
@@ -39,7 +33,7 @@ class Rule(NamedTuple):
     instead: Verdict
     later: Verdict
     source: str
-    now: str = ""
+    advice: str = ""
     gone: bool = False
     second_step: bool = False
 
@@ -264,14 +258,14 @@ _HANDLE_GONE = re.compile(
 
 
 class ClassifiedFailure(NamedTuple):
-    """:ivar now: what to do about it, or ""."""
+    """:ivar advice: what to do about it, or ""."""
 
     verdict: Verdict
     outcome: Outcome
-    now: str = ""
+    advice: str = ""
 
 
-def sort(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
+def classify_failure(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
     """Sort the failure of a statement.
 
     CREATE TABLE AS SELECT is two steps: Impala creates the table, and then has its query admitted and run as any other
@@ -287,16 +281,16 @@ def sort(message: str, statement: Classification, *, accepted: bool) -> Classifi
     if verdict == "unknown" and statement.changes_nothing:
         verdict = "session" if rule and rule.gone else "not started"  # it may run again
     outcome: Outcome = "not started" if verdict in ("refused", "session", "wait") else verdict  # type: ignore[assignment]
-    return ClassifiedFailure(verdict, outcome, rule.now if rule else "")
+    return ClassifiedFailure(verdict, outcome, rule.advice if rule else "")
 
 
-def sort_again(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
-    """As :func:`sort`, for a statement that was sent before and seems not to have run.
+def classify_again(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
+    """As :func:`classify_failure`, for a statement that was sent before and seems not to have run.
 
     A call to the catalog service goes on after its coordinator has given up on it, or is gone. So CREATE that finds its
     own object, or DROP and RENAME that do not find it any more, may see what the first sending has done.
     """
-    found = sort(message, statement, accepted=accepted)
+    found = classify_failure(message, statement, accepted=accepted)
     own = _OWN_EFFECT.get(statement.verb)
     if own is not None and found.outcome in ("not started", "user error") and own.search(message):
         return ClassifiedFailure("unknown", "unknown", _FIRST)
@@ -309,5 +303,5 @@ def handle_gone(message: str) -> bool:
 
 
 def outcome_of(message: str, statement: Classification, *, accepted: bool) -> Outcome:
-    """Only the outcome of :func:`sort`."""
-    return sort(message, statement, accepted=accepted).outcome
+    """Only the outcome of :func:`classify_failure`."""
+    return classify_failure(message, statement, accepted=accepted).outcome

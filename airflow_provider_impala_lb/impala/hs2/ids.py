@@ -7,7 +7,6 @@ import struct
 
 import msgspec
 
-FIRST_POLL, LONGEST_POLL, POLL_SHARE = 0.002, 1.0, 1 / 36
 _STACK = re.compile(r"^\t(?:at |\.\.\. \d+ more).*(?:\n|\Z)|^Driver stacktrace:\n", re.MULTILINE)
 _ID = re.compile(r"[0-9a-f]{16}:[0-9a-f]{16}")
 _PROGRESS = re.compile(r"Query [0-9a-f:]+:? *\d+% Complete \(\d+ out of \d+\)")
@@ -49,15 +48,6 @@ def guid_of(printed: str) -> bytes:
     """The inverse of :func:`print_id`."""
     first, second = printed.split(":")
     return struct.pack("<QQ", int(first, 16), int(second, 16))
-
-
-def next_poll(waited: float) -> float:
-    """Pause before the next poll, in seconds: 2 ms and 1/36 of the time already waited, 1 s at most.
-
-    So a statement's end is noticed at most 2 ms and 2.8 % late, whether it takes 10 ms or an hour, which leaves 3 ms
-    of 3 % and 5 ms for the way there and back: 30 polls in the first 0.1 s, 100 in 1 s, 180 in 10 s, then up to 1/s.
-    """
-    return min(FIRST_POLL + waited * POLL_SHARE, LONGEST_POLL)
 
 
 def progress_in(log: str | None) -> list[str]:

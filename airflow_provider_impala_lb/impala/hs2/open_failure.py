@@ -18,7 +18,7 @@ from contextlib import suppress
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.hs2.connection import user_of
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, UnreadableReply, describe
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, UnreadableReply, describe
 
 _RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _HERE = _RESOURCES | {

@@ -10,8 +10,8 @@ from typing import Any
 
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
 from airflow_provider_impala_lb.impala.hs2.connection import HS2Connection, user_of
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, UnreadableReply, refusal, status_error
 from airflow_provider_impala_lb.impala.hs2.open_failure import sort_open_failure
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, UnreadableReply, refusal, status_error
 
 log = getLogger(__name__)
 

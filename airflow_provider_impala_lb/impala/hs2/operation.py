@@ -10,14 +10,43 @@ from contextlib import suppress
 from logging import getLogger
 from typing import Any
 
+import msgspec
+
+from airflow_provider_impala_lb.impala.hs2.connection_failure import describe, is_timeout, is_unreadable, status_error
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, guid_of, print_id, warnings_in
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.rows import be_lenient, fetch_no_further_than_the_end
-from airflow_provider_impala_lb.impala.hs2.transport import describe, is_timeout, is_unreadable, status_error
 from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
 
 log = getLogger(__name__)
+
+
+FIRST_POLL, LONGEST_POLL, POLL_SHARE = 0.002, 1.0, 1 / 36
+
+
+def next_poll(waited: float) -> float:
+    """Pause before the next poll, in seconds: 2 ms and 1/36 of the time already waited, 1 s at most.
+
+    So a statement's end is noticed at most 2 ms and 2.8 % late, whether it takes 10 ms or an hour, which leaves 3 ms
+    of 3 % and 5 ms for the way there and back: 30 polls in the first 0.1 s, 100 in 1 s, 180 in 10 s, then up to 1/s.
+    """
+    return min(FIRST_POLL + waited * POLL_SHARE, LONGEST_POLL)
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What may end the waiting before the statement ends.
+
+    :ivar timeout: seconds since it was sent, after which it is cancelled; None: never.
+    :ivar publish_timeout: of a statement with SYNC_DDL: seconds for the other coordinators to hear of it, once all is
+        scanned; then it is cancelled, too. None: never.
+    :ivar on_poll: called after each poll that found it under way; what it raises ends the waiting (`HandedOver`), and
+        the statement goes on.
+    """
+
+    timeout: float | None = None
+    publish_timeout: float | None = None
+    on_poll: Callable[[], None] | None = None
 
 
 class Operation:

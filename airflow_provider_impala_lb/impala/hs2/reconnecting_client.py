@@ -19,9 +19,7 @@ import msgspec
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.impala.hs2.connection import HS2Connection
-from airflow_provider_impala_lb.impala.hs2.open_failure import sort_open_failure
-from airflow_provider_impala_lb.impala.hs2.replies import rows_in
-from airflow_provider_impala_lb.impala.hs2.transport import (
+from airflow_provider_impala_lb.impala.hs2.connection_failure import (
     NodeRefused,
     describe,
     is_refused,
@@ -30,6 +28,8 @@ from airflow_provider_impala_lb.impala.hs2.transport import (
     is_unreadable,
     status_error,
 )
+from airflow_provider_impala_lb.impala.hs2.open_failure import sort_open_failure
+from airflow_provider_impala_lb.impala.hs2.replies import rows_in
 
 log = getLogger(__name__)
 

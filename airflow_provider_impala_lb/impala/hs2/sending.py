@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.impala.hs2.connection_failure import describe, is_refused, is_transport_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
-from airflow_provider_impala_lb.impala.hs2.statement_lookup import look_for, look_up
-from airflow_provider_impala_lb.impala.hs2.transport import describe, is_refused, is_transport_failure
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings, look_for, look_up
 from airflow_provider_impala_lb.impala.sql.label import nonce_of
 from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.impala.web.debug_pages import ProbeFailed
@@ -23,72 +23,16 @@ from airflow_provider_impala_lb.impala.web.debug_pages import ProbeFailed
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.hs2.session import Session
 
-MAX_SENDINGS = 5
-"""So often one statement is sent, those that the coordinator refused for the time being not counted."""
-_FIRST_PAUSE, _PAUSE_GROWS, _LONGEST_PAUSE = 0.1, 4, 30.0
-"""Seconds before the second sending, and by how much each pause is longer than the one before: 9 s for all five."""
-
-
-class Sendings:
-    """The budget of one statement, over all sessions in which it is sent.
-
-    :param patience: seconds since a first answer was lost, after which it is not sent again.
-    :param new_session: whoever sends it opens a new session if the one that it was sent in is closed.
-    """
-
-    def __init__(self, patience: float, *, new_session: bool = False) -> None:
-        self.new_session = new_session
-        self._patience = patience
-        self._count = 0
-        self._first_at = 0.0
-        self._lost_at: float | None = None
-        self._lost = ""
-
-    def begin(self) -> None:
-        """It is sent now. :raises StatementError: the budget is used up, so it was not."""
-        self._check(0.0)
-        self._count += 1
-        self._first_at = self._first_at or time.monotonic()
-
-    def answered(self) -> None:
-        """The coordinator has it."""
-        self._lost_at = None
-
-    def refused(self) -> None:
-        """The coordinator has refused it, for the time being: that sending does not count."""
-        self._count = max(0, self._count - 1)
-
-    def lost(self, failure: StatementError) -> float:
-        """The answer was lost. Returns the pause before the next sending.
-
-        :raises StatementError: there is none.
-        """
-        self._lost = str(failure)
-        self._lost_at = self._lost_at or time.monotonic()
-        pause = min(_FIRST_PAUSE * float(_PAUSE_GROWS) ** (self._count - 1), _LONGEST_PAUSE)
-        self._check(pause)
-        return pause
-
-    def _check(self, pause: float) -> None:
-        now = time.monotonic()
-        late = self._lost_at is not None and now + pause - self._lost_at >= self._patience
-        if self._count >= MAX_SENDINGS or late:
-            limit = f"session.reconnect_timeout is {self._patience:g} s" if late else f"{MAX_SENDINGS} at most"
-            times = "once" if self._count == 1 else f"{self._count} times"
-            raise StatementError(
-                f"{self._lost or 'its rows were lost'}; it was sent {times} in {now - self._first_at:.0f} s ({limit})"
-            )
-
 
 def submit(session: Session, sql: str, options: Mapping[str, str] | None, sendings: Sendings | None = None) -> bool:
     """Parameters, result and errors as :meth:`.Session.submit`."""
     operation = session.operation
     operation.finish()
     operation.query_id = None
-    session.check_cancelled()
+    session.stop.check()
     if not session.is_open:
         raise StatementError("the session was closed before, so it was not sent")
-    sendings = sendings or Sendings(session.patience)
+    sendings = sendings or Sendings(session.reconnect_timeout)
     while True:
         sendings.begin()
         sent_at = time.monotonic()
@@ -97,7 +41,7 @@ def submit(session: Session, sql: str, options: Mapping[str, str] | None, sendin
             sendings.answered()
             return False
         except Exception as error:
-            session.check_cancelled()
+            session.stop.check()
             if isinstance(error, ConfigError):
                 raise StatementError(f"the connection failed while it was sent: {error}") from error
             if not is_transport_failure(error):
@@ -107,7 +51,7 @@ def submit(session: Session, sql: str, options: Mapping[str, str] | None, sendin
         statement = classify(sql)
         if statement.session_only:
             # Not in this session: the lost one may still arrive, and undo a later USE or SET.
-            session.give_up()
+            session.close_to_prove()
             raise failure
         if statement.changes_nothing:
             # Where nobody listens the line has tried for as long as it is of use: the session is gone.
@@ -137,9 +81,9 @@ def _is_under_way(session: Session, sql: str, failure: StatementError, sendings:
         # It may be at work, and be so beside the next one.
         pause = sendings.lost(failure)
         if sendings.new_session:
-            session.give_up()
+            session.close_to_prove()
             failure.unanswered = True
-        session.pause(pause)
+        session.stop.sleep(pause)
         if sendings.new_session:
             raise failure from None
         return False
@@ -147,5 +91,5 @@ def _is_under_way(session: Session, sql: str, failure: StatementError, sendings:
         sendings.answered()
         session.operation.adopt(found.id)
         return True
-    session.pause(sendings.lost(failure))
+    session.stop.sleep(sendings.lost(failure))
     return False

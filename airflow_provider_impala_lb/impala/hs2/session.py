@@ -9,16 +9,17 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
+from airflow_provider_impala_lb.core.stop_request import StopRequest
 from airflow_provider_impala_lb.impala.hs2.connection import HS2Connection, user_of
+from airflow_provider_impala_lb.impala.hs2.connection_failure import UnreadableReply, describe, is_refused, status_error
 from airflow_provider_impala_lb.impala.hs2.ending import CANCEL_SECONDS, end_elsewhere, end_here
-from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError, print_id
 from airflow_provider_impala_lb.impala.hs2.opening import attach, open_session
-from airflow_provider_impala_lb.impala.hs2.operation import Operation
+from airflow_provider_impala_lb.impala.hs2.operation import Limits, Operation
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
-from airflow_provider_impala_lb.impala.hs2.sending import Sendings, submit
-from airflow_provider_impala_lb.impala.hs2.transport import UnreadableReply, describe, is_refused, status_error
-from airflow_provider_impala_lb.impala.hs2.waiting import Limits, wait_for_end
+from airflow_provider_impala_lb.impala.hs2.sending import submit
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings
+from airflow_provider_impala_lb.impala.hs2.waiting import wait_for_end
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 
 log = getLogger(__name__)
@@ -33,6 +34,7 @@ class Session:
     :ivar web: the coordinator's web address as it says itself (``http_addr``), else the configured one.
     :ivar cursor: impyla's cursor of the session, to fetch rows from.
     :ivar operation: the statement under way.
+    :ivar stop: says when the work is to stop; shared with the other sessions of a run.
     :ivar lost: the session was closed to find out what became of a statement: the script needs a new one.
     """
 
@@ -45,6 +47,7 @@ class Session:
         handle: Any,
         configuration: Mapping[str, str] | None = None,
         pages: DebugPages | None = None,
+        stop: StopRequest | None = None,
     ):
         from impala._thrift_gen.TCLIService.ttypes import TProtocolVersion
         from impala.hiveserver2 import HiveServer2Cursor, HS2Session
@@ -58,16 +61,16 @@ class Session:
         self.pages = pages or (DebugPages(self.web, None, None) if self.web else None)
         self._config, self._password = config, password
         self._handle = handle
-        self._line = ReconnectingClient(node, config, password, wire, self.pause)
+        self.stop = stop or StopRequest()
+        self._line = ReconnectingClient(node, config, password, wire, self.stop.sleep)
         wire.service.client = self._line
         protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
         self.cursor = HiveServer2Cursor(HS2Session(wire.service, handle, configuration or {}, protocol, retries=1))
         self.operation = Operation(
-            self.cursor, self._line, handle.sessionId.secret, self.check_cancelled, self.pages, address is not None
+            self.cursor, self._line, handle.sessionId.secret, self.stop.check, self.pages, address is not None
         )
         self.lost = False
-        self._cancelled: str | None = None
-        self._closed = False
+        self._closed = self._ending = False
         self._ended: bool | None = None
         self._end_tried = threading.Event()
 
@@ -80,6 +83,7 @@ class Session:
         password: str | None = None,
         database: str | None = None,
         pages: DebugPages | None = None,
+        stop: StopRequest | None = None,
     ) -> Session:
         """Connect, log in and open a session, all within ``config.open_timeout`` seconds.
 
@@ -88,7 +92,7 @@ class Session:
         :raises ConfigError: a file or a library that the configuration needs is missing on this host.
         """
         wire, handle, configuration = open_session(node, config, password, database)
-        return cls(node, config, password, wire, handle, configuration, pages)
+        return cls(node, config, password, wire, handle, configuration, pages, stop)
 
     @classmethod
     def attach(
@@ -100,13 +104,14 @@ class Session:
         *,
         password: str | None = None,
         pages: DebugPages | None = None,
+        stop: StopRequest | None = None,
     ) -> Session:
         """Go on with a session that another process has opened, over a connection of one's own.
 
         :raises NodeRefused: the node cannot be reached, or does not know the session. :raises ConfigError: as above.
         """
         wire, handle, configuration = attach(node, config, password, guid, secret)
-        return cls(node, config, password, wire, handle, configuration, pages)
+        return cls(node, config, password, wire, handle, configuration, pages, stop)
 
     @property
     def handle(self) -> tuple[bytes, bytes]:
@@ -139,7 +144,7 @@ class Session:
         from airflow_provider_impala_lb.errors import ImpalaLBError
 
         try:
-            other = self.another()
+            other = self.open_another()
             guid, secret = other.handle
             other.detach()
             time.sleep(_HANGUP_SECONDS)  # the server has to notice
@@ -165,11 +170,11 @@ class Session:
         return False
 
     @property
-    def patience(self) -> float:
+    def reconnect_timeout(self) -> float:
         """Seconds to try for, where something is out of reach: ``session.reconnect_timeout``."""
         return self._config.reconnect_timeout
 
-    def another(self) -> Session:
+    def open_another(self) -> Session:
         """A second session on the same node. Errors as :meth:`open`."""
         return Session.open(self.node, self._config, password=self._password, pages=self.pages)
 
@@ -239,22 +244,31 @@ class Session:
         try:
             return handler(cursor)
         except (Error, TException, UnreadableReply) as error:
-            self.check_cancelled()
+            self.stop.check()
             raise StatementError(f"it ran, fetching its rows failed: {error}", query_id=self.query_id) from error
 
     def finish(self) -> tuple[str, int | None]:
         """Close the last statement if it is still open. Returns its warnings, and the rows it modified."""
         return self.operation.finish()
 
-    def cancel(self, why: str) -> None:
+    def cancel(self, reason: str) -> None:
+        """Note in :attr:`stop` that the work is cancelled, then :meth:`end_now`. Never raises.
+
+        :param reason: the text of the `Cancelled` that the statement's caller gets.
+        """
+        self.stop.cancel(reason)
+        self.end_now()
+
+    def end_now(self) -> None:
         """End the running statement and the session, over a second connection, within 4 s. Never raises.
 
-        For a signal handler or another thread: the first connection may be in the middle of an answer, and belongs
-        to whoever reads it (impyla's threadsafety is 1). The statement's caller then gets :class:`Cancelled`.
+        For a signal handler or another thread, which has noted in :attr:`stop` why: the first connection may be in the
+        middle of an answer, and belongs to whoever reads it (impyla's threadsafety is 1). The statement's caller then
+        gets `Cancelled`.
         """
-        if self._closed or self._cancelled:
+        if self._closed or self._ending:
             return
-        self._cancelled = why
+        self._ending = True
         try:
             self._end_elsewhere()
         finally:
@@ -266,7 +280,7 @@ class Session:
         self._end_tried.wait(CANCEL_SECONDS + 1)
         return bool(self._ended)
 
-    def give_up(self) -> bool:
+    def close_to_prove(self) -> bool:
         """Close the session so that a statement of it that is still on its way is refused, and the session lost.
         Returns whether the coordinator has confirmed it."""
         from impala._thrift_gen.TCLIService.ttypes import TCloseSessionReq
@@ -275,7 +289,7 @@ class Session:
         try:
             answer = self._line.CloseSession(TCloseSessionReq(sessionHandle=self._handle))
         except Exception as error:
-            self.check_cancelled()
+            self.stop.check()
             log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, describe(error))
             return False
         problem = status_error(answer)
@@ -288,7 +302,7 @@ class Session:
         self._closed = True
         self.cursor._closed = True  # else its finalizer would talk to the server again, for as long as it likes
         try:
-            if self._cancelled is None and not self.lost:
+            if not self._ending and not self.lost:
                 if self._line.up:
                     problem = end_here(self._line, self._handle, self.operation)
                     if problem:
@@ -303,19 +317,6 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def check_cancelled(self) -> None:
-        """:raises Cancelled: the script was told to stop."""
-        if self._cancelled is not None:
-            raise Cancelled(self._cancelled)
-
-    def pause(self, seconds: float) -> None:
-        """Wait. :raises Cancelled: the script was told to stop."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.check_cancelled()
-            time.sleep(min(left, 0.1))
-        self.check_cancelled()
 
     def _end_elsewhere(self) -> None:
         ending = end_elsewhere(self.node, self._config, self._password, self._handle, self.operation.handle)

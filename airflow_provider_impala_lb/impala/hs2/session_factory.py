@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node, SessionConfig
+from airflow_provider_impala_lb.core.stop_request import StopRequest
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 
 if TYPE_CHECKING:
@@ -41,11 +42,19 @@ class SessionFactory:
                 mechanism,
             )
 
-    def open(self, address: str, *, database: str | None = None, options: Mapping[str, Any] | None = None) -> Session:
+    def open(
+        self,
+        address: str,
+        *,
+        database: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        stop: StopRequest | None = None,
+    ) -> Session:
         """A session on this node (``host:port``), with the configuration's user and query options.
 
         :param database: instead of the configuration's.
         :param options: query options over the configuration's.
+        :param stop: says when the work in it is to stop; default a request of its own.
         :raises NodeRefused: the node cannot take it, and another one may; `fault` says whose fault it is.
         :raises ConfigError: it is not a node of the configuration, or a file or a library that the configuration
             needs is missing on this host.
@@ -55,13 +64,15 @@ class SessionFactory:
         node, settings = self._node(address), self.config.session
         if options:
             settings = msgspec.structs.replace(settings, query_options={**settings.query_options, **options})
-        return Session.open(node, settings, password=self.password, database=database, pages=self._pages(node))
+        pages = self._pages(node)
+        return Session.open(node, settings, password=self.password, database=database, pages=pages, stop=stop)
 
-    def attach(self, address: str, guid: bytes, secret: bytes) -> Session:
+    def attach(self, address: str, guid: bytes, secret: bytes, *, stop: StopRequest | None = None) -> Session:
         """Go on with a session on this node that another process has opened.
 
         :param guid: the session's id, 16 bytes.
         :param secret: the session's secret, 16 bytes.
+        :param stop: as :meth:`open`.
 
         Errors as :meth:`open`.
         """
@@ -69,7 +80,7 @@ class SessionFactory:
 
         node = self._node(address)
         pages = self._pages(node)
-        return Session.attach(node, self.config.session, guid, secret, password=self.password, pages=pages)
+        return Session.attach(node, self.config.session, guid, secret, password=self.password, pages=pages, stop=stop)
 
     def end(self, address: str, guid: bytes, secret: bytes) -> None:
         """Close such a session, so that nothing more can be sent in it. Never raises for a node out of reach."""
@@ -86,7 +97,7 @@ class SessionFactory:
         return self._pages(self._node(address))
 
     def _node(self, address: str) -> Node:
-        node = self.config.node(self.config.known(address))
+        node = self.config.node(self.config.canonical(address))
         assert node is not None
         return node
 

@@ -29,6 +29,63 @@ _LOOKS = (0.05, 0.1, 0.2, 0.4)
 _PAUSE, _LONGEST = 0.1, 2.0
 
 
+MAX_SENDINGS = 5
+"""So often one statement is sent, those that the coordinator refused for the time being not counted."""
+_FIRST_PAUSE, _PAUSE_GROWS, _LONGEST_PAUSE = 0.1, 4, 30.0
+"""Seconds before the second sending, and by how much each pause is longer than the one before: 9 s for all five."""
+
+
+class Sendings:
+    """The budget of one statement, over all sessions in which it is sent.
+
+    :param patience: seconds since a first answer was lost, after which it is not sent again.
+    :param new_session: whoever sends it opens a new session if the one that it was sent in is closed.
+    """
+
+    def __init__(self, patience: float, *, new_session: bool = False) -> None:
+        self.new_session = new_session
+        self._patience = patience
+        self._count = 0
+        self._first_at = 0.0
+        self._lost_at: float | None = None
+        self._lost = ""
+
+    def begin(self) -> None:
+        """It is sent now. :raises StatementError: the budget is used up, so it was not."""
+        self._check(0.0)
+        self._count += 1
+        self._first_at = self._first_at or time.monotonic()
+
+    def answered(self) -> None:
+        """The coordinator has it."""
+        self._lost_at = None
+
+    def refused(self) -> None:
+        """The coordinator has refused it, for the time being: that sending does not count."""
+        self._count = max(0, self._count - 1)
+
+    def lost(self, failure: StatementError) -> float:
+        """The answer was lost. Returns the pause before the next sending.
+
+        :raises StatementError: there is none.
+        """
+        self._lost = str(failure)
+        self._lost_at = self._lost_at or time.monotonic()
+        pause = min(_FIRST_PAUSE * float(_PAUSE_GROWS) ** (self._count - 1), _LONGEST_PAUSE)
+        self._check(pause)
+        return pause
+
+    def _check(self, pause: float) -> None:
+        now = time.monotonic()
+        late = self._lost_at is not None and now + pause - self._lost_at >= self._patience
+        if self._count >= MAX_SENDINGS or late:
+            limit = f"session.reconnect_timeout is {self._patience:g} s" if late else f"{MAX_SENDINGS} at most"
+            times = "once" if self._count == 1 else f"{self._count} times"
+            raise StatementError(
+                f"{self._lost or 'its rows were lost'}; it was sent {times} in {now - self._first_at:.0f} s ({limit})"
+            )
+
+
 class FoundStatement(NamedTuple):
     """:ivar in_flight: it is registered: running, or ended and not closed. Else it is done, and closed."""
 
@@ -50,15 +107,15 @@ def look_up(session: Session, nonce: str | None, sent_at: float, failure: Statem
     for pause in _LOOKS:
         if found is not None:
             break
-        session.pause(pause)
+        session.stop.sleep(pause)
         found = _ask(session, pages, failure).labelled(nonce)
     if found is None:
-        if not session.give_up():
+        if not session.close_to_prove():
             raise StatementError(f"{failure}; the session could not be closed, so it may still begin") from failure
         page = _ask(session, pages, failure)
         found = page.labelled(nonce)
         if found is None:
-            doubt = why_it_may_have_run(session, pages, page, sent_at)
+            doubt = absence_doubt(session, pages, page, sent_at)
             if doubt:
                 raise StatementError(f"{failure}; {doubt}") from failure
             log.info("The statement never reached %s: its label is not on %s/queries", session.node.address, pages.url)
@@ -83,7 +140,7 @@ def look_for(session: Session, nonce: str | None, failure: StatementError) -> Fo
     if pages is None or nonce is None:
         raise ProbeFailed("there is no page to look at")
     for pause in (0.0, *_LOOKS):
-        session.pause(pause)
+        session.stop.sleep(pause)
         found = pages.queries().labelled(nonce)
         if found is not None:
             break
@@ -98,7 +155,7 @@ def look_for(session: Session, nonce: str | None, failure: StatementError) -> Fo
     return None
 
 
-def why_it_may_have_run(session: Session, pages: DebugPages, page: Queries, sent_at: float) -> str | None:
+def absence_doubt(session: Session, pages: DebugPages, page: Queries, sent_at: float) -> str | None:
     """A page without the statement's label is a proof only if the same process has kept it since ``sent_at``, and has
     dropped nothing since. Returns why that is not so, or None.
 
@@ -106,7 +163,7 @@ def why_it_may_have_run(session: Session, pages: DebugPages, page: Queries, sent
     """
     mark = make_label(1, 1, {"for": "the clock of this page"})
     try:
-        with session.another() as other:
+        with session.open_another() as other:
             other.submit(f"{mark} SELECT 1")
             began_by = time.monotonic()
             other.wait()
@@ -136,7 +193,7 @@ def why_it_may_have_run(session: Session, pages: DebugPages, page: Queries, sent
 def _ask(session: Session, pages: DebugPages, failure: StatementError) -> Queries:
     """The page, tried until ``session.reconnect_timeout``: the web server is as far away as the coordinator. Where
     nobody listens to that either, its process is gone, and the page of the next one knows nothing of ours."""
-    until, pause, refused_since = time.monotonic() + session.patience, _PAUSE, 0.0
+    until, pause, refused_since = time.monotonic() + session.reconnect_timeout, _PAUSE, 0.0
     while True:
         try:
             return pages.queries()
@@ -146,13 +203,13 @@ def _ask(session: Session, pages: DebugPages, failure: StatementError) -> Querie
             gone = bool(refused_since) and now - refused_since >= REFUSED_SECONDS
             if now + pause >= until or gone:
                 raise StatementError(f"{failure}; its page does not tell ({error})") from failure
-        session.pause(pause)
+        session.stop.sleep(pause)
         pause = min(pause * 2, _LONGEST)
 
 
 def _status(session: Session, pages: DebugPages, query: Query, failure: StatementError) -> str:
     """How it ended, once it has: ``OK`` or the error's text."""
-    until, pause = time.monotonic() + session.patience, _PAUSE
+    until, pause = time.monotonic() + session.reconnect_timeout, _PAUSE
     while time.monotonic() < until:
         try:
             if query.in_flight:
@@ -161,6 +218,6 @@ def _status(session: Session, pages: DebugPages, query: Query, failure: Statemen
                 return pages.status(query.id)
         except ProbeFailed as error:
             log.debug("%s", error)
-        session.pause(pause)
+        session.stop.sleep(pause)
         pause = min(pause * 2, _LONGEST)
     return ""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_impala_lb.impala.hs2.ids import StatementError, next_poll, progress_in, without_stack
-from airflow_provider_impala_lb.impala.script.handover import HandedOver
+from airflow_provider_impala_lb.impala.hs2.ids import StatementError, progress_in, without_stack
+from airflow_provider_impala_lb.impala.hs2.operation import Limits, next_poll
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.hs2.session import Session
@@ -22,24 +21,6 @@ _CANCEL_SECONDS = 10.0
 """So long after its time was up a statement is still looked at: it may have come to its end just then."""
 
 
-class Limits:
-    """What may end the waiting before the statement ends.
-
-    :param timeout: seconds since it was sent, after which it is cancelled; None: never.
-    :param publish_timeout: of a statement with SYNC_DDL: seconds for the other coordinators to hear of it, once all is
-        scanned; then it is cancelled, too.
-    :param let_go: asked after each poll; True: somebody else is to wait. It may raise, as well.
-    """
-
-    def __init__(
-        self,
-        timeout: float | None = None,
-        publish_timeout: float | None = None,
-        let_go: Callable[[], bool] | None = None,
-    ) -> None:
-        self.timeout, self.publish_timeout, self.let_go = timeout, publish_timeout, let_go
-
-
 def wait_for_end(session: Session, start: float, limits: Limits) -> None:
     """Return when the session's statement has ended well.
 
@@ -47,7 +28,7 @@ def wait_for_end(session: Session, start: float, limits: Limits) -> None:
     for success.
 
     :param start: when it was sent, by the monotonic clock.
-    :raises LetGo: ``limits.let_go`` said so. :raises Cancelled: the session was.
+    :raises Cancelled: the session was.
     :raises StatementError: it failed, was cancelled, or cannot be asked for.
     """
     from impala._thrift_gen.TCLIService.ttypes import TOperationState
@@ -59,9 +40,9 @@ def wait_for_end(session: Session, start: float, limits: Limits) -> None:
         state = TOperationState._VALUES_TO_NAMES.get(response.operationState, str(response.operationState))
         if state not in ("INITIALIZED_STATE", "PENDING_STATE", "RUNNING_STATE"):
             break
-        session.check_cancelled()
-        if limits.let_go is not None and limits.let_go():
-            raise HandedOver
+        session.stop.check()
+        if limits.on_poll is not None:
+            limits.on_poll()
         waited = time.monotonic() - start
         if late and waited - late_at >= _CANCEL_SECONDS:
             _fail(session, late)
@@ -77,7 +58,7 @@ def wait_for_end(session: Session, start: float, limits: Limits) -> None:
             next_progress = waited * 2
         pause = next_poll(waited - late_at)
         time.sleep(pause if limits.timeout is None or late else min(pause, max(0.001, limits.timeout - waited)))
-    session.check_cancelled()
+    session.stop.check()
     session.operation.ended(response)
     if state != "FINISHED_STATE":
         _fail(session, late or without_stack(response.errorMessage or f"it ended in {state}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.errors import Superseded
 from airflow_provider_impala_lb.impala.script.handover import Deferred, Handover
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan

@@ -7,23 +7,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
-from airflow_provider_impala_lb.impala.hs2.dbapi import Cursor
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
+from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
 from airflow_provider_impala_lb.impala.hs2.failure_rules import (
-    Cancelled,
     ClassifiedFailure,
+    classify_again,
+    classify_failure,
     handle_gone,
-    sort,
-    sort_again,
 )
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError
+from airflow_provider_impala_lb.impala.hs2.operation import Limits
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import RowsLost
-from airflow_provider_impala_lb.impala.hs2.sending import Sendings
 from airflow_provider_impala_lb.impala.hs2.session import Session
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, refusal
-from airflow_provider_impala_lb.impala.hs2.waiting import Limits
-from airflow_provider_impala_lb.impala.script.handover import HandedOver, seal
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings
+from airflow_provider_impala_lb.impala.script.handover import seal
 from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 from airflow_provider_impala_lb.impala.script.output import OutputDone, write
 from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan
@@ -151,8 +151,7 @@ class Execution:
                     if not self._under_way:
                         if self._move:
                             raise Cancelled(self._move)
-                        if self._let_go is not None and self._let_go():
-                            raise HandedOver
+                        self._check_hand_over()
                         if self._inherited:
                             self.close()
                             self._open()
@@ -228,7 +227,7 @@ class Execution:
             if self._elsewhere or self._tally.nothing_done():
                 raise
             raise self._tally.failed(
-                f"{failure.reason}; and no new session can be opened: {error}", None, failure.outcome, failure.now
+                f"{failure.reason}; and no new session can be opened: {error}", None, failure.outcome, failure.advice
             ) from error
 
     def _replay(self, session: Session) -> None:
@@ -254,18 +253,16 @@ class Execution:
         """:raises _SessionGone: it was not run, and a new session may run it."""
         session, sql = self.session, self._script.texts[number - 1]
         assert session is not None
-        pause, until = _WAIT_FIRST, time.monotonic() + session.patience
+        pause, until = _WAIT_FIRST, time.monotonic() + session.reconnect_timeout
         if self._sendings is None or self._sendings[0] != number:
-            self._sendings = number, Sendings(session.patience, new_session=True)
+            self._sendings = number, Sendings(session.reconnect_timeout, new_session=True)
         while True:
             try:
                 self._once(session, number, sql)
                 return
             except StatementError as error:
-                classify_failure = sort_again if number == self._sent_before else sort
-                found = classify_failure(
-                    str(error), self._script.classified[number - 1], accepted=error.query_id is not None
-                )
+                classified = classify_again if number == self._sent_before else classify_failure
+                found = classified(str(error), self._script.classified[number - 1], accepted=error.query_id is not None)
                 if found.verdict == "wait" or "never reached the coordinator" in str(error):
                     self._sent_before = number
                 if found.outcome == "done":
@@ -278,7 +275,7 @@ class Execution:
             except Cancelled as error:
                 raise self._tally.failed(f"cancelled: {error}", session.query_id) from error
             try:
-                session.pause(pause)
+                session.stop.sleep(pause)
             except Cancelled as error:
                 raise self._tally.failed(f"cancelled: {error}", None, "not started") from error
             pause = min(pause * 2, _WAIT_LONGEST)
@@ -358,7 +355,7 @@ class Execution:
     def _to_its_end(self, session: Session, number: int, sql: str) -> StatementEnd:
         """Send the statement and wait for its end; or wait for that of the one that is under way."""
         publish = self._script.publish if number == self._script.last_change else None
-        limits = Limits(self._script.statement_timeout, publish, self._let_go)
+        limits = Limits(self._script.statement_timeout, publish, self._check_hand_over)
         if self._under_way and session.query_id:
             self._under_way = False
             try:
@@ -404,7 +401,7 @@ class Execution:
             self._note_not_run()
         if found.verdict == "refused" and (self._elsewhere or self._tally.nothing_done()):
             raise refusal(str(error)) from error
-        failure = self._tally.failed(str(error), error.query_id, found.outcome, found.now)
+        failure = self._tally.failed(str(error), error.query_id, found.outcome, found.advice)
         if found.verdict == "session":
             raise _SessionGone(failure, unanswered=error.unanswered) from error
         if found.outcome != "user error":
@@ -416,6 +413,11 @@ class Execution:
         if self._journal is not None:
             with suppress(StateUnavailable):  # then the next try looks it up
                 self._journal.not_run(self.number)
+
+    def _check_hand_over(self) -> None:
+        """:raises HandedOver: somebody else is to go on."""
+        if self._let_go is not None and self._let_go():
+            raise HandedOver
 
     def move(self, why: str, *, anew: bool) -> None:
         """From another thread: stop here, to go elsewhere; :meth:`run` raises :class:`Cancelled`.

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_impala_lb.core.state.state import Lease
+from airflow_provider_impala_lb.core.state.model import Lease
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
 LARGEST_SCRIPT = 1 << 20
@@ -50,10 +50,6 @@ class Handover(msgspec.Struct):
     def of(cls, packed: Mapping[str, Any]) -> Handover:
         """The inverse of :meth:`packed`."""
         return msgspec.convert(dict(packed), cls)
-
-
-class HandedOver(Exception):
-    """The script is under way, and somebody else goes on with it."""
 
 
 class Deferred(Exception):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from airflow_provider_impala_lb.impala.hs2.failure_rules import sort
+from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.sql.label import make_label
@@ -201,7 +201,7 @@ class _Crossing:
             return self._told(name)
         except StatementError as error:
             # Nothing more can be sent here, also not the script.
-            if sort(str(error), classify("REFRESH"), accepted=error.query_id is not None).verdict in (
+            if classify_failure(str(error), classify("REFRESH"), accepted=error.query_id is not None).verdict in (
                 "refused",
                 "session",
             ):

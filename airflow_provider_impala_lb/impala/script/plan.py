@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.errors import ConfigError, ScriptError
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream

@@ -8,8 +8,8 @@ from logging import Logger
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 from airflow_provider_impala_lb.impala.hs2.ids import guid_of, print_id
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused
 from airflow_provider_impala_lb.impala.script.handover import Handover, unseal
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record
 from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
@@ -143,7 +143,7 @@ def _question(journal: Journal, intent: Intent, script: ScriptPlan, doubt: InDou
         query_id=intent.query or None,
         outcome="unknown",
         sql=excerpt(statement.sql),
-        now=now,
+        advice=now,
         retry=doubt.may_clear_up,
     )
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions, QueueOptions
-from airflow_provider_impala_lb.core.cluster.picker import Pick, new_id
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.cluster.picker import new_id
 from airflow_provider_impala_lb.core.ports import JournalStore
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
+from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
@@ -22,18 +24,17 @@ from airflow_provider_impala_lb.errors import (
     StateUnavailable,
     Superseded,
 )
-from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
+from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.script.custody import Custody
 from airflow_provider_impala_lb.impala.script.execution import Execution
-from airflow_provider_impala_lb.impala.script.handover import HandedOver, Handover, new_key
+from airflow_provider_impala_lb.impala.script.handover import Handover, new_key
 from airflow_provider_impala_lb.impala.script.journal import Journal
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, Upstream, cross
 from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan, StatementDone
 from airflow_provider_impala_lb.impala.script.progress import Moved, Progress
-from airflow_provider_impala_lb.impala.script.refusals import Refusals
 from airflow_provider_impala_lb.impala.script.resume import left_by, settle_intent, take_over
 from airflow_provider_impala_lb.impala.script.settle import settle
 from airflow_provider_impala_lb.impala.sql.parameters import bind_script
@@ -140,7 +141,7 @@ class ScriptRun:
         )
         self._owner = owner
         self._session_key = session_key
-        self._prefer = cluster.config.known(prefer) if prefer else None
+        self._prefer = cluster.config.canonical(prefer) if prefer else None
         self._on_unavailable = on_unavailable
         before = [upstream or Upstream(host=self._prefer)] if self._prefer else []
         self._progress = Progress(self._script, before, resumes=resume)

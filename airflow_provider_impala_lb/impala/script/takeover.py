@@ -13,10 +13,10 @@ from logging import Logger
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.errors import ConfigError
-from airflow_provider_impala_lb.impala.hs2.failure_rules import sort
-from airflow_provider_impala_lb.impala.hs2.ids import next_poll
-from airflow_provider_impala_lb.impala.hs2.statement_lookup import why_it_may_have_run
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, is_refused
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, is_refused
+from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
+from airflow_provider_impala_lb.impala.hs2.operation import next_poll
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import absence_doubt
 from airflow_provider_impala_lb.impala.script.journal import Intent
 from airflow_provider_impala_lb.impala.sql.statement import Classification
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
@@ -53,7 +53,7 @@ def ran(
     """
     sent_at = time.monotonic() - age
     try:
-        address = sessions.config.known(intent.node)
+        address = sessions.config.canonical(intent.node)
     except ConfigError:
         raise InDoubt(f"{intent.node} is not a node of this configuration any more") from None
     try:
@@ -95,7 +95,7 @@ def _ran(
         page = pages.queries()
         found = page.labelled(intent.nonce)
         if found is None:
-            doubt = why_it_may_have_run(session, pages, page, sent_at)
+            doubt = absence_doubt(session, pages, page, sent_at)
             if doubt:
                 raise InDoubt(doubt)
             log.info(
@@ -105,10 +105,10 @@ def _ran(
     status = _end_of(pages, found, intent, pause, log)
     if status == "OK":
         return True
-    outcome = sort(status, statement, accepted=True).outcome
+    outcome = classify_failure(status, statement, accepted=True).outcome
     if outcome == "done":
         return True
-    if outcome == "not started" or sort(status, statement, accepted=False).outcome == "user error":
+    if outcome == "not started" or classify_failure(status, statement, accepted=False).outcome == "user error":
         return False
     raise InDoubt(f"query {found.id} ended in: {status or 'an unknown way'}")
 

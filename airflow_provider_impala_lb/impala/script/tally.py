@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, StateUnavailable
-from airflow_provider_impala_lb.impala.hs2.failure_rules import sort
+from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd
 from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
 from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan, StatementDone
@@ -172,8 +172,8 @@ class Tally:
         """
         number, statement = self.number, self._script.statements[self.number - 1]
         if outcome is None:
-            found = sort(reason, self._script.classified[number - 1], accepted=query_id is not None)
-            outcome, now = found.outcome, found.now
+            found = classify_failure(reason, self._script.classified[number - 1], accepted=query_id is not None)
+            outcome, now = found.outcome, found.advice
         return StatementFailed(
             reason,
             number=number,
@@ -182,7 +182,7 @@ class Tally:
             node=self._node,
             query_id=query_id,
             outcome=outcome,
-            now=now,
+            advice=now,
             sql=excerpt(statement.sql),
             done=[
                 f"{entry.number} (line {entry.line}, query {entry.query_id}"

@@ -25,7 +25,7 @@ from contextlib import suppress
 from typing import Final
 
 from airflow_provider_impala_lb.core.ports import Result
-from airflow_provider_impala_lb.core.state.loading import decoded
+from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.record_log import Extent
 from airflow_provider_impala_lb.core.state.state import State, encode_head
 from airflow_provider_impala_lb.errors import ConfigError
@@ -81,7 +81,7 @@ class StateSlots:
         :raises OSError: EFBIG or ENOSPC; the newest stays.
         """
         for kind, records in enumerate(state.records):
-            extent = records.place
+            extent = records.extent
             if records.rewritten:
                 text = records.text
                 extent.slot, extent.generation = 1 - extent.slot, extent.generation + 1
@@ -109,7 +109,7 @@ class StateSlots:
         :raises ConfigError: the file holds something else, or the work of a newer version.
         """
         version, record = self._newest(descriptor)
-        state, renewed = decoded(self._what, record, lambda kind, extent: _records(descriptor, kind, extent))
+        state, renewed = load_or_reset(self._what, record, lambda kind, extent: _records(descriptor, kind, extent))
         return version, state, renewed
 
     def _read_once(self, descriptor: int) -> tuple[State, bool]:
@@ -120,7 +120,7 @@ class StateSlots:
         # An extent is not written again before a head that names the other one has been: see `save`.
         _, after, _ = self._load(descriptor)
         overtaken = any(
-            before.place.generation != now.place.generation
+            before.extent.generation != now.extent.generation
             for before, now in zip(state.records, after.records, strict=True)
         )
         return state, unreadable or overtaken

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Final
 
 from airflow_provider_impala_lb.core.ports import Result
-from airflow_provider_impala_lb.core.state.loading import decoded
+from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.state import State, encode
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import xattr
@@ -96,7 +96,7 @@ class StateVersions:
 
         def changed(record: bytes | None) -> tuple[bytes, Result]:
             nonlocal renewed
-            state, renewed = decoded(self._what, record)
+            state, renewed = load_or_reset(self._what, record)
             result = change(state, self._clock())
             return encode(state), result
 
@@ -104,7 +104,7 @@ class StateVersions:
 
     def read(self, descriptor: int, now: float) -> tuple[State, float]:
         """A recent state without the lock, see `StateFormat.read` (store.py)."""
-        state, _ = decoded(self._what, self._versions.read(descriptor))
+        state, _ = load_or_reset(self._what, self._versions.read(descriptor))
         return state, self._clock()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl
-from airflow_provider_impala_lb.core.state.state import SessionRecord
+from airflow_provider_impala_lb.core.state.model import SessionRecord
 from airflow_provider_impala_lb.stores.redis import client as redis_client
 
 log = getLogger(__name__)

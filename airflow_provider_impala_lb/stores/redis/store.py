@@ -24,7 +24,7 @@ from logging import getLogger
 
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl
 from airflow_provider_impala_lb.core.ports import Result
-from airflow_provider_impala_lb.core.state.loading import decoded
+from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.state import State, encode
 from airflow_provider_impala_lb.core.timing import Backoff
 from airflow_provider_impala_lb.errors import StateUnavailable
@@ -91,7 +91,7 @@ class RedisStore:
             found = self._read(start, me)
             if found is not None:
                 now, commit, record = found
-                state, renewed = decoded(f"store {self.where}", record)
+                state, renewed = load_or_reset(f"store {self.where}", record)
                 try:
                     result = change(state, now)
                 except BaseException:
@@ -114,7 +114,7 @@ class RedisStore:
         found = self._read(time.monotonic(), "")
         assert found is not None  # who does not set the hint does not wait for it
         now, _, record = found
-        return decoded(f"store {self.where}", record)[0], now
+        return load_or_reset(f"store {self.where}", record)[0], now
 
     def _read(self, start: float, me: str) -> tuple[float, bytes, bytes] | None:
         """The server's clock, the last commit's id, the record; None while the lock hint is another's.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StateUnavailable
 from airflow_provider_impala_lb.impala.script import journal as module
 from airflow_provider_impala_lb.impala.script.journal import decode

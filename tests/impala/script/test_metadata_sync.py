@@ -8,8 +8,9 @@ import time
 import pytest
 
 from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.core.stop_request import Cancelled
 from airflow_provider_impala_lb.impala.hs2 import reconnecting_client as line
-from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled, sort
+from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOST_REFRESHED, Upstream, cross
@@ -349,7 +350,7 @@ def test_a_coordinator_that_shuts_down_is_told_apart():
             cluster.nodes[0].drain()
             with pytest.raises(StatementError) as caught:
                 cross(session, Upstream("a:1", time.time(), False, ["default.t"], [], True))
-        assert sort(str(caught.value), classify("REFRESH"), accepted=False).verdict == "refused"
+        assert classify_failure(str(caught.value), classify("REFRESH"), accepted=False).verdict == "refused"
 
 
 def test_a_coordinator_that_is_gone_is_told_apart_within_seconds(monkeypatch):

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StillRunning, Superseded
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.script_worker import end_of, is_stopped, worker
@@ -82,7 +82,7 @@ def test_one_stopped_before_it_had_a_session_runs_nothing_at_all(pair):
 def test_without_web_pages_the_query_is_killed(pair):
     # A coordinator names its web server itself when a session is opened: there is always one here. Its query is ended
     # by KILL QUERY where the page does not answer.
-    from airflow_provider_impala_lb.core.state.state import LeftoverSession
+    from airflow_provider_impala_lb.core.state.model import LeftoverSession
     from airflow_provider_impala_lb.impala.script.settle import _by_kill
 
     with worker(config=pair.config, owner=OWNER, script=SLOW) as first:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record, answer, decode, digest
 from airflow_provider_impala_lb.impala.sql.splitter import split

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import ScriptError, StatementFailed
-from airflow_provider_impala_lb.impala.hs2.failure_rules import outcome_of, sort
+from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure, outcome_of
 from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import changed, events_on, rows_of, run, statements_on
@@ -117,11 +117,13 @@ def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
 @pytest.mark.parametrize("accepted", [True, False])
 def test_the_second_step_of_create_table_as_leaves_the_table_of_the_first(text, accepted):
     for sql in ("CREATE TABLE t AS SELECT 1", "CREATE TABLE IF NOT EXISTS t STORED AS ORC AS VALUES (1)"):
-        found = sort(text, classify(sql), accepted=accepted)
+        found = classify_failure(text, classify(sql), accepted=accepted)
         assert (found.verdict, found.outcome) == ("unknown", "unknown")
-        assert "without its rows" in found.now
-    assert sort(text, classify("INSERT INTO t SELECT 1"), accepted=False).outcome == "not started"
-    assert sort(text, classify("EXPLAIN CREATE TABLE t AS SELECT 1"), accepted=False).outcome == "not started"
+        assert "without its rows" in found.advice
+    assert classify_failure(text, classify("INSERT INTO t SELECT 1"), accepted=False).outcome == "not started"
+    assert (
+        classify_failure(text, classify("EXPLAIN CREATE TABLE t AS SELECT 1"), accepted=False).outcome == "not started"
+    )
 
 
 EXECUTED = (
@@ -155,7 +157,7 @@ def test_what_a_message_quotes_is_no_word_of_the_servers(told):
         assert outcome_of(text, classify(sql), accepted=True) == "unknown"
         assert outcome_of(text, classify("SELECT 1"), accepted=True) == "not started"
     refused = f"AnalysisException: Incompatible types in predicate: id = '{told}'"
-    assert sort(refused, classify(sql), accepted=False).verdict == "user error"
+    assert classify_failure(refused, classify(sql), accepted=False).verdict == "user error"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,7 @@ def test_a_slow_statement_says_how_far_it_is(balancer, log, monkeypatch):
 
 @pytest.mark.parametrize(("waited", "pause"), [(0, 0.002), (0.036, 0.003), (0.72, 0.022), (7.2, 0.202), (3600, 1.0)])
 def test_the_pause_between_polls_grows_with_the_time_waited(waited, pause):
-    from airflow_provider_impala_lb.impala.hs2.ids import next_poll
+    from airflow_provider_impala_lb.impala.hs2.operation import next_poll
 
     assert next_poll(waited) == pytest.approx(pause, rel=0.01)
 

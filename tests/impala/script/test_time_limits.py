@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals

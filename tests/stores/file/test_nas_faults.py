@@ -7,7 +7,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS
 from tests.support.shares import remount
 
 NODES = ["a", "b", "c"]

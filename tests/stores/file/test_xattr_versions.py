@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from airflow_provider_impala_lb.core.state.state import Lease
+from airflow_provider_impala_lb.core.state.model import Lease
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import filesystem, xattr_versions
 from airflow_provider_impala_lb.stores.file.store import FileStore

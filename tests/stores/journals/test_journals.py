@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from airflow_provider_impala_lb.core.config import model as configuration
+from airflow_provider_impala_lb.core.config import parse as configuration
 from airflow_provider_impala_lb.core.config.store_url import parse_store
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.factory import open_journals

@@ -40,7 +40,7 @@ def lb(loaded, tmp_path):
 
 def ask(balancer, times=1):
     for _ in range(times):
-        assert balancer.cluster.reports.round(now_anyway=True) is not None
+        assert balancer.cluster.reports.probe(now_anyway=True) is not None
 
 
 def state_of(balancer, node):

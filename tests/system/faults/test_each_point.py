@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.core.config.model import parse
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from airflow_provider_impala_lb.impala.script.run import ScriptDone
 from airflow_provider_impala_lb.sandbox import Sandbox

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.core.config.model import parse
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.errors import StatementFailed
-from airflow_provider_impala_lb.impala.hs2.sending import MAX_SENDINGS
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import MAX_SENDINGS
 from airflow_provider_impala_lb.impala.script.run import ScriptDone
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox

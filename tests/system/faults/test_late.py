@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.core.config.model import parse
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.impala.script.run import ScriptDone
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.memory import MemoryStore

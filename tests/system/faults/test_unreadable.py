@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.core.config.model import parse
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.impala.script.run import ScriptDone
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox

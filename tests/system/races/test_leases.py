@@ -9,8 +9,8 @@ import time
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.core.config.model import parse
-from airflow_provider_impala_lb.core.state.state import SessionRecord
+from airflow_provider_impala_lb.core.config.parse import parse
+from airflow_provider_impala_lb.core.state.model import SessionRecord
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.components import SERVERS

@@ -2,108 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
-from airflow_provider_impala_lb.core.cluster.picker import Pick
-from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled, sort
+from airflow_provider_impala_lb.core.cluster.cluster import Cluster
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.errors import NoNodeAvailable
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
+from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
+from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused, refusal
+from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream, cross
-from airflow_provider_impala_lb.impala.script.refusals import Refusals
-from airflow_provider_impala_lb.impala.sql.label import make_label
-from airflow_provider_impala_lb.impala.sql.parameters import bind
-from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt
-
-if TYPE_CHECKING:
-    from airflow_provider_impala_lb.core.cluster.cluster import Cluster
-    from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-
-
-class Cursor:
-    """A DB-API cursor, and the HiveServer2 session that is its own: SET and USE last as long as it."""
-
-    def __init__(self, session: Session, pick: Pick | None = None) -> None:
-        self.session = session
-        self.query_id: str | None = None
-        self._pick = pick
-
-    def execute(self, operation: str, parameters: Any = None) -> None:
-        """Run one statement to its end.
-
-        :param parameters: see :mod:`.sql.parameters`.
-        :raises ScriptError: they do not fit; nothing was sent. :raises StatementFailed: says whether it ran.
-        """
-        sql = bind(operation.strip().removesuffix(";"), parameters)
-        label = make_label(1, 1, {})
-        self.query_id = None
-        try:
-            ended = self.session.execute(f"{label} {sql}", on_start=self._started)
-        except (StatementError, Cancelled) as error:
-            found = sort(str(error), classify(sql), accepted=self.query_id is not None)
-            raise StatementFailed(
-                str(error),
-                number=1,
-                total=1,
-                line=1,
-                node=self.session.node.address,
-                query_id=self.query_id,
-                outcome=found.outcome,
-                now=found.now,
-                sql=excerpt(operation),
-            ) from error
-        self.query_id = ended.query_id
-
-    def _started(self, query_id: str) -> None:
-        self.query_id = query_id
-        if self._pick:
-            self._pick.accepted()
-            self._pick.note(query=query_id)
-
-    def executemany(self, operation: str, seq_of_parameters: Sequence[Any]) -> None:
-        for parameters in seq_of_parameters:
-            self.execute(operation, parameters)
-
-    @property
-    def description(self) -> Any:
-        return self.session.cursor.description
-
-    @property
-    def rowcount(self) -> int:
-        """Rows a DML statement modified, or rows fetched so far; -1 where neither is known."""
-        return int(self.session.cursor.rowcount)
-
-    @property
-    def arraysize(self) -> int:
-        return int(self.session.cursor.arraysize)
-
-    @arraysize.setter
-    def arraysize(self, rows: int) -> None:
-        self.session.cursor.arraysize = rows
-
-    def fetchone(self) -> Any:
-        return self.session.cursor.fetchone()
-
-    def fetchmany(self, size: int | None = None) -> Any:
-        return self.session.cursor.fetchmany(size)
-
-    def fetchall(self) -> Any:
-        return self.session.cursor.fetchall()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.session.cursor)
-
-    def close(self) -> None:
-        self.session.close()
-
-    def __enter__(self) -> Cursor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Connection:
@@ -170,7 +81,7 @@ def connect(
 
     :raises NoNodeAvailable: all refused. :raises ConfigError: two of them refused the login.
     """
-    prefer = cluster.config.known(prefer) if prefer else None
+    prefer = cluster.config.canonical(prefer) if prefer else None
     if prefer and upstream is None:
         upstream = Upstream(host=prefer)
     refused: dict[str, str] = {}

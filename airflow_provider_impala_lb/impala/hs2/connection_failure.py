@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from airflow_provider_impala_lb.core.state.state import Cause
+from airflow_provider_impala_lb.core.state.model import Cause
 from airflow_provider_impala_lb.errors import ImpalaLBError
 
 Fault = Literal["node", "client", "login", "certificate", "unclear"]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.errors import ConfigError
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 
 _KEYS = {
     "login": "session.auth_mechanism, session.use_ssl, the user or the password",
