@@ -22,9 +22,6 @@ from airflow_provider_impala_lb.core.ports import JournalStore, Mirror, Store
 from airflow_provider_impala_lb.stores.file.store import FileStore
 from airflow_provider_impala_lb.stores.journals.file import FileJournals
 from airflow_provider_impala_lb.stores.memory import MemoryStore
-from airflow_provider_impala_lb.stores.redis.journals import RedisJournals
-from airflow_provider_impala_lb.stores.redis.mirror import RedisMirror
-from airflow_provider_impala_lb.stores.redis.store import RedisStore
 
 
 class StoreKind(NamedTuple):
@@ -103,11 +100,26 @@ def _store_url(config: Config) -> StoreUrl:
     return config.store
 
 
-_REDIS = StoreKind(
-    state=lambda config: RedisStore(_store_url(config), config.name, password=_password()),
-    journals=lambda config: RedisJournals(_store_url(config), config.name, password=_password()),
-    mirror=lambda config, url: RedisMirror(url, config.name, password=_password()),
-)
+# Imported where used: `ssl` and the rest of redis-py are a tenth of the time that `impala-lb pick` takes.
+def _redis_state(config: Config) -> Store:
+    from airflow_provider_impala_lb.stores.redis.store import RedisStore
+
+    return RedisStore(_store_url(config), config.name, password=_password())
+
+
+def _redis_journals(config: Config) -> JournalStore:
+    from airflow_provider_impala_lb.stores.redis.journals import RedisJournals
+
+    return RedisJournals(_store_url(config), config.name, password=_password())
+
+
+def _redis_mirror(config: Config, url: StoreUrl) -> Mirror:
+    from airflow_provider_impala_lb.stores.redis.mirror import RedisMirror
+
+    return RedisMirror(url, config.name, password=_password())
+
+
+_REDIS = StoreKind(state=_redis_state, journals=_redis_journals, mirror=_redis_mirror)
 
 KINDS = {
     "memory": StoreKind(state=lambda config: MemoryStore()),

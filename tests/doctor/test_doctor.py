@@ -16,7 +16,7 @@ from airflow_provider_impala_lb.doctor.lock_directory import check_lock_file, mo
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.file import filesystem, xattr_versions
 from airflow_provider_impala_lb.stores.file.store import FileStore
-from tests.cli.test_cli import lb
+from tests.support.command_line import lb
 from tests.support.web_servers import page_server
 
 

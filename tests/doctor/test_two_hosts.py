@@ -20,7 +20,7 @@ from airflow_provider_impala_lb.doctor.two_hosts import check_other_host, parse_
 from airflow_provider_impala_lb.doctor.two_hosts_protocol import Task, TwoHostResult
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import xattr_versions
-from tests.cli.test_cli import COMMAND, lb
+from tests.support.command_line import COMMAND, lb
 
 PROGRAM = """
 import fcntl, sys

@@ -1,4 +1,4 @@
-"""The state in the lock file itself, in place: one inode for ever, two checksummed heads, the records behind them.
+"""The state in the lock file itself, in extent: one inode for ever, two checksummed heads, the records behind them.
 
 ::
 
@@ -9,7 +9,7 @@
 
 Version n+1 of the head goes into the slot that does not hold version n, which stays whole: a writer killed in the
 middle costs its own update and nothing else. Records that are only added go behind those that version n knows of;
-what is taken out of them, into the place that version n does not use. So a pick reads and writes the head alone, a
+what is taken out of them, into the extent that version n does not use. So a pick reads and writes the head alone, a
 lease begins with one line more, and only its end reads the other leases. The file is sparse: what was never written
 takes no space.
 
@@ -44,7 +44,7 @@ _READ_ATTEMPTS = 5
 
 
 class StateSlots:
-    """How the state lies in the file, read and written in place. All methods but `read` need the lock.
+    """How the state lies in the file, read and written in extent. All methods but `read` need the lock.
 
     :param path: of the lock file, for errors.
     """
