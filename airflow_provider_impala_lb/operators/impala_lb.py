@@ -43,7 +43,7 @@ from airflow_provider_impala_lb.operators.no_retry import forbid_retry
 from airflow_provider_impala_lb.operators.parse_stick_to import StickyPartial, refer
 from airflow_provider_impala_lb.operators.run_xcoms import RunXComs, warn_after_end
 from airflow_provider_impala_lb.operators.xcom_values import carried
-from airflow_provider_impala_lb.triggers.run_script import ScriptTrigger, summary
+from airflow_provider_impala_lb.triggers.run_script import DeferredScript, ScriptTrigger, summary
 from airflow_provider_impala_lb.triggers.wait_for_node import RESUME_SECONDS, NodeTrigger
 
 if TYPE_CHECKING:
@@ -302,14 +302,16 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         self.log.info("The script goes on on %s without this worker", handover.node)
         self.defer(
             trigger=ScriptTrigger(
-                conn_id=str(self.conn_id),
-                owner=task_identity.owner(tags),
-                tags=tags,
-                script=self._packed,
-                handover=handover.packed(),
-                options=options.packed(),
-                hand_over_rows=self._wants_rows,
-                until=None if limit is None else time.time() - handover.seconds + limit.total_seconds(),
+                str(self.conn_id),
+                DeferredScript(
+                    owner=task_identity.owner(tags),
+                    tags=tags,
+                    script=self._packed,
+                    handover=handover,
+                    options=options,
+                    hand_over_rows=self._wants_rows,
+                    until=None if limit is None else time.time() - handover.seconds + limit.total_seconds(),
+                ),
             ),
             method_name="execute_complete",
         )
