@@ -15,7 +15,7 @@ from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_password_of
-from airflow_provider_impala_lb.hooks.resolve_stick_to import StickyHost, resolve, running_task
+from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve, running_task
 from airflow_provider_impala_lb.hooks.task_identity import owner, tags_from_environment
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
@@ -42,7 +42,8 @@ class ImpalaLBHook(DbApiHook):
     What comes after something that the hook itself has changed within the last 10 s is on the same node.
 
     :param impala_lb_conn_id: a connection of type ``impala_lb``, or a plain ``impala`` one (a cluster of one); default
-        ``impala_lb_default``. It may be given by its place: ``ImpalaLBHook("warehouse")``.
+        ``impala_lb_default``.
+    :param args: the connection's id may also be given by its place: ``ImpalaLBHook("warehouse")``.
     :param schema: the database, instead of the connection's; default None: that one.
     :param stick_to: run where that task ran: its id, or a ``host:port``, as a rule from its XCom ``impala_host``. Where
         that node takes no more it is another one, which first hears of what the task wrote (by its id; else it waits
@@ -124,7 +125,7 @@ class ImpalaLBHook(DbApiHook):
         if self.stick_to is None:
             return StickyHost()
         if self._resolved is None:
-            self._resolved = resolve(self.stick_to, running_task(), cast("Logger", self.log))
+            self._resolved = resolve(StickTo(self.stick_to), running_task(), cast("Logger", self.log))
         return self._resolved
 
     def _note_changes(self, changed: Upstream, node: str) -> None:

@@ -34,7 +34,7 @@ from airflow_provider_impala_lb.errors import (
 )
 from airflow_provider_impala_lb.hooks import task_identity
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
-from airflow_provider_impala_lb.hooks.resolve_stick_to import StickyHost, resolve
+from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve
 from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
@@ -455,12 +455,10 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         if not self._sticks and self.stick_to is None:
             return StickyHost()
         return resolve(
-            self.stick_to,
+            StickTo(self.stick_to, self._stick_key, self._stick_template_of),
             context,
             self._logger,
             dag=getattr(self, "dag", None),
-            key=self._stick_key,
-            template_of=self._stick_template_of,
             # A script that has begun already goes on, whatever a user has cleared meanwhile.
             check=not self._resumed,
         )
