@@ -416,7 +416,7 @@ class ImpalaLBHook(DbApiHook):
             return False, str(error)
         results = {}
         if balancer.config.lock_file or balancer.config.store:
-            problems = [check.says for check in check_state(balancer) if check.verdict == "failed"]
+            problems = [finding.message for finding in check_state(balancer) if finding.verdict == "failed"]
             results["shared state"] = "; ".join(problems) or "ok"
         for address in balancer.config.addresses:
             try:
