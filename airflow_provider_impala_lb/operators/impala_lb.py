@@ -254,6 +254,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def _run(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         event = event or {}
+        # Of this attempt: Airflow executes shallow copies of one operator (``prepare_for_execution``).
+        self._xcoms = RunXComs()
         try:
             if "failed" in event:
                 raise StatementFailed(**event["failed"])
