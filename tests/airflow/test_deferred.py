@@ -82,7 +82,10 @@ def deferred(task, ti):
 
 
 async def event_of(trigger, killed=None):
-    """As Airflow's triggerer does it. :param killed: an event; once it is set, a user has killed the task."""
+    """As Airflow's triggerer does it.
+
+    :param killed: an event; once it is set, a user has killed the task.
+    """
     try:
         return (await anext(aiter(trigger.run()))).payload
     except asyncio.CancelledError:
