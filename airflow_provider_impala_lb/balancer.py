@@ -21,7 +21,7 @@ from airflow_provider_impala_lb.stores.factory import open_mirror, open_store
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.dbapi import Connection
-    from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
+    from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
 __all__ = ["Balancer", "Pick"]
 

@@ -14,7 +14,8 @@ from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream, cross
+from airflow_provider_impala_lb.impala.script.metadata_sync import cross
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
 
 class Connection:

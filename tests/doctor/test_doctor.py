@@ -18,7 +18,7 @@ from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.file import filesystem
 from airflow_provider_impala_lb.stores.file import store as file
 from airflow_provider_impala_lb.stores.file import xattr_versions as cas
-from tests.cli.test_cli import lb
+from tests.support.command_line import lb
 from tests.support.web_servers import page_server
 
 

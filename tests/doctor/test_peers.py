@@ -18,7 +18,7 @@ from airflow_provider_impala_lb.doctor import peers
 from airflow_provider_impala_lb.doctor.peers import check_peer, parse_listen, parse_peer
 from airflow_provider_impala_lb.doctor.two_hosts_protocol import Task
 from airflow_provider_impala_lb.errors import ConfigError
-from tests.cli.test_cli import COMMAND, lb
+from tests.support.command_line import COMMAND, lb
 
 MEETING = """
 import fcntl, sys

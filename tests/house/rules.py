@@ -37,22 +37,21 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
     "files of a folder": {
         "sandbox/sql": "one file for each part of Impala's dialect; they are read one at a time",
     },
+    "untyped options": {
+        "sandbox/sql/dialect.py:_Parser._parse_types": "overrides sqlglot's, whose parameters change with its versions",
+    },
 }
 """By rule, what may break it, and why. One that is not needed any more fails too."""
 
 BASELINE: Mapping[str, int] = {
-    "floors": 12,
-    "rooms": 1,
-    "circles of files": 2,
-    "circles of folders": 2,
+    "circles of files": 1,
     "files of a folder": 2,
-    "lines of a file": 4,
-    "parameters of a function": 12,
-    "untyped options": 1,
-    "parameters explained": 634,
-    "attributes explained": 63,
-    "one field on a line": 100,
-    "imports of tests": 45,
+    "lines of a file": 1,
+    "parameters of a function": 10,
+    "parameters explained": 421,
+    "attributes explained": 47,
+    "one field on a line": 87,
+    "imports of tests": 26,
     "picture of the floors": 1,
 }
 """By rule, how many breaches there still are: no more may come. Empty when the house is in order."""

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from tests.support.scripts import changed, left_out, patient, run, statements_on
 
 

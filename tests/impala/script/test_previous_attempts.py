@@ -37,7 +37,7 @@ def finished(cluster):
 
 
 def successor(cluster, script="INSERT INTO t SELECT 2", **keys):
-    return run(changed(cluster, **keys), script, owner=OWNER, settles=True)
+    return run(changed(cluster, **keys), script, owner=OWNER, one_at_a_time=True)
 
 
 @pytest.mark.parametrize("picks_between", [0, 3])
@@ -141,7 +141,7 @@ def test_a_try_that_was_between_two_nodes_takes_no_lease_once_another_is_over(pa
     def stopped_before_the_second(*args, **options):
         calls.append(args)
         if len(calls) == 2:
-            run(changed(pair), "INSERT INTO t SELECT 2", owner=OWNER, settles=True, attempt=Attempt(2, 2000.0))
+            run(changed(pair), "INSERT INTO t SELECT 2", owner=OWNER, one_at_a_time=True, attempt=Attempt(2, 2000.0))
         return acquire(*args, **options)
 
     picker.acquire = stopped_before_the_second
@@ -152,7 +152,7 @@ def test_a_try_that_was_between_two_nodes_takes_no_lease_once_another_is_over(pa
             balancer,
             "INSERT INTO t SELECT 1",
             owner=OWNER,
-            settles=True,
+            one_at_a_time=True,
             prefer=down.address,
             attempt=Attempt(1, 1000.0),
         )

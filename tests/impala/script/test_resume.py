@@ -36,7 +36,7 @@ def resumed(cluster, script, *, attempt=2, **options):
     options["journals"] = open_journals(balancer.config)
     if isinstance(attempt, int):
         attempt = Attempt(attempt, time.time())
-    return run(balancer, script, owner=OWNER, settles=True, resume=True, attempt=attempt, **options)
+    return run(balancer, script, owner=OWNER, one_at_a_time=True, resume=True, attempt=attempt, **options)
 
 
 def journal_of(cluster):

@@ -46,7 +46,7 @@ def work(config, worker, over, done, moves):
             tags={"dag": name},
             session_key=key,
             restartable=True,
-            wait=30,
+            max_wait=30,
             on_session=begun,
         )
         done[name] = run.run().session

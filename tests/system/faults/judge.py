@@ -87,7 +87,7 @@ def attempt(balancer: Balancer, name: str, steps: Sequence[Step], limit: float) 
                 tags={"dag": name},
                 handler=rows_in_batches,
                 on_statement=lambda done: ran.reported.append(done.number),
-                wait=1,
+                max_wait=1,
             ).run()
         except BaseException as error:
             ran.ended = error

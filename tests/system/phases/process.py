@@ -144,7 +144,7 @@ def _worker(order: dict[str, Any]) -> dict[str, Any]:
 
     number = order.get("let_go_at")
     if number:
-        impala_lb.LET_GO_SECONDS = 3600.0
+        impala_lb.HAND_OVER_SECONDS = 3600.0
         is_over, begin, executions = Custody.is_over, Execution.__init__, []
 
         def noted(execution: Execution, *args: Any, **options: Any) -> None:

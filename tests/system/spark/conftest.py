@@ -7,7 +7,7 @@ import os
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from tests.airflow.conftest import FOLDER, Run, migrate
+from tests.support.airflow_runs import FOLDER, Run, migrate
 from tests.system.spark.scripts import run
 from tests.system.spark.servers import Servers, require_spark
 

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
-from tests.airflow.conftest import FOLDER
+from tests.support.airflow_runs import FOLDER
 from tests.support.servers import eventually
 
 

@@ -1,6 +1,7 @@
-"""Where an upstream task ran, for a task that is to stick to it: looked up when that task runs.
+"""The host that a running task's ``stick_to`` names: looked up at run time, in XComs and the states of other tasks.
 
-Airflow 3 gives a running task no database: states of other tasks come through its supervisor
+What ``stick_to`` may be in a DAG file, and the dependency that it sets, is `operators/parse_stick_to.py`. Airflow 3
+gives a running task no database: states of other tasks come through its supervisor
 (``RuntimeTaskInstance.get_task_states``), as XComs do. Airflow 2 reads both from the database.
 """
 
@@ -18,33 +19,39 @@ from airflow.providers.common.compat.sdk import (
     get_current_context,
 )
 
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import DAG, Context
 
 XCOM_HOST = "impala_host"
-"""The node a task ran on, ``host:port``; there before its first statement."""
+"""XCom key: the node a task ran on, ``host:port``; there before its first statement."""
 XCOM_RUN = "impala_run"
-"""How a script ended: ``host``, ``why`` (this node), ``session``, ``seconds``, ``statements``, ``resumed`` (those that
-an earlier try had done) and ``rows`` (counts), ``query_ids`` (the last 100). And for a sticky task that has to move,
-what the other coordinators may not have heard of: ``ended`` (seconds since the epoch), ``published``, ``written`` and
-``dropped`` (names of tables), ``complete`` (nothing else was changed)."""
+"""XCom key: how a script ended: ``host``, ``why`` (this node), ``session``, ``seconds``, ``statements``, ``resumed``
+(those that an earlier attempt had done) and ``rows`` (counts), ``query_ids`` (the last 100). And for a sticky task that
+has to move, what the other coordinators may not know yet: ``ended`` (seconds since the epoch), ``published``,
+``written`` and ``dropped`` (names of tables), ``complete`` (nothing else was changed)."""
 XCOM_RESULT = "return_value"
+"""Airflow's own XCom key."""
 
 _FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 _COMMON_SQL = "airflow.providers.common.sql."
 
 
 class StickyHost(NamedTuple):
-    """A host to stick to, what its task changed there, and that task's id; each None if not known."""
+    """A host to stick to.
+
+    :ivar host: ``host:port``; None: there is none, so an ordinary pick.
+    :ivar upstream: what its task changed there; None: not known.
+    :ivar task_id: that task; None: not known, since ``stick_to`` was a host.
+    """
 
     host: str | None = None
     upstream: Upstream | None = None
     task_id: str | None = None
 
 
-def find(
+def resolve(
     stick_to: Any,
     context: Context | None,
     log: Logger,
@@ -54,14 +61,15 @@ def find(
     template_of: str | None = None,
     check: bool = True,
 ) -> StickyHost:
-    """Where ``stick_to`` leads.
+    """The host that ``stick_to`` names.
 
     :param stick_to: a host, a task id, an operator, or what an XCom held; templates are rendered.
     :param context: of the task that runs; None outside of one: then only a host can be meant.
+    :param log: is told where an upstream has left no host.
     :param dag: the running task's; default the context's.
-    :param key: the XCom of the task that holds its host.
-    :param template_of: the task whose XCom the template was that ``stick_to`` comes from, as far as that is known.
-    :param check: see that the upstream task has finished, and that the one that runs waits for it.
+    :param key: the XCom of the upstream task that holds its host; default ``impala_host``.
+    :param template_of: the task whose XCom the template was that ``stick_to`` comes from; None: not known, or none.
+    :param check: see that the upstream task has finished, and that the one that runs waits for it; default True.
     :raises AirflowFailException: it leads nowhere, or the upstream has not finished; the text says what to write.
     """
     if isinstance(stick_to, XComArg):  # where the field is no template
@@ -90,11 +98,11 @@ def find(
         upstream.check_that_it_may_have_none()
         log.warning("%s has left no host (%s): an ordinary pick instead", upstream.task_id, upstream.described)
         return StickyHost(task_id=upstream.task_id)
-    return StickyHost(host, upstream.left(host), upstream.task_id)
+    return StickyHost(host, upstream.changes(host), upstream.task_id)
 
 
 def running_task() -> Context | None:
-    """The context of the task that runs in this process, or None: in a trigger, or outside of Airflow."""
+    """The context of the task that runs in this process; None: in a trigger, or outside of Airflow."""
     try:
         return get_current_context()
     except Exception:  # RuntimeError on Airflow 3, AirflowException on Airflow 2
@@ -186,41 +194,53 @@ class _Upstream:
                 "to a task that returns host:port"
             )
 
-    def left(self, host: str) -> Upstream | None:
+    def changes(self, host: str) -> Upstream | None:
         """What it changed on ``host``; None: not known."""
         runs = self._pull(XCOM_RUN)
-        found = [
+        changes = [
             Upstream.of(run)
             for run in ([runs] if isinstance(runs, Mapping) else runs or [])
             if isinstance(run, Mapping) and run.get("host") == host
         ]
-        if not found or (not isinstance(runs, Mapping) and len(found) < len(self._meant)):
+        if not changes or (not isinstance(runs, Mapping) and len(changes) < len(self._meant)):
             return None
-        last = max(found, key=lambda each: each.ended or 0.0)
-        return last.after(each for each in found if each is not last)
+        last = max(changes, key=lambda each: each.ended or 0.0)
+        return last.after(each for each in changes if each is not last)
 
     def _pull(self, key: str) -> Any:
         if self._twin is not False:
-            found = self._ti.xcom_pull(task_ids=self.task_id, key=key, map_indexes=self._index)
-            if self._twin or found is not None:
-                return found
+            value = self._ti.xcom_pull(task_ids=self.task_id, key=key, map_indexes=self._index)
+            if self._twin or value is not None:
+                return value
         return self._ti.xcom_pull(task_ids=self.task_id, key=key)
 
 
 def kind_of(task: Any) -> type | None:
-    """An operator's class, also of a mapped one; None if it is not known here."""
+    """An operator's class.
+
+    :param task: an operator, also a mapped one.
+    :returns: the class; None: it is not known here.
+    """
     kind = getattr(task, "operator_class", type(task))
     return kind if isinstance(kind, type) else None
 
 
 def leaves_no_host(kind: type) -> bool:
-    """Whether operators of this class never push ``impala_host``: those of common-sql, which know no node."""
+    """Whether operators of this class never push ``impala_host``: those of common-sql, which know no node.
+
+    :param kind: an operator's class.
+    """
     return not getattr(kind, "leaves_host", False) and any(
         base.__module__.startswith(_COMMON_SQL) for base in kind.mro()
     )
 
 
 def no_host_text(task_id: str, kind: type) -> str:
+    """What to say of a task that leaves no host.
+
+    :param task_id: of it.
+    :param kind: its class.
+    """
     return (
         f"task {task_id!r} is a {kind.__name__}, which leaves no host to stick to: make it an ImpalaLBOperator, or "
         "give both tasks the same session_key (there: hook_params={'session_key': ...})"
@@ -231,10 +251,10 @@ def _states(context: Context, task_id: str) -> dict[int, str | None] | None:
     """The state of each instance of a task in this run, by its map index; -1: it is not mapped. None: not known."""
     ti: Any = context["ti"]
     if hasattr(ti, "get_task_states"):  # Airflow 3
-        found = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task_id], run_ids=[ti.run_id]).get(ti.run_id) or {}
+        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task_id], run_ids=[ti.run_id]).get(ti.run_id) or {}
         # The name of a mapped one is "<task id>_<map index>" (the execution API's get_task_instance_states).
         return {
-            -1 if name == task_id else int(name.removeprefix(f"{task_id}_")): state for name, state in found.items()
+            -1 if name == task_id else int(name.removeprefix(f"{task_id}_")): state for name, state in states.items()
         }
     run: Any = context.get("dag_run")
     if not hasattr(run, "fetch_task_instances"):
@@ -248,11 +268,11 @@ def _states(context: Context, task_id: str) -> dict[int, str | None] | None:
 def _is_before(dag: DAG, task_id: str, me: str) -> bool:
     """Whether ``me`` is downstream of ``task_id``, directly or through others."""
     seen: set[str] = set()
-    left = [me] if dag.has_task(me) else []
-    while left:
-        for upstream in dag.get_task(left.pop()).upstream_task_ids - seen:
+    remaining = [me] if dag.has_task(me) else []
+    while remaining:
+        for upstream in dag.get_task(remaining.pop()).upstream_task_ids - seen:
             seen.add(upstream)
-            left.append(upstream)
+            remaining.append(upstream)
     return task_id in seen
 
 

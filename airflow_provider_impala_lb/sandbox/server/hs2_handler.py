@@ -12,16 +12,16 @@ from impala._thrift_gen.ImpalaService import ImpalaHiveServer2Service as service
 from impala._thrift_gen.ImpalaService import ttypes as impala  # noqa: TID253
 from impala._thrift_gen.TCLIService import ttypes as t  # noqa: TID253
 
-from airflow_provider_impala_lb.sandbox.common import query_options as options
+from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled
-from airflow_provider_impala_lb.sandbox.server import jdbc_metadata as metadata
-from airflow_provider_impala_lb.sandbox.server import row_encoding as rows
+from airflow_provider_impala_lb.sandbox.server import jdbc_metadata, row_encoding
 from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Connection, Coordinator
-from airflow_provider_impala_lb.sandbox.server.operation import Operation, Plan
+from airflow_provider_impala_lb.sandbox.server.operation import Operation
 from airflow_provider_impala_lb.sandbox.server.profile import exec_nodes, profile_text
 from airflow_provider_impala_lb.sandbox.server.session import Session
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.lexer import statement
+from airflow_provider_impala_lb.sandbox.sql.plan import Plan
 from airflow_provider_impala_lb.sandbox.sql.planner import plan
 
 _STATES = {
@@ -50,7 +50,10 @@ RESPONSES: dict[str, Any] = {}
 
 def failure(error: Exception) -> Any:
     """The status that tells of an error: Impala's, or a fault of the sandbox itself, which must look like a failed
-    statement and not like a broken server."""
+    statement and not like a broken server.
+
+    :param error: what was raised.
+    """
     if isinstance(error, Refused):
         return t.TStatus(statusCode=t.TStatusCode.ERROR_STATUS, sqlState=error.sql_state, errorMessage=str(error))
     traceback.print_exception(error)
@@ -77,7 +80,13 @@ def _answers(response: Any) -> Callable[[Any], Any]:
 
 
 class Handler(service.Iface):  # type: ignore[misc]
-    """:param connection: where the calls come from; its user, if it proved to be one, must be the session's."""
+    """The calls of HiveServer2, each named as in the protocol: from Thrift's ``request`` to its response.
+
+    An exception becomes the status of the response.
+
+    :param coordinator: answers them.
+    :param connection: where the calls come from; its user, if it proved to be one, must be the session's.
+    """
 
     def __init__(self, coordinator: Coordinator, connection: Connection) -> None:
         self._coordinator, self._connection = coordinator, connection
@@ -86,6 +95,7 @@ class Handler(service.Iface):  # type: ignore[misc]
 
     @_answers(t.TOpenSessionResp)
     def OpenSession(self, request: Any) -> Any:
+        """Open a session."""
         session = self._coordinator.open_session(
             self._connection, request.username or "", dict(request.configuration or {})
         )
@@ -95,12 +105,14 @@ class Handler(service.Iface):  # type: ignore[misc]
 
     @_answers(t.TCloseSessionResp)
     def CloseSession(self, request: Any) -> Any:
+        """Close a session and cancel its statements."""
         handle = _identifier(request.sessionHandle.sessionId)
         self._coordinator.close_session(*handle, self._connection)
         return t.TCloseSessionResp(_ok())
 
     @_answers(t.TGetInfoResp)
     def GetInfo(self, request: Any) -> Any:
+        """Name and version of the server."""
         self._coordinator.check_not_shutting_down()
         with self._session(request):
             names = {
@@ -114,6 +126,7 @@ class Handler(service.Iface):  # type: ignore[misc]
 
     @_answers(impala.TPingImpalaHS2ServiceResp)
     def PingImpalaHS2Service(self, request: Any) -> Any:
+        """Version and web address of the server; impala-shell asks for them."""
         with self._session(request):
             web = f"http://{self._coordinator.web_address}"
             return impala.TPingImpalaHS2ServiceResp(_ok(), version=VERSION, webserver_address=web)
@@ -122,9 +135,10 @@ class Handler(service.Iface):  # type: ignore[misc]
 
     @_answers(t.TExecuteStatementResp)
     def ExecuteStatement(self, request: Any) -> Any:
+        """Analyse a statement and start it."""
         self._coordinator.check_not_shutting_down()
         with self._session(request) as session:
-            overlay = dict(options.checked(*each) for each in (request.confOverlay or {}).items())
+            overlay = dict(query_options.checked(*each) for each in (request.confOverlay or {}).items())
             operation = self._operation(session, request.statement, overlay)
             limit = int(operation.options["MAX_STATEMENT_LENGTH_BYTES"])
             # Before it is planned, "so that queries that take a long time to plan show up" on the pages
@@ -138,7 +152,8 @@ class Handler(service.Iface):  # type: ignore[misc]
                         f"Statement length of {size} bytes exceeds the maximum statement length ({limit} bytes)"
                     )
                 text = statement(request.statement)
-                handle = self._start(operation, plan(Statement(self._coordinator, session, operation, text)))
+                analysed = Statement(self._coordinator, session, operation.id, operation.options, text)
+                handle = self._start(operation, plan(analysed))
             except Exception as error:
                 self._coordinator.refused(operation, error)
                 if isinstance(error, StatementCancelled):
@@ -148,7 +163,7 @@ class Handler(service.Iface):  # type: ignore[misc]
 
     def _operation(self, session: Session, sql: str, overlay: dict[str, str]) -> Operation:
         effective = session.effective_options(overlay)
-        return Operation(self._coordinator, session, sql, effective, self._connection.address)
+        return Operation(self._coordinator.services, session, sql, effective, self._connection.address)
 
     def _start(self, operation: Operation, made: Plan) -> Any:
         operation.start(made)
@@ -158,6 +173,7 @@ class Handler(service.Iface):  # type: ignore[misc]
 
     @_answers(t.TGetOperationStatusResp)
     def GetOperationStatus(self, request: Any) -> Any:
+        """Its state, and its error if it has one."""
         with self._using(request) as operation:
             return t.TGetOperationStatusResp(
                 _ok(),
@@ -168,12 +184,14 @@ class Handler(service.Iface):  # type: ignore[misc]
 
     @_answers(t.TGetResultSetMetadataResp)
     def GetResultSetMetadata(self, request: Any) -> Any:
+        """Its columns."""
         with self._using(request) as operation:
             assert operation.plan is not None
-            return t.TGetResultSetMetadataResp(_ok(), rows.schema(operation.plan.columns or []))
+            return t.TGetResultSetMetadataResp(_ok(), row_encoding.schema(operation.plan.columns or []))
 
     @_answers(t.TFetchResultsResp)
     def FetchResults(self, request: Any) -> Any:
+        """Its next rows."""
         if request.orientation not in (t.TFetchOrientation.FETCH_NEXT, t.TFetchOrientation.FETCH_FIRST):
             raise Refused("Unsupported operation", "HYC00")
         with self._using(request) as operation:
@@ -181,37 +199,41 @@ class Handler(service.Iface):  # type: ignore[misc]
             columns = operation.plan.columns or []
             offset, fetched, more = operation.fetch(max(1, request.maxRows or 1024))
             try:
-                return t.TFetchResultsResp(_ok(), more, rows.row_set(offset, fetched, columns))
+                return t.TFetchResultsResp(_ok(), more, row_encoding.row_set(offset, fetched, columns))
             except Exception as error:
                 operation.fail(str(failure(error).errorMessage))
                 raise
 
     @_answers(t.TCancelOperationResp)
     def CancelOperation(self, request: Any) -> Any:
+        """End it; the handle stays."""
         with self._using(request) as operation:
             operation.cancel()
-            # Whoever asks next must not find it running.
+            # The next call must not find it running.
             operation.done.wait(5)
             return t.TCancelOperationResp(_ok())
 
     @_answers(t.TCloseOperationResp)
     def CloseOperation(self, request: Any) -> Any:
+        """Forget it."""
         with self._using(request) as operation:
             self._coordinator.unregister(operation)
             return t.TCloseOperationResp(_ok())
 
     @_answers(impala.TCloseImpalaOperationResp)
     def CloseImpalaOperation(self, request: Any) -> Any:
+        """Forget it; the rows that it wrote, by partition."""
         with self._using(request) as operation:
             self._coordinator.unregister(operation)
             modified = operation.modified
             result = impala.TDmlResult(rows_modified=modified) if modified is not None else None
             return impala.TCloseImpalaOperationResp(_ok(), result)
 
-    # -- what is said about a statement
+    # -- log, summary and profile
 
     @_answers(t.TGetLogResp)
     def GetLog(self, request: Any) -> Any:
+        """Its progress and warnings."""
         with self._using(request, closed_too=True) as operation:
             lines = list(operation.warnings)
             if operation.plan is not None and operation.plan.kind in ("QUERY", "DML"):
@@ -220,6 +242,7 @@ class Handler(service.Iface):  # type: ignore[misc]
 
     @_answers(impala.TGetExecSummaryResp)
     def GetExecSummary(self, request: Any) -> Any:
+        """Its nodes and progress."""
         with self._using(request, closed_too=True) as operation:
             done, total = operation.progress
             summary = TExecSummary(
@@ -232,52 +255,63 @@ class Handler(service.Iface):  # type: ignore[misc]
 
     @_answers(impala.TGetRuntimeProfileResp)
     def GetRuntimeProfile(self, request: Any) -> Any:
+        """Its profile, as text."""
         with self._using(request, closed_too=True) as operation:
-            return impala.TGetRuntimeProfileResp(_ok(), profile_text(operation))
+            return impala.TGetRuntimeProfileResp(_ok(), profile_text(operation, self._coordinator.address))
 
     # -- metadata
 
     @_answers(t.TGetTypeInfoResp)
     def GetTypeInfo(self, request: Any) -> Any:
-        return self._metadata(request, t.TGetTypeInfoResp, metadata.types)
+        """See :func:`jdbc_metadata.types`."""
+        return self._metadata(request, t.TGetTypeInfoResp, jdbc_metadata.types)
 
     @_answers(t.TGetCatalogsResp)
     def GetCatalogs(self, request: Any) -> Any:
-        return self._metadata(request, t.TGetCatalogsResp, metadata.catalogs)
+        """See :func:`jdbc_metadata.catalogs`."""
+        return self._metadata(request, t.TGetCatalogsResp, jdbc_metadata.catalogs)
 
     @_answers(t.TGetSchemasResp)
     def GetSchemas(self, request: Any) -> Any:
-        return self._metadata(request, t.TGetSchemasResp, metadata.schemas)
+        """See :func:`jdbc_metadata.schemas`."""
+        return self._metadata(request, t.TGetSchemasResp, jdbc_metadata.schemas)
 
     @_answers(t.TGetTablesResp)
     def GetTables(self, request: Any) -> Any:
-        return self._metadata(request, t.TGetTablesResp, metadata.tables)
+        """See :func:`jdbc_metadata.tables`."""
+        return self._metadata(request, t.TGetTablesResp, jdbc_metadata.tables)
 
     @_answers(t.TGetTableTypesResp)
     def GetTableTypes(self, request: Any) -> Any:
-        return self._metadata(request, t.TGetTableTypesResp, metadata.table_types)
+        """See :func:`jdbc_metadata.table_types`."""
+        return self._metadata(request, t.TGetTableTypesResp, jdbc_metadata.table_types)
 
     @_answers(t.TGetColumnsResp)
     def GetColumns(self, request: Any) -> Any:
-        return self._metadata(request, t.TGetColumnsResp, metadata.columns)
+        """See :func:`jdbc_metadata.columns`."""
+        return self._metadata(request, t.TGetColumnsResp, jdbc_metadata.columns)
 
     @_answers(t.TGetFunctionsResp)
     def GetFunctions(self, request: Any) -> Any:
-        return self._metadata(request, t.TGetFunctionsResp, metadata.functions)
+        """See :func:`jdbc_metadata.functions`."""
+        return self._metadata(request, t.TGetFunctionsResp, jdbc_metadata.functions)
 
     @_answers(t.TGetDelegationTokenResp)
     def GetDelegationToken(self, request: Any) -> Any:
+        """Refused, as by Impala."""
         raise Refused("Not implemented", "HYC00")
 
     @_answers(t.TCancelDelegationTokenResp)
     def CancelDelegationToken(self, request: Any) -> Any:
+        """Refused, as by Impala."""
         raise Refused("Not implemented", "HYC00")
 
     @_answers(t.TRenewDelegationTokenResp)
     def RenewDelegationToken(self, request: Any) -> Any:
+        """Refused, as by Impala."""
         raise Refused("Not implemented", "HYC00")
 
-    def _metadata(self, request: Any, response: Any, work: metadata.Work) -> Any:
+    def _metadata(self, request: Any, response: Any, work: jdbc_metadata.Work) -> Any:
         self._coordinator.check_not_shutting_down()
         with self._session(request) as session:
             operation = self._operation(session, work.__name__, {})

@@ -10,8 +10,9 @@ import pytest
 from impala.error import HiveServer2Error, OperationalError
 
 from airflow_provider_impala_lb.sandbox import Sandbox
-from airflow_provider_impala_lb.sandbox.common.catalog import Catalog, CatalogObject, create_catalog
-from tests.sandbox.conftest import Open, page, rows
+from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject, create_catalog
+from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
+from tests.support.sandbox import Open, page, rows
 
 
 @pytest.fixture
@@ -202,9 +203,9 @@ def test_no_lag(plain: Sandbox, tmp_path: Path, open_cursor: Open) -> None:
 def test_a_change_is_gathered_one_round_before_it_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock of our own: made in round 0, gathered when round 1 begins, seen elsewhere when round 2 begins."""
     create_catalog(tmp_path, lag=2.0)
-    here, there = Catalog(tmp_path), Catalog(tmp_path)
+    here, there = CoordinatorCatalog(tmp_path), CoordinatorCatalog(tmp_path)
     now = here.epoch
-    monkeypatch.setattr("airflow_provider_impala_lb.sandbox.common.catalog.time.time", lambda: now)
+    monkeypatch.setattr("airflow_provider_impala_lb.sandbox.common.metadata_lag.time.time", lambda: now)
     now = here.epoch + 0.3
     with here.change() as change:
         change.put(CatalogObject("default", "t"))
@@ -221,8 +222,8 @@ def test_a_torn_last_line_is_nobodys_change(tmp_path: Path) -> None:
     create_catalog(tmp_path, lag=0)
     with open(tmp_path / "catalog.log", "a") as log:
         log.write('{"t": 1, "op": "put", "key": "default.torn", "obj')
-    catalog = Catalog(tmp_path)
+    catalog = CoordinatorCatalog(tmp_path)
     assert list(catalog.view()) == ["default"]
     with catalog.change() as change:
         change.put(CatalogObject("default", "t"))
-    assert sorted(Catalog(tmp_path).view()) == ["default", "default.t"]
+    assert sorted(CoordinatorCatalog(tmp_path).view()) == ["default", "default.t"]

@@ -1,6 +1,12 @@
-"""Impala's functions of moments for DuckDB, in the form of :mod:`airflow_provider_impala_lb.sandbox.sql.functions`."""
+"""Impala's functions of DATE and TIMESTAMP for DuckDB: the macros, and what a unit or a pattern means.
+
+The macros have the form that `sql/functions.py` describes. ``im_moment(x)`` is the TIMESTAMP of a DATE, a TIMESTAMP or
+a text.
+"""
 
 from __future__ import annotations
+
+import re
 
 from airflow_provider_impala_lb.sandbox.common.errors import NOT_HERE
 
@@ -46,7 +52,7 @@ def _of_days(body: str) -> list[tuple[str, str]]:
 
 
 #: name -> one (parameters, body) for each form
-MOMENTS: dict[str, list[tuple[str, str]]] = {
+DATETIME_MACROS: dict[str, list[tuple[str, str]]] = {
     "range": [
         ("t", "CASE WHEN t BETWEEN TIMESTAMP '1400-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999' THEN t END")
     ],
@@ -149,18 +155,18 @@ for _unit, (_interval, _kind) in _UNITS.items():
         ]
         if _unit in ("years", "months", "weeks", "days"):
             _forms.append(("t DATE, n BIGINT", f"im_day_range(CAST(t {_sign} {_n} AS DATE))"))
-        MOMENTS[f"{_unit}_{_word}"] = _forms
+        DATETIME_MACROS[f"{_unit}_{_word}"] = _forms
 
 # months_add() keeps the last day of a month, INTERVAL n MONTHS does not.
 for _word, _sign in (("add", "+"), ("sub", "-")):
-    MOMENTS[f"months_{_word}_interval"] = MOMENTS[f"months_{_word}"]
+    DATETIME_MACROS[f"months_{_word}_interval"] = DATETIME_MACROS[f"months_{_word}"]
     _months = f"to_months(CAST({_sign if _sign == '-' else ''}n AS INTEGER))"
     _shift = "CASE WHEN day(t + to_days(1)) = 1 THEN {last} ELSE {moment} END"
     _moved = _shift.format(
         last=f"CAST(last_day(t + {_months}) AS TIMESTAMP) + (t - date_trunc('day', t))", moment=f"t + {_months}"
     )
-    MOMENTS[f"moved_months_{_word}"] = [("t, n", _moved)]
-    MOMENTS[f"months_{_word}"] = [
+    DATETIME_MACROS[f"moved_months_{_word}"] = [("t, n", _moved)]
+    DATETIME_MACROS[f"months_{_word}"] = [
         (
             "t DATE, n BIGINT",
             f"im_day_range({_shift.format(last=f'last_day(t + {_months})', moment=f'CAST(t + {_months} AS DATE)')})",
@@ -171,19 +177,19 @@ for _word, _sign in (("add", "+"), ("sub", "-")):
 
 for _part in ("year", "quarter", "month", "week", "day", "hour", "minute", "second"):
     _text = "im_clock(t)" if _part in ("hour", "minute", "second") else "im_moment(t)"
-    MOMENTS[_part] = _of_moment(f"CAST(date_part('{_part}', {{t}}) AS INTEGER)", _text)
-    MOMENTS[f"part_{_part}"] = _of_moment(f"CAST(date_part('{_part}', {{t}}) AS BIGINT)")
-del MOMENTS["part_week"]
-MOMENTS["part_millisecond"] = _of_moment("CAST(date_part('millisecond', {t}) AS BIGINT)")
-MOMENTS["part_epoch"] = _of_moment("CAST(floor(epoch({t})) AS BIGINT)")
-MOMENTS["millisecond"] = _of_moment("CAST(date_part('millisecond', {t}) % 1000 AS INTEGER)", "im_clock(t)")
-MOMENTS["dayofyear"] = _of_moment("CAST(date_part('doy', {t}) AS INTEGER)")
+    DATETIME_MACROS[_part] = _of_moment(f"CAST(date_part('{_part}', {{t}}) AS INTEGER)", _text)
+    DATETIME_MACROS[f"part_{_part}"] = _of_moment(f"CAST(date_part('{_part}', {{t}}) AS BIGINT)")
+del DATETIME_MACROS["part_week"]
+DATETIME_MACROS["part_millisecond"] = _of_moment("CAST(date_part('millisecond', {t}) AS BIGINT)")
+DATETIME_MACROS["part_epoch"] = _of_moment("CAST(floor(epoch({t})) AS BIGINT)")
+DATETIME_MACROS["millisecond"] = _of_moment("CAST(date_part('millisecond', {t}) % 1000 AS INTEGER)", "im_clock(t)")
+DATETIME_MACROS["dayofyear"] = _of_moment("CAST(date_part('doy', {t}) AS INTEGER)")
 
 
 def _by_day(name: str, body: str) -> None:
     """A function whose result is a day: a DATE of a DATE, else a TIMESTAMP. ``body`` is of the DATE ``t``."""
-    MOMENTS[f"day_{name}"] = [("t", body)]
-    MOMENTS[name] = [
+    DATETIME_MACROS[f"day_{name}"] = [("t", body)]
+    DATETIME_MACROS[name] = [
         ("t DATE", f"im_day_{name}(t)"),
         ("t TIMESTAMP", f"im_range(CAST(im_day_{name}(CAST(t AS DATE)) AS TIMESTAMP))"),
         ("t VARCHAR", f"im_range(CAST(im_day_{name}(CAST(im_moment(t) AS DATE)) AS TIMESTAMP))"),
@@ -217,4 +223,45 @@ _by_day("trunc_millennium", "make_date((year(t) - 1) // 1000 * 1000 + 1, 1, 1)")
 _by_day("trunc_century", "make_date((year(t) - 1) // 100 * 100 + 1, 1, 1)")
 _by_day("trunc_decade", "make_date(nullif(year(t) // 10 * 10, 0), 1, 1)")
 for _unit in ("hour", "minute", "second", "milliseconds", "microseconds"):
-    MOMENTS[f"trunc_{_unit}"] = _of_moment(f"date_trunc('{_unit}', {{t}})")
+    DATETIME_MACROS[f"trunc_{_unit}"] = _of_moment(f"date_trunc('{_unit}', {{t}})")
+
+
+# Impala's patterns (be/src/runtime/datetime-simple-date-format-parser.cc), letters to DuckDB's codes.
+_CODES = {
+    "yyyy": "%Y",
+    "yy": "%y",
+    "MMM": "%b",
+    "MM": "%m",
+    "M": "%-m",
+    "dd": "%d",
+    "d": "%-d",
+    "HH": "%H",
+    "H": "%-H",
+    "mm": "%M",
+    "m": "%-M",
+    "ss": "%S",
+    "s": "%-S",
+    "SSS": "%g",
+    "SSSSSS": "%f",
+}
+_TOKEN = re.compile(r"([A-Za-z])\1*|[-/:. ]|.", re.DOTALL)
+
+
+def strftime_pattern(pattern: str) -> str | None:
+    """DuckDB's pattern for one of Impala's.
+
+    :param pattern: such as ``yyyy-MM-dd HH:mm:ss``.
+    :returns: None: Impala refuses it, or it means something that DuckDB cannot say.
+    """
+    codes = []
+    for match in _TOKEN.finditer(pattern):
+        letters = match.group()
+        if letters[0].isalpha():
+            # A T between a day and a time stands for itself.
+            code = "T" if letters == "T" else _CODES.get(letters)
+        else:
+            code = letters if letters in "-/:. " else None
+        if code is None:
+            return None
+        codes.append(code)
+    return "".join(codes) if any(code.startswith("%") for code in codes) else None

@@ -21,7 +21,7 @@ def carried(result: Any, description: Sequence[Sequence[Any]] | None) -> Any:
     (``serializers/bignum.py`` and ``datetime.py`` of Airflow 2.11 and 3.3).
 
     :param result: what a handler returned; rows, a row, a value, or anything else, which is left as it is.
-    :param description: of the cursor, by which BINARY is known from a STRING that is no UTF-8; None: not known.
+    :param description: of the cursor, by which BINARY is told from a STRING that is no UTF-8; None: not known.
     """
     return _carried(result, [column[1] for column in description] if description else [])
 

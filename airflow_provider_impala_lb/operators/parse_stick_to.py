@@ -1,4 +1,7 @@
-"""``stick_to`` as people write it in a DAG file: what it refers to, and the dependency that it sets."""
+"""``stick_to`` as people write it in a DAG file: what it refers to, and the dependency that it sets, at parse time.
+
+The host that it comes to when the task runs is found by `hooks/resolve_stick_to.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.providers.common.compat.sdk import BaseOperator, MappedOperator, XComArg
 
-from airflow_provider_impala_lb.hooks.sticky_host import XCOM_HOST, XCOM_RESULT, kind_of, leaves_no_host, no_host_text
+from airflow_provider_impala_lb.hooks.resolve_stick_to import (
+    XCOM_HOST,
+    XCOM_RESULT,
+    kind_of,
+    leaves_no_host,
+    no_host_text,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
@@ -24,10 +33,10 @@ _ALLOWED = "allowed: an ImpalaLBOperator (or its .output), a task id, host:port,
 class Reference(NamedTuple):
     """What a ``stick_to`` refers to.
 
-    :param stick_to: a task id, a host, a template, or an XComArg that Airflow resolves; None: nothing.
-    :param upstream: the operator to depend on; an XComArg sets its dependencies by itself.
-    :param key: the XCom of the task that holds its host.
-    :param template_of: the task whose XCom a template pulls, as far as that can be read from it.
+    :ivar stick_to: a task id, a host, a template, or an XComArg that Airflow resolves; None: nothing.
+    :ivar upstream: the operator to depend on; None: none, or an XComArg, which sets its dependencies by itself.
+    :ivar key: the XCom of the task that holds its host.
+    :ivar template_of: the task whose XCom a template pulls; None: it cannot be read from the template.
     """
 
     stick_to: str | XComArg | None = None
@@ -37,10 +46,12 @@ class Reference(NamedTuple):
 
 
 def refer(stick_to: Any, task: Any) -> Reference:
-    """Read a ``stick_to``.
+    """What a ``stick_to`` refers to.
 
+    :param stick_to: as written in the DAG file; None: nothing.
     :param task: whose it is; anything with its ``task_id``.
-    :raises ValueError, TypeError: it can lead nowhere; the text says what to write.
+    :raises ValueError: it can lead nowhere; the text says what to write.
+    :raises TypeError: it is nothing that can be stuck to; the text says what to write.
     """
     if stick_to is None:
         return Reference()
@@ -79,11 +90,17 @@ class _Named(NamedTuple):
 
 
 class StickyPartial(OperatorPartial):
-    """What ``ImpalaLBOperator.partial`` returns: operators as ``stick_to`` set the dependency, as XComArgs do."""
+    """What ``ImpalaLBOperator.partial`` returns. Operators as ``stick_to`` set the dependency, as XComArgs do."""
 
     @classmethod
     def of(cls, partial: Callable[..., OperatorPartial], kwargs: dict[str, Any]) -> StickyPartial:
-        """:param partial: BaseOperator's. :raises ValueError, TypeError: as :func:`refer`."""
+        """Airflow's own partial operator, with the dependency that its ``stick_to`` sets.
+
+        :param partial: BaseOperator's ``partial``.
+        :param kwargs: what the DAG file gives it.
+        :raises ValueError: as :func:`refer`.
+        :raises TypeError: as :func:`refer`.
+        """
         made = partial(**kwargs)
         made._expand_called = True  # else Airflow warns that it was never mapped
         reference = refer(made.kwargs.get("stick_to"), _Named(made.kwargs["task_id"]))
@@ -93,12 +110,25 @@ class StickyPartial(OperatorPartial):
         return cls(operator_class=made.operator_class, kwargs=made.kwargs, params=made.params)
 
     def expand(self, **mapped_kwargs: Any) -> MappedOperator:
+        """As Airflow's; each ``stick_to`` that is mapped over sets its dependency.
+
+        :param mapped_kwargs: lists, or XComArgs that give them.
+        :raises ValueError: as :func:`refer`.
+        :raises TypeError: as :func:`refer`; or ``stick_to`` is mapped over rows.
+        """
         upstream: list[Operator] = []
         if "stick_to" in mapped_kwargs:
             mapped_kwargs["stick_to"] = self._each(mapped_kwargs["stick_to"], upstream)
         return _after(super().expand(**mapped_kwargs), upstream)
 
     def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> MappedOperator:
+        """As Airflow's; each ``stick_to`` in it sets its dependency.
+
+        :param kwargs: a list of mappings, or an XComArg that gives one.
+        :param strict: as Airflow's: what ``partial`` has already is an error; default True.
+        :raises ValueError: as :func:`refer`.
+        :raises TypeError: as :func:`refer`.
+        """
         upstream: list[Operator] = []
         if isinstance(kwargs, Sequence) and not isinstance(kwargs, str):
             kwargs = [

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_impala_lb.operators.xcom import carried
+from airflow_provider_impala_lb.operators.xcom_values import carried
 
 try:
     from airflow.sdk.bases.xcom import BaseXCom
