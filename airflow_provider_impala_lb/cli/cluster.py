@@ -41,7 +41,7 @@ def add_commands(commands: Commands) -> None:
         metavar="[ADDRESS:]PORT",
         help="wait for the doctor of another host (default address: 127.0.0.1, which no other host can reach)",
     )
-    doctor.add_argument("--json", action="store_true", help='[{"name","verdict","says","do"}]')
+    doctor.add_argument("--json", action="store_true", help='[{"name","verdict","message","remedy"}]')
     doctor.set_defaults(command=_doctor)
 
 
@@ -65,17 +65,17 @@ def _ready(options: argparse.Namespace) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     from airflow_provider_impala_lb.core.text import plain
-    from airflow_provider_impala_lb.doctor.peers import parse_listen, parse_peer
-    from airflow_provider_impala_lb.doctor.run import look
+    from airflow_provider_impala_lb.doctor.run import run_checks
+    from airflow_provider_impala_lb.doctor.two_hosts import parse_listen, parse_peer
 
     peer = parse_listen(options.listen) if options.listen else parse_peer(options.peer) if options.peer else None
     findings = []
-    for finding in look(lambda: open_balancer(options), peer, listen=bool(options.listen)):
+    for finding in run_checks(lambda: open_balancer(options), peer, listen=bool(options.listen)):
         findings.append(finding)
         if not options.json:
-            remedy = f" -> {finding.do}" if finding.do else ""
-            print(plain(f"{finding.verdict:8} {finding.name}: {finding.says}{remedy}"), flush=True)
+            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            print(plain(f"{finding.verdict:8} {finding.name}: {finding.message}{remedy}"), flush=True)
     if options.json:
-        keys = ("name", "verdict", "says", "do")
+        keys = ("name", "verdict", "message", "remedy")
         print(json.dumps([{key: getattr(finding, key) for key in keys} for finding in findings]))
     return int(any(finding.verdict == "failed" for finding in findings))

@@ -359,7 +359,7 @@ class ImpalaLBHook(DbApiHook):
             return False, str(error)
         said = {}
         if balancer.config.lock_file or balancer.config.store:
-            problems = [check.says for check in check_state(balancer) if check.verdict == "failed"]
+            problems = [finding.message for finding in check_state(balancer) if finding.verdict == "failed"]
             said["shared state"] = "; ".join(problems) or "ok"
         for address in balancer.config.addresses:
             try:

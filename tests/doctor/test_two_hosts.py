@@ -12,29 +12,28 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
-from airflow_provider_impala_lb.doctor import peers
-from airflow_provider_impala_lb.doctor.peers import check_peer, parse_listen, parse_peer
-from airflow_provider_impala_lb.doctor.two_hosts_protocol import Task
+from airflow_provider_impala_lb.doctor import two_hosts
+from airflow_provider_impala_lb.doctor.two_hosts import check_other_host, parse_listen, parse_peer
+from airflow_provider_impala_lb.doctor.two_hosts_protocol import Task, TwoHostResult
 from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.stores.file import xattr_versions
 from tests.support.command_line import COMMAND, lb
 
-MEETING = """
+PROGRAM = """
 import fcntl, sys
 from airflow_provider_impala_lb.core.state.state import encode_head
-from airflow_provider_impala_lb.stores.file import store as file
-from airflow_provider_impala_lb.doctor import two_hosts as meeting
-from airflow_provider_impala_lb.stores.file import state_slots as slots
-from airflow_provider_impala_lb.doctor import lock_trial as turns
-from airflow_provider_impala_lb.doctor import two_hosts_protocol as wire
-turns.FAST_SECONDS, turns.SLOW_TURNS, turns.SLOW_PAUSE, meeting.HELLO_SECONDS = 0.3, 1, 0.1, 0.3
+from airflow_provider_impala_lb.doctor import lock_trial, two_hosts, two_hosts_protocol
+from airflow_provider_impala_lb.stores.file import filesystem, state_slots, store
+lock_trial.FAST_SECONDS, lock_trial.SLOW_TURNS, lock_trial.SLOW_PAUSE, two_hosts.GREETING_SECONDS = 0.3, 1, 0.1, 0.3
 {breakage}
-meeting.main(sys.argv[1])
+two_hosts.main(sys.argv[1])
 """
 NO_LOCK = "fcntl.flock = lambda *_: None"
 CACHED = """
-class Cached(slots.Slots):
+class Cached(state_slots.StateSlots):
     known = None
     def _newest(self, descriptor):
         if self.known is None:
@@ -43,7 +42,7 @@ class Cached(slots.Slots):
     def save(self, descriptor, version, state):
         super().save(descriptor, version, state)
         self.known = (version, encode_head(state))
-file.Slots = Cached
+store.StateSlots = Cached
 """
 NAME = ".impala-lb-doctor.0123456789abcdef"
 
@@ -64,14 +63,14 @@ def shared(tmp_path):
 
 @pytest.fixture
 def begin():
-    """One side as the doctor starts it, quick, and maybe broken. Ended with the test."""
+    """One host as the doctor starts it, quick, and maybe broken. Ended with the test."""
     with contextlib.ExitStack() as started:
 
         def begin(directory, port, listens, breakage="", cluster="c"):
             task = Task(str(directory / "lock"), cluster, "127.0.0.1", port, 20.0, NAME if listens else "")
             process = started.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-c", MEETING.format(breakage=breakage), json.dumps(as_json(task))],
+                    [sys.executable, "-c", PROGRAM.format(breakage=breakage), json.dumps(as_json(task))],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -100,8 +99,8 @@ def both(first, second, port, wait=20.0, clusters=("c", "c")):
     """The checks of both sides, by name; first that of the listener."""
 
     def side(directory, cluster, listen):
-        found = check_peer(str(directory / "lock"), cluster, ("127.0.0.1", port), listen=listen, wait=wait)
-        return {check.name: check for check in found}
+        found = check_other_host(str(directory / "lock"), cluster, ("127.0.0.1", port), listen=listen, wait=wait)
+        return {finding.name: finding for finding in found}
 
     with ThreadPoolExecutor(2) as pool:
         return [
@@ -127,13 +126,13 @@ def test_two_doctors_say_the_same_of_one_directory(shared, port, tmp_path):
         done = list(
             pool.map(lambda command: subprocess.run(command, capture_output=True, text=True, timeout=60), commands)
         )
-    said = [{check["name"]: check for check in json.loads(each.stdout)} for each in done]
+    said = [{finding["name"]: finding for finding in json.loads(each.stdout)} for each in done]
     names = ["lock directory, two hosts", "clock, two hosts", "locking, two hosts"]
     assert [name for name in said[0] if name.endswith("two hosts")] == names
     assert all(side[name]["verdict"] == "ok" for side in said for name in names)
     assert said[0][names[0]] == said[1][names[0]]
     assert said[0][names[2]] == said[1][names[2]]
-    assert "none stale, no update lost" in said[0][names[2]]["says"]
+    assert "none stale, no update lost" in said[0][names[2]]["message"]
     assert f"waiting 60 s at 127.0.0.1:{port}" in done[0].stderr
     assert not leftovers(*shared)
 
@@ -146,7 +145,7 @@ def test_two_different_directories_are_named(tmp_path, port):
     assert said[0] == said[1]
     (check,) = said[0].values()
     assert check.verdict == "failed"
-    assert f"{first} and" in check.says and f"{second} are not the same directory" in check.says
+    assert f"{first} and" in check.message and f"{second} are not the same directory" in check.message
     assert not os.listdir(first) and not os.listdir(second)
 
 
@@ -156,7 +155,7 @@ def test_a_lock_that_does_nothing_on_one_host_is_found_by_both(shared, port, beg
     caller = begin(shared[1], port, False, NO_LOCK if broken == "caller" else "")
     found = ended(listener)
     assert ended(caller) == found
-    assert found["turns"]["lost"] > 0
+    assert found["trial"]["lost"] > 0
     assert not leftovers(*shared)
 
 
@@ -166,22 +165,22 @@ def test_a_cache_that_is_stale_on_one_host_is_found_by_both(shared, port, begin,
     caller = begin(shared[1], port, False, CACHED if broken == "caller" else "")
     found = ended(listener)
     assert ended(caller) == found
-    assert found["turns"]["stale"] > 0
+    assert found["trial"]["stale"] > 0
 
 
 def test_the_clocks_are_compared(shared, port, begin):
     listener = begin(shared[0], port, True)
-    caller = begin(shared[1], port, False, "import time; now = time.time; wire.time.time = lambda: now() - 90")
+    caller = begin(
+        shared[1], port, False, "import time; now = time.time; two_hosts_protocol.time.time = lambda: now() - 90"
+    )
     found = ended(listener)
     assert ended(caller) == found
-    assert 0 < found["give"] < 0.1
-    assert abs(found["ahead"] - 90) <= found["give"] + 0.01
+    assert 0 < found["uncertainty"] < 0.1
+    assert abs(found["ahead"] - 90) <= found["uncertainty"] + 0.01
     for listen, says in ((True, "+90.0"), (False, "-90.0")):
-        checks = {
-            check.name: check for check in peers._judge(peers.msgspec.convert(found, peers.TwoHostResult), listen)
-        }
+        checks = {finding.name: finding for finding in two_hosts.judge(msgspec.convert(found, TwoHostResult), listen)}
         assert checks["clock, two hosts"].verdict == "warning"
-        assert f"this host is {says}" in checks["clock, two hosts"].says
+        assert f"this host is {says}" in checks["clock, two hosts"].message
 
 
 def test_strays_are_sent_away(shared, port, begin):
@@ -194,7 +193,7 @@ def test_strays_are_sent_away(shared, port, begin):
         caller = begin(shared[1], port, False)
         found = ended(listener)
     assert ended(caller) == found
-    assert found["turns"]["lost"] == 0
+    assert found["trial"]["lost"] == 0
 
 
 def test_nobody_else_is_let_in_once_they_have_met(shared, port, begin):
@@ -223,25 +222,25 @@ def only(checks):
 
 def test_nobody_comes_and_nobody_is_there(shared, port):
     where = (str(shared[0] / "lock"), "c", ("127.0.0.1", port))
-    nobody = only(check_peer(*where, listen=True, wait=0.3, command="impala-lb --conn-id x"))
-    assert nobody.says == f"nobody came to 127.0.0.1:{port} within 0.3 s"
-    assert f"impala-lb --conn-id x doctor --peer 127.0.0.1:{port}" in nobody.do
-    refused = only(check_peer(*where, listen=False, wait=0.3))
-    assert refused.says == f"cannot reach 127.0.0.1:{port}: Connection refused"
-    assert "doctor --listen" in refused.do
+    nobody = only(check_other_host(*where, listen=True, wait=0.3, command="impala-lb --conn-id x"))
+    assert nobody.message == f"nobody came to 127.0.0.1:{port} within 0.3 s"
+    assert f"impala-lb --conn-id x doctor --peer 127.0.0.1:{port}" in nobody.remedy
+    refused = only(check_other_host(*where, listen=False, wait=0.3))
+    assert refused.message == f"cannot reach 127.0.0.1:{port}: Connection refused"
+    assert "doctor --listen" in refused.remedy
     with socket.create_server(("127.0.0.1", port)):
-        taken = only(check_peer(*where, listen=True, wait=5))
-    assert "cannot listen on" in taken.says and "in use" in taken.says
-    gone = only(check_peer("/nowhere/at/all/lock", "c", ("127.0.0.1", port), listen=True, wait=5))
-    assert "its directory is not there" in gone.says
+        taken = only(check_other_host(*where, listen=True, wait=5))
+    assert "cannot listen on" in taken.message and "in use" in taken.message
+    gone = only(check_other_host("/nowhere/at/all/lock", "c", ("127.0.0.1", port), listen=True, wait=5))
+    assert "its directory is not there" in gone.message
     assert not leftovers(*shared)
 
 
 def test_another_cluster_and_another_lock_file_are_named_on_both_sides(shared, port):
     first, second = (only(side.values()) for side in both(*shared, port, clusters=("a b", "c")))
-    assert first.says == "the other host is of another cluster: c, not a b"
-    assert second.says == "the other host is of another cluster: a b, not c"
-    assert first.do == second.do == "give both hosts the same configuration"
+    assert first.message == "the other host is of another cluster: c, not a b"
+    assert second.message == "the other host is of another cluster: a b, not c"
+    assert first.remedy == second.remedy == "give both hosts the same configuration"
 
 
 def talk(port, *lines):
@@ -281,13 +280,15 @@ def talk(port, *lines):
 )  # fmt: skip
 def test_a_listener_that_is_another_or_odd(shared, port, lines, says):
     thread = talk(port, *lines)
-    assert says in only(check_peer(str(shared[0] / "lock"), "c", ("127.0.0.1", port), listen=False, wait=5)).says
+    assert (
+        says in only(check_other_host(str(shared[0] / "lock"), "c", ("127.0.0.1", port), listen=False, wait=5)).message
+    )
     thread.join(10)
     assert not os.listdir(shared[0])
 
 
 def test_a_caller_that_is_killed_is_missed(shared, port, begin):
-    listener = begin(shared[0], port, True, "turns.FAST_SECONDS = 30")
+    listener = begin(shared[0], port, True, "lock_trial.FAST_SECONDS = 30")
     caller = begin(shared[1], port, False)
     time.sleep(1)
     caller.kill()
@@ -299,10 +300,10 @@ def test_a_caller_that_is_killed_is_missed(shared, port, begin):
 
 def test_a_lock_that_is_not_to_be_had_is_said_on_both(shared, port, begin):
     breakage = """
-class Stuck(file.FileStore):
+class Stuck(store.FileStore):
     def transact(self, change):
-        raise meeting.ImpalaLBError("its lock was not free")
-turns.FileStore = Stuck
+        raise two_hosts.ImpalaLBError("its lock was not free")
+lock_trial.FileStore = Stuck
 """
     listener = begin(shared[0], port, True)
     caller = begin(shared[1], port, False, breakage)
@@ -311,12 +312,12 @@ turns.FileStore = Stuck
     assert found["failed"].endswith(": its lock was not free")
 
 
-def test_a_meeting_that_hangs_is_given_up(shared, port, monkeypatch):
-    monkeypatch.setattr(peers, "MEETING_LIMIT", 0.5)
+def test_a_check_that_hangs_is_given_up(shared, port, monkeypatch):
+    monkeypatch.setattr(two_hosts, "TOGETHER_LIMIT", 0.5)
     where = (str(shared[0] / "lock"), "c", ("127.0.0.1", port))
     with socket.create_server(("127.0.0.1", port)):  # takes the connection, and is silent
         start = time.monotonic()
-        assert "no result within 1.5 s" in only(check_peer(*where, listen=False, wait=1.0)).says
+        assert "no result within 1.5 s" in only(check_other_host(*where, listen=False, wait=1.0)).message
         assert time.monotonic() - start < 5
     until_gone(shared[0])
 
@@ -336,7 +337,7 @@ def test_who_waits_ends_with_the_doctor_that_was_killed(shared, port, tmp_path):
 
 def until_gone(directory):
     end = time.monotonic() + 5
-    while any(str(directory) in command and "stores.meeting" in command for command in commands()):
+    while any(str(directory) in command and "doctor.two_hosts" in command for command in commands()):
         assert time.monotonic() < end, "a process was left behind"
         time.sleep(0.05)
 
@@ -374,14 +375,12 @@ def test_without_a_lock_file_there_is_nothing_to_try(tmp_path):
 
 @pytest.mark.parametrize("forced", ["file", "both"])
 def test_two_hosts_in_the_mode_cas(shared, port, begin, forced):
-    from airflow_provider_impala_lb.stores.file import xattr_versions as cas
-
-    cas.make(str(shared[0] / "lock"))
-    breakage = "file.filesystem.kind = lambda descriptor: 0x65735546" if forced == "both" else ""
+    xattr_versions.make(str(shared[0] / "lock"))
+    breakage = "filesystem.kind = lambda descriptor: 0x65735546" if forced == "both" else ""
     listener = begin(shared[0], port, True, breakage)
     assert os.listxattr(shared[0] / NAME)
     caller = begin(shared[1], port, False, breakage)
     found = ended(listener)
     assert ended(caller) == found
-    assert found["turns"]["lost"] == found["turns"]["stale"] == 0
+    assert found["trial"]["lost"] == found["trial"]["stale"] == 0
     assert os.listdir(shared[0]) == ["lock"]
