@@ -16,10 +16,8 @@ from airflow_provider_impala_lb.impala.sql.splitter import split
 from tests.support.balancers import options_of
 from tests.support.scripts import LOG, changed, run, script_run, statements_on, wait_for
 from tests.support.servers import eventually
+from tests.system.chaos.load import LOAD, WEIGHTS
 
-# The machine's own load must not decide: only the shares that set_load moves have a weight.
-WEIGHTS = dict.fromkeys(("cpu", "disk", "processes", "connections", "admission"), 0)
-LOAD = {"busy": 0.2, "overloaded": 0.1, "floor": 0.0, "refresh": 1, "weights": WEIGHTS}
 SLOW = "INSERT INTO moved SELECT CAST(sleep(30000) AS INT)"
 
 
@@ -198,9 +196,9 @@ def test_a_script_that_is_not_restartable_finishes_and_the_log_says_so(loaded, l
 
 
 def test_one_that_cannot_be_seen_to_end_does_not_move(loaded, lb, monkeypatch):
-    from airflow_provider_impala_lb.impala.hs2 import ending
+    from airflow_provider_impala_lb.impala.hs2 import connection
 
-    monkeypatch.setattr(ending, "_gone", lambda wire, operation, end: False)
+    monkeypatch.setattr(connection, "_gone", lambda *_: False)
     run(lb, "DROP TABLE IF EXISTS kept; CREATE TABLE kept (x INT)")
     thread, outcome, opened = start(lb, "INSERT OVERWRITE kept SELECT CAST(sleep(30000) AS INT)", restartable=True)
     wait_for(lambda: opened, 10)

@@ -14,10 +14,10 @@ from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.memory import MemoryStore
+from tests.support.relay import Relay
 from tests.support.scripts import script_run
 from tests.support.servers import free_port
-from tests.system.faults.conftest import wait_until_over
-from tests.system.faults.relay import Relay
+from tests.system.faults.node_pages import wait_until_over
 
 PLANNING = 1.5
 IDLE = 0.3

@@ -14,7 +14,10 @@ class _Reader(TBinaryProtocol):  # type: ignore[misc]
 
 
 class Messages:
-    """Cuts a stream into messages. Nothing in it says how long a message is, so each has to be read to its end."""
+    """Cuts a stream into messages. Nothing in it says how long a message is, so each has to be read to its end.
+
+    :ivar rest: the bytes that are no whole message yet
+    """
 
     def __init__(self) -> None:
         self.rest = b""
@@ -22,7 +25,8 @@ class Messages:
     def feed(self, data: bytes) -> list[tuple[str, bytes]]:
         """``(name of the RPC, the message's bytes)`` of each message that is whole now; ``rest`` keeps what is not.
 
-        :raises TProtocolException: this is no such stream.
+        :param data: the next bytes of the stream
+        :raises TProtocolException: this is no such stream
         """
         self.rest += data
         found = []
