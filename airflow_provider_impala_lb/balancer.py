@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseOptions, QueueOptions
 from airflow_provider_impala_lb.core.cluster.pick import Pick
-from airflow_provider_impala_lb.core.config.model import Config, Node, load, parse
+from airflow_provider_impala_lb.core.config.model import Config, Node
+from airflow_provider_impala_lb.core.config.parse import load, parse
 from airflow_provider_impala_lb.core.ports import Store
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
 from airflow_provider_impala_lb.errors import ConfigError
@@ -20,7 +21,7 @@ from airflow_provider_impala_lb.stores.factory import open_mirror, open_store
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.dbapi import Connection
-    from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
+    from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
 __all__ = ["Balancer", "Pick"]
 
@@ -171,7 +172,7 @@ class Balancer:
         """
         if self.config.load is None:
             raise ConfigError(f"load: is missing in the configuration of {self.config.name}, so no report is used")
-        self.cluster.reports.tell(self.config.known(node), sample)
+        self.cluster.reports.note(self.config.canonical(node), sample)
 
     def _probe(
         self, nodes: Sequence[Node], counters: Mapping[str, ExporterCounters]

@@ -84,14 +84,14 @@ class JournalMissing(ImpalaLBError):
 class StillRunning(ImpalaLBError):
     """What an earlier try left running could not be seen to end. Nothing was run by this one; the text says what to do.
 
-    :param left: session id -> where it is, and why it could not be ended.
+    :param remaining: session id -> where it is, and why it could not be ended.
     """
 
-    def __init__(self, owner: str, left: Mapping[str, str]) -> None:
-        self.left = dict(left)
+    def __init__(self, owner: str, remaining: Mapping[str, str]) -> None:
+        self.remaining = dict(remaining)
         super().__init__(
             f"An earlier try of {owner} may still be running, so nothing was run: its INSERTs would run beside ours"
-            + "".join(f"\n  session {session} on {why}" for session, why in self.left.items())
+            + "".join(f"\n  session {session} on {why}" for session, why in self.remaining.items())
             + "\nEnd it there, or let the task be tried again later: the coordinator ends what has lost its client"
         )
 
@@ -107,7 +107,8 @@ class StatementFailed(ImpalaLBError):
     :param outcome: ``"not started"`` (or it only read: safe to run again anywhere), ``"done"`` (must not be run again),
         ``"unknown"`` (look before running it again) or ``"user error"`` (no retry can mend it).
     :param sql: how the statement begins, to recognise it by.
-    :param done: one line for each statement that is done, in order. :param now: what to do about it, if that is known.
+    :param done: one line for each statement that is done, in order.
+    :param advice: what to do about it, if that is known.
     :param retry: False: no retry can tell more, a person has to look.
     """
 
@@ -123,12 +124,12 @@ class StatementFailed(ImpalaLBError):
         outcome: Outcome,
         sql: str = "",
         done: Sequence[str] = (),
-        now: str = "",
+        advice: str = "",
         retry: bool = True,
     ) -> None:
         self.number, self.total, self.line = number, total, line
         self.node, self.query_id, self.outcome = node, query_id, outcome
-        self.reason, self.now, self.retry = reason, now, retry
+        self.reason, self.advice, self.retry = reason, advice, retry
         self.sql = sql
         self.done = tuple(done)
         did_it_run = {
@@ -143,11 +144,11 @@ class StatementFailed(ImpalaLBError):
             f"Statement {number} of {total} (line {line}, query {query_id or 'none'}) failed on {node}: {reason}\n"
             + (f"It was: {sql}\n" if sql else "")
             + f"{did_it_run}; {before if number > 1 else 'none was run before it'}, {after}."
-            + (f" {now}." if now else "")
+            + (f" {advice}." if advice else "")
             + "".join(f"\n  done: {entry}" for entry in self.done)
         )
 
     def as_dict(self) -> dict[str, Any]:
         """What it was made of, as JSON-ready values: ``StatementFailed(**error.as_dict())`` says the same."""
-        keys = ("reason", "number", "total", "line", "node", "query_id", "outcome", "sql", "now", "retry")
+        keys = ("reason", "number", "total", "line", "node", "query_id", "outcome", "sql", "advice", "retry")
         return {**{key: getattr(self, key) for key in keys}, "done": list(self.done)}

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.core.state.state import Lease
+from airflow_provider_impala_lb.core.state.model import Lease
 
 NODES = [f"n{index}" for index in range(30)]
 LEASES = 200

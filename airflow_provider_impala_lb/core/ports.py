@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from airflow_provider_impala_lb.core.config.model import Node
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, ProbeResult
-from airflow_provider_impala_lb.core.state.state import SessionRecord, State
+from airflow_provider_impala_lb.core.state.model import SessionRecord
+from airflow_provider_impala_lb.core.state.state import State
 
 Result = TypeVar("Result")
 

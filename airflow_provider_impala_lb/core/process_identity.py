@@ -6,7 +6,16 @@ import os
 from functools import cache
 from pathlib import Path
 
-from airflow_provider_impala_lb.core.state.state import ProcessIdentity
+import msgspec
+
+
+class ProcessIdentity(msgspec.Struct, frozen=True):
+    """The process that holds a lease. A pid alone is reused; with the boot, pid namespace and start time it is not."""
+
+    boot: str
+    namespace: str
+    pid: int
+    start: int
 
 
 @cache

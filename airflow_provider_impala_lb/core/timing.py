@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 
+from airflow_provider_impala_lb.errors import ConfigError
+
+DAY, WEEK = 86400.0, 7 * 86400.0
+
 
 class Deadline:
     """A moment that something must not outlast, by the monotonic clock.
@@ -45,3 +49,14 @@ class Backoff:
     def reset(self) -> None:
         """Begin with ``first`` again."""
         self.pause = self._first
+
+
+def check_seconds(key: str, value: float, most: float, why: str, *, least: float | None = None) -> None:
+    """:param key: what to call it in the error.
+    :param most: the greatest value; ``least`` the smallest, None: anything above 0.
+    :param why: the reason for ``most``.
+    :raises ConfigError: outside of these, or no number (nan).
+    """
+    if not (value > 0 if least is None else value >= least) or value > most:
+        low = "above 0" if least is None else f"{least:g} or more"
+        raise ConfigError(f"{key}: is {value:g}, must be {low} and at most {most:.0f} seconds ({why})")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -17,9 +15,12 @@ from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_password_of
-from airflow_provider_impala_lb.hooks.sticky_host import StickyHost, find, running_task
-from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, Upstream
-from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS
+from airflow_provider_impala_lb.hooks.resolve_stick_to import StickyHost, resolve, running_task
+from airflow_provider_impala_lb.hooks.task_identity import owner, tags_from_environment
+from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.splitter import Statement, is_blank, split
 from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.stores.factory import open_journals
@@ -33,14 +34,6 @@ if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
 T = TypeVar("T")
-
-MOST_VALUES = 80_000
-"""In one INSERT of :meth:`ImpalaLBHook.insert_rows`. A value is up to three of the 250,000 expressions that Impala
-takes in a statement (``Query.thrift``, statement_expression_limit): ``CAST(UNHEX('00') AS BINARY)``."""
-MOST_BYTES = 15 * 1024 * 1024
-"""The same, of its rows: Impala takes 16 MiB (``max_statement_length_bytes``)."""
-MOST_STATEMENT_BYTES = 16 * 1024 * 1024
-"""What Impala takes where the connection does not set that option."""
 
 
 class ImpalaLBHook(DbApiHook):
@@ -82,7 +75,7 @@ class ImpalaLBHook(DbApiHook):
                 "schema, session_key, stick_to"
             )
         self.schema, self.stick_to, self.session_key = schema, stick_to, session_key
-        self._found: StickyHost | None = None
+        self._resolved: StickyHost | None = None
         self._changed: Upstream | None = None
         self.host: str | None = None
         """The node of the last run, ``host:port``."""
@@ -110,28 +103,28 @@ class ImpalaLBHook(DbApiHook):
 
         :raises NoNodeAvailable: no coordinator took it; the error says why for each.
         """
-        stuck = self._stuck()
+        sticky = self._sticky_host()
         return self.balancer.connect(
             owner(tags_from_environment()),
             database=self.schema,
             session_key=self.session_key,
-            prefer=stuck.host,
-            upstream=stuck.upstream,
+            prefer=sticky.host,
+            upstream=sticky.upstream,
         )
 
-    def _stuck(self) -> StickyHost:
+    def _sticky_host(self) -> StickyHost:
         """The node to be on, and what was changed there: by this hook itself just now, or by the task to stick to."""
         if self._changed is not None and time.time() - (self._changed.ended or 0.0) < MOVE_SECONDS:
             return StickyHost(self._changed.host, self._changed)
         if self.stick_to is None:
             return StickyHost()
-        if self._found is None:
-            self._found = find(self.stick_to, running_task(), cast("Logger", self.log))
-        return self._found
+        if self._resolved is None:
+            self._resolved = resolve(self.stick_to, running_task(), cast("Logger", self.log))
+        return self._resolved
 
-    def _note(self, left: Upstream, node: str) -> None:
-        if left.written or left.dropped or not left.complete:
-            self._changed = msgspec.structs.replace(left, host=node, ended=time.time())
+    def _note_changes(self, changed: Upstream, node: str) -> None:
+        if changed.written or changed.dropped or not changed.complete:
+            self._changed = msgspec.structs.replace(changed, host=node, ended=time.time())
 
     @cached_property
     def dialect_name(self) -> str:
@@ -208,37 +201,49 @@ class ImpalaLBHook(DbApiHook):
         :raises StatementFailed: which statement, where, whether it ran, and what is done.
         :raises NoNodeAvailable: no coordinator took it; nothing was run.
         """
-        stuck = self._stuck()
-        run = self.script_run(
-            statements(sql, split_statements=split_statements),
-            parameters=parameters,
-            handler=handler,
-            last_result_only=return_single_query_results(sql, return_last, split_statements),
-            tags=tags_from_environment(),
+        sticky = self._sticky_host()
+        tags = tags_from_environment()
+        options = RunOptions(
             session_key=self.session_key,
-            prefer=stuck.host,
-            upstream=stuck.upstream,
+            prefer=sticky.host,
+            upstream=sticky.upstream,
+            database=self.schema,
+            last_result_only=return_single_query_results(sql, return_last, split_statements),
+        )
+        plan = ScriptPlan.bind(statements(sql, split_statements=split_statements), parameters, options)
+        run = self.script_run(
+            plan, RunIdentity(owner=owner(tags), tags=tags), RunListener(handler=handler), ProcessOptions()
         )
         done = run.run()
-        self._note(done.left, done.node)
+        self._note_changes(done.left, done.node)
         return self.results(done, sql, split_statements, return_last)
 
-    def script_run(self, script: list[Statement], *, tags: Mapping[str, str], **options: Any) -> ScriptRun:
-        """A run of ``script`` on this connection. Options as :class:`~..impala.run.ScriptRun`; not started yet."""
+    def script_run(
+        self,
+        plan: ScriptPlan,
+        identity: RunIdentity,
+        listener: RunListener,
+        process: ProcessOptions,
+    ) -> ScriptRun:
+        """A run on this connection, not started yet.
+
+        :param plan: what is to be run; its database is that of the options, not the hook's ``schema``.
+        :param identity: who runs it.
+        :param listener: whom to tell; its logger is the hook's, whatever it says.
+        :param process: what this process does of it; its command is this connection's, whatever it says.
+        :raises ConfigError: as :class:`~..impala.script.run.ScriptRun`.
+        """
         from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
-        options.setdefault("database", self.schema)
-        if not script:
+        if not len(plan):
             self.log.info("The script holds nothing but comments: there is nothing to run")
         return ScriptRun(
             self.balancer.cluster,
             self.balancer.sessions,
-            script,
-            owner=owner(tags),
-            tags=tags,
-            command=self.balancer.command,
-            logger=self.log,
-            **options,
+            plan,
+            identity,
+            msgspec.structs.replace(listener, logger=cast("Logger", self.log)),
+            msgspec.structs.replace(process, command=self.balancer.command),
         )
 
     def end_journal(self, owner: str, epoch: int) -> None:
@@ -299,46 +304,49 @@ class ImpalaLBHook(DbApiHook):
         :raises StatementFailed: which rows failed, and which are in the table already.
         """
         from airflow_provider_impala_lb.hooks.dialect import quoted, table_parts
+        from airflow_provider_impala_lb.hooks.insert_statements import InsertStatements
 
         if replace:
             raise ValueError("replace=True: Impala has no REPLACE; INSERT OVERWRITE would replace the whole table")
         if isinstance(target_fields, str):
             raise ScriptError(f"target_fields is a str, {target_fields!a}: it must be a list of names", line=1)
         names = [quoted(field) for field in target_fields or ()]
-        fields = f" ({', '.join(names)})" if names else ""
         parts = table_parts(table)
-        into = f"INSERT INTO {table}{fields}"
-        most = _most_statement_bytes(self.balancer.config.session.query_options) - len(into.encode()) - 2 * MAX_CHARS
-        texts, columns = _row_texts(rows, len(names), most)
-        chunks = _chunks(texts, columns, commit_every, min(most, MOST_BYTES))
+        into = f"INSERT INTO {table}" + (f" ({', '.join(names)})" if names else "")
+        inserts = InsertStatements(
+            into,
+            rows,
+            columns=len(names),
+            most_rows=commit_every,
+            query_options=self.balancer.config.session.query_options,
+        )
         done: list[str] = []
-        stuck = self._stuck()
+        sticky = self._sticky_host()
         with self.get_conn() as connection, connection.cursor() as cursor:
-            for number, (start, end) in enumerate(chunks, 1):
-                values = ", ".join(texts[start:end])
+            for number, insert in enumerate(inserts, 1):
                 try:
-                    cursor.execute(f"{into} VALUES {values}")
+                    cursor.execute(insert.sql)
                 except StatementFailed as error:
                     # The cursor knows of one statement only; what is in the table by now must be said.
                     raise StatementFailed(
                         error.reason,
                         number=number,
-                        total=len(chunks),
+                        total=len(inserts),
                         line=1,
                         node=error.node,
                         query_id=error.query_id,
                         outcome=error.outcome,
-                        sql=f"{into}, rows {start + 1} to {end}",
+                        sql=f"{into}, rows {insert.first} to {insert.last}",
                         done=done,
                     ) from error
-                done.append(f"{number} (rows {start + 1} to {end}, query {cursor.query_id})")
-                self.log.info("Inserted %d of %d rows into %s", end, len(texts), table)
+                done.append(f"{number} (rows {insert.first} to {insert.last}, query {cursor.query_id})")
+                self.log.info("Inserted %d of %d rows into %s", insert.last, inserts.rows, table)
             if done:
                 database = self.schema or self.balancer.config.session.database or "default"
                 name = ".".join(parts if len(parts) > 1 else [database, *parts])
-                left = Upstream.of({"written": [name], "complete": True})
-                before = [stuck.upstream or Upstream(host=stuck.host)] if stuck.host else []
-                self._note(left.after(before), connection.pick.node)
+                changed = Upstream.of({"written": [name], "complete": True})
+                before = [sticky.upstream or Upstream(host=sticky.host)] if sticky.host else []
+                self._note_changes(changed.after(before), connection.pick.node)
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # its own returns one too
         """Try the lock file's directory (or the Redis) and open a session on every coordinator, from the
@@ -351,7 +359,7 @@ class ImpalaLBHook(DbApiHook):
             return False, str(error)
         said = {}
         if balancer.config.lock_file or balancer.config.store:
-            problems = [check.says for check in check_state(balancer) if check.verdict == "failed"]
+            problems = [finding.message for finding in check_state(balancer) if finding.verdict == "failed"]
             said["shared state"] = "; ".join(problems) or "ok"
         for address in balancer.config.addresses:
             try:
@@ -389,75 +397,6 @@ class ImpalaLBHook(DbApiHook):
         return {key.replace("-", "_"): value for key, value in FIELD_BEHAVIOUR.items()}
 
 
-def _row_texts(rows: Iterable[Iterable[Any]], names: int, most_bytes: int) -> tuple[list[str], int]:
-    """``(a, b)`` for each row, and how many values each has.
-
-    :param names: how many columns are named; 0: none.
-    """
-    from airflow_provider_impala_lb.impala.sql.parameters import literal
-
-    texts, columns = [], names
-    for number, row in enumerate(rows, 1):
-        if isinstance(row, (str, bytes, Mapping)) or not (
-            # The rows of some drivers are sequences without being Iterable.
-            isinstance(row, Iterable) or hasattr(row, "__getitem__")
-        ):
-            raise ScriptError(
-                f"row {number} is a {type(row).__name__}: it must be a list or tuple of values; nothing was inserted",
-                line=1,
-            )
-        values = []
-        for column, value in enumerate(row, 1):
-            try:
-                if isinstance(value, (list, tuple)):
-                    raise ValueError(f"a {type(value).__name__}")
-                values.append(literal(value))
-            except ValueError as error:
-                raise ScriptError(
-                    f"row {number}, column {column} is {error}, which has no text in SQL; nothing was inserted", line=1
-                ) from None
-        columns = columns or len(values)
-        if not values or len(values) != columns:
-            other = "" if not values else f", {'target_fields' if names else 'the first one'} has {columns}"
-            raise ScriptError(
-                f"row {number} has {len(values) or 'no'} values{other}; nothing was inserted",
-                line=1,
-            )
-        text = f"({', '.join(values)})"
-        if len(text) * 4 > most_bytes and (size := len(text.encode())) > most_bytes:
-            raise ScriptError(
-                f"row {number} is {size} bytes in SQL, and a statement of one row may have {most_bytes}; nothing was "
-                "inserted. The limit is MAX_STATEMENT_LENGTH_BYTES; query_options of the connection's session may "
-                "raise it",
-                line=1,
-            )
-        texts.append(text)
-    return texts, columns
-
-
-def _chunks(texts: list[str], columns: int, most_rows: int, most_bytes: int) -> list[tuple[int, int]]:
-    """``(start, end)`` of the rows of each statement."""
-    most = min(most_rows or len(texts), MOST_VALUES // (columns or 1)) or 1
-    chunks, start, size = [], 0, 0
-    for at, text in enumerate(texts):
-        length = len(text.encode()) + 2
-        if at > start and (at - start >= most or size + length > most_bytes):
-            chunks.append((start, at))
-            start, size = at, 0
-        size += length
-    return [*chunks, (start, len(texts))] if texts else []
-
-
-def _most_statement_bytes(query_options: Mapping[str, Any]) -> int:
-    """Of a statement, by the options of the session: a number, maybe with a unit (``ParseUtil::ParseMemSpec``)."""
-    for name, value in query_options.items():
-        if name.upper() == "MAX_STATEMENT_LENGTH_BYTES":
-            found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmg]?)b?", str(value).strip().lower())
-            if found:
-                return int(float(found[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[found[2]])
-    return MOST_STATEMENT_BYTES
-
-
 def statements(sql: str | Iterable[str], *, split_statements: bool = True, variables: Any = None) -> list[Statement]:
     """The statements of a script or of several; none where they hold nothing but comments.
 
@@ -473,16 +412,3 @@ def statements(sql: str | Iterable[str], *, split_statements: bool = True, varia
     if not found and all(map(is_blank, texts)):
         raise ScriptError("holds no statement", line=1)
     return found
-
-
-def owner(tags: Mapping[str, str]) -> str:
-    """Whom a lease belongs to: ``dag/run/task[map index]``, as far as known."""
-    known = [tags[key] for key in ("dag", "run", "task") if tags.get(key)]
-    return "/".join(known) + (f"[{tags['map']}]" if tags.get("map") else "")
-
-
-def tags_from_environment() -> dict[str, str]:
-    """The running task, from the variables that Airflow exports for it; for hooks used outside our operator."""
-    names = {"dag": "DAG_ID", "task": "TASK_ID", "run": "DAG_RUN_ID", "try": "TRY_NUMBER"}
-    found = {tag: os.environ.get(f"AIRFLOW_CTX_{name}", "") for tag, name in names.items()}
-    return {tag: value for tag, value in found.items() if value}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
@@ -14,7 +14,8 @@ from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream, cross
+from airflow_provider_impala_lb.impala.script.metadata_sync import cross
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
 
 class Connection:
@@ -81,7 +82,7 @@ def connect(
 
     :raises NoNodeAvailable: all refused. :raises ConfigError: two of them refused the login.
     """
-    prefer = cluster.config.known(prefer) if prefer else None
+    prefer = cluster.config.canonical(prefer) if prefer else None
     if prefer and upstream is None:
         upstream = Upstream(host=prefer)
     refused: dict[str, str] = {}

@@ -32,7 +32,8 @@ class ScriptTrigger(BaseTrigger):
     :param owner: whose lease and journal it is, ``dag/run/task[map]``. :param tags: for the statements' labels.
     :param script: as packed by :func:`~..impala.handover.pack_script`.
     :param handover: as by :meth:`~..impala.handover.Handover.packed`.
-    :param options: of :class:`~..impala.run.ScriptRun`, as JSON.
+    :param options: as by :meth:`~..impala.script.options.RunOptions.packed`.
+    :param hand_over_rows: the rows of the last statement are the worker's to fetch.
     :param until: ``time.time()`` at which the task's ``execution_timeout`` is over; None: never.
     """
 
@@ -44,15 +45,17 @@ class ScriptTrigger(BaseTrigger):
         script: str,
         handover: dict[str, Any],
         options: dict[str, Any],
+        hand_over_rows: bool = False,
         until: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.conn_id, self.owner, self.tags = conn_id, owner, tags
         self.script, self.handover, self.options, self.until = script, handover, options, until
+        self.hand_over_rows = hand_over_rows
         self._run: ScriptRun | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        keys = ("conn_id", "owner", "tags", "script", "handover", "options", "until")
+        keys = ("conn_id", "owner", "tags", "script", "handover", "options", "hand_over_rows", "until")
         return f"{type(self).__module__}.{type(self).__qualname__}", {key: getattr(self, key) for key in keys}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -95,25 +98,28 @@ class ScriptTrigger(BaseTrigger):
 
     def _script_run(self, balancer: Balancer) -> ScriptRun:
         from airflow_provider_impala_lb.impala.script.handover import unpack_script
-        from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
+        from airflow_provider_impala_lb.impala.script.options import (
+            ProcessOptions,
+            RunIdentity,
+            RunListener,
+            RunOptions,
+        )
+        from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
         from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
         statements, texts = unpack_script(self.script)
-        options = dict(self.options)
-        if options.get("upstream"):
-            options["upstream"] = Upstream.of(options["upstream"])
         return ScriptRun(
             balancer.cluster,
             balancer.sessions,
-            statements,
-            owner=self.owner,
-            tags=self.tags,
-            texts=texts,
-            journals=open_journals(balancer.config),
-            finishes=False,
-            command=balancer.command,
-            logger=cast("Any", self.log),
-            **options,
+            ScriptPlan(statements, texts, RunOptions.unpacked(self.options)),
+            RunIdentity(owner=self.owner, tags=self.tags),
+            RunListener(logger=cast("Any", self.log)),
+            ProcessOptions(
+                journals=open_journals(balancer.config),
+                hand_over_rows=self.hand_over_rows,
+                finish_at_end=False,
+                command=balancer.command,
+            ),
         )
 
     def _go_on(self, run: ScriptRun) -> dict[str, Any] | None:

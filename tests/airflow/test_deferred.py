@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
+import msgspec
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
 
@@ -35,7 +36,7 @@ def make_lab(cluster, tmp_path, monkeypatch):
     nodes = config.pop("nodes")
     fields = {"conn_type": "impala_lb", "extra": {**config, "nodes": nodes}}
     monkeypatch.setenv("AIRFLOW_CONN_DEFERRED", json.dumps(fields))
-    monkeypatch.setattr(module, "LET_GO_SECONDS", 0.1)
+    monkeypatch.setattr(module, "HAND_OVER_SECONDS", 0.1)
     balancer = Balancer.from_config({**config, "nodes": nodes})
     table = f"deferred_{time.time_ns()}"
     with balancer.connect() as connection, connection.cursor() as cursor:
@@ -206,7 +207,7 @@ def test_a_script_that_was_killed_between_two_statements_is_not_handed_over(lab,
         run.kill("the task was killed")
         run.leave()
 
-    run._script.on_statement = killed
+    run._listener = msgspec.structs.replace(run._listener, on_statement=killed)
     assert "the task was killed" in trigger._go_on(run)["failed"]["reason"]
     assert lab.ran() == [("1", "FINISHED")]
     assert lab.balancer.status()["leases"] == []

@@ -10,7 +10,7 @@ from airflow.providers.common.sql.hooks.handlers import fetch_all_handler
 
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, ScriptError, StatementFailed
 from airflow_provider_impala_lb.get_provider_info import get_provider_info
-from airflow_provider_impala_lb.hooks import impala_lb as hooks
+from airflow_provider_impala_lb.hooks import insert_statements
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 
@@ -184,8 +184,8 @@ def test_rows_are_cut_by_their_width_and_their_size(cluster, monkeypatch):
     """Impala takes 250,000 expressions in a statement, and 16 MiB."""
     hook = ImpalaLBHook()
     hook.run("DROP TABLE IF EXISTS wide; SET SYNC_DDL=1; CREATE TABLE wide (a INT, b INT, s STRING)")
-    monkeypatch.setattr(hooks, "MOST_VALUES", 10)
-    monkeypatch.setattr(hooks, "MOST_BYTES", 220)
+    monkeypatch.setattr(insert_statements, "MOST_VALUES", 10)
+    monkeypatch.setattr(insert_statements, "MOST_BYTES", 220)
     rows = [(n, n, "x" * 200 if n == 7 else "é") for n in range(10)]
     hook.insert_rows("wide", rows)
     inserts = [
@@ -196,8 +196,8 @@ def test_rows_are_cut_by_their_width_and_their_size(cluster, monkeypatch):
         cursor.execute("INVALIDATE METADATA wide")
         cursor.execute("SELECT a, b, s FROM wide ORDER BY a")
         assert cursor.fetchall() == rows
-    assert hooks._chunks([], 1, 1000, 220) == []
-    assert hooks._chunks(["(1)"] * 5, 100, 0, 220) == [(n, n + 1) for n in range(5)]
+    assert insert_statements._chunks([], 1, 1000, 220) == []
+    assert insert_statements._chunks(["(1)"] * 5, 100, 0, 220) == [(n, n + 1) for n in range(5)]
 
 
 def inserts_of(cluster):
@@ -230,7 +230,7 @@ def test_a_row_over_the_limit_is_named_before_anything_is_sent(cluster, connecti
     assert inserts_of(cluster) == before
     hook.insert_rows("short", [("a",), ("b" * 1000,), ("c" * 1000,)])
     assert len(inserts_of(cluster)) == len(before) + 2
-    assert hooks._most_statement_bytes({"Max_Statement_Length_Bytes": "1.5mb"}) == 1536 * 1024
+    assert insert_statements._most_statement_bytes({"Max_Statement_Length_Bytes": "1.5mb"}) == 1536 * 1024
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from airflow_provider_impala_lb.balancer import Balancer
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.script.journal import Journal
@@ -60,7 +60,7 @@ def main(order):
             intend(journal, number, *args)
 
         Journal.intend = stopping_before
-    options = {"settles": True, **order.get("options", {})}
+    options = {"one_at_a_time": True, **order.get("options", {})}
     balancer = Balancer.from_config(order["config"])
     if "attempt" in order:
         options["attempt"] = Attempt(order["attempt"], time.time())

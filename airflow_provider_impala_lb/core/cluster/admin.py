@@ -43,11 +43,11 @@ class Admin:
 
         :raises ConfigError: not a node of this configuration. :raises StateUnavailable: it was not noted.
         """
-        self._set_drained(self._shared.config.known(node), True)
+        self._set_drained(self._shared.config.canonical(node), True)
 
     def ready(self, node: str) -> None:
         """Put a node back, also one that is out for its failures. Errors as :meth:`drain`."""
-        self._set_drained(self._shared.config.known(node), False)
+        self._set_drained(self._shared.config.canonical(node), False)
 
     def release(self, lease_id: str) -> bool:
         """End a lease of `Picker.hold` by its id. False if there is none: it has expired, or ended before. (One that a
@@ -67,6 +67,6 @@ class Admin:
             record = state.node(address)
             record.drained = drained
             if not drained:
-                record.failures, record.out = 0, None
+                record.failures, record.ejection = 0, None
 
         self._shared.transact(change)

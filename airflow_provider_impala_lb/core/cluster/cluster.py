@@ -38,7 +38,7 @@ class Cluster:
         self.session_keys = SessionKeys(shared, mirror)
         self.leases = LeaseKeeper(
             shared,
-            self.reports.round_if_due if config.load else None,
+            self.reports.probe_if_due if config.load else None,
             config.load.refresh if config.load else None,
         )
         self.picker = Picker(shared, self.leases, self.reports, self.session_keys, rng)

@@ -8,8 +8,8 @@ from logging import getLogger
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.process_identity import this_process
 from airflow_provider_impala_lb.core.rules.supersession import begin, claim, settled, take_over
-from airflow_provider_impala_lb.core.state.attempt import Attempt
-from airflow_provider_impala_lb.core.state.state import LeftoverSession, State
+from airflow_provider_impala_lb.core.state.model import Attempt, LeftoverSession
+from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import StateUnavailable
 
 log = getLogger(__name__)
@@ -54,7 +54,7 @@ class Fencing:
         """No lease of this id, given to :meth:`fence_earlier`, will be taken. Never raises: it lapses, too."""
 
         def change(state: State, now: float) -> None:
-            state.orphans.drop(lease_id)
+            state.leftovers.drop(lease_id)
 
         self._shared.try_to_note("an attempt", change)
 

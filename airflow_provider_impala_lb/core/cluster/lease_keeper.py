@@ -14,7 +14,8 @@ import msgspec
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN
-from airflow_provider_impala_lb.core.state.state import HAND_OVER_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease, State
+from airflow_provider_impala_lb.core.state.model import HAND_OVER_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease
+from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable, Superseded
 
 log = getLogger(__name__)
@@ -111,8 +112,8 @@ class LeaseKeeper:
         def change(state: State, now: float) -> None:
             self._note_host(state, now)
             if state.end_lease(lease.id) is None:
-                left = state.orphans.get(lease.id)
-                if left is not None and left.taken:
+                left = state.leftovers.get(lease.id)
+                if left is not None and left.fenced:
                     raise Superseded(f"Another try of {lease.owner} has taken over: there is nothing to hand over")
             lease.expires = now + HAND_OVER_SECONDS
             state.lease(lease)
@@ -171,12 +172,12 @@ class LeaseKeeper:
             for lease in mine:
                 there = state.end_lease(lease.id)
                 if there is None:
-                    left = state.orphans.get(lease.id)
-                    if left is not None and left.taken:
+                    left = state.leftovers.get(lease.id)
+                    if left is not None and left.fenced:
                         lost.append(lease.id)
                         continue
                     if left is not None:
-                        state.orphans.drop(lease.id)
+                        state.leftovers.drop(lease.id)
                     gone.append(lease)
                 else:
                     lease.move = there.move
@@ -217,18 +218,18 @@ class LeaseKeeper:
             if found is not None and found.move:
                 held.lease.move = found.move
             node = state.nodes.get(held.lease.node)
-            if node is None or node.brief is None or node.brief.level != "overloaded":
+            if node is None or node.summary is None or node.summary.level != "overloaded":
                 continue
             if held.told_of_overload or held.listener.on_overload is None:
                 continue
             if held.listener.on_move is None:
                 why = "it is not declared restartable"
-            elif node.brief.at - held.lease.taken > MOVE_WITHIN:
+            elif node.summary.at - held.lease.taken > MOVE_WITHIN:
                 why = f"it has run for more than {MOVE_WITHIN:g} s, too long to be begun anew"
             else:
                 continue
             held.told_of_overload = True
-            held.listener.on_overload(f"headroom {node.brief.headroom:.2f}; {why}")
+            held.listener.on_overload(f"headroom {node.summary.headroom:.2f}; {why}")
         self._tell_to_move()
 
     def _run(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 
 
 class QueueOptions(msgspec.Struct, frozen=True):

@@ -11,7 +11,8 @@ from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.ports import Prober
 from airflow_provider_impala_lb.core.rules.headroom import ProbeBaseline, note_reports, shed_load
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
-from airflow_provider_impala_lb.core.state.state import Claim, Level, State
+from airflow_provider_impala_lb.core.state.model import Level, ProbeClaim
+from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 log = getLogger(__name__)
@@ -37,7 +38,7 @@ class LoadReports:
         copy = self._shared.copy
         return copy is not None and self.due(copy, max(host.seen for host in copy.hosts.values()))
 
-    def tell(self, node: str, sample: LoadSample) -> None:
+    def note(self, node: str, sample: LoadSample) -> None:
         """A report that somebody else made. :raises StateUnavailable: it was not noted."""
 
         def change(state: State, now: float) -> list[tuple[str, Level, Level]]:
@@ -54,27 +55,27 @@ class LoadReports:
             return False
         return claim is None or not claim.until - max(ROUND_SECONDS, self._config.load.refresh) <= now < claim.until
 
-    def begin_if_due(self, state: State | None) -> None:
+    def begin_probe_if_due(self, state: State | None) -> None:
         """Start a round in a thread if one is due. Costs nothing else."""
         if self.prober is None or state is None or self._config.load is None:
             return
         note = max((host.seen for host in state.hosts.values()), default=0.0)
         if self.due(state, note) and not self._busy.locked():
-            threading.Thread(target=self.round_if_due, name="impala-lb-reports", daemon=True).start()
+            threading.Thread(target=self.probe_if_due, name="impala-lb-reports", daemon=True).start()
 
-    def round_if_due(self) -> State | None:
+    def probe_if_due(self) -> State | None:
         """Ask all nodes if that is due. Returns a recent state; None if it cannot be read. Never raises."""
         try:
             state, now = self._store.read()
             if self.prober is not None and self.due(state, now):
-                self.round()
+                self.probe()
                 state, now = self._store.read()
             return state
         except (StateUnavailable, ConfigError) as error:
             log.debug("The nodes' load is not asked for now: %s", error)
             return None
 
-    def round(self, *, now_anyway: bool = False) -> Mapping[str, ProbeResult | str] | None:
+    def probe(self, *, now_anyway: bool = False) -> Mapping[str, ProbeResult | str] | None:
         """Ask all nodes and note what they say. None if it is not due, or somebody else is at it.
 
         :param now_anyway: also if it is not due.
@@ -90,8 +91,8 @@ class LoadReports:
             asked_by_another = claim is not None and claim.token and now < claim.until
             if asked_by_another or not (now_anyway or self.due(state, now)):
                 return None
-            state.head.probe = Claim(token, now + ROUND_SECONDS)
-            counters = {address: told.counters for address, told in state.told.items() if told.counters}
+            state.head.probe = ProbeClaim(token, now + ROUND_SECONDS)
+            counters = {address: told.counters for address, told in state.last_reports.items() if told.counters}
             return ProbeBaseline(state, now), counters
 
         with self._busy:
@@ -104,7 +105,7 @@ class LoadReports:
             def note(state: State, now: float) -> list[tuple[str, Level, Level]]:
                 if state.head.probe is not None and state.head.probe.token != token:
                     return []  # it took too long, and another one has asked since
-                state.head.probe = Claim("", asked.at + load.refresh)
+                state.head.probe = ProbeClaim("", asked.at + load.refresh)
                 changes = note_reports(self._config, state, now, asked, answers)
                 shed_load(
                     self._config, state, now, {name for name, said in answers.items() if isinstance(said, ProbeResult)}

@@ -9,7 +9,8 @@ from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseHandle
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.rules.ejection import note_failure, note_success
 from airflow_provider_impala_lb.core.rules.placement import Placed
-from airflow_provider_impala_lb.core.state.state import AVOID_SECONDS, Avoid, Cause, Lease, State
+from airflow_provider_impala_lb.core.state.model import AVOID_SECONDS, Avoid, Cause, Lease
+from airflow_provider_impala_lb.core.state.state import State
 
 
 class NodeFeedback:

@@ -16,14 +16,15 @@ from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.pick import NodeFeedback, Pick
 from airflow_provider_impala_lb.core.cluster.session_keys import SessionKeys
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
-from airflow_provider_impala_lb.core.config.limits import DAY, check_seconds
 from airflow_provider_impala_lb.core.process_identity import is_dead, this_process
 from airflow_provider_impala_lb.core.rules import queue as line
 from airflow_provider_impala_lb.core.rules.admission import LeftOut
 from airflow_provider_impala_lb.core.rules.expiry import reap
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.rules.supersession import check_attempt, check_claim
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, Head, Lease, State, Ticket
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, Head, Lease, Ticket
+from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.core.timing import DAY, check_seconds
 from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable, StateUnavailable
 
 __all__ = ["Pick", "Picker"]
@@ -131,7 +132,7 @@ class Picker:
         :raises Superseded: a later try of its owner has taken over.
         :raises ConfigError: its node is not of this configuration any more.
         """
-        node = self._config.known(lease.node)
+        node = self._config.canonical(lease.node)
         mine = msgspec.structs.replace(lease, holder=this_process(), host=self._shared.host)
         self._leases.adopt(mine, listener or LeaseListener())
         placed = Placed(node=node, reason="it was begun there", left_out={})
@@ -172,7 +173,7 @@ class Picker:
 
     def leave_queue(self, ticket: str) -> None:
         """Leave the queue. Never raises: a ticket also lapses by itself."""
-        self._shared.try_to_note("the place in the queue", lambda state, now: line.leave(state, ticket))
+        self._shared.try_to_note("the place in the queue", lambda state, now: line.leave_queue(state, ticket))
 
     def _picked(self, placed: Placed, lease: Lease, session_key: str | None = None) -> Pick:
         feedback = NodeFeedback(self._shared, placed.node, lease, on_trial=placed.trial)
@@ -192,7 +193,7 @@ class Picker:
             host=self._shared.host,
             since=0.0,
             until=0.0,
-            again=asks_again or 0.0,
+            asks_again=asks_again or 0.0,
             holder=this_process() if asks_again is None else None,
         )
 
@@ -207,7 +208,7 @@ class Picker:
             token=lease.id if lease else "",
             lease=lease,
             session_key=session_key,
-            prefer=None if prefer is None else self._config.known(prefer),
+            prefer=None if prefer is None else self._config.canonical(prefer),
             excluded=dict(exclude) if isinstance(exclude, Mapping) else dict.fromkeys(exclude, "excluded"),
             lasts=LEASE_SECONDS,
         )
@@ -265,7 +266,7 @@ class Picker:
     def _leave_queue(self, ticket: Ticket) -> None:
         """Also a place that another process took under this name, of which this one has not seen anything."""
         state = self._shared.copy
-        if ticket.again or (state is not None and any(each.id == ticket.id for each in state.head.waiting)):
+        if ticket.asks_again or (state is not None and any(each.id == ticket.id for each in state.head.waiting)):
             self.leave_queue(ticket.id)
 
     def _try(self, request: Request, *, only_ask: bool = False) -> Placed | Wait:
@@ -277,11 +278,11 @@ class Picker:
             nonlocal differs
             differs = self._shared.note_host(state, now, nodes=True)
             note = state.hosts[self._shared.host]
-            if dead is None and (state.leases.place.count or state.head.waiting):
-                if now - note.looked >= _LOOK_FOR_DEAD_EVERY or now < note.looked:
+            if dead is None and (state.leases.extent.count or state.head.waiting):
+                if now - note.dead_sought >= _LOOK_FOR_DEAD_EVERY or now < note.dead_sought:
                     raise _LookFirst(_loaded(state))
             elif dead is not None:
-                note.looked = now
+                note.dead_sought = now
             reap(state, now, dead or frozenset(), self._shared.may_expire(state, now))
             owner = request.ticket.owner if request.ticket else ""
             if request.attempt:
@@ -290,7 +291,7 @@ class Picker:
                 check_claim(state, owner, request.token)
             placed = place(self._config, state, now, request, self._rng)
             if request.claimed and isinstance(placed, Placed):
-                state.orphans.drop(request.token)
+                state.leftovers.drop(request.token)
             if only_ask and isinstance(placed, Placed):
                 raise _Free
             return placed, state
@@ -317,7 +318,7 @@ class Picker:
             )
         if isinstance(placed, Placed) and placed.session and request.session_key:
             self._session_keys.copy(request.session_key, placed.session)
-        self._reports.begin_if_due(self._shared.copy)
+        self._reports.begin_probe_if_due(self._shared.copy)
         return placed
 
     def _pick_alone(self, request: Request) -> Placed:

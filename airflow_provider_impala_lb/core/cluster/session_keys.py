@@ -7,7 +7,8 @@ from logging import getLogger
 
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.ports import Mirror
-from airflow_provider_impala_lb.core.state.state import SESSION_SECONDS, SessionRecord, State
+from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, SessionRecord
+from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 log = getLogger(__name__)

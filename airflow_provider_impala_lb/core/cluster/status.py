@@ -10,13 +10,14 @@ from airflow_provider_impala_lb.core.config.model import Config, Node
 from airflow_provider_impala_lb.core.rules.ejection import left_out
 from airflow_provider_impala_lb.core.rules.headroom import fresh
 from airflow_provider_impala_lb.core.rules.policy import load_of
-from airflow_provider_impala_lb.core.state.state import LastReport, Lease, NodeState, State
+from airflow_provider_impala_lb.core.state.model import LastReport, Lease, NodeState
+from airflow_provider_impala_lb.core.state.state import State
 
 
 def describe(config: Config, state: State, now: float) -> dict[str, Any]:
     """``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``, ``waiting``; see README for what stands in each."""
     leases = sorted((lease for _, lease in state.leases.items()), key=lambda lease: lease.taken)
-    told = dict(state.told.items())
+    told = dict(state.last_reports.items())
     return {
         "cluster": config.name,
         "policy": config.policy,
@@ -40,8 +41,8 @@ def _node(config: Config, node: Node, state: State, told: LastReport | None, now
     word, why = "ready", None
     if record.drained:
         word, why = "drain", "by an operator"
-    elif record.out is not None:
-        out = record.out
+    elif record.ejection is not None:
+        out = record.ejection
         word = "drain" if out.cause == "shutdown" else "busy" if out.cause == "overload" else "ejected"
         why = left_out(record, now) or f"{out.why} (due for a trial)"
     elif brief is not None and brief.quiescing:

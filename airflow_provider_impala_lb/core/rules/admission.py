@@ -54,14 +54,14 @@ def admit(config: Config, state: State, now: float, excluded: Mapping[str, str],
         record = get(address)
         if reasons and address in reasons:
             continue
-        if record is None or (record.out is None and record.brief is None and not record.drained):
+        if record is None or (record.ejection is None and record.summary is None and not record.drained):
             candidates.append(node)
         elif record.drained:
             reasons[address] = LeftOut("drained", "drained by an operator")
-        elif record.out is not None and (why := left_out(record, now)) is not None:
+        elif record.ejection is not None and (why := left_out(record, now)) is not None:
             reasons[address] = LeftOut("down", why)
-            resting.append((record.out.until, node))
-        elif ttl and record.brief is not None and (brief := fresh(record, now, ttl)) is not None:
+            resting.append((record.ejection.until, node))
+        elif ttl and record.summary is not None and (brief := fresh(record, now, ttl)) is not None:
             if brief.quiescing:
                 reasons[address] = LeftOut("drained", "shutting down, it says itself")
             elif brief.level == "ready":

@@ -8,7 +8,8 @@ host's own clock: a wrong clock may delay an end, and never ends a live lease.
 
 from __future__ import annotations
 
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, HostNote, State
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, HostNote
+from airflow_provider_impala_lb.core.state.state import State
 
 NOTE_SECONDS = 600.0
 """A host that said nothing for so long is forgotten."""
@@ -42,10 +43,10 @@ def note_host(state: State, now: float, host: str, digest: str | None, *, one_cl
 def _watch(hosts: dict[str, HostNote], mine: HostNote, me: str, now: float) -> list[str]:
     """Keep what the others' clocks said when this host first saw it. Returns those that are silent for long."""
     for name, note in hosts.items():
-        if name != me and mine.watch.get(name, (None,))[0] != note.seen:
-            mine.watch[name] = (note.seen, now)
-    mine.watch = {name: entry for name, entry in mine.watch.items() if name in hosts}
-    return [name for name, (_, first) in mine.watch.items() if now - first >= NOTE_SECONDS]
+        if name != me and mine.clocks.get(name, (None,))[0] != note.seen:
+            mine.clocks[name] = (note.seen, now)
+    mine.clocks = {name: entry for name, entry in mine.clocks.items() if name in hosts}
+    return [name for name, (_, first) in mine.clocks.items() if now - first >= NOTE_SECONDS]
 
 
 def may_expire(state: State, now: float, me: str, other: str) -> bool:
@@ -53,7 +54,7 @@ def may_expire(state: State, now: float, me: str, other: str) -> bool:
     mine = state.hosts.get(me)
     if other == me:
         return True
-    entry = mine.watch.get(other) if mine else None
+    entry = mine.clocks.get(other) if mine else None
     if entry is None:
         return False  # seen by nobody here yet: `note_host` begins to watch it with its next word
     said, first = entry
@@ -62,5 +63,5 @@ def may_expire(state: State, now: float, me: str, other: str) -> bool:
 
 def clocks_differ(state: State, now: float, me: str) -> dict[str, float]:
     """Hosts whose clock, as this one last saw it, is off by more than `AGREE_SECONDS`: seconds ahead of this host."""
-    watch = state.hosts[me].watch if me in state.hosts else {}
+    watch = state.hosts[me].clocks if me in state.hosts else {}
     return {name: said - first for name, (said, first) in watch.items() if abs(said - first) > AGREE_SECONDS}

@@ -13,7 +13,7 @@ when a session has opened and its first statement was accepted, or its token has
 
 from __future__ import annotations
 
-from airflow_provider_impala_lb.core.state.state import Cause, NodeState, Out
+from airflow_provider_impala_lb.core.state.model import Cause, Ejection, NodeState
 
 FIRST_COOL_DOWN = 10.0
 LONGEST_COOL_DOWN = 300.0
@@ -42,7 +42,7 @@ def note_failure(node: NodeState, now: float, cause: Cause, why: str, token: str
 
     :param token: the pick's; if it was the trial's, the failure counts although the node is out already.
     """
-    out = node.out
+    out = node.ejection
     tried = out is not None and out.trial == token
     if out is not None and not tried and now < max(out.until, out.trial_until):
         return  # else three workers that fail together would count as three (elastic-transport's pool does so)
@@ -52,19 +52,19 @@ def note_failure(node: NodeState, now: float, cause: Cause, why: str, token: str
         node.quiet_since = now + pause  # while it is out it cannot fail: that is no quiet
     else:
         pause = OVERLOAD_SECONDS if cause == "overload" else SHUTDOWN_SECONDS
-    node.out = Out(cause=cause, why=why[:200], until=now + pause)
+    node.ejection = Ejection(cause=cause, why=why[:200], until=now + pause)
 
 
 def note_success(node: NodeState, token: str) -> None:
     """A session opened and its first statement was accepted. Only the trial's word counts: another session may be
     older than the failure."""
-    if node.out is not None and node.out.trial == token:
-        node.out = None
+    if node.ejection is not None and node.ejection.trial == token:
+        node.ejection = None
 
 
 def left_out(node: NodeState, now: float) -> str | None:
     """Why the node may not be picked now, or None. A node that is due for a trial may."""
-    out = node.out
+    out = node.ejection
     if out is None:
         return None
     if now < out.until:
@@ -76,7 +76,7 @@ def left_out(node: NodeState, now: float) -> str | None:
 
 def begin_trial(node: NodeState, now: float, token: str, open_timeout: float) -> bool:
     """Give the trial to this pick, for ``open_timeout + 5`` seconds. True if the node was out, so that it is one."""
-    out = node.out
+    out = node.ejection
     if out is None:
         return False
     out.trial, out.trial_until = token, now + open_timeout + TRIAL_GRACE

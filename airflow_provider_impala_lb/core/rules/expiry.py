@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from airflow_provider_impala_lb.core.rules.supersession import orphan
-from airflow_provider_impala_lb.core.state.state import Lease, State
+from airflow_provider_impala_lb.core.state.model import Lease
+from airflow_provider_impala_lb.core.state.state import State
 
 
 def reap(
@@ -22,7 +23,7 @@ def reap(
     died = [lease for lease in (state.end_lease(lease_id) for lease_id in dead) if lease]
     ended = list(died)
     leases = state.leases
-    if leases.place.count and leases.place.due <= now:
+    if leases.extent.count and leases.extent.due <= now:
         ended += state.keep_leases(
             lambda lease: lease.expires > now or (may_expire is not None and not may_expire(lease.host))
         )
@@ -31,8 +32,8 @@ def reap(
         # that has let it expire may only have been stopped, and is to find out that another try has begun.
         if lease.owner and (lease.session or (lease.holder is not None and lease not in died)):
             orphan(state, now, lease)
-    if state.orphans.place.count and state.orphans.place.due <= now:
-        state.orphans.keep(lambda _, record: record.expires if record.expires > now else None)
+    if state.leftovers.extent.count and state.leftovers.extent.due <= now:
+        state.leftovers.keep(lambda _, record: record.expires if record.expires > now else None)
     for node in state.nodes.values():
         if node.recent and node.recent[0][0] <= now:
             node.recent = [(end, count) for end, count in node.recent if end > now]
@@ -43,8 +44,8 @@ def reap(
             if ticket.id not in dead
             and (ticket.until > now or (may_expire is not None and not may_expire(ticket.host)))
         ]
-    if state.sessions.place.count and state.sessions.place.due <= now:
+    if state.sessions.extent.count and state.sessions.extent.due <= now:
         state.sessions.keep(lambda _, record: record.expires if record.expires > now else None)
-    if state.avoid.place.count and state.avoid.place.due <= now:
+    if state.avoid.extent.count and state.avoid.extent.due <= now:
         state.avoid.keep(lambda _, record: record.expires if record.expires > now else None)
     return ended

@@ -14,18 +14,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.core.state.state import (
-    LastReport,
-    Level,
-    LoadSummary,
-    NodeState,
-    State,
-    forget_unleased,
-)
+from airflow_provider_impala_lb.core.state.model import LastReport, Level, LoadSummary, NodeState, forget_unleased
+from airflow_provider_impala_lb.core.state.state import State
 
 if TYPE_CHECKING:
-    from airflow_provider_impala_lb.core.config.load import LoadConfig
-    from airflow_provider_impala_lb.core.config.model import Config
+    from airflow_provider_impala_lb.core.config.model import Config, LoadConfig
     from airflow_provider_impala_lb.core.state.load_report import ProbeResult
 
 _ORDER: tuple[Level, ...] = ("ready", "busy", "overloaded")
@@ -38,7 +31,7 @@ overloads more nodes, whose scripts are moved then (docs/policies.md: without th
 def fresh(node: NodeState, now: float, ttl: float) -> LoadSummary | None:
     """The node's last report if it is not older than ``ttl`` seconds. One from the future counts as new: a host's clock
     may be wrong."""
-    brief = node.brief
+    brief = node.summary
     return brief if brief is not None and now - brief.at <= ttl else None
 
 
@@ -97,7 +90,7 @@ def note_reports(
     load = config.load
     assert load is not None, "reports are noted only with `load` in the configuration"
     for address, said in answers.items():
-        before = state.told.get(address)
+        before = state.last_reports.get(address)
         if isinstance(said, str):
             told = before or LastReport(at=asked.at)
             told.failed = said[:200]
@@ -105,11 +98,11 @@ def note_reports(
             sample = said.sample
             told = LastReport(asked.at, sample.shares, sample.queries, sample.sessions, sample.queued)
             told.missing, told.counters = said.missing, said.counters
-        state.told.put(address, told, now + _TOLD_SECONDS)
+        state.last_reports.put(address, told, now + _TOLD_SECONDS)
     ttl = config.report_seconds
     known = {
         address: told
-        for address, told in state.told.items()
+        for address, told in state.last_reports.items()
         if now - told.at <= ttl and told.shares and config.node(address)
     }
     common = set.intersection(*(set(told.shares) for told in known.values())) if known else set()
@@ -123,7 +116,7 @@ def note_reports(
         low = under_floor(sample.shares, load)
         seen = level_of(p, low, load)
         level = next_level(previous, seen)
-        node.brief = LoadSummary(
+        node.summary = LoadSummary(
             at=asked.at,
             queries=-1.0 if sample.queries is None else sample.queries,
             leases=asked.leases.get(address, 0),
@@ -162,7 +155,7 @@ def shed_load(config: Config, state: State, now: float, answered: Collection[str
     for _, lease in sorted(state.leases.items(), key=lambda entry: -entry[1].taken):  # the one that loses least
         if lease.node in over and lease.movable and not lease.move and now - lease.taken <= MOVE_WITHIN:
             over.discard(lease.node)
-            brief = state.nodes[lease.node].brief
+            brief = state.nodes[lease.node].summary
             assert brief is not None
             lease.move = f"{lease.node} is overloaded (headroom {brief.headroom:.2f})"
             state.leases.put(lease.id, lease, lease.expires)
@@ -172,4 +165,8 @@ def _takes_work(node: NodeState | None, now: float, ttl: float) -> bool:
     if node is None:
         return True
     brief = fresh(node, now, ttl)
-    return not node.drained and node.out is None and (brief is None or (brief.level == "ready" and not brief.quiescing))
+    return (
+        not node.drained
+        and node.ejection is None
+        and (brief is None or (brief.level == "ready" and not brief.quiescing))
+    )

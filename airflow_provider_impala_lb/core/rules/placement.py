@@ -12,15 +12,15 @@ from airflow_provider_impala_lb.core.rules import queue as line
 from airflow_provider_impala_lb.core.rules.admission import Admitted, LeftOut, admit, none_available
 from airflow_provider_impala_lb.core.rules.ejection import begin_trial
 from airflow_provider_impala_lb.core.rules.policy import Scores, choose, most_headroom
-from airflow_provider_impala_lb.core.state.attempt import Attempt
-from airflow_provider_impala_lb.core.state.state import (
+from airflow_provider_impala_lb.core.state.model import (
     SESSION_SECONDS,
+    Attempt,
     Lease,
     SessionRecord,
-    State,
     Ticket,
     count_unleased,
 )
+from airflow_provider_impala_lb.core.state.state import State
 
 _SHOWN = 4
 _SESSION_SLACK = 3600.0
@@ -141,7 +141,7 @@ def _with_room(config: Config, state: State, admitted: Admitted, request: Reques
     candidates = admitted.candidates
     if not config.capped:
         return candidates
-    room = line.with_room(config, state, candidates, request.ticket.id if request.ticket else "")
+    room = line.nodes_with_capacity(config, state, candidates, request.ticket.id if request.ticket else "")
     if request.lease is None and not room:
         return candidates
     free = {node.address for node in room}
@@ -161,14 +161,16 @@ def _hard_pressed(
     ticket = request.ticket.id if request.ticket else ""
     busy = admitted.busy
     if request.lease is not None:
-        busy = line.with_room(config, state, busy, ticket)
+        busy = line.nodes_with_capacity(config, state, busy, ticket)
     if busy:
         best = most_headroom(busy, state, now, config.report_seconds)
         admitted.left_out.pop(best.address)
         return best.address, "all are busy, and it has the most headroom"
     resting = admitted.resting
     if request.lease is not None and resting:
-        allowed = {node.address for node in line.with_room(config, state, [node for _, node in resting], ticket)}
+        allowed = {
+            node.address for node in line.nodes_with_capacity(config, state, [node for _, node in resting], ticket)
+        }
         resting = [entry for entry in resting if entry[1].address in allowed]
     if resting:
         # What we know of them may be out of date (finagle's panic mode, pgjdbc): the one due soonest, whatever it is.
@@ -183,7 +185,7 @@ def _wait(state: State, now: float, request: Request, admitted: Admitted, only: 
     assert ticket is not None, "who is patient brings a ticket"
     ticket.only = only
     ticket.exclude = [] if only else list(request.excluded)
-    position = line.stand(state, now, ticket)
+    position = line.enqueue(state, now, ticket)
     return Wait(position, line.pause(position), now - ticket.since, admitted.left_out)
 
 
@@ -194,10 +196,10 @@ def _note(
     address, lease, key = placed.node, request.lease, request.session_key
     node = state.node(address)
     node.picks += 1
-    if node.out is not None:
+    if node.ejection is not None:
         placed.trial = begin_trial(node, now, request.token or "a pick without a lease", config.session.open_timeout)
     if request.ticket is not None and state.head.waiting:
-        line.leave(state, request.ticket.id)
+        line.leave_queue(state, request.ticket.id)
     if lease is None:
         count_unleased(node, now)
     else:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from airflow_provider_impala_lb.core.config.model import Config, Node, Policy
 from airflow_provider_impala_lb.core.rules.headroom import fresh
-from airflow_provider_impala_lb.core.state.state import NodeState, State
+from airflow_provider_impala_lb.core.state.model import NodeState
+from airflow_provider_impala_lb.core.state.state import State
 
 Scores = Callable[[], dict[str, str]]
 """What spoke for each candidate, by ``host:port``: made only if somebody asks."""

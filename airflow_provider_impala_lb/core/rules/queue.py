@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airflow_provider_impala_lb.core.config.model import Config, Node
-from airflow_provider_impala_lb.core.state.state import State, Ticket
+from airflow_provider_impala_lb.core.state.model import Ticket
+from airflow_provider_impala_lb.core.state.state import State
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 """Seconds between two questions of the first in line, and of those far behind."""
@@ -22,10 +23,10 @@ def pause(position: int) -> float:
     return min(FIRST_PAUSE * position, LONGEST_PAUSE)
 
 
-def stand(state: State, now: float, ticket: Ticket) -> int:
+def enqueue(state: State, now: float, ticket: Ticket) -> int:
     """Take a place at the end of the line, or keep one's own; returns the position, from 1.
 
-    The ticket lives three times as long as its owner pauses (``ticket.again``, or as `pause` says), and 5 s more.
+    The ticket lives three times as long as its owner pauses (``ticket.asks_again``, or as `pause` says), and 5 s more.
     """
     waiting = state.head.waiting
     for place, other in enumerate(waiting):
@@ -37,16 +38,16 @@ def stand(state: State, now: float, ticket: Ticket) -> int:
         place = len(waiting)
         ticket.since = now
         waiting.append(ticket)
-    ticket.until = now + 3 * (ticket.again or pause(place + 1)) + _GRACE
+    ticket.until = now + 3 * (ticket.asks_again or pause(place + 1)) + _GRACE
     return place + 1
 
 
-def leave(state: State, ticket_id: str) -> None:
+def leave_queue(state: State, ticket_id: str) -> None:
     """Give up one's place."""
     state.head.waiting = [ticket for ticket in state.head.waiting if ticket.id != ticket_id]
 
 
-def with_room(config: Config, state: State, nodes: Sequence[Node], ticket_id: str = "") -> list[Node]:
+def nodes_with_capacity(config: Config, state: State, nodes: Sequence[Node], ticket_id: str = "") -> list[Node]:
     """Those of ``nodes`` that have room for one more lease once all who stand before this ticket have got theirs.
 
     :param ticket_id: one's own; "" for who has none, and so comes last.

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from airflow_provider_impala_lb.core.state.attempt import Attempt
-from airflow_provider_impala_lb.core.state.state import ORPHAN_SECONDS, Lease, LeftoverSession, State
+from airflow_provider_impala_lb.core.state.model import LEFTOVER_SECONDS, Attempt, Lease, LeftoverSession
+from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import Superseded
 
 _encode = msgspec.json.Encoder().encode
 
 
-def orphan(state: State, now: float, lease: Lease, *, taken: bool = False) -> LeftoverSession:
+def orphan(state: State, now: float, lease: Lease, *, fenced: bool = False) -> LeftoverSession:
     """Note what a lease that has ended leaves behind."""
     left = LeftoverSession(
         owner=lease.owner,
@@ -27,26 +27,26 @@ def orphan(state: State, now: float, lease: Lease, *, taken: bool = False) -> Le
         session=lease.session or "",
         query=lease.query or "",
         at=now,
-        expires=now + ORPHAN_SECONDS,
-        taken=taken,
-        settled=not lease.session,
+        expires=now + LEFTOVER_SECONDS,
+        fenced=fenced,
+        ended=not lease.session,
     )
-    state.orphans.put(lease.id, left, left.expires)
+    state.leftovers.put(lease.id, left, left.expires)
     return left
 
 
 def claim(state: State, now: float, owner: str, lease_id: str) -> None:
     """Note that a try has begun, and will take a lease of this id: it may have to wait for that, or be stopped."""
     left = LeftoverSession(
-        owner=owner, node="", session="", query="", at=now, expires=now + ORPHAN_SECONDS, taken=False, settled=True
+        owner=owner, node="", session="", query="", at=now, expires=now + LEFTOVER_SECONDS, fenced=False, ended=True
     )
-    state.orphans.put(lease_id, left, left.expires)
+    state.leftovers.put(lease_id, left, left.expires)
 
 
 def check_claim(state: State, owner: str, lease_id: str) -> None:
     """:raises Superseded: another try has begun since. A claim that is not there any more proves nothing."""
-    left = state.orphans.get(lease_id)
-    if left is not None and left.taken:
+    left = state.leftovers.get(lease_id)
+    if left is not None and left.fenced:
         raise Superseded(f"Another try of {owner} has taken over: this one runs nothing")
 
 
@@ -54,16 +54,16 @@ def begin(state: State, now: float, owner: str, attempt: Attempt) -> None:
     """Note that this try has begun. :raises Superseded: a later one has."""
     check_attempt(state, owner, attempt)
     if attempt.number > 1:  # nothing is before a first one
-        expires = now + ORPHAN_SECONDS
+        expires = now + LEFTOVER_SECONDS
         newest = LeftoverSession(
-            owner=owner, node="", session="", query="", at=now, expires=expires, settled=True, attempt=attempt
+            owner=owner, node="", session="", query="", at=now, expires=expires, ended=True, attempt=attempt
         )
-        state.orphans.put(_newest(owner), newest, expires)
+        state.leftovers.put(_newest(owner), newest, expires)
 
 
 def check_attempt(state: State, owner: str, attempt: Attempt) -> None:
     """:raises Superseded: a later try has begun, whatever has become of it."""
-    newest = state.orphans.get(_newest(owner))
+    newest = state.leftovers.get(_newest(owner))
     if newest is not None and newest.attempt is not None and attempt.is_before(newest.attempt):
         raise Superseded(
             f"Another try of {owner} has taken over (try {newest.attempt.number}): this one, try {attempt.number}, "
@@ -79,23 +79,23 @@ def take_over(state: State, now: float, owner: str, mine: Callable[[Lease], bool
     """End the leases of this owner but for ``mine``, for good. Returns what is to be settled, by lease id."""
     name = _encode(owner)  # as it stands in a record: a look at the bytes costs next to nothing, decoding all would
     found: dict[str, LeftoverSession] = {}
-    if state.leases.place.count and name in state.leases.text:
+    if state.leases.extent.count and name in state.leases.text:
         for lease in [lease for lease in state.leases.values() if lease.owner == owner and not mine(lease)]:
             state.end_lease(lease.id)
-            found[lease.id] = orphan(state, now, lease, taken=True)
-    if state.orphans.place.count and name in state.orphans.text:
-        for lease_id, left in list(state.orphans.items()):
+            found[lease.id] = orphan(state, now, lease, fenced=True)
+    if state.leftovers.extent.count and name in state.leftovers.text:
+        for lease_id, left in list(state.leftovers.items()):
             if left.owner == owner and lease_id not in found:
-                left.taken = True
-                state.orphans.put(lease_id, left, left.expires)
+                left.fenced = True
+                state.leftovers.put(lease_id, left, left.expires)
                 found[lease_id] = left
-    return {lease_id: left for lease_id, left in found.items() if not left.settled}
+    return {lease_id: left for lease_id, left in found.items() if not left.ended}
 
 
 def settled(state: State, lease_ids: Iterable[str]) -> None:
     """What these left running has ended. The records stay: a process that goes on later must still find them."""
     for lease_id in lease_ids:
-        left = state.orphans.get(lease_id)
+        left = state.leftovers.get(lease_id)
         if left is not None:
-            left.settled = True
-            state.orphans.put(lease_id, left, left.expires)
+            left.ended = True
+            state.leftovers.put(lease_id, left, left.expires)

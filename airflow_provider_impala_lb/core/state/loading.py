@@ -11,7 +11,9 @@ from airflow_provider_impala_lb.core.state.state import NewerState, State, decod
 from airflow_provider_impala_lb.errors import ConfigError
 
 
-def decoded(what: str, record: bytes | None, read: Callable[[int, Extent], bytes] | None = None) -> tuple[State, bool]:
+def load_or_reset(
+    what: str, record: bytes | None, read: Callable[[int, Extent], bytes] | None = None
+) -> tuple[State, bool]:
     """The state, and whether the record had to be given up: None, or not a state. An empty one is a new state.
 
     :param what: the configuration's key and its value, for the error.

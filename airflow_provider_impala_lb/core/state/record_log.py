@@ -22,7 +22,7 @@ class Extent(msgspec.Struct, array_like=True):
     """What the head says of its records: how many they are, where a store keeps them, and when to look at them next.
 
     :ivar due: no record ends before this moment (store's clock).
-    :ivar slot: which of a store's two places holds them; ``length`` bytes of it; ``generation`` grows when the slot
+    :ivar slot: which of a store's two extents holds them; ``length`` bytes of it; ``generation`` grows when the slot
         changes, so that a reader without the lock can tell whether it was overtaken.
     """
 
@@ -41,12 +41,12 @@ class RecordLog(Generic[Record]):
         at most once, and only if a record is asked for.
     """
 
-    __slots__ = ("_added", "_decoder", "_kind", "_read", "_text", "place", "rewritten")
+    __slots__ = ("_added", "_decoder", "_kind", "_read", "_text", "extent", "rewritten")
 
     def __init__(
-        self, decoder: msgspec.json.Decoder[Record], kind: int, place: Extent, read: Callable[[int, Extent], bytes]
+        self, decoder: msgspec.json.Decoder[Record], kind: int, extent: Extent, read: Callable[[int, Extent], bytes]
     ) -> None:
-        self.place = place
+        self.extent = extent
         self._kind = kind
         self.rewritten = False
         self._decoder = decoder
@@ -55,13 +55,13 @@ class RecordLog(Generic[Record]):
         self._added = b""
 
     def __len__(self) -> int:
-        return self.place.count
+        return self.extent.count
 
     @property
     def text(self) -> bytes:
         """All lines, as a store keeps them."""
         if self._text is None:
-            self._text = self._read(self._kind, self.place) + self._added if self.place.length else self._added
+            self._text = self._read(self._kind, self.extent) + self._added if self.extent.length else self._added
         return self._text
 
     @property
@@ -75,9 +75,9 @@ class RecordLog(Generic[Record]):
         self._added += line
         if self._text is not None:
             self._text += line
-        place = self.place
-        place.due = min(place.due, ends) if place.count else ends
-        place.count += 1
+        extent = self.extent
+        extent.due = min(extent.due, ends) if extent.count else ends
+        extent.count += 1
 
     def put(self, key: str, record: Record, ends: float) -> None:
         """A record under a key, in place of the one that is there."""
@@ -96,7 +96,7 @@ class RecordLog(Generic[Record]):
         start, end, record = found
         self._text = self.text[:start] + self.text[end:]
         self.rewritten = True
-        self.place.count -= 1
+        self.extent.count -= 1
         return record
 
     def items(self) -> Iterator[tuple[str, Record]]:
@@ -129,11 +129,11 @@ class RecordLog(Generic[Record]):
         text = b"".join(lines)
         if text != self._text:
             self._text, self.rewritten = text, True
-        self.place.count, self.place.due = len(lines), due if lines else 0.0
+        self.extent.count, self.extent.due = len(lines), due if lines else 0.0
         return gone
 
     def _find(self, key: str) -> tuple[int, int, Record] | None:
-        if not self.place.count:
+        if not self.extent.count:
             return None
         text, name = self.text, _encoder.encode(key)
         start = text.rfind(b"\n" + name + b"\t")  # from the end: the newest are asked for most
@@ -154,7 +154,7 @@ class RecordLog(Generic[Record]):
             return None
 
 
-def _gone(kind: int, place: Extent) -> bytes:
+def _gone(kind: int, extent: Extent) -> bytes:
     return b""
 
 

@@ -23,7 +23,7 @@ from logging import getLogger
 from typing import Literal, TypeVar
 
 from airflow_provider_impala_lb.core.config.model import Node
-from airflow_provider_impala_lb.core.state.state import Cause
+from airflow_provider_impala_lb.core.state.model import Cause
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.impala.hs2.connection import HS2Connection, Login, describe
 from airflow_provider_impala_lb.impala.hs2.replies import UnreadableReply

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.stop_request import Cancelled
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
@@ -53,7 +53,7 @@ class Cursor:
                 node=self.session.node.address,
                 query_id=self.query_id,
                 outcome=found.outcome,
-                now=found.advice,
+                advice=found.advice,
                 sql=excerpt(operation),
             ) from error
         self.query_id = ended.query_id

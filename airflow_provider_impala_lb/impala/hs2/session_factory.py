@@ -111,7 +111,7 @@ class SessionFactory:
         return self._pages(self._node(address))
 
     def _node(self, address: str) -> Node:
-        node = self.config.node(self.config.known(address))
+        node = self.config.node(self.config.canonical(address))
         assert node is not None
         return node
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from logging import Logger
 from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.errors import Superseded
 from airflow_provider_impala_lb.impala.script.handover import Deferred, Handover
-from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.script.execution import Execution
@@ -52,7 +52,7 @@ class Custody:
             return False
         return self._leave or (self._after is not None and self.seconds >= self._after)
 
-    def hand_over(self, execution: Execution, pick: Pick, script: ScriptPlan, epoch: int) -> Deferred | None:
+    def hand_over(self, execution: Execution, pick: Pick, log: Logger, epoch: int) -> Deferred | None:
         """Leave the session to whoever goes on. None: it would not be there any more, and the script stays here.
 
         :raises StateUnavailable: nobody could find the lease. :raises Superseded: a later try has taken over.
@@ -61,7 +61,7 @@ class Custody:
         if session is None:  # between two nodes
             return None
         if self._after is not None and not session.outlives_connections():
-            script.log.warning(
+            log.warning(
                 "%s ends a session with its connection, so nobody else could go on with the script: it runs here",
                 pick.node,
             )

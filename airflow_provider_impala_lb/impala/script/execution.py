@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_impala_lb.core.cluster.picker import Pick
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
@@ -24,10 +24,11 @@ from airflow_provider_impala_lb.impala.hs2.reconnecting_client import RowsLost
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings
 from airflow_provider_impala_lb.impala.script.handover import seal
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
+from airflow_provider_impala_lb.impala.script.options import RunIdentity, RunListener
 from airflow_provider_impala_lb.impala.script.output import OutputDone, write
 from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan
 from airflow_provider_impala_lb.impala.script.tally import Tally
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
 from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
 
@@ -58,6 +59,8 @@ class Execution:
         self,
         sessions: SessionFactory,
         script: ScriptPlan,
+        identity: RunIdentity,
+        listener: RunListener,
         pick: Pick,
         done: ScriptDone,
         *,
@@ -79,20 +82,20 @@ class Execution:
         self._inherited = False
         self._has_run: Callable[[], bool] | None = None
         self._shared = False  # another process may go on in the session
-        self._log = script.log
+        self._identity, self._listener, self._log = identity, listener, listener.logger
         self.session: Session | None = None
         self.last: Session | None = None
         self.done = done
         self.data = SessionData(pick.database, pick.options)
         # What the session key brings along comes after the connection's, and before what the script's author wants.
-        self._database = script.database or self.data.database
-        self._options = {**self.data.options, **(script.options or {})}
+        self._database = script.options.database or self.data.database
+        self._options = {**self.data.options, **(script.options.query_options or {})}
         self._cancelled: str | None = None
         self._move: str | None = None
         config = sessions.config.session
         sync = str({**config.query_options, **self._options}.get("SYNC_DDL", "")).lower() in ("1", "true")
         written = WrittenTables(self._database or config.database, sync_ddl=sync)
-        self._tally = Tally(script, done, pick.node, journal, self.data, written)
+        self._tally = Tally(script, listener, done, pick.node, journal, self.data, written)
 
     @property
     def number(self) -> int:
@@ -179,7 +182,7 @@ class Execution:
                 self.close()
 
     def _open(self) -> None:
-        pick, script = self._pick, self._script
+        pick = self._pick
         session = self._sessions.open(pick.node, database=self._database, options=self._options)
         self.session = self.last = session
         self.done.session = session.id
@@ -201,16 +204,16 @@ class Execution:
             self._replay(session)
             if self._journal is not None and self._key:
                 self._journal.seal(seal(session.handle[1], self._key))
-            if script.on_session:
+            if self._listener.on_session:
                 self._tell_of_session(session)
         except BaseException:
             self.close()
             raise
 
     def _tell_of_session(self, session: Session) -> None:
-        assert self._script.on_session is not None
+        assert self._listener.on_session is not None
         try:
-            self._script.on_session(self._pick, session)
+            self._listener.on_session(self._pick, session)
         except Exception:
             number, total = self.number, len(self._script)
             done = f"{number - 1} of {total} statements are done" if number > 1 else "nothing was run"
@@ -227,7 +230,7 @@ class Execution:
             if self._elsewhere or self._tally.nothing_done():
                 raise
             raise self._tally.failed(
-                f"{failure.reason}; and no new session can be opened: {error}", None, failure.outcome, failure.now
+                f"{failure.reason}; and no new session can be opened: {error}", None, failure.outcome, failure.advice
             ) from error
 
     def _replay(self, session: Session) -> None:
@@ -247,7 +250,7 @@ class Execution:
             session.close()
 
     def _label(self, number: int) -> str:
-        return make_label(number, len(self._script), self._script.tags)
+        return make_label(number, len(self._script), self._identity.tags)
 
     def _statement(self, number: int) -> None:
         """:raises _SessionGone: it was not run, and a new session may run it."""
@@ -281,7 +284,7 @@ class Execution:
             pause = min(pause * 2, _WAIT_LONGEST)
 
     def _once(self, session: Session, number: int, sql: str) -> None:
-        handler, tries = self._script.handler, 0
+        handler, tries = self._listener.handler, 0
         reads_only = self._script.classified[number - 1].reads_only
         while True:
             tries += 1
@@ -296,7 +299,7 @@ class Execution:
                     if number == self._script.output_number:
                         self.done.output = session.fetch(self._write, cursor)
                     elif handler:
-                        if self._script.last_result_only and self.done.results:
+                        if self._script.options.last_result_only and self.done.results:
                             self.done.results[-1] = None  # before the next rows come
                         result = session.fetch(handler, cursor)
                         self.done.results.append(result)
@@ -329,15 +332,15 @@ class Execution:
         self._tally.note_done(ended, fetched=False)
 
     def _write(self, cursor: Any) -> OutputDone:
-        script = self._script
-        assert script.output is not None
+        output = self._script.options.output
+        assert output is not None
         try:
-            written = write(cursor, script.output)
+            written = write(cursor, output)
         except (OSError, ValueError, ConfigError) as error:
             # All that the connection raises is another kind: this is the file's, and no fault of the node.
             may_repeat = self._elsewhere or self._tally.nothing_changed()
             failure = self._tally.failed(
-                f"it ran, and its rows could not be written to {script.output}, where nothing was left: {error}",
+                f"it ran, and its rows could not be written to {output}, where nothing was left: {error}",
                 cursor.query_id,
                 "not started",
                 "A retry runs it again"
@@ -354,8 +357,8 @@ class Execution:
 
     def _to_its_end(self, session: Session, number: int, sql: str) -> StatementEnd:
         """Send the statement and wait for its end; or wait for that of the one that is under way."""
-        publish = self._script.publish if number == self._script.last_change else None
-        limits = Limits(self._script.statement_timeout, publish, self._check_hand_over)
+        publish = self._script.options.publish if number == self._script.last_change else None
+        limits = Limits(self._script.options.statement_timeout, publish, self._check_hand_over)
         if self._under_way and session.query_id:
             self._under_way = False
             try:
@@ -428,6 +431,11 @@ class Execution:
         session = self.session
         if session is not None and (anew or self._tally.safe_to_repeat()):
             session.cancel(self._move)
+
+    @property
+    def handler_error(self) -> Exception | None:
+        """What was raised by the handler."""
+        return self._tally.handler_error
 
     @property
     def between(self) -> bool:

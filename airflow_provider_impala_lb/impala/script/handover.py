@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_impala_lb.core.state.state import Lease
+from airflow_provider_impala_lb.core.state.model import Lease
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
 LARGEST_SCRIPT = 1 << 20

@@ -19,7 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from airflow_provider_impala_lb.core.ports import JournalStore
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,

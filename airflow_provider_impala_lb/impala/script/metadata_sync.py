@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from logging import Logger, getLogger
-from typing import Any, Literal
-
-import msgspec
+from typing import Literal
 
 from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.session import Session
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.label import make_label
 from airflow_provider_impala_lb.impala.sql.statement import classify
 
@@ -28,7 +27,6 @@ MOST_REFRESHED = 100
 """With more names than this the one wait is cheaper, for Impala too: a REFRESH lists the files of its table."""
 _POLL_SECONDS = 0.5
 
-_NAME = re.compile(r"\w+(\.\w+)?")
 # The coordinator's own analysis (Analyzer.java): it does not know the name.
 _NO_DATABASE = re.compile(r"Database does not exist")
 _NO_TABLE = re.compile(r"Table does not exist|Could not resolve (table reference|path)")
@@ -37,73 +35,6 @@ _GONE = re.compile(r"TableNotFoundException|Table not found")
 # With SYNC_DDL on (CatalogServiceCatalog.waitForSyncDdlVersion): here it is done, and that is all that matters.
 _DONE = re.compile(r"operation has been successfully executed")
 _State = Literal["known", "no table", "no database", "gone"]
-
-
-class Upstream(msgspec.Struct):
-    """Where the script before ran, and what it left. It travels through XCom as a plain dict.
-
-    :param host: ``host:port``.
-    :param ended: ``time.time()`` at its end, or None if that is not known.
-    :param published: all its changes were made with SYNC_DDL: every coordinator had them when it ended.
-    :param written: ``db.table`` (or ``db``) of what is there, with new rows or a new definition.
-    :param dropped: the same of what is there no more.
-    :param complete: nothing else was changed.
-    """
-
-    host: str = ""
-    ended: float | None = None
-    published: bool = False
-    written: list[str] = []
-    dropped: list[str] = []
-    complete: bool = False
-
-    @classmethod
-    def of(cls, value: Any) -> Upstream:
-        """From what an XCom holds, perhaps of an older version or of another author: what does not fit is unknown.
-        Names are put into SQL: one that no table can have makes the list incomplete."""
-        found = value if isinstance(value, Mapping) else {}
-        host, ended = found.get("host"), found.get("ended")
-        written, written_whole = _names(found.get("written"))
-        dropped, dropped_whole = _names(found.get("dropped"))
-        return cls(
-            host=host if isinstance(host, str) else "",
-            ended=float(ended) if isinstance(ended, (int, float)) and not isinstance(ended, bool) else None,
-            published=found.get("published") is True,
-            written=written,
-            dropped=dropped,
-            complete=found.get("complete") is True and written_whole and dropped_whole,
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__struct_fields__}
-
-    def after(self, before: Iterable[Upstream]) -> Upstream:
-        """With what was left by those that ran before, in this order: whoever goes on from here builds on that too."""
-        actions: dict[str, str] = {}
-        every = [*before, self]
-        for each in every:
-            for name in each.dropped:
-                for gone in [known for known in actions if known == name or known.startswith(f"{name}.")]:
-                    del actions[gone]
-            for kind, names in (("dropped", each.dropped), ("written", each.written)):
-                for name in names:
-                    actions.pop(name, None)
-                    actions[name] = kind
-        return Upstream(
-            host=self.host,
-            ended=self.ended,
-            published=all(each.published for each in every),
-            written=[name for name, kind in actions.items() if kind == "written"],
-            dropped=[name for name, kind in actions.items() if kind == "dropped"],
-            complete=all(each.complete for each in every),
-        )
-
-
-def _names(value: Any) -> tuple[list[str], bool]:
-    if not isinstance(value, (list, tuple)):
-        return [], False
-    fitting = [name for name in value if isinstance(name, str) and _NAME.fullmatch(name)]
-    return fitting, len(fitting) == len(value)
 
 
 def cross(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.script.journal import Record
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
+from airflow_provider_impala_lb.impala.script.options import RunListener
 from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan
 from airflow_provider_impala_lb.impala.script.resume import statements_before
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.statement import excerpt
 
 
@@ -25,15 +26,15 @@ class Progress:
     """Of one run of a script.
 
     :param before: what was changed on other nodes, and whoever runs the script must have heard of first.
-    :param resumes: where it leaves a node it goes on on the next one, rather than begin anew there.
     :ivar done: what is done. :ivar so_far: the same in words, for errors.
     """
 
-    def __init__(self, script: ScriptPlan, before: list[Upstream], *, resumes: bool) -> None:
+    def __init__(self, script: ScriptPlan, listener: RunListener, before: list[Upstream]) -> None:
         self.done = ScriptDone("", "", "", [], 0.0)
         self.before = before
         self.so_far = "nothing was run"
-        self._script, self._resumes, self._log = script, resumes, script.log
+        self._script, self._resumes, self._log = script, script.options.resume, listener.logger
+        self._handles = listener.handler is not None
 
     @property
     def nothing_done(self) -> bool:
@@ -45,7 +46,7 @@ class Progress:
         if not number:
             return
         self.done.statements = statements_before(self._script, record, number)
-        if self._script.handler:
+        if self._handles:
             self.done.results, self.done.descriptions = [None] * number, [None] * number
         self.so_far = f"{number} of {len(self._script)} statements were done before"
 

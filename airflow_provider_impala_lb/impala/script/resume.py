@@ -12,9 +12,10 @@ from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 from airflow_provider_impala_lb.impala.hs2.ids import guid_of, print_id
 from airflow_provider_impala_lb.impala.script.handover import Handover, unseal
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
-from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, StatementDone
+from airflow_provider_impala_lb.impala.script.options import StatementDone
+from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.takeover import InDoubt, ran
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.statement import excerpt
 
@@ -143,14 +144,14 @@ def _question(journal: Journal, intent: Intent, script: ScriptPlan, doubt: InDou
         query_id=intent.query or None,
         outcome="unknown",
         sql=excerpt(statement.sql),
-        now=now,
+        advice=now,
         retry=doubt.may_clear_up,
     )
 
 
 def left_by(sessions: SessionFactory, script: ScriptPlan, done: int, node: str) -> Upstream:
     """What the statements that are done have changed, for another node to hear of. When they ended is not known."""
-    written = WrittenTables(script.database or sessions.config.session.database)
+    written = WrittenTables(script.options.database or sessions.config.session.database)
     for statement in script.classified[:done]:
         written.note(statement.effects, broadcast=False)  # as far as is known here
     return Upstream(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from logging import Logger, getLogger
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions, QueueOptions
-from airflow_provider_impala_lb.core.cluster.picker import Pick, new_id
-from airflow_provider_impala_lb.core.ports import JournalStore
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.cluster.picker import new_id
 from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver
 from airflow_provider_impala_lb.errors import (
     ConfigError,
@@ -31,18 +29,16 @@ from airflow_provider_impala_lb.impala.script.custody import Custody
 from airflow_provider_impala_lb.impala.script.execution import Execution
 from airflow_provider_impala_lb.impala.script.handover import Handover, new_key
 from airflow_provider_impala_lb.impala.script.journal import Journal
-from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, Upstream, cross
-from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan, StatementDone
+from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, cross
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener
+from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan
 from airflow_provider_impala_lb.impala.script.progress import Moved, Progress
 from airflow_provider_impala_lb.impala.script.resume import left_by, settle_intent, take_over
 from airflow_provider_impala_lb.impala.script.settle import settle
-from airflow_provider_impala_lb.impala.sql.parameters import bind_script
-from airflow_provider_impala_lb.impala.sql.splitter import Statement
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-
-OnUnavailable = Literal["move", "wait", "fail"]
 
 _RETRY_SECONDS = 2.0
 _SWEEP_SHARE = 0.01
@@ -52,125 +48,56 @@ _SWEEP_SHARE = 0.01
 class ScriptRun:
     """One run of one script. :meth:`cancel` may be called from a signal handler or another thread.
 
-    :param owner: who runs it, for the lease and the journal.
-    :param tags: for the label of each statement, e.g. ``{"dag": ..., "task": ...}``.
-    :param prefer: the sticky host, ``host:port``. :param on_unavailable: what to do if it cannot take the script:
-        ``"move"`` to another node, once that knows what the upstream wrote; ``"wait"`` for it up to
-        ``session.reconnect_timeout``; or ``"fail"``.
-    :param upstream: what ran on ``prefer`` before, and changed; None: not known.
-    :param restartable: it is safe to run the script again from statement 1. When its node is overloaded, the running
-        statement is cancelled, seen to end, and the script begins anew on another node, unless it has run for more
-        than 5 minutes. Else it finishes where it is.
-    :param settles: ``owner`` has one run at a time: first end what an earlier one has left running, and see it ended.
-    :param journals: where it is written which statements have run; None: nowhere. :param resume: with it: go on where
-        an earlier run of ``owner`` stopped, and on another node where this one takes no more.
-    :param attempt: which try of ``owner`` this is; a second one's journal must be there. None: not known.
-    :param publish: run the script's last change with SYNC_DDL, so that every coordinator has seen it at its end: for
-        so many seconds, once its work is done. None: do not.
-    :param wait: seconds to wait while all nodes are busy or full; default ``max_wait`` of the configuration.
-    :param ticket: with ``asks_again``: the name of the place in the line, and when the caller comes back, see
-        :meth:`Balancer.acquire`: then :meth:`run` raises :class:`MustWait` instead of waiting.
-    :param statement_timeout: seconds after which a statement is cancelled, and the script fails.
-    :param handler: called with the cursor after each statement, as in common-sql.
-    :param last_result_only: only the last result is of use: those before it are not kept.
-    :param output: a file (.csv, .csv.gz, .parquet) for the rows of the script's last query, instead of ``handler``;
-        streamed, and there under its name only once it is whole.
-    :param on_session: called once the session is open and before the first statement, and again after a move.
-    :param on_statement: called when a statement has ended well. What it raises is logged, and the script goes on.
-    :param texts: what is sent for each statement; None: with ``parameters`` bound.
-    :param let_go_after: with ``journals``: after so many seconds :meth:`run` raises :class:`~.handover.Deferred`, and
-        another process goes on by :meth:`go_on`. :param keep_last: it does so at the end, to fetch the last rows.
-    :param finishes: the journal says at once that the script has ended; else when :meth:`finish` is called.
+    :param cluster: picks the node.
+    :param sessions: opens the session there.
+    :param plan: what is to be run, and how.
+    :param identity: who runs it.
+    :param listener: whom to tell how it goes.
+    :param process: what this process does of it.
+    :raises ConfigError: ``prefer`` is not a node of the configuration, or ``resume`` has no owner or no journals.
     """
 
     def __init__(
         self,
         cluster: Cluster,
         sessions: SessionFactory,
-        statements: Sequence[Statement],
-        *,
-        owner: str = "",
-        tags: Mapping[str, str] | None = None,
-        session_key: str | None = None,
-        prefer: str | None = None,
-        on_unavailable: OnUnavailable = "move",
-        upstream: Upstream | None = None,
-        restartable: bool = False,
-        settles: bool = False,
-        journals: JournalStore | None = None,
-        resume: bool = False,
-        attempt: Attempt | None = None,
-        publish: float | None = None,
-        wait: float | None = None,
-        ticket: str | None = None,
-        asks_again: float | None = None,
-        database: str | None = None,
-        query_options: Mapping[str, Any] | None = None,
-        parameters: Any = None,
-        statement_timeout: float | None = None,
-        handler: Callable[[Any], Any] | None = None,
-        last_result_only: bool = False,
-        output: str | None = None,
-        on_session: Callable[[Pick, Session], None] | None = None,
-        on_statement: Callable[[StatementDone], None] | None = None,
-        texts: Sequence[str] | None = None,
-        let_go_after: float | None = None,
-        keep_last: bool = False,
-        finishes: bool = True,
-        command: str = "impala-lb --config FILE",
-        logger: Logger | None = None,
+        plan: ScriptPlan,
+        identity: RunIdentity,
+        listener: RunListener,
+        process: ProcessOptions,
     ) -> None:
+        options = plan.options
         self._cluster, self._sessions = cluster, sessions
-        self._log = logger or getLogger(__name__)
-        self._script = ScriptPlan(
-            statements,
-            # Bound before anything is sent: a parameter that is missing in statement 9 must not leave 8 behind.
-            texts or bind_script([(statement.line, statement.sql) for statement in statements], parameters),
-            tags=tags or {},
-            database=database,
-            options=query_options,
-            handler=handler,
-            last_result_only=last_result_only,
-            on_session=on_session,
-            on_statement=on_statement,
-            statement_timeout=statement_timeout,
-            publish=publish,
-            output=output,
-            logger=self._log,
-        )
-        self._owner = owner
-        self._session_key = session_key
-        self._prefer = cluster.config.known(prefer) if prefer else None
-        self._on_unavailable = on_unavailable
-        before = [upstream or Upstream(host=self._prefer)] if self._prefer else []
-        self._progress = Progress(self._script, before, resumes=resume)
+        self._script, self._identity, self._listener, self._process = plan, identity, listener, process
+        self._log = listener.logger
+        self._owner, self._session_key = identity.owner, options.session_key
+        self._prefer = cluster.config.canonical(options.prefer) if options.prefer else None
+        before = [options.upstream or Upstream(host=self._prefer)] if self._prefer else []
+        self._progress = Progress(plan, listener, before)
         self._refusals = Refusals(cluster.config)
-        self._restartable, self._resume = restartable, resume
-        self._settles = settles and bool(owner)
+        self._restartable, self._resume = options.restartable, options.resume
         self._journal: Journal | None = None
-        if journals is not None and owner:
+        if process.journals is not None and identity.owner:
+            attempt = identity.tags.get("try")
             self._journal = Journal(
-                journals,
-                owner,
-                self._script.texts,
-                by=f"try {tags['try']}" if tags and tags.get("try") else "",
-                attempt=attempt,
-                command=command,
+                process.journals,
+                identity.owner,
+                plan.texts,
+                by=f"try {attempt}" if attempt else "",
+                attempt=identity.attempt,
+                command=process.command,
                 patience=cluster.config.session.reconnect_timeout,
                 pause=self._sleep,
             )
-        elif resume:
+        elif options.resume:
             raise ConfigError(
                 "resume: needs an owner, and a place that all hosts share for the journal: a lock_file or a store"
             )
-        self._attempt = attempt
-        self._keep_last, self._finishes = keep_last, finishes
-        self._defers = let_go_after is not None and self._journal is not None
-        self._custody = Custody(owner, let_go_after)
+        self._custody = Custody(identity.owner, process.hand_over_after)
         self._sent_before = 0
         self._claim = ""  # the id of the first lease, until it is taken
-        self._queue = QueueOptions(wait, ticket, asks_again)
         self._moving: str | None = None
+        self._handler_error: Exception | None = None
         self._execution: Execution | None = None
         self._cancelled: str | None = None
 
@@ -224,7 +151,7 @@ class ScriptRun:
         :raises StatementFailed: which statement, where, whether it ran, and what is done.
         :raises ConfigError: two coordinators refused the login, or the only one did.
         """
-        if self._defers:
+        if self._process.hand_over_after is not None and self._journal is not None:
             self._custody.key = new_key()
         try:
             prefer = self._begin() or self._prefer
@@ -249,7 +176,7 @@ class ScriptRun:
         """The whole script, if it was done before this error: then that undoes nothing. Else the error is raised."""
         done = self._progress.done
         is_done = bool(done.statements) and len(done.statements) == len(self._script)
-        if not is_done or error is self._script.handler_error or isinstance(error, Superseded):
+        if not is_done or error is self._handler_error or isinstance(error, Superseded):
             raise error
         with suppress(Exception):
             self._log.warning("After the end of the script: %s: %s", type(error).__name__, error)
@@ -296,7 +223,7 @@ class ScriptRun:
         return self._run_somewhere(None, left_out)
 
     def _run_somewhere(self, prefer: str | None, left_out: dict[str, str]) -> ScriptDone:
-        on_unavailable = self._on_unavailable if prefer == self._prefer else "move"
+        on_unavailable = self._script.options.on_unavailable if prefer == self._prefer else "move"
         wait_until = time.monotonic() + self._cluster.config.session.reconnect_timeout
         while True:
             self._check_cancelled()
@@ -335,9 +262,9 @@ class ScriptRun:
     def _begin(self) -> str | None:
         """Settle what an earlier try left, and find where to go on. Returns the node that it had come to, if any."""
         orphans = {}
-        if self._settles:
+        if self._identity.one_at_a_time and self._owner:
             claim = new_id()
-            orphans = self._cluster.fencing.fence_earlier(self._owner, claim, self._attempt)
+            orphans = self._cluster.fencing.fence_earlier(self._owner, claim, self._identity.attempt)
             self._claim = claim
         record = None
         if self._journal is not None:
@@ -356,7 +283,7 @@ class ScriptRun:
             settle(self._cluster, self._sessions, self._owner, orphans, self._sleep, self._log)
         if record is None or not record.done:
             return None
-        done = self._script.first_to_run(record.done)
+        done = self._script.first_to_run(record.done, wants_rows=self._listener.handler is not None)
         self._progress.go_on_after(done, record)
         self._progress.done.resumed = done
         self._log.info(
@@ -376,7 +303,7 @@ class ScriptRun:
                 prefer,
                 left_out,
                 LeaseOptions(
-                    queue=self._queue,
+                    queue=QueueOptions(self._script.options.max_wait, self._process.ticket, self._process.asks_again),
                     listener=LeaseListener(
                         on_move=self._told_to_move if self._restartable or self._resume else None,
                         on_overload=self._told_of_overload,
@@ -384,7 +311,7 @@ class ScriptRun:
                     ),
                     while_waiting=self._check_cancelled,
                     announced_id=self._claim,
-                    attempt=self._attempt,
+                    attempt=self._identity.attempt,
                 ),
             )
             self._claim = ""
@@ -402,6 +329,8 @@ class ScriptRun:
         execution = Execution(
             self._sessions,
             self._script,
+            self._identity,
+            self._listener,
             pick,
             done,
             journal=self._journal,
@@ -409,7 +338,7 @@ class ScriptRun:
             prepare=self._cross,
             let_go=self._custody.is_over,
             key=self._custody.key,
-            keep_last=self._keep_last,
+            keep_last=self._process.hand_over_rows,
             sent_before=self._sent_before,
         )
         if begin is not None:
@@ -423,7 +352,7 @@ class ScriptRun:
             if self._moving:
                 raise Moved(self._moving, len(done.statements))
             self._run_or_hand_over(pick, execution)
-            if self._finishes:
+            if self._process.finish_at_end:
                 self.finish()
             # The next script may build on what was there before this one, too. All that had ended when this one began:
             # no clock of another host is asked.
@@ -443,7 +372,7 @@ class ScriptRun:
                 self._check_cancelled()
             raise
         finally:
-            self._execution = None
+            self._handler_error, self._execution = execution.handler_error, None
             self._progress.left(pick.node)
             if self._session_key:
                 data = execution.data
@@ -464,7 +393,7 @@ class ScriptRun:
                 return
             except HandedOver:
                 try:
-                    deferred = self._custody.hand_over(execution, pick, self._script, self.epoch)
+                    deferred = self._custody.hand_over(execution, pick, self._log, self.epoch)
                 except StateUnavailable as error:
                     # Nobody could find the lease: let it go on here.
                     if time.monotonic() >= until:
@@ -508,7 +437,7 @@ class ScriptRun:
                         check=self._check_cancelled,
                         sleep=self._sleep,
                         log=self._log,
-                        tags=self._script.tags,
+                        tags=self._identity.tags,
                     )
                 except StatementError as error:
                     raise refusal(str(error)) from error

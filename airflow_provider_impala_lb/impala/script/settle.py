@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from logging import Logger
 from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, LeftoverSession
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, LeftoverSession
 from airflow_provider_impala_lb.errors import ConfigError, StillRunning
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, is_refused
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, is_id
@@ -69,7 +69,7 @@ def _over_by_itself(cluster: Cluster, orphan: LeftoverSession) -> bool:
 def _end(sessions: SessionFactory, orphan: LeftoverSession, pause: Callable[[float], None]) -> str | None:
     """Why it could not be seen to end, or None."""
     try:
-        address = sessions.config.known(orphan.node)
+        address = sessions.config.canonical(orphan.node)
     except ConfigError:
         return "it is not a node of this configuration any more"
     try:

@@ -53,7 +53,7 @@ def ran(
     """
     sent_at = time.monotonic() - age
     try:
-        address = sessions.config.known(intent.node)
+        address = sessions.config.canonical(intent.node)
     except ConfigError:
         raise InDoubt(f"{intent.node} is not a node of this configuration any more") from None
     try:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, StateUnavailable
 from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
-from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan, StatementDone
+from airflow_provider_impala_lb.impala.script.options import RunListener, StatementDone
+from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
 from airflow_provider_impala_lb.impala.sql.statement import Classification, excerpt
 
@@ -29,6 +30,7 @@ class Tally:
     def __init__(
         self,
         script: ScriptPlan,
+        listener: RunListener,
         done: ScriptDone,
         node: str,
         journal: Journal | None,
@@ -36,6 +38,8 @@ class Tally:
         written: WrittenTables,
     ) -> None:
         self._script, self._done, self._node, self._journal = script, done, node, journal
+        self._listener, self._log = listener, listener.logger
+        self.handler_error: Exception | None = None
         self._data, self._written = data, written
         self._published = False
         for each in script.classified[: len(done.statements)]:
@@ -68,7 +72,7 @@ class Tally:
         """
         script, number = self._script, self.number
         statement, classified = script.statements[number - 1], script.classified[number - 1]
-        if not fetched and script.handler:  # it has nothing to fetch, but its place among the results
+        if not fetched and self._listener.handler:  # it has nothing to fetch, but its place among the results
             self._done.results.append(None)
             self._done.descriptions.append(None)
         with suppress(Exception):  # a log that fails is no reason to stop a script in its middle
@@ -81,22 +85,22 @@ class Tally:
                 if number < len(script):
                     raise self.failed(problem, ended.query_id, "done") from error
                 with suppress(Exception):  # the whole script is done: nothing more depends on the journal
-                    script.log.warning("[%d/%d] %s", number, len(script), problem)
+                    self._log.warning("[%d/%d] %s", number, len(script), problem)
         self._done.statements.append(StatementDone(number, statement.line, ended.query_id, ended.rows, ended.seconds))
         self._data.note(classified.effects)
-        published = script.publish is not None and number == script.last_change and fetched
+        published = script.options.publish is not None and number == script.last_change and fetched
         self._note_written(classified, published=published, broadcast=fetched)
         self._note_left()
         self._tell()
 
     def note_unfetched(self, ended: StatementEnd, error: Exception) -> None:
         """The next statement is done, and what was to be done with its rows has failed. The caller raises ``error``."""
-        self._script.handler_error = error
+        self.handler_error = error
         number, total = self.number, len(self._script)
         statement, classified = self._script.statements[number - 1], self._script.classified[number - 1]
         before = "none is before it" if number == 1 else f"so are the {number - 1} before it"
         with suppress(Exception):
-            self._script.log.error(
+            self._log.error(
                 "[%d/%d] line %d on %s: query %s: the handler failed on statement %d of %d, which is done; "
                 "%s, %s: %s: %s",
                 number,
@@ -125,13 +129,13 @@ class Tally:
     def _tell(self) -> None:
         """Whom it may concern, of the statement that was done last."""
         script, done = self._script, self._done.statements[-1]
-        if script.on_statement is None:
+        if self._listener.on_statement is None:
             return
         try:
-            script.on_statement(done)
+            self._listener.on_statement(done)
         except Exception as error:  # it is told of what is done already, and cannot undo it
             with suppress(Exception):
-                script.log.warning(
+                self._log.warning(
                     "[%d/%d] on_statement failed, the script goes on: %s: %s",
                     done.number,
                     len(script),
@@ -143,7 +147,7 @@ class Tally:
         script, number = self._script, self.number
         statement = script.statements[number - 1]
         if fetched:
-            script.log.info(
+            self._log.info(
                 "[%d/%d] line %d on %s: query %s%s, %.2f s: %s",
                 number,
                 len(script),
@@ -156,7 +160,7 @@ class Tally:
             )
         if ended.warnings:
             said = "%s" if fetched else "is done, with a warning: %s"
-            script.log.warning(f"[%d/%d] {said}", number, len(script), ended.warnings)
+            self._log.warning(f"[%d/%d] {said}", number, len(script), ended.warnings)
 
     def touched(self, *, under_way: bool) -> Upstream:
         """What was done may have changed all this, and the next statement, too, if it was under way."""
@@ -182,7 +186,7 @@ class Tally:
             node=self._node,
             query_id=query_id,
             outcome=outcome,
-            now=now,
+            advice=now,
             sql=excerpt(statement.sql),
             done=[
                 f"{entry.number} (line {entry.line}, query {entry.query_id}"

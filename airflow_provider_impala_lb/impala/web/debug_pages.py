@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from airflow_provider_impala_lb.core.config.load import LoadConfig
+from airflow_provider_impala_lb.core.config.model import LoadConfig
 from airflow_provider_impala_lb.impala.web.http_fetch import Fetch, ProbeFailed, fetch_all, tls_context
 
 __all__ = ["DebugPages", "ProbeFailed", "Queries", "Query"]

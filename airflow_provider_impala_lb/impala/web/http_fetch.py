@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_impala_lb.core.config.load import LoadConfig, in_clear_text
+from airflow_provider_impala_lb.core.config.model import LoadConfig, in_clear_text
 
 if TYPE_CHECKING:
     import httpx

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_impala_lb.core.config.load import LoadConfig
-from airflow_provider_impala_lb.core.config.model import Node
+from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
 from airflow_provider_impala_lb.impala.web.http_fetch import Fetch, ProbeFailed, fetch_all, tls_context
 from airflow_provider_impala_lb.impala.web.node_exporter import Figures, host_shares

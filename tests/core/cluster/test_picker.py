@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_impala_lb.core.cluster import lease_keeper as lease_module
 from airflow_provider_impala_lb.core.cluster import picker as picker_module
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, UNLEASED_SECONDS
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, UNLEASED_SECONDS
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StateUnavailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import Clock, make

@@ -1,7 +1,7 @@
 import pytest
 
-from airflow_provider_impala_lb.core.config.load import in_clear_text
-from airflow_provider_impala_lb.core.config.model import Node, parse
+from airflow_provider_impala_lb.core.config.model import Node, in_clear_text
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.errors import ConfigError
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.address import parse_address
-from airflow_provider_impala_lb.core.config.model import Node, load, parse
+from airflow_provider_impala_lb.core.config.model import Node
+from airflow_provider_impala_lb.core.config.parse import load, parse
 from airflow_provider_impala_lb.errors import ConfigError
 
 LOCK = "/nas/impala/node_in_use.tmp"
@@ -160,7 +161,7 @@ def test_one_node_has_one_spelling(spellings, tmp_path):
     balancers = [Balancer.from_config({"nodes": [spelling, "other"], "lock_file": lock}) for spelling in spellings]
     assert len({balancer.config.addresses for balancer in balancers}) == 1
     named = [spelling for spelling in spellings if isinstance(spelling, str)]
-    assert {balancers[0].config.known(spelling) for spelling in named} == {balancers[0].config.addresses[0]}
+    assert {balancers[0].config.canonical(spelling) for spelling in named} == {balancers[0].config.addresses[0]}
     balancers[0].drain(named[1])
     assert {balancers[-1].get_host() for _ in range(4)} == {"other:21050"}
     assert [node["state"] for node in balancers[0].status()["nodes"]] == ["drain", "ready"]

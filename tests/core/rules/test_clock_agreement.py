@@ -2,9 +2,10 @@
 
 import pytest
 
-from airflow_provider_impala_lb.core.config.model import parse
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.rules.clock_agreement import clocks_differ
-from airflow_provider_impala_lb.core.state.state import LEASE_SECONDS, RENEW_SECONDS, State, decode, encode
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, RENEW_SECONDS
+from airflow_provider_impala_lb.core.state.state import State, decode, encode
 from tests.support.balancers import BareBalancer
 
 CONFIG = parse({"nodes": ["a", "b"], "lock_file": "/not/used", "name": "t", "max_leases_per_node": 2})

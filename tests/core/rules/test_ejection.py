@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from airflow_provider_impala_lb.core.config.model import parse
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.rules.ejection import (
     FIRST_COOL_DOWN,
     LONGEST_COOL_DOWN,
@@ -91,13 +91,13 @@ def test_the_cool_down_grows_with_failures_in_a_row_and_shrinks_with_quiet(picke
     seen = []
     for _ in range(7):
         fail(picker, "a")
-        out = picker.store.read()[0].nodes["a:21050"].out
+        out = picker.store.read()[0].nodes["a:21050"].ejection
         seen.append(out.until - clock.now)
         clock.now = out.until
     assert seen == [10, 20, 40, 80, 160, 300, 300]
     clock.now += 3 * QUIET_SECONDS + 1
     fail(picker, "a")
-    assert picker.store.read()[0].nodes["a:21050"].out.until - clock.now == cool_down(MOST_FAILURES - 3 + 1) == 80
+    assert picker.store.read()[0].nodes["a:21050"].ejection.until - clock.now == cool_down(MOST_FAILURES - 3 + 1) == 80
 
 
 def test_failures_at_the_same_time_count_once(picker, clock):
@@ -105,14 +105,14 @@ def test_failures_at_the_same_time_count_once(picker, clock):
     picks = [picker.acquire("x", exclude=others) for _ in range(3)]
     for pick in picks:
         pick.refused("failure", "refused")
-    assert picker.store.read()[0].nodes["a:21050"].out.until == clock.now + FIRST_COOL_DOWN
+    assert picker.store.read()[0].nodes["a:21050"].ejection.until == clock.now + FIRST_COOL_DOWN
     assert picker.store.read()[0].nodes["a:21050"].failures == 1
 
 
 def test_overload_is_not_failure(picker, clock):
     for _ in range(4):
         fail(picker, "a", "overload", "silent")
-        out = picker.store.read()[0].nodes["a:21050"].out
+        out = picker.store.read()[0].nodes["a:21050"].ejection
         assert out.until - clock.now == OVERLOAD_SECONDS
         clock.now = out.until
     assert state_of(picker, "a")["state"] == "busy"
@@ -198,7 +198,7 @@ class Fleet(RuleBasedStateMachine):
         return self.picker.store.read()[0].nodes
 
     def is_out(self, record):
-        out = record.out if record is not None else None
+        out = record.ejection if record is not None else None
         return out is not None and self.clock.now < max(out.until, out.trial_until)
 
     @rule()
@@ -243,9 +243,9 @@ class Fleet(RuleBasedStateMachine):
     @invariant()
     def bounded(self):
         for node in self.nodes().values():
-            if node.out is not None:
-                assert node.out.until - self.clock.now <= LONGEST_COOL_DOWN
-                assert node.out.trial_until - self.clock.now <= TRIAL
+            if node.ejection is not None:
+                assert node.ejection.until - self.clock.now <= LONGEST_COOL_DOWN
+                assert node.ejection.trial_until - self.clock.now <= TRIAL
 
     @invariant()
     def leases_are_the_open_picks(self):

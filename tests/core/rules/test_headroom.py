@@ -2,10 +2,10 @@
 
 import pytest
 
-from airflow_provider_impala_lb.core.config.model import parse
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN, headroom, level_of, next_level, under_floor
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
-from airflow_provider_impala_lb.core.state.state import UNLEASED_SECONDS, LoadSummary
+from airflow_provider_impala_lb.core.state.model import UNLEASED_SECONDS, LoadSummary
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StateUnavailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import Clock, make
@@ -25,7 +25,7 @@ def picker(clock):
 
 def tell(picker, node, cpu, times=1, **more):
     for _ in range(times):
-        picker.reports.tell(f"{node}:21050", LoadSample(shares={"cpu": cpu}, **more))
+        picker.reports.note(f"{node}:21050", LoadSample(shares={"cpu": cpu}, **more))
 
 
 def status(picker, node):
@@ -45,10 +45,10 @@ def test_headroom_is_the_weighted_mean_of_the_shares_that_all_report():
 
 
 def test_a_share_that_not_every_node_reports_does_not_count_in_p(picker):
-    picker.reports.tell("n0:21050", LoadSample(shares={"cpu": 0.5, "memory": 1.0}))
+    picker.reports.note("n0:21050", LoadSample(shares={"cpu": 0.5, "memory": 1.0}))
     assert status(picker, "n0")["headroom"] == 0.75
     tell(picker, "n1", 0.9)
-    picker.reports.tell("n0:21050", LoadSample(shares={"cpu": 0.5, "memory": 1.0}))
+    picker.reports.note("n0:21050", LoadSample(shares={"cpu": 0.5, "memory": 1.0}))
     assert status(picker, "n0")["headroom"] == 0.5
 
 
@@ -105,11 +105,11 @@ def test_one_odd_report_moves_nothing_and_two_do(picker):
 
 def test_a_share_under_its_floor_means_no_new_work_however_much_else_is_free(picker):
     for _ in range(2):
-        picker.reports.tell("n0:21050", LoadSample(shares={"cpu": 1.0, "memory": 0.04}))
+        picker.reports.note("n0:21050", LoadSample(shares={"cpu": 1.0, "memory": 0.04}))
     assert "n0" not in hosts(picker)
     assert status(picker, "n0")["why"] == "memory is under its floor"
     for _ in range(2):
-        picker.reports.tell("n0:21050", LoadSample(shares={"cpu": 1.0, "memory": 0.06}))
+        picker.reports.note("n0:21050", LoadSample(shares={"cpu": 1.0, "memory": 0.06}))
     assert "n0" in hosts(picker)
 
 
@@ -194,7 +194,7 @@ def test_of_busy_nodes_those_under_a_floor_come_last(picker):
             picker.drain(node)
             continue
         for _ in range(2):
-            picker.reports.tell(f"{node}:21050", LoadSample(shares=shares))
+            picker.reports.note(f"{node}:21050", LoadSample(shares=shares))
     assert picker.acquire("x", wait=0).host == "n1:21050"
 
 
@@ -313,18 +313,18 @@ def test_one_process_asks_for_the_whole_fleet(clock):
 
     def prober(nodes, counters):
         rounds.append(counters)
-        assert other.reports.round() is None  # claimed
-        assert other.reports.round(now_anyway=True) is None
+        assert other.reports.probe() is None  # claimed
+        assert other.reports.probe(now_anyway=True) is None
         return {"n0:21050": reading(0.5, 3, ExporterCounters(at=1.0, idle=1.0, total=2.0)), "n1:21050": "refused"}
 
     one.reports.prober = prober
     other.reports.prober = lambda nodes, counters: pytest.fail("two ask at once")
-    assert set(one.reports.round()) == {"n0:21050", "n1:21050"}
-    assert one.reports.round() is None  # not due
+    assert set(one.reports.probe()) == {"n0:21050", "n1:21050"}
+    assert one.reports.probe() is None  # not due
     assert status(one, "n0")["headroom"] == 0.5
     assert status(one, "n1")["report"]["failed"] == "refused"
     clock.now += 10
-    one.reports.round()
+    one.reports.probe()
     assert rounds[1] == {"n0:21050": ExporterCounters(at=1.0, idle=1.0, total=2.0)}
 
 
@@ -337,11 +337,11 @@ def test_who_dies_while_asking_does_not_stop_the_others(clock):
 
     one.reports.prober = dies
     with pytest.raises(SystemExit):
-        one.reports.round()
+        one.reports.probe()
     other.reports.prober = lambda nodes, counters: {"n0:21050": reading(0.5)}
-    assert other.reports.round() is None
+    assert other.reports.probe() is None
     clock.now += 3.1
-    assert other.reports.round() is not None
+    assert other.reports.probe() is not None
 
 
 def test_an_answer_that_comes_too_late_is_not_noted(clock):
@@ -351,25 +351,25 @@ def test_an_answer_that_comes_too_late_is_not_noted(clock):
 
     def slow(nodes, counters):
         clock.now += 4
-        other.reports.round()
+        other.reports.probe()
         return {"n0:21050": reading(0.1)}
 
     one.reports.prober = slow
-    one.reports.round()
+    one.reports.probe()
     assert status(one, "n0")["headroom"] == 0.9
 
 
 def test_a_node_that_does_not_answer_keeps_its_last_report_until_that_expires(clock):
     picker = make(clock, 2, load=LOAD)
     picker.reports.prober = lambda nodes, counters: {"n0:21050": reading(0.5, 7)}
-    picker.reports.round()
+    picker.reports.probe()
     picker.reports.prober = lambda nodes, counters: {"n0:21050": "no answer within 1 s"}
     clock.now += 10
-    picker.reports.round()
+    picker.reports.probe()
     assert status(picker, "n0")["load"] == 7
     assert status(picker, "n0")["report"]["failed"] == "no answer within 1 s"
     clock.now += 21
-    picker.reports.round()
+    picker.reports.probe()
     assert status(picker, "n0")["load"] == 0
 
 
@@ -382,7 +382,7 @@ def test_the_report_counts_the_leases_from_before_it_was_asked_for(clock):
         return {"n0:21050": reading(0.5, 0)}
 
     picker.reports.prober = prober
-    picker.reports.round()
+    picker.reports.probe()
     assert status(picker, "n0")["load"] == 1
 
 
@@ -417,4 +417,4 @@ def test_a_store_out_of_reach_does_not_end_the_thread_that_asks(picker, monkeypa
 
     picker.reports.prober = lambda nodes, counters: {}
     monkeypatch.setattr(picker.store, "read", away)
-    assert picker.reports.round_if_due() is None
+    assert picker.reports.probe_if_due() is None

@@ -16,7 +16,7 @@ def with_headroom(shares, **keys):
     picker = make(Clock(), list(shares), load={"busy": 0.05, "overloaded": 0.01, "floor": 0}, **keys)
     for node, share in shares.items():
         if share is not None:
-            picker.reports.tell(f"{node}:21050", LoadSample(shares={"cpu": share}))
+            picker.reports.note(f"{node}:21050", LoadSample(shares={"cpu": share}))
     return picker
 
 
@@ -30,7 +30,7 @@ def test_weighted_random_goes_by_headroom():
 
 def test_weighted_random_gives_nothing_to_nodes_at_t():
     picker = with_headroom({"a": 0.6, "b": 0.3, "c": 0.05}, policy="weighted_random")
-    picker.reports.tell("c:21050", LoadSample(shares={"cpu": 0.05}))
+    picker.reports.note("c:21050", LoadSample(shares={"cpu": 0.05}))
     assert counts(picker, 300)["c"] == 0
 
 

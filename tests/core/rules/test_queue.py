@@ -8,10 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from airflow_provider_impala_lb.core.config.model import parse
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.rules import queue as line
 from airflow_provider_impala_lb.core.rules.placement import Placed
-from airflow_provider_impala_lb.core.state.state import Ticket
+from airflow_provider_impala_lb.core.state.model import Ticket
 from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import BareBalancer, Clock, make

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from tests.support.scripts import changed, left_out, patient, run, statements_on
 
 
@@ -178,7 +178,7 @@ def test_a_node_that_is_back_is_tried_by_one_script_and_then_used_by_all(four):
     four.nodes[0].start()
 
     def cool_down_is_over(state: State, now: float) -> None:
-        state.nodes[four.nodes[0].address].out.until = now
+        state.nodes[four.nodes[0].address].ejection.until = now
 
     balancer.cluster.store.transact(cool_down_is_over)
     done = [run(balancer, "SELECT 1") for _ in range(6)]

@@ -13,7 +13,8 @@ from airflow_provider_impala_lb.impala.hs2 import reconnecting_client
 from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
-from airflow_provider_impala_lb.impala.script.metadata_sync import MOST_REFRESHED, Upstream, cross
+from airflow_provider_impala_lb.impala.script.metadata_sync import MOST_REFRESHED, cross
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.impala.sql.statement import classify

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StillRunning, Superseded
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.script_worker import end_of, is_stopped, worker
@@ -37,7 +37,7 @@ def finished(cluster):
 
 
 def successor(cluster, script="INSERT INTO t SELECT 2", **keys):
-    return run(changed(cluster, **keys), script, owner=OWNER, settles=True)
+    return run(changed(cluster, **keys), script, owner=OWNER, one_at_a_time=True)
 
 
 @pytest.mark.parametrize("picks_between", [0, 3])
@@ -82,7 +82,7 @@ def test_one_stopped_before_it_had_a_session_runs_nothing_at_all(pair):
 def test_without_web_pages_the_query_is_killed(pair):
     # A coordinator names its web server itself when a session is opened: there is always one here. Its query is ended
     # by KILL QUERY where the page does not answer.
-    from airflow_provider_impala_lb.core.state.state import LeftoverSession
+    from airflow_provider_impala_lb.core.state.model import LeftoverSession
     from airflow_provider_impala_lb.impala.script.settle import _by_kill
 
     with worker(config=pair.config, owner=OWNER, script=SLOW) as first:
@@ -141,7 +141,7 @@ def test_a_try_that_was_between_two_nodes_takes_no_lease_once_another_is_over(pa
     def stopped_before_the_second(*args, **options):
         calls.append(args)
         if len(calls) == 2:
-            run(changed(pair), "INSERT INTO t SELECT 2", owner=OWNER, settles=True, attempt=Attempt(2, 2000.0))
+            run(changed(pair), "INSERT INTO t SELECT 2", owner=OWNER, one_at_a_time=True, attempt=Attempt(2, 2000.0))
         return acquire(*args, **options)
 
     picker.acquire = stopped_before_the_second
@@ -152,7 +152,7 @@ def test_a_try_that_was_between_two_nodes_takes_no_lease_once_another_is_over(pa
             balancer,
             "INSERT INTO t SELECT 1",
             owner=OWNER,
-            settles=True,
+            one_at_a_time=True,
             prefer=down.address,
             attempt=Attempt(1, 1000.0),
         )

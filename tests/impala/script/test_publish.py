@@ -113,7 +113,7 @@ def test_a_broadcast_that_takes_too_long_is_cancelled_and_what_is_known_is_said(
         assert (failed.number, failed.total, failed.outcome) == (2, 2, "unknown")
         assert failed.reason.startswith("publish_timeout: ")
         assert "the other coordinators had not all heard of it" in failed.reason
-        assert "REFRESH" in failed.now
+        assert "REFRESH" in failed.advice
         assert failed.query_id
         ends = [(entry["sql"].partition("*/ ")[2], entry["state"]) for entry in node.journal() if "sql" in entry]
         assert ends[-1] == (sql, "CANCELLED")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record, answer, decode, digest
 from airflow_provider_impala_lb.impala.sql.splitter import split
@@ -36,7 +36,7 @@ def resumed(cluster, script, *, attempt=2, **options):
     options["journals"] = open_journals(balancer.config)
     if isinstance(attempt, int):
         attempt = Attempt(attempt, time.time())
-    return run(balancer, script, owner=OWNER, settles=True, resume=True, attempt=attempt, **options)
+    return run(balancer, script, owner=OWNER, one_at_a_time=True, resume=True, attempt=attempt, **options)
 
 
 def journal_of(cluster):

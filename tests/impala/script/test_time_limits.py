@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from airflow_provider_impala_lb.core.state.attempt import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
@@ -129,7 +129,7 @@ def test_a_resumable_script_goes_on_elsewhere_with_each_statement_run_once(pair)
     journals = open_journals(changed(pair).config)
     options = {
         "owner": "dag/run/task",
-        "settles": True,
+        "one_at_a_time": True,
         "journals": journals,
         "resume": True,
         "attempt": Attempt(1, 1.0),

@@ -9,8 +9,8 @@ import time
 import pytest
 from impala.dbapi import connect
 
-from airflow_provider_impala_lb.core.config.load import LoadConfig
-from airflow_provider_impala_lb.core.config.model import Node, parse
+from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
+from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.state.load_report import ProbeResult
 from airflow_provider_impala_lb.impala.web import http_fetch as fetch
 from airflow_provider_impala_lb.impala.web import load_probe as probing

@@ -9,8 +9,7 @@ import time
 import msgspec
 import pytest
 
-from airflow_provider_impala_lb.core.config.load import LoadConfig
-from airflow_provider_impala_lb.core.config.model import Node
+from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters
 from airflow_provider_impala_lb.impala.web.http_fetch import ProbeFailed
 from airflow_provider_impala_lb.impala.web.load_probe import probe, probe_all

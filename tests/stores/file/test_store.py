@@ -5,27 +5,20 @@ import zlib
 
 import pytest
 
-from airflow_provider_impala_lb.core.state.state import Head, Lease, State, encode_head
+from airflow_provider_impala_lb.core.state.model import Head, Lease
+from airflow_provider_impala_lb.core.state.state import State, encode_head
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem
 from airflow_provider_impala_lb.stores.file import state_slots as module
 from airflow_provider_impala_lb.stores.file.clock import ServerClock, server_time
-from airflow_provider_impala_lb.stores.file.state_slots import HEAD_BYTES, HEAD_START, MAGIC
+from airflow_provider_impala_lb.stores.file.state_slots import HEAD_BYTES, HEAD_START
 from airflow_provider_impala_lb.stores.file.store import FileStore
+from tests.support.store_changes import bump, count
 
 
 @pytest.fixture
 def path(tmp_path):
     return str(tmp_path / "node_in_use.tmp")
-
-
-def bump(state, now):
-    state.node("a").picks += 1
-    return state.node("a").picks
-
-
-def count(store):
-    return store.read()[0].node("a").picks
 
 
 def test_what_is_written_is_read_and_the_inode_stays(path):
@@ -134,26 +127,6 @@ def test_a_file_of_a_newer_layout_is_refused(path):
         file.write(b"impala-lb state, slots 9\n")
     with pytest.raises(ConfigError, match=r"was written by a newer version .*slots 9"):
         FileStore(path).transact(bump)
-
-
-def test_a_state_of_the_first_format_is_read_and_kept(path):
-    old = (
-        b'{"format":1,"cluster":"c","last":"a:1","nodes":{"a:1":{"picks":7},"b:1":{"picks":6,"drained":true}},'
-        b'"leases":{"x":{"id":"x","node":"a:1","owner":"dag","expires":9e9,"taken":1.0,"host":"h"}},'
-        b'"sessions":{"k":{"node":"b:1","expires":9e9}},"hosts":{"h":{"nodes":"n","seen":1.0}},'
-        b'"avoid":{"dag":{"node":"b:1","expires":9e9}}}'
-    )
-    with open(path, "wb") as file:
-        file.write(MAGIC)
-        file.seek(HEAD_START)
-        file.write(b"%016d %08d %08x\n" % (2, len(old), zlib.crc32(old, 2)) + old)
-    store = FileStore(path)
-    store.transact(lambda state, now: None)
-    state, _ = store.read()
-    assert (state.head.format, state.head.cluster, state.head.last) == (2, "c", "a:1")
-    assert (state.node("a:1").picks, state.node("a:1").leases, state.node("b:1").drained) == (7, 1, True)
-    assert state.leases.get("x").owner == "dag"
-    assert state.sessions.get("k").node == state.avoid.get("dag").node == "b:1"
 
 
 def lease(name):

@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import random
 import threading
 import time
 
@@ -12,22 +11,13 @@ import pytest
 from airflow_provider_impala_lb.errors import StateUnavailable
 from airflow_provider_impala_lb.stores.file import xattr as attributes
 from airflow_provider_impala_lb.stores.file.store import FileStore
-from tests.stores.file.test_store import bump, count
-from tests.support.xattr_files import UNKNOWN, grow, versions
-from tests.system.races.test_stores import Crew
+from tests.support.store_changes import bump, count
+from tests.support.xattr_files import UNKNOWN, bump_with_stale_reads, grow, versions
 
 
 @pytest.fixture
 def path(path_on_fuse):
     return path_on_fuse
-
-
-@pytest.fixture
-def crew():
-    crew = Crew(64)
-    yield crew
-    for pid in list(crew.pids):
-        crew.kill(pid)
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -182,38 +172,6 @@ def test_the_wait_for_the_lock_counts_for_the_deadline(path, monkeypatch):
     assert 0.4 <= time.monotonic() - start < 0.8
     free.join()
     os.close(descriptor)
-
-
-def inject_stale_reads(rng, lag):
-    """A third of all lists are old ones, and what a version held is never looked up again. In this process only."""
-    lists, records = [], {}
-    real_list, real_get = attributes._versions, attributes._get
-    injected = 0
-
-    def old_list(descriptor):
-        nonlocal injected
-        lists.append(real_list(descriptor))
-        if rng.random() < 0.3:
-            injected += 1
-            return lists[-min(len(lists), rng.randint(1, lag))]
-        return lists[-1]
-
-    def old_record(descriptor, version):
-        if version not in records:
-            records[version] = real_get(descriptor, version)
-        return records[version]
-
-    attributes._versions, attributes._get = old_list, old_record
-    return lambda: injected
-
-
-def bump_with_stale_reads(acks, worker, path, times, lag):
-    injected = inject_stale_reads(random.Random(worker), lag)
-    store = FileStore(path)
-    for _ in range(times):
-        store.transact(bump)
-        acks[worker] += 1
-    assert injected() > times / 5
 
 
 @pytest.mark.parametrize("lag", [2, 20])

@@ -7,7 +7,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.store_url import parse_store
-from airflow_provider_impala_lb.core.state.state import SessionRecord
+from airflow_provider_impala_lb.core.state.model import SessionRecord
 from airflow_provider_impala_lb.stores.redis import mirror as module
 from airflow_provider_impala_lb.stores.redis.mirror import RedisMirror
 

@@ -15,7 +15,7 @@ from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import script_run
 from tests.support.sizes import SEED, sizes
-from tests.system.chaos.test_overload import LOAD
+from tests.system.chaos.load import LOAD
 
 WORKERS, STATEMENTS, MOVES = 6, 4, 3
 
@@ -46,7 +46,7 @@ def work(config, worker, over, done, moves):
             tags={"dag": name},
             session_key=key,
             restartable=True,
-            wait=30,
+            max_wait=30,
             on_session=begun,
         )
         done[name] = run.run().session

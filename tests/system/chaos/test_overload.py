@@ -16,10 +16,8 @@ from airflow_provider_impala_lb.impala.sql.splitter import split
 from tests.support.balancers import options_of
 from tests.support.scripts import LOG, changed, run, script_run, statements_on, wait_for
 from tests.support.servers import eventually
+from tests.system.chaos.load import LOAD, WEIGHTS
 
-# The machine's own load must not decide: only the shares that set_load moves have a weight.
-WEIGHTS = dict.fromkeys(("cpu", "disk", "processes", "connections", "admission"), 0)
-LOAD = {"busy": 0.2, "overloaded": 0.1, "floor": 0.0, "refresh": 1, "weights": WEIGHTS}
 SLOW = "INSERT INTO moved SELECT CAST(sleep(30000) AS INT)"
 
 
@@ -40,7 +38,7 @@ def lb(loaded, tmp_path):
 
 def ask(balancer, times=1):
     for _ in range(times):
-        assert balancer.cluster.reports.round(now_anyway=True) is not None
+        assert balancer.cluster.reports.probe(now_anyway=True) is not None
 
 
 def state_of(balancer, node):

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseKeeper
-from airflow_provider_impala_lb.core.cluster.picker import Pick, Picker
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.cluster.picker import Picker
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.script.custody import Custody

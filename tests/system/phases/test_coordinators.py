@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 import pytest
 
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
-from tests.system.phases.conftest import add_numbers, cases
-from tests.system.phases.lab import NUMBERS, Lab
+from tests.support.sizes import cases
+from tests.system.phases.lab import NUMBERS, Lab, add_numbers
 from tests.system.phases.process import Process
 
 LIMITS = {"open_timeout": 2, "rpc_timeout": 2, "reconnect_timeout": 7}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.system.phases.conftest import cases
+from tests.support.sizes import cases
 from tests.system.phases.lab import NUMBERS, Lab
 
 PHASES = (
