@@ -29,6 +29,7 @@ import msgspec
 from airflow_provider_impala_lb.core.config.address import format_address, parse_address
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS
 from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.lock_directory import judge_trial, make_in_mode
 from airflow_provider_impala_lb.doctor.lock_trial import follow, lead
@@ -224,7 +225,7 @@ def listen(task: Task) -> TwoHostResult:
 
 def _caller(task: Task) -> socket.socket | TwoHostResult:
     """The connection of the other doctor; of whoever else comes, none."""
-    end = time.monotonic() + task.wait
+    deadline = Deadline(task.wait)
     try:
         family = socket.getaddrinfo(task.host, task.port, type=socket.SOCK_STREAM)[0][0]
         server = socket.create_server((task.host, task.port), family=family)
@@ -242,7 +243,7 @@ def _caller(task: Task) -> socket.socket | TwoHostResult:
             file=sys.stderr,
             flush=True,
         )
-        while (remaining := end - time.monotonic()) > 0:
+        while (remaining := deadline.remaining) > 0:
             server.settimeout(remaining)
             try:
                 connection, _ = server.accept()
@@ -325,13 +326,13 @@ def call(task: Task) -> TwoHostResult:
 
 
 def _connect(task: Task) -> socket.socket | TwoHostResult:
-    end = time.monotonic() + task.wait
+    deadline = Deadline(task.wait)
     while True:
         try:
-            return socket.create_connection((task.host, task.port), timeout=max(0.1, end - time.monotonic()))
+            return socket.create_connection((task.host, task.port), timeout=max(0.1, deadline.remaining))
         except OSError as error:
             # The other doctor looks at its own host first, so it may be late.
-            if isinstance(error, ConnectionRefusedError) and time.monotonic() < end - 0.2:
+            if isinstance(error, ConnectionRefusedError) and not deadline.passed(0.2):
                 time.sleep(0.2)
                 continue
             return TwoHostResult(
@@ -347,8 +348,8 @@ def _follow(channel: LineChannel, directory: str) -> None:
     if not re.fullmatch(_FILE_NAME, name):
         raise ValueError(f"it named the file {name!r}")
     path = str(Path(directory) / name)
-    end = time.monotonic() + _SIGHT_SECONDS
-    while not (token := FileStore(path).read()[0].head.cluster) and time.monotonic() < end:
+    deadline = Deadline(_SIGHT_SECONDS)
+    while not (token := FileStore(path).read()[0].head.cluster) and not deadline.passed():
         time.sleep(0.2)
     channel.send(token)
     if not token:

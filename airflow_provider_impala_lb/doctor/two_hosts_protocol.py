@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.doctor.lock_trial import TrialResult
 
 VERSION = "1"
@@ -131,14 +132,13 @@ class LineChannel:
         :raises TimeoutError: no whole line came.
         :raises EOFError: the other has gone, or sent what is no line.
         """
-        end = time.monotonic() + seconds
+        deadline = Deadline(seconds)
         while b"\n" not in self._read:
             if len(self._read) > LINE_BYTES:
                 raise EOFError
-            remaining = end - time.monotonic()
-            if remaining <= 0:
+            if deadline.passed():
                 raise TimeoutError
-            self._connection.settimeout(remaining)
+            self._connection.settimeout(max(0.001, deadline.remaining))
             read = self._connection.recv(LINE_BYTES)
             if not read:
                 raise EOFError

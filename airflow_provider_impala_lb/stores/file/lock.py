@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from airflow_provider_impala_lb.core.timing import Backoff
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file.faults import fault_of
 from airflow_provider_impala_lb.stores.file.new_file import make_empty
@@ -109,7 +110,7 @@ class Lock:
             descriptor = self._open(start)
             held = False
             try:
-                held = self._wait(descriptor, start, self.FIRST_PAUSE)
+                held = self._wait(descriptor, start)
             finally:
                 if not held:
                     with suppress(OSError):  # of a file that is stale; the descriptor is closed all the same
@@ -144,8 +145,9 @@ class Lock:
             raise
         self.release(descriptor)
 
-    def _wait(self, descriptor: int, start: float, pause: float) -> bool:
+    def _wait(self, descriptor: int, start: float) -> bool:
         """Wait for the lock. False: the file was deleted meanwhile, and has to be opened anew."""
+        backoff = self._backoff()
         while True:
             try:
                 fcntl.flock(descriptor, self._kind | fcntl.LOCK_NB)
@@ -158,8 +160,7 @@ class Lock:
                         "millisecond: look for a stopped process or a lost host that holds it (a file server "
                         "frees the locks of a lost host after its lease, often 90 s)"
                     ) from None
-                time.sleep(min(random.uniform(pause / 2, pause), self.deadline - waited))
-                pause = min(pause * 1.5, self.LONGEST_PAUSE)
+                time.sleep(min(_jittered(backoff.next()), self.deadline - waited))
             except OSError as error:
                 return self._is_deleted(error, start)
         try:
@@ -178,7 +179,7 @@ class Lock:
         return False
 
     def _open(self, start: float) -> int:
-        pause = self.FIRST_PAUSE
+        backoff = self._backoff()
         while True:
             with _opening:
                 try:
@@ -191,8 +192,10 @@ class Lock:
                     # files are made and removed all the time, that may be late again: as often as the deadline allows.
                     if error.errno != errno.ESTALE or time.monotonic() - start >= self.deadline:
                         raise fault_of(self.path, error, self._home, "cannot be opened") from error
-            time.sleep(random.uniform(pause / 2, pause))
-            pause = min(pause * 1.5, self.LONGEST_PAUSE)
+            time.sleep(_jittered(backoff.next()))
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self.FIRST_PAUSE, self.LONGEST_PAUSE, growth=1.5)
 
     def _open_or_make(self) -> int:
         # Not O_CREAT at once: in a sticky directory the kernel refuses it on another user's file (filelock#317).
@@ -219,3 +222,7 @@ class Lock:
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
             finally:
                 os.close(descriptor)
+
+
+def _jittered(pause: float) -> float:
+    return random.uniform(pause / 2, pause)

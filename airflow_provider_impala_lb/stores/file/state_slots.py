@@ -28,6 +28,7 @@ from airflow_provider_impala_lb.core.ports import Result
 from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.record_log import Extent
 from airflow_provider_impala_lb.core.state.state import State, encode_head
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import slot
 
@@ -55,7 +56,7 @@ class StateSlots:
         self._what = f"lock_file {path}"
 
     def update(
-        self, descriptor: int, change: Callable[[State, float], Result], now: float, until: float
+        self, descriptor: int, change: Callable[[State, float], Result], now: float, deadline: Deadline
     ) -> tuple[Result, bool]:
         """Replace the state by what ``change`` makes of it, see `StateFormat.update` (store.py)."""
         version, state, renewed = self._load(descriptor)

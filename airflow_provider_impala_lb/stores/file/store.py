@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from logging import getLogger
@@ -20,6 +19,7 @@ from typing import Literal, Protocol
 
 from airflow_provider_impala_lb.core.ports import Result
 from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem, used
 from airflow_provider_impala_lb.stores.file.clock import PROBE
@@ -47,14 +47,14 @@ class StateFormat(Protocol):
         ...
 
     def update(
-        self, descriptor: int, change: Callable[[State, float], Result], now: float, until: float
+        self, descriptor: int, change: Callable[[State, float], Result], now: float, deadline: Deadline
     ) -> tuple[Result, bool]:
         """Replace the state by what ``change`` makes of it. Under the lock.
 
         :param descriptor: of the open file.
         :param change: as in `Store.transact`.
         :param now: seconds since the epoch, by the file server's clock.
-        :param until: when to give up, by the monotonic clock.
+        :param deadline: when to give up.
         :returns: the change's result, and whether the state was unreadable and had to be begun anew.
         :raises OSError: it cannot be written; `OutcomeUnknown` if it may have been.
         :raises ConfigError: the file holds something else, or the work of a newer version.
@@ -114,14 +114,14 @@ class FileStore:
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
         """See `Store.transact`."""
-        until = time.monotonic() + self._lock.deadline
+        deadline = Deadline(self._lock.deadline)
         now = self._file.now()
         confirmed = False
         try:
             descriptor = self._lock.acquire()
             try:
                 state_format = self._format_of(descriptor)
-                result, renewed = state_format.update(descriptor, change, now, until)
+                result, renewed = state_format.update(descriptor, change, now, deadline)
                 confirmed = state_format.is_confirmed
             except BaseException:
                 self._lock.release_quietly(descriptor)

@@ -23,6 +23,7 @@ from typing import Final
 from airflow_provider_impala_lb.core.ports import Result
 from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.state import State, encode
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import xattr
 from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown
@@ -89,7 +90,7 @@ class StateVersions:
         self._versions = Versions(path, Durability.SOFT)
 
     def update(
-        self, descriptor: int, change: Callable[[State, float], Result], now: float, until: float
+        self, descriptor: int, change: Callable[[State, float], Result], now: float, deadline: Deadline
     ) -> tuple[Result, bool]:
         """Replace the state by what ``change`` makes of it, see `StateFormat.update` (store.py)."""
         renewed = False
@@ -100,7 +101,7 @@ class StateVersions:
             result = change(state, self._clock())
             return encode(state), result
 
-        return self._versions.update(descriptor, changed, until), renewed
+        return self._versions.update(descriptor, changed, deadline), renewed
 
     def read(self, descriptor: int, now: float) -> tuple[State, float]:
         """A recent state without the lock, see `StateFormat.read` (store.py)."""
@@ -127,12 +128,14 @@ class Versions:
         self._mode = mode
         self._clean_next: float | None = None
 
-    def update(self, descriptor: int, change: Callable[[bytes | None], tuple[bytes, Result]], until: float) -> Result:
+    def update(
+        self, descriptor: int, change: Callable[[bytes | None], tuple[bytes, Result]], deadline: Deadline
+    ) -> Result:
         """Replace the newest body by what ``change`` makes of it; called again each time a read was stale.
 
         :param descriptor: of the open, locked file.
         :param change: gets the body, None if it is lost for good; returns the new one, and a result for the caller.
-        :param until: when to give up, by the monotonic clock; tried once in any case.
+        :param deadline: when to give up; attempted once in any case.
         :raises StateUnavailable: no read was fresh in that time; nothing was changed.
         :raises OutcomeUnknown: it may have been changed, once.
         :raises OSError: nothing was changed.
@@ -148,7 +151,7 @@ class Versions:
                 body, result = change(old)
                 self._commit(descriptor, base, body)
                 return result
-            if time.monotonic() >= until:
+            if deadline.passed():
                 raise StateUnavailable(f"{self._path}: what was read there was out of date for {waited:.1f} s")
             time.sleep(_PAUSE)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file.clock import PROBE
 from airflow_provider_impala_lb.stores.file.faults import fault_of, file_system_of
@@ -45,13 +46,13 @@ class JournalDirectory:
         :raises ConfigError: as `exists`.
         """
         try:
-            until = time.monotonic() + _NAME_SECONDS
+            deadline = Deadline(_NAME_SECONDS)
             while True:
                 with suppress(FileExistsError):
                     os.mkdir(self.path, 0o700)
                 if self.exists():
                     break
-                if time.monotonic() >= until:
+                if deadline.passed():
                     raise StateUnavailable(f"{self.path}: keeps vanishing")
                 time.sleep(_NAME_PAUSE)
             if not self._synced:  # whoever made it may have been killed before

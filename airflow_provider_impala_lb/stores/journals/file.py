@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from airflow_provider_impala_lb.core.ports import Change, Result, Swept
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged, StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem, used
 from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown, fault_of, file_system_of
@@ -50,14 +50,14 @@ class JournalFormat(Protocol):
         ...
 
     def exchange(
-        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, until: float
+        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, deadline: Deadline
     ) -> Result:
         """Replace the envelope, durably. Under the lock.
 
         :param descriptor: of the open file.
         :param change: gets the envelope and a clock's time; returns a result for the caller, and the new envelope.
         :param now: seconds since the epoch, by the file server's clock.
-        :param until: when to give up, by the monotonic clock.
+        :param deadline: when to give up.
         :raises OutcomeUnknown: it may have been replaced, once.
         :raises OSError: nothing was changed.
         :raises JournalDamaged: as `load`.
@@ -65,11 +65,11 @@ class JournalFormat(Protocol):
         """
         ...
 
-    def data_file(self, descriptor: int, until: float) -> str | None:
+    def data_file(self, descriptor: int, deadline: Deadline) -> str | None:
         """The token of the hidden file that the newest version needs; None if it needs none. Under the lock.
 
         :param descriptor: of the open file.
-        :param until: when to give up, by the monotonic clock.
+        :param deadline: when to give up.
         """
         ...
 
@@ -107,7 +107,7 @@ class FileJournals:
         now = self._file.now()
         self._directory.make()
         result = self._locked(
-            name, self._make, lambda journal, descriptor, until: journal.exchange(descriptor, changed, now, until)
+            name, self._make, lambda journal, descriptor, deadline: journal.exchange(descriptor, changed, now, deadline)
         )
         used.note(self._directory.parent)
         used.note(self.where)
@@ -173,48 +173,58 @@ class FileJournals:
         """A recent envelope, b"" if the document was removed, None if there is no such file."""
         self._file.now()
         try:
-            return self._locked(name, _raise_absent, lambda journal, descriptor, until: journal.load(descriptor))
+            return self._locked(name, _raise_absent, lambda journal, descriptor, deadline: journal.load(descriptor))
         except _Absent:
             return None
 
     def _sweep_one(self, name: str, now: float, swept: Callable[[bytes, float], tuple[bool, bytes]]) -> bool:
         """Whether the document was removed, as ``swept`` says of the newest. :raises _Absent: there is none."""
         return self._locked(
-            name, _raise_absent, lambda journal, descriptor, until: journal.exchange(descriptor, swept, now, until)
+            name,
+            _raise_absent,
+            lambda journal, descriptor, deadline: journal.exchange(descriptor, swept, now, deadline),
         )
 
     def _locked(
-        self, name: str, make: Callable[[str], None], work: Callable[[JournalFormat, int, float], Answer]
+        self, name: str, make: Callable[[str], None], work: Callable[[JournalFormat, int, Deadline], Answer]
     ) -> Answer:
-        """What ``work`` returns, given the journal, its open and locked file, and a time on the monotonic clock.
+        """What ``work`` returns, given the journal, its open and locked file, and when to give up.
 
         :param make: makes the file, if it is not there.
         """
-        until = time.monotonic() + self._deadline
+        deadline = Deadline(self._deadline)
         with self._directory.lock(self._deadline, shared=True):
-            return self._locked_inside(name, make, work, until)
+            return self._locked_inside(name, make, work, deadline)
 
     def _locked_inside(
-        self, name: str, make: Callable[[str], None], work: Callable[[JournalFormat, int, float], Answer], until: float
+        self,
+        name: str,
+        make: Callable[[str], None],
+        work: Callable[[JournalFormat, int, Deadline], Answer],
+        deadline: Deadline,
     ) -> Answer:
         """As `_locked`, for who holds the directory's lock."""
         while True:
             try:
-                return self._locked_once(name, make, work, until)
+                return self._locked_once(name, make, work, deadline)
             except _Stale as stale:
                 # The mount opened, by what it still knew, what a sweep had unlinked before: no sweep does while we are
                 # here. So nothing was read or written that counts.
-                if time.monotonic() >= until:
+                if deadline.passed():
                     raise StateUnavailable(f"{self._directory.path_of(name)}: {os.strerror(errno.ESTALE)}") from stale
 
     def _locked_once(
-        self, name: str, make: Callable[[str], None], work: Callable[[JournalFormat, int, float], Answer], until: float
+        self,
+        name: str,
+        make: Callable[[str], None],
+        work: Callable[[JournalFormat, int, Deadline], Answer],
+        deadline: Deadline,
     ) -> Answer:
         path = self._directory.path_of(name)
-        lock = Lock(path, max(0.0, until - time.monotonic()), make, home=self._directory.parent)
+        lock = Lock(path, deadline.remaining, make, home=self._directory.parent)
         descriptor = lock.acquire()
         try:
-            return work(self._format_of(path, descriptor), descriptor, until)
+            return work(self._format_of(path, descriptor), descriptor, deadline)
         except OSError as error:
             if error.errno == errno.ESTALE and not isinstance(error, OutcomeUnknown):
                 raise _Stale from error
@@ -253,8 +263,8 @@ class FileJournals:
         with suppress(StateUnavailable):  # others were there all the time: the next sweep is soon enough
             while empty or to_clean:
                 with self._directory.lock(_ALONE_WAIT, shared=False):
-                    until = time.monotonic() + _ALONE_SECONDS
-                    while (empty or to_clean) and time.monotonic() < until:
+                    alone = Deadline(_ALONE_SECONDS)
+                    while (empty or to_clean) and not alone.passed():
                         with suppress(_Absent, JournalDamaged, ConfigError, OSError):
                             self._unlink(empty.pop()) if empty else self._clean(to_clean.pop())
                     with suppress(OSError):
@@ -263,21 +273,21 @@ class FileJournals:
     def _unlink(self, name: str) -> None:
         """Under the directory's lock, alone."""
 
-        def is_empty(journal: JournalFormat, descriptor: int, until: float) -> bool:
-            return journal.exchange(descriptor, lambda envelope, now: (not envelope, envelope), 0.0, until)
+        def is_empty(journal: JournalFormat, descriptor: int, deadline: Deadline) -> bool:
+            return journal.exchange(descriptor, lambda envelope, now: (not envelope, envelope), 0.0, deadline)
 
-        if self._locked_inside(name, _raise_absent, is_empty, time.monotonic() + _ALONE_WAIT):
+        if self._locked_inside(name, _raise_absent, is_empty, Deadline(_ALONE_WAIT)):
             os.unlink(self._directory.path_of(name))
 
     def _clean(self, name: str) -> None:
         """As `_unlink`."""
 
-        def data_file(journal: JournalFormat, descriptor: int, until: float) -> str | None:
-            return journal.data_file(descriptor, until)
+        def data_file(journal: JournalFormat, descriptor: int, deadline: Deadline) -> str | None:
+            return journal.data_file(descriptor, deadline)
 
         newest = None
         with suppress(_Absent):
-            newest = self._locked_inside(name, _raise_absent, data_file, time.monotonic() + _ALONE_WAIT)
+            newest = self._locked_inside(name, _raise_absent, data_file, Deadline(_ALONE_WAIT))
         remove_abandoned(self._directory.path_of(name), newest)
 
 

@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from airflow_provider_impala_lb.core.ports import Result
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import slot
 from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown
@@ -70,7 +71,7 @@ class JournalSlots:
             return load(descriptor)[1]
 
     def exchange(
-        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, until: float
+        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, deadline: Deadline
     ) -> Result:
         """See `JournalFormat.exchange`."""
         with self._named():
@@ -86,7 +87,7 @@ class JournalSlots:
                 raise OutcomeUnknown(error) from error
         return result
 
-    def data_file(self, descriptor: int, until: float) -> str | None:
+    def data_file(self, descriptor: int, deadline: Deadline) -> str | None:
         """See `JournalFormat.data_file`: there is none."""
         return None
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from airflow_provider_impala_lb.core.ports import Result
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.stores.file.xattr_versions import Durability, Versions
 from airflow_provider_impala_lb.stores.journals.document import damaged
 
@@ -27,7 +28,7 @@ class JournalVersions:
         return self._known(self._versions.read(descriptor))
 
     def exchange(
-        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, until: float
+        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, deadline: Deadline
     ) -> Result:
         """See `JournalFormat.exchange`. Commits also if nothing changes: only a commit proves that what was read is the
         newest (file/xattr.py)."""
@@ -36,11 +37,11 @@ class JournalVersions:
             result, new = change(self._known(envelope), self._clock())
             return new, result
 
-        return self._versions.update(descriptor, changed, until)
+        return self._versions.update(descriptor, changed, deadline)
 
-    def data_file(self, descriptor: int, until: float) -> str | None:
+    def data_file(self, descriptor: int, deadline: Deadline) -> str | None:
         """See `JournalFormat.data_file`."""
-        self.exchange(descriptor, lambda envelope, now: (None, envelope), 0.0, until)
+        self.exchange(descriptor, lambda envelope, now: (None, envelope), 0.0, deadline)
         return self._versions.data_file
 
     def _known(self, envelope: bytes | None) -> bytes:
