@@ -74,6 +74,10 @@ class JournalFormat(Protocol):
         ...
 
 
+Work = Callable[[JournalFormat, int, Deadline], Answer]
+"""What is done with a journal, given its open and locked file, and when to give up."""
+
+
 class _Absent(Exception):
     """There is no such file."""
 
@@ -198,10 +202,8 @@ class FileJournals:
             lambda journal, descriptor, deadline: journal.exchange(descriptor, swept, now, deadline),
         )
 
-    def _locked(
-        self, name: str, make: Callable[[str], None], work: Callable[[JournalFormat, int, Deadline], Answer]
-    ) -> Answer:
-        """What ``work`` returns, given the journal, its open and locked file, and when to give up.
+    def _locked(self, name: str, make: Callable[[str], None], work: Work[Answer]) -> Answer:
+        """What ``work`` returns, which has the file locked.
 
         :param make: makes the file, if it is not there.
         """
@@ -213,7 +215,7 @@ class FileJournals:
         self,
         name: str,
         make: Callable[[str], None],
-        work: Callable[[JournalFormat, int, Deadline], Answer],
+        work: Work[Answer],
         deadline: Deadline,
     ) -> Answer:
         """As `_locked`, for who holds the directory's lock."""
@@ -230,7 +232,7 @@ class FileJournals:
         self,
         name: str,
         make: Callable[[str], None],
-        work: Callable[[JournalFormat, int, Deadline], Answer],
+        work: Work[Answer],
         deadline: Deadline,
     ) -> Answer:
         path = self._directory.path_of(name)
