@@ -1,4 +1,4 @@
-"""The public :class:`Balancer`: what picks, what connects to Impala and what a cluster says, put together."""
+"""The public `Balancer`: a facade over what picks nodes and what opens sessions on them; it decides nothing itself."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ __all__ = ["Balancer", "Pick"]
 class Balancer:
     """Picks coordinators, and connects to them. Threads may share one.
 
+    :param config: as `from_config` reads it.
     :param store: where the state lies; default as the configuration says.
     :param password: for ``auth_mechanism`` PLAIN and LDAP; default what ``session.password_file`` holds, else the
         environment's ``IMPALA_LB_PASSWORD``.
@@ -60,8 +61,10 @@ class Balancer:
 
     @classmethod
     def from_config(cls, config: str | Path | Mapping[str, Any] | Config, *, password: str | None = None) -> Balancer:
-        """A balancer from a YAML file's path, or from a mapping with the file's keys.
+        """A balancer of a configuration.
 
+        :param config: a YAML file's path, or a mapping with the file's keys.
+        :param password: as for the class.
         :raises ConfigError: names the file, the key, the value, and what is allowed.
         """
         if isinstance(config, Mapping):
@@ -71,7 +74,11 @@ class Balancer:
         return cls(load(config), password=password, options=("--config", os.path.abspath(config)))
 
     def get_host(self) -> str:
-        """The next node as ``host:port``; every call moves on."""
+        """The next node as ``host:port``; every call moves on.
+
+        :raises NoNodeAvailable: as :meth:`acquire`.
+        :raises ConfigError: as :meth:`acquire`.
+        """
         return self.pick().host
 
     def pick(
@@ -81,7 +88,16 @@ class Balancer:
         prefer: str | None = None,
         exclude: Collection[str] | Mapping[str, str] = (),
     ) -> Pick:
-        """One pick without a lease, see `Picker.pick`."""
+        """One pick without a lease; it weighs on its node until a report covers it, or 30 s.
+
+        It never waits, and ``max_leases`` does not bind it, since nobody could say when it ends.
+
+        :param session_key: as :meth:`acquire`.
+        :param prefer: as :meth:`acquire`.
+        :param exclude: as :meth:`acquire`.
+        :raises NoNodeAvailable: as :meth:`acquire`.
+        :raises ConfigError: as :meth:`acquire`.
+        """
         return self.cluster.picker.pick(session_key=session_key, prefer=prefer, exclude=exclude)
 
     def acquire(
@@ -97,10 +113,10 @@ class Balancer:
 
         While every node is busy or full it waits, first come first served among all workers of all hosts.
 
-        :param owner: who asks, e.g. ``dag/run/task``; shown by status.
-        :param session_key: picks with the same key stay on one node.
-        :param prefer: a node (``host:port``) to keep if it may take work.
-        :param exclude: nodes not to pick; a mapping gives each one's reason, for ``why`` and errors.
+        :param owner: who asks, e.g. ``dag/run/task``; shown by status. Default "".
+        :param session_key: picks with the same key stay on one node; None (default): it has none.
+        :param prefer: a node (``host:port``) to keep if it may take work; None (default): any.
+        :param exclude: nodes not to pick; a mapping gives each one's reason, for `Pick.why` and errors. Default none.
         :param wait: seconds to wait at most; default ``max_wait``. Then a busy node is taken, the one with the most
             headroom; a full one never is.
         :raises NoNodeAvailable: every node is excluded, drained or full; the message says how many, and why each.
@@ -109,11 +125,24 @@ class Balancer:
         return self.cluster.picker.acquire(owner, session_key, prefer, exclude, LeaseOptions(QueueOptions(wait=wait)))
 
     def hold(self, seconds: float, owner: str = "", session_key: str | None = None, wait: float | None = None) -> Pick:
-        """A pick with a lease that nobody renews, see `Picker.hold`."""
+        """A pick with a lease that nobody renews. For programs that do not go on running here.
+
+        :param seconds: the lease ends after so long, or by :meth:`release`; at most 30 days.
+        :param owner: as :meth:`acquire`.
+        :param session_key: as :meth:`acquire`.
+        :param wait: as :meth:`acquire`.
+        :raises NoNodeAvailable: as :meth:`acquire`.
+        :raises ConfigError: ``seconds`` cannot be meant, or as :meth:`acquire`.
+        """
         return self.cluster.picker.hold(seconds, owner, session_key, wait)
 
     def release(self, lease_id: str) -> bool:
-        """End a lease of :meth:`hold` by its id, see `Admin.release`."""
+        """End a lease of :meth:`hold`.
+
+        :param lease_id: its id.
+        :returns: False if there is none: it has expired, or ended before.
+        :raises StateUnavailable: it could not be ended now; it ends by its expiry.
+        """
         return self.cluster.admin.release(lease_id)
 
     def connect(
@@ -129,11 +158,12 @@ class Balancer:
 
         A node that refuses the connection is left out, and the next is picked.
 
-        :param owner: who asks, e.g. ``dag/run/task``; shown by status.
-        :param database: of each cursor's session, instead of the configuration's.
-        :param session_key: connections and scripts with the same key are on one node.
-        :param prefer: a node (``host:port``) to keep if it takes the connection.
-        :param upstream: what ran on ``prefer`` before, and changed; another node is told of it first. None: not known.
+        :param owner: who asks, e.g. ``dag/run/task``; shown by status. Default "".
+        :param database: of each cursor's session; None (default): the configuration's.
+        :param session_key: connections and scripts with the same key are on one node; None (default): it has none.
+        :param prefer: a node (``host:port``) to keep if it takes the connection; None (default): any.
+        :param upstream: what ran on ``prefer`` before, and changed; another node is told of it first. None (default):
+            not known.
         :raises NoNodeAvailable: none could take it; the error says why for each.
         :raises ConfigError: the login was refused, or ``prefer`` is not a node of the configuration.
         """
@@ -150,20 +180,34 @@ class Balancer:
         )
 
     def status(self) -> dict[str, Any]:
-        """The cluster as JSON-ready values, see `Admin.status`."""
+        """The cluster as JSON-ready values: ``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``, ``waiting``.
+
+        :raises StateUnavailable: the store cannot be read.
+        """
         return self.cluster.admin.status()
 
     def drain(self, node: str) -> None:
-        """Take a node out: no new work; what runs there finishes. Until :meth:`ready`. See `Admin.drain`."""
+        """Take a node out: no new work; what runs there finishes. Until :meth:`ready`.
+
+        :param node: ``host:port``.
+        :raises ConfigError: not a node of this configuration.
+        :raises StateUnavailable: it was not noted.
+        """
         self.cluster.admin.drain(node)
 
     def ready(self, node: str) -> None:
-        """Put a node back, also one that is out for its failures. See `Admin.drain`."""
+        """Put a node back, also one that is out for its failures.
+
+        :param node: ``host:port``.
+        :raises ConfigError: as :meth:`drain`.
+        :raises StateUnavailable: as :meth:`drain`.
+        """
         self.cluster.admin.ready(node)
 
     def report(self, node: str, sample: LoadSample) -> None:
-        """Note what somebody else found out about a node's load, as if it had been asked. It counts for three times
-        ``load.refresh``, or until the next report.
+        """Note what somebody else found out about a node's load, as if it had been asked.
+
+        It counts for three times ``load.refresh``, or until the next report.
 
         :param node: ``host:port``.
         :param sample: what was found out.

@@ -31,7 +31,12 @@ class ConfigError(ImpalaLBError):
 class ScriptError(ImpalaLBError):
     """A script that cannot be split or sent. Nothing of it was run.
 
-    :param line: line in the script, from 1; ``column`` counts characters in that line, from 1.
+    :param message: what is wrong there.
+    :param line: line in the script, from 1.
+    :param column: characters in that line, from 1; default 1.
+    :param name: what to call the script; None (default): ``script``.
+    :ivar line: as given.
+    :ivar column: as given.
     """
 
     def __init__(self, message: str, *, line: int, column: int = 1, name: str | None = None) -> None:
@@ -43,29 +48,37 @@ class ScriptError(ImpalaLBError):
 class NoNodeAvailable(ImpalaLBError):
     """No coordinator could take the work; nothing of it was run.
 
-    :param reasons: node (``host:port``) -> why it was left out.
+    :param message: what was wanted, and how many nodes are drained, down, busy and full.
+    :param reasons: node (``host:port``) -> why it was left out; default none.
+    :ivar summary: the message without the reasons.
+    :ivar reasons: as given.
     """
 
     def __init__(self, message: str, reasons: Mapping[str, str] | None = None) -> None:
         self.summary = message
         self.reasons = dict(reasons or {})
-        listed = "".join(f"\n  {node}: {why}" for node, why in self.reasons.items())
-        super().__init__(message + listed)
+        super().__init__(message + _listed(self.reasons))
 
 
 class MustWait(ImpalaLBError):
-    """Every node is busy or full, and the caller wants to come back instead of waiting. Its place in the line is kept.
+    """Every node is busy or full, and the caller wants to come back instead of waiting. Its place in the queue is kept.
 
-    :param position: in the line, from 1. :param waited: seconds so far, of ``wait``.
+    :param position: in the queue, from 1.
+    :param waited: seconds so far.
+    :param wait: seconds to wait at most.
     :param reasons: node (``host:port``) -> why it takes nothing.
+    :ivar position: as given.
+    :ivar waited: as given.
+    :ivar wait: as given.
+    :ivar reasons: as given.
     """
 
     def __init__(self, position: int, waited: float, wait: float, reasons: Mapping[str, str]) -> None:
         self.position, self.waited, self.wait = position, waited, wait
         self.reasons = dict(reasons)
         super().__init__(
-            f"All nodes are busy or full: number {position} in the line, waited {waited:.0f} of {wait:g} s"
-            + "".join(f"\n  {node}: {why}" for node, why in self.reasons.items())
+            f"All nodes are busy or full: number {position} in the queue, waited {waited:.0f} of {wait:g} s"
+            + _listed(self.reasons)
         )
 
 
@@ -74,26 +87,11 @@ class StateUnavailable(ImpalaLBError):
 
 
 class Superseded(ImpalaLBError):
-    """A later try of the same work has taken over, and this one runs nothing more."""
+    """A later attempt at the same work has taken over, and this one runs nothing more."""
 
 
 class JournalMissing(ImpalaLBError):
     """There is nothing that says which statements of a script have run. Nothing more of it was run."""
-
-
-class StillRunning(ImpalaLBError):
-    """What an earlier try left running could not be seen to end. Nothing was run by this one; the text says what to do.
-
-    :param remaining: session id -> where it is, and why it could not be ended.
-    """
-
-    def __init__(self, owner: str, remaining: Mapping[str, str]) -> None:
-        self.remaining = dict(remaining)
-        super().__init__(
-            f"An earlier try of {owner} may still be running, so nothing was run: its INSERTs would run beside ours"
-            + "".join(f"\n  session {session} on {why}" for session, why in self.remaining.items())
-            + "\nEnd it there, or let the task be tried again later: the coordinator ends what has lost its client"
-        )
 
 
 class JournalDamaged(ImpalaLBError):
@@ -101,15 +99,50 @@ class JournalDamaged(ImpalaLBError):
     never to be treated as if there were none."""
 
 
-class StatementFailed(ImpalaLBError):
-    """Statement ``number`` of ``total`` failed. The statements before it are done, those after it were not sent.
+class StillRunning(ImpalaLBError):
+    """What an earlier attempt left running could not be seen to end. Nothing was run by this one; the text says what to
+    do.
 
+    :param owner: whose work it is, e.g. ``dag/run/task``.
+    :param remaining: session id -> where it is, and why it could not be ended.
+    :ivar remaining: as given.
+    """
+
+    def __init__(self, owner: str, remaining: Mapping[str, str]) -> None:
+        self.remaining = dict(remaining)
+        super().__init__(
+            f"An earlier attempt of {owner} may still be running, so nothing was run: its INSERTs would run beside ours"
+            + "".join(f"\n  session {session} on {reason}" for session, reason in self.remaining.items())
+            + "\nEnd it there, or let the task be tried again later: the coordinator ends what has lost its client"
+        )
+
+
+class StatementFailed(ImpalaLBError):
+    """A statement failed. The statements before it are done, those after it were not sent.
+
+    :param reason: what the coordinator answered, or what happened instead.
+    :param number: of the statement, from 1.
+    :param total: how many statements the script has.
+    :param line: where the statement begins in the script, from 1.
+    :param node: ``host:port`` where it was sent.
+    :param query_id: Impala's, or None if there is none.
     :param outcome: ``"not started"`` (or it only read: safe to run again anywhere), ``"done"`` (must not be run again),
         ``"unknown"`` (look before running it again) or ``"user error"`` (no retry can mend it).
-    :param sql: how the statement begins, to recognise it by.
-    :param done: one line for each statement that is done, in order.
-    :param advice: what to do about it, if that is known.
-    :param retry: False: no retry can tell more, a person has to look.
+    :param sql: how the statement begins, to recognise it by; default "".
+    :param done: one line for each statement that is done, in order; default none.
+    :param advice: what to do about it; "" (default): not known.
+    :param retry: False: no retry can tell more, a person has to look; default True.
+    :ivar reason: as given.
+    :ivar number: as given.
+    :ivar total: as given.
+    :ivar line: as given.
+    :ivar node: as given.
+    :ivar query_id: as given.
+    :ivar outcome: as given.
+    :ivar sql: as given.
+    :ivar done: as given.
+    :ivar advice: as given.
+    :ivar retry: as given.
     """
 
     def __init__(
@@ -152,3 +185,7 @@ class StatementFailed(ImpalaLBError):
         """What it was made of, as JSON-ready values: ``StatementFailed(**error.as_dict())`` says the same."""
         keys = ("reason", "number", "total", "line", "node", "query_id", "outcome", "sql", "advice", "retry")
         return {**{key: getattr(self, key) for key in keys}, "done": list(self.done)}
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    return "".join(f"\n  {node}: {reason}" for node, reason in reasons.items())

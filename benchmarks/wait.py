@@ -69,15 +69,15 @@ def own_time(node: SandboxNode, query_id: str) -> float:
 
 
 def ours(node: SandboxNode, session: Session) -> Run:
-    line: Any = session._line
-    call, polls = line.call, 0
+    client: Any = session._client
+    call, polls = client.call, 0
 
     def counted(name: str, request: Any) -> Any:
         nonlocal polls
         polls += name == "GetOperationStatus"
         return call(name, request)
 
-    line.call = counted
+    client.call = counted
 
     def run(sql: str) -> Waited:
         nonlocal polls

@@ -303,6 +303,22 @@ def test_unexplained_attributes_are_found(found):
     assert found("attributes explained", {"main.py": STRUCTS}) == ["main.py:6 Data: b", "main.py:17 Named: a"]
 
 
+def test_unexplained_folders_are_found(found):
+    files = {
+        "__init__.py": '"""House.\n\nFirst good, then bad,\nshort and\nnothing."""',
+        "good/__init__.py": '"""Good.\n\nRead a.py, then ``ab_*``.\n\nImports nothing."""',
+        "bad/__init__.py": '"""Bad.\n\n* Read a, not abc.\n\nImports nothing."""',
+        "short/__init__.py": '"""Short: a, ab_c and ab_d."""',
+        "nothing/__init__.py": "",
+        **{f"{folder}/{name}.py": "" for folder in ("good", "bad", "short") for name in ("a", "ab_c", "ab_d")},
+    }
+    assert found("folders explained", files) == [
+        "bad/__init__.py does not name ab_c, ab_d",
+        "nothing/__init__.py has a docstring of 0 lines",
+        "short/__init__.py has a docstring of 1 lines",
+    ]
+
+
 FIELDS = '''"""Module. :ivar x: y"""
 
 class A:

@@ -18,8 +18,8 @@ from airflow_provider_impala_lb.core.state.state import State
 Result = TypeVar("Result")
 
 Prober = Callable[[Sequence[Node], Mapping[str, ExporterCounters]], Mapping[str, ProbeResult | str]]
-"""Asks these nodes, all at once, in about a second; gets the counters of the last time. A text says why one did not
-answer. Never raises."""
+"""Asks these nodes for their load, all at once, in about a second; gets the counters of the last time. Both these and
+the answers are by ``host:port``; a text says why a node did not answer. Never raises."""
 
 
 class Store(Protocol):
@@ -38,9 +38,9 @@ class Store(Protocol):
     def transact(self, change: Callable[[State, float], Result]) -> Result:
         """Run ``change(state, now)`` while nobody else does, and keep what it did to ``state``.
 
-        ``change`` only computes: no I/O, no waiting; it may be called again on a fresh state. If it raises, the state
-        stays as it was. ``now`` is the store's clock, in seconds since the epoch.
-
+        :param change: gets the state and the store's clock, in seconds since the epoch. It only computes: no I/O, no
+            waiting; it may be called again on a fresh state. If it raises, the state stays as it was.
+        :returns: what ``change`` returned.
         :raises StateUnavailable: the store cannot be reached in time; ``change`` had no effect, unless the message
             says *outcome unknown*: then it may have had it, once.
         :raises ConfigError: the store is not one this package may use; nothing was changed.
@@ -48,7 +48,11 @@ class Store(Protocol):
         ...
 
     def read(self) -> tuple[State, float]:
-        """A recent state and the store's clock, without waiting for anybody. May be some seconds old."""
+        """A recent state and the store's clock, without waiting for anybody. May be some seconds old.
+
+        :raises StateUnavailable: the store cannot be reached in time.
+        :raises ConfigError: the store is not one this package may use.
+        """
         ...
 
 
@@ -57,7 +61,11 @@ Change = Callable[[bytes | None, float], tuple[Result, bytes | None]]
 
 
 class Swept(NamedTuple):
-    """What a sweep did. ``damaged``: a line for each document that cannot be read; those stay where they are."""
+    """What a sweep did.
+
+    :ivar removed: how many documents it removed.
+    :ivar damaged: a line for each document that cannot be read; those stay where they are.
+    """
 
     removed: int
     damaged: list[str]
@@ -74,10 +82,13 @@ class JournalStore(Protocol):
     def change(self, key: str, fn: Change[Result]) -> Result:
         """Run ``fn(document or None, now)`` while nobody else does for this key, and keep what it returns.
 
-        ``fn`` returns its result and the new document, None to remove it. It only computes, and may be called again on
-        a newer document. ``now`` is the store's clock, in seconds since the epoch. The new document is durable when
-        this returns. If ``fn`` raises, nothing changes.
+        The new document is durable when this returns.
 
+        :param key: any text.
+        :param fn: gets the document, or None if there is none, and the store's clock in seconds since the epoch;
+            returns its result and the new document, None to remove it. It only computes, and may be called again on a
+            newer document. If it raises, nothing changes.
+        :returns: the result of ``fn``.
         :raises StateUnavailable: not reachable in time; ``fn`` had no effect, unless the message says *outcome
             unknown*: then it may have had it, once.
         :raises JournalDamaged: there is a document, and it cannot be read: never treated as absent.
@@ -86,20 +97,29 @@ class JournalStore(Protocol):
         ...
 
     def read(self, key: str) -> bytes | None:
-        """A recent document, to look at; it may be some seconds old. What is decided by it belongs into `change`.
+        """A recent document, to look at; None if there is none. It may be some seconds old, and what is decided by it
+        belongs into `change`.
 
-        Raises as `change`.
+        :param key: any text.
+        :raises StateUnavailable: as `change`.
+        :raises JournalDamaged: as `change`.
+        :raises ConfigError: as `change`.
         """
         ...
 
     def keys(self) -> list[str]:
-        """The keys that have a document, in no order; without those whose document is damaged, which `sweep` names."""
+        """The keys that have a document, in no order; without those whose document is damaged, which `sweep` names.
+
+        :raises StateUnavailable: not reachable in time.
+        """
         ...
 
     def sweep(self, wanted: Callable[[str, bytes, float], bool]) -> Swept:
-        """Remove each document for which ``wanted(key, document, now)`` is False. Safe beside `change`.
+        """Remove the documents that nobody wants. Safe beside `change`. Reads every document: for once a day.
 
-        Reads every document: for once a day. ``wanted`` only computes, and may be called again.
+        :param wanted: gets a key, its document and the store's clock in seconds since the epoch. It only computes, and
+            may be called again.
+        :raises StateUnavailable: not reachable in time.
         """
         ...
 
@@ -109,16 +129,26 @@ class JournalStore(Protocol):
 
 
 class Mirror(Protocol):
-    """A second home of session records, written behind the work's back. Neither call raises."""
+    """A second home of session records, written behind the work's back. No method raises."""
 
     def copy(self, key: str, record: SessionRecord) -> None:
-        """Send a copy soon; a copy that is later (by ``at``) stays."""
+        """Send a copy soon; a copy that is later (by ``at``) stays.
+
+        :param key: the session key.
+        :param record: what to copy.
+        """
         ...
 
     def find(self, key: str) -> SessionRecord | None:
-        """The copy, or None if there is none or the mirror is away."""
+        """The copy, or None if there is none or the mirror is away.
+
+        :param key: the session key.
+        """
         ...
 
     def flush(self, seconds: float) -> bool:
-        """Wait for what is under way. False if not all of it arrived in time."""
+        """Wait for what is under way. False if not all of it arrived in time.
+
+        :param seconds: to wait at most.
+        """
         ...

@@ -6,16 +6,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-import msgspec
-
-
-class ProcessIdentity(msgspec.Struct, frozen=True):
-    """The process that holds a lease. A pid alone is reused; with the boot, pid namespace and start time it is not."""
-
-    boot: str
-    namespace: str
-    pid: int
-    start: int
+from airflow_provider_impala_lb.core.state.model import ProcessIdentity
 
 
 @cache
@@ -56,7 +47,10 @@ def _process(pid: int) -> ProcessIdentity | None:
 
 
 def is_dead(holder: ProcessIdentity | None) -> bool:
-    """True only if the holder ran on this host, in this pid namespace, and is known to be gone."""
+    """Whether a process is known to be gone: it ran on this host, in this pid namespace, and runs no more.
+
+    :param holder: the process; None: nobody knows which.
+    """
     if holder is None or holder.boot != _boot() or holder.namespace != _namespace():
         return False
     return _start(holder.pid) != holder.start

@@ -1,10 +1,10 @@
-"""Why one run of a script is to stop: asked for by any thread, looked at by the run's own thread where it may stop."""
+"""Why one run of a script is to stop: asked for by any thread, checked by the run's own thread where it may stop."""
 
 from __future__ import annotations
 
 import threading
-import time
 
+from airflow_provider_impala_lb.core import timing
 from airflow_provider_impala_lb.errors import Superseded
 
 _LOOK_SECONDS = 0.1
@@ -26,7 +26,11 @@ class StopRequest:
     * ``move``: it goes on, or begins anew, on another node.
     * ``hand_over``: it goes on in another process. Not once it was cancelled.
 
-    All methods may be called from any thread. None of the first four raises.
+    All methods may be called from any thread. None of these four raises.
+
+    :ivar cancelled: why it was cancelled; None: it was not.
+    :ivar fenced: why it was fenced; None: it was not.
+    :ivar move_reason: why it is to move; None: it is not.
     """
 
     def __init__(self) -> None:
@@ -38,19 +42,29 @@ class StopRequest:
         self._hand_over = False
 
     def cancel(self, reason: str) -> None:
-        """:param reason: e.g. "the task was killed"."""
+        """End it here.
+
+        :param reason: e.g. "the task was killed".
+        """
         with self._mutex:
             if self.cancelled is None:
                 self.cancelled = reason
 
     def fence(self, reason: str) -> None:
-        """:param reason: a sentence that names the work, for `Superseded`."""
+        """Run nothing more: another attempt does.
+
+        :param reason: a sentence that names the work, for `Superseded`.
+        """
         with self._mutex:
             if self.fenced is None:
                 self.fenced = reason
 
     def move(self, reason: str, *, interrupt: bool) -> None:
-        """:param interrupt: also the statement that is under way, rather than before the next one."""
+        """Leave the node.
+
+        :param reason: why, for the log.
+        :param interrupt: also the statement that is under way, rather than before the next one.
+        """
         with self._mutex:
             self.move_reason, self._interrupts = reason, interrupt
 
@@ -60,7 +74,7 @@ class StopRequest:
             self.move_reason, self._interrupts = None, False
 
     def hand_over(self) -> None:
-        """As soon as may be."""
+        """Go on in another process, as soon as may be."""
         with self._mutex:
             self._hand_over = True
 
@@ -70,24 +84,28 @@ class StopRequest:
         return self._hand_over and self.cancelled is None
 
     def check(self) -> None:
-        """:raises Cancelled: what is under way is to stop: it was cancelled, or is interrupted to move."""
+        """Look whether what is under way is to stop.
+
+        :raises Cancelled: it was cancelled, or is interrupted to move.
+        """
         if self.cancelled is not None:
             raise Cancelled(self.cancelled)
         if self._interrupts and self.move_reason is not None:
             raise Cancelled(self.move_reason)
 
     def check_fenced(self) -> None:
-        """:raises Superseded: a later attempt has taken over."""
+        """Look whether anything more may be run.
+
+        :raises Superseded: a later attempt has taken over.
+        """
         if self.fenced is not None:
             raise Superseded(self.fenced)
 
     def sleep(self, seconds: float) -> None:
         """Wait, and look every 0.1 s.
 
+        :param seconds: how long.
         :raises Cancelled: as :meth:`check`.
         """
-        end = time.monotonic() + seconds
-        while (remaining := end - time.monotonic()) > 0:
-            self.check()
-            time.sleep(min(remaining, _LOOK_SECONDS))
+        timing.sleep(seconds, self.check, _LOOK_SECONDS)
         self.check()

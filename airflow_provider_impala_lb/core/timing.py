@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-
-from airflow_provider_impala_lb.errors import ConfigError
-
-DAY, WEEK = 86400.0, 7 * 86400.0
+from collections.abc import Callable
 
 
 class Deadline:
@@ -24,16 +21,20 @@ class Deadline:
         return max(0.0, self._at - time.monotonic())
 
     def passed(self, ahead: float = 0.0) -> bool:
-        """Whether it is over, or would be ``ahead`` seconds from now."""
+        """Whether it is over, or would be some time from now.
+
+        :param ahead: seconds from now; default 0.
+        """
         return time.monotonic() + ahead >= self._at
 
 
 class Backoff:
-    """Pauses between tries, each longer than the one before: ``first * growth**n``, at most ``longest``.
+    """Pauses between attempts, each longer than the one before: ``first * growth**n``, at most ``longest``.
 
     :param first: seconds.
     :param longest: seconds.
     :param growth: how many times as long each is; default 2.
+    :ivar pause: the pause to make next, in seconds.
     """
 
     def __init__(self, first: float, longest: float, growth: float = 2.0) -> None:
@@ -51,12 +52,15 @@ class Backoff:
         self.pause = self._first
 
 
-def check_seconds(key: str, value: float, most: float, why: str, *, least: float | None = None) -> None:
-    """:param key: what to call it in the error.
-    :param most: the greatest value; ``least`` the smallest, None: anything above 0.
-    :param why: the reason for ``most``.
-    :raises ConfigError: outside of these, or no number (nan).
+def sleep(seconds: float, meanwhile: Callable[[], None] | None = None, every: float = 0.2) -> None:
+    """Wait, and look after something while waiting.
+
+    :param seconds: how long.
+    :param meanwhile: called before each piece of the pause; what it raises ends the pause. None (default): nothing.
+    :param every: seconds between two calls; default 0.2.
     """
-    if not (value > 0 if least is None else value >= least) or value > most:
-        low = "above 0" if least is None else f"{least:g} or more"
-        raise ConfigError(f"{key}: is {value:g}, must be {low} and at most {most:.0f} seconds ({why})")
+    end = Deadline(seconds)
+    while (remaining := end.remaining) > 0:
+        if meanwhile is not None:
+            meanwhile()
+        time.sleep(min(remaining, every))

@@ -15,9 +15,8 @@ from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_password_of
-from airflow_provider_impala_lb.hooks.resolve_stick_to import StickyHost, resolve, running_task
+from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve, running_task
 from airflow_provider_impala_lb.hooks.task_identity import owner, tags_from_environment
-from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
@@ -41,14 +40,18 @@ class ImpalaLBHook(DbApiHook):
 
     What comes after something that the hook itself has changed within the last 10 s is on the same node.
 
-    :param impala_lb_conn_id: a connection of type ``impala_lb``, or a plain ``impala`` one (a cluster of one).
-    :param schema: the database, instead of the connection's.
+    :param impala_lb_conn_id: a connection of type ``impala_lb``, or a plain ``impala`` one (a cluster of one); default
+        ``impala_lb_default``.
+    :param args: the connection's id may also be given by its place: ``ImpalaLBHook("warehouse")``.
+    :param schema: the database, instead of the connection's; default None: that one.
     :param stick_to: run where that task ran: its id, or a ``host:port``, as a rule from its XCom ``impala_host``. Where
         that node takes no more it is another one, which first hears of what the task wrote (by its id; else it waits
         until 10 s after now). An upstream that has not finished, or that nothing makes the running task wait for, is an
-        error; one that has left no host (it was skipped, say) means an ordinary pick.
-    :param session_key: tasks with the same key run on one node.
+        error; one that has left no host (it was skipped, say) means an ordinary pick. Default None: an ordinary pick.
+    :param session_key: tasks with the same key run on one node; default None: no key.
     :param kwargs: the keys of the connection's extra, which common-sql's operators pass, are taken and ignored.
+    :ivar host: the node of the last run, ``host:port``; None before the first one.
+    :ivar query_ids: query ids of the last run, in order.
     :raises ConfigError: another parameter.
     """
 
@@ -78,13 +81,14 @@ class ImpalaLBHook(DbApiHook):
         self._resolved: StickyHost | None = None
         self._changed: Upstream | None = None
         self.host: str | None = None
-        """The node of the last run, ``host:port``."""
         self.query_ids: list[str] = []
-        """Query ids of the last run, in order."""
 
     @cached_property
     def balancer(self) -> Balancer:
-        """:raises ConfigError: names the connection, the key, the value, and what is allowed."""
+        """The balancer of the connection.
+
+        :raises ConfigError: names the connection, the key, the value, and what is allowed.
+        """
         connection = self.connection
         return Balancer(
             config_of(connection),
@@ -102,6 +106,7 @@ class ImpalaLBHook(DbApiHook):
         """A DB-API connection to a picked node; ``close()`` ends its lease.
 
         :raises NoNodeAvailable: no coordinator took it; the error says why for each.
+        :raises ConfigError: the configuration or the login is wrong.
         """
         sticky = self._sticky_host()
         return self.balancer.connect(
@@ -114,12 +119,16 @@ class ImpalaLBHook(DbApiHook):
 
     def _sticky_host(self) -> StickyHost:
         """The node to be on, and what was changed there: by this hook itself just now, or by the task to stick to."""
-        if self._changed is not None and time.time() - (self._changed.ended or 0.0) < MOVE_SECONDS:
-            return StickyHost(self._changed.host, self._changed)
+        if self._changed is not None:
+            # Here: the sessions that it makes up to date are a third of the time that a DAG file's import takes.
+            from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS
+
+            if time.time() - (self._changed.ended or 0.0) < MOVE_SECONDS:
+                return StickyHost(self._changed.host, self._changed)
         if self.stick_to is None:
             return StickyHost()
         if self._resolved is None:
-            self._resolved = resolve(self.stick_to, running_task(), cast("Logger", self.log))
+            self._resolved = resolve(StickTo(self.stick_to), running_task(), cast("Logger", self.log))
         return self._resolved
 
     def _note_changes(self, changed: Upstream, node: str) -> None:
@@ -139,20 +148,37 @@ class ImpalaLBHook(DbApiHook):
         return ImpalaDialect(self)
 
     def get_table_schema(self, table_name: str, schema: str | None = None) -> list[dict[str, str]]:
-        """``name`` and ``type`` of each column, as DESCRIBE says."""
+        """The columns of a table, by DESCRIBE.
+
+        :param table_name: ``t`` or ``db.t``, either part maybe in backticks.
+        :param schema: its database; None: the one that ``table_name`` names, or the session's.
+        :returns: ``name`` and ``type`` of each, partition columns last.
+        :raises ScriptError: a name is none.
+        :raises StatementFailed: the node does not know the table.
+        """
         return self.dialect.columns(table_name, schema)
 
     @property
     def sqlalchemy_url(self) -> Any:
-        """:raises ConfigError: there is none."""
+        """Nothing: there is none.
+
+        :raises ConfigError: always.
+        """
         raise self._no_sqlalchemy()
 
     def get_uri(self) -> str:
-        """:raises ConfigError: common-sql takes it for a URL of SQLAlchemy's."""
+        """Nothing: common-sql takes it for a URL of SQLAlchemy's.
+
+        :raises ConfigError: always.
+        """
         raise self._no_sqlalchemy()
 
     def get_sqlalchemy_engine(self, engine_kwargs: Any = None) -> Any:
-        """:raises ConfigError: there is none."""
+        """Nothing: there is none.
+
+        :param engine_kwargs: of no effect.
+        :raises ConfigError: always.
+        """
         raise self._no_sqlalchemy()
 
     def _no_sqlalchemy(self) -> ConfigError:
@@ -195,8 +221,14 @@ class ImpalaLBHook(DbApiHook):
     ) -> Any:
         """Run a script, or a list of them, on one node in one session. Parameters and results as in common-sql.
 
-        :param split_statements: cut by Impala's own lexer rules, hints kept; False sends each text as it is.
-        :param autocommit: ignored: Impala has no transactions, each statement is done when it has ended.
+        :param sql: a script, or several.
+        :param autocommit: of no effect: Impala has no transactions, each statement is done when it has ended.
+        :param parameters: put into the statements, see :mod:`..impala.sql.parameters`; default None: none.
+        :param handler: called with the cursor after each statement; default None: rows are not fetched.
+        :param split_statements: cut by Impala's own lexer rules, hints kept; False sends each text as it is. Default
+            True.
+        :param return_last: of one script, return the last result only; default True.
+        :returns: the results of the handler, as in common-sql; None without one.
         :raises ScriptError: cannot be split, or a parameter does not fit; nothing was run.
         :raises StatementFailed: which statement, where, whether it ran, and what is done.
         :raises NoNodeAvailable: no coordinator took it; nothing was run.
@@ -247,7 +279,12 @@ class ImpalaLBHook(DbApiHook):
         )
 
     def end_journal(self, owner: str, epoch: int) -> None:
-        """Note that a script, which a trigger has run to its end under this epoch, has been taken note of."""
+        """Note in its journal that a script, which a trigger has run to its end, has come to its end for its task too.
+
+        :param owner: whose journal it is.
+        :param epoch: of the process that ran it, in the journal.
+        :raises StateUnavailable: it could not be noted.
+        """
         from airflow_provider_impala_lb.impala.script.journal import finish
 
         journals = self.journals
@@ -256,14 +293,25 @@ class ImpalaLBHook(DbApiHook):
 
     @staticmethod
     def pack(script: list[Statement], parameters: Any) -> str:
-        """A script for a trigger's arguments, with its parameters bound."""
+        """A script for a trigger's arguments, with its parameters bound.
+
+        :param script: its statements.
+        :param parameters: as for :meth:`run`.
+        :raises ScriptError: a parameter does not fit.
+        """
         from airflow_provider_impala_lb.impala.script.handover import pack_script
         from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 
         return pack_script(script, bind_script([(each.line, each.sql) for each in script], parameters))
 
     def results(self, done: ScriptDone, sql: Any, split_statements: bool | None, return_last: bool) -> Any:
-        """What common-sql's ``run`` would return for these results; sets ``host``, ``query_ids``, ``descriptions``."""
+        """What common-sql's ``run`` would return for these results; sets ``host``, ``query_ids``, ``descriptions``.
+
+        :param done: the script.
+        :param sql: as for :meth:`run`.
+        :param split_statements: as for :meth:`run`.
+        :param return_last: as for :meth:`run`.
+        """
         self.host = done.node
         self.query_ids = [statement.query_id for statement in done.statements]
         if not done.results:
@@ -278,7 +326,12 @@ class ImpalaLBHook(DbApiHook):
 
     @staticmethod
     def split_sql_string(sql: str, strip_semicolon: bool = False) -> list[str]:
-        """The statements of a script, by Impala's lexer rules; never with a ``;``."""
+        """The statements of a script, by Impala's lexer rules.
+
+        :param sql: the script.
+        :param strip_semicolon: of no effect: they never have a ``;``.
+        :raises ScriptError: it cannot be split.
+        """
         return [statement.sql for statement in split(sql)]
 
     def insert_rows(
@@ -295,10 +348,14 @@ class ImpalaLBHook(DbApiHook):
         Values as in :mod:`..impala.sql.parameters`. All are looked at before anything is sent.
 
         :param table: ``t`` or ``db.t``, either part maybe in backticks.
-        :param target_fields: names of columns, maybe in backticks.
+        :param rows: the values of each row.
+        :param target_fields: names of columns, maybe in backticks; default None: all columns, in order.
         :param commit_every: rows to a statement at most; 0 for all in one. Fewer, where a statement would come near to
             Impala's limits: 250,000 expressions (STATEMENT_EXPRESSION_LIMIT), 16 MiB (MAX_STATEMENT_LENGTH_BYTES).
-        :param replace: must be False: Impala's INSERT OVERWRITE replaces the whole table, not rows.
+            Default 1000.
+        :param replace: must be False, the default: Impala's INSERT OVERWRITE replaces the whole table, not rows.
+        :param _: what else common-sql takes, of no effect.
+        :raises ValueError: ``replace`` is True.
         :raises ScriptError: a value has no text in SQL, a row alone is over the limit, or a name is none; nothing was
             sent.
         :raises StatementFailed: which rows failed, and which are in the table already.
@@ -349,34 +406,39 @@ class ImpalaLBHook(DbApiHook):
                 self._note_changes(changed.after(before), connection.pick.node)
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # its own returns one too
-        """Try the lock file's directory (or the Redis) and open a session on every coordinator, from the
-        host of who asks. True only if all is well; the text says what each one said."""
+        """Try the lock file's directory (or the Redis) and open a session on every coordinator, from the host that this
+        runs on.
+
+        :returns: whether all is well; and a text with the result of each.
+        """
         from airflow_provider_impala_lb.doctor.run import check_state
 
         try:
             balancer = self.balancer
         except ImpalaLBError as error:
             return False, str(error)
-        said = {}
+        results = {}
         if balancer.config.lock_file or balancer.config.store:
             problems = [finding.message for finding in check_state(balancer) if finding.verdict == "failed"]
-            said["shared state"] = "; ".join(problems) or "ok"
+            results["shared state"] = "; ".join(problems) or "ok"
         for address in balancer.config.addresses:
             try:
                 balancer.sessions.open(address, database=self.schema).close()
-                said[address] = "ok"
+                results[address] = "ok"
             except ImpalaLBError as error:
-                said[address] = str(error)
-        good = all(answer == "ok" for answer in said.values())
-        return good, "; ".join(f"{address}: {answer}" for address, answer in said.items())
+                results[address] = str(error)
+        good = all(result == "ok" for result in results.values())
+        return good, "; ".join(f"{what}: {result}" for what, result in results.items())
 
     def get_openlineage_default_schema(self) -> str | None:
+        """The database of unqualified names."""
         return self.schema or self.connection.schema or "default"
 
     # Airflow 3.2 and later read the form from get_provider_info, older ones call these two.
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The fields of the connection's form beside Airflow's own."""
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
         from flask_babel import lazy_gettext
         from wtforms import StringField
@@ -392,23 +454,29 @@ class ImpalaLBHook(DbApiHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """What Airflow's own fields of the form are called, and their placeholders."""
         from airflow_provider_impala_lb.get_provider_info import FIELD_BEHAVIOUR
 
         return {key.replace("-", "_"): value for key, value in FIELD_BEHAVIOUR.items()}
 
 
-def statements(sql: str | Iterable[str], *, split_statements: bool = True, variables: Any = None) -> list[Statement]:
+def statements(
+    sql: str | Iterable[str], *, split_statements: bool = True, variables: Mapping[str, str] | None = None
+) -> list[Statement]:
     """The statements of a script or of several; none where they hold nothing but comments.
 
+    :param sql: a script, or several.
+    :param split_statements: cut by Impala's lexer rules; False: each text is one statement. Default True.
+    :param variables: values of ``${var:name}``; default None: none.
     :raises ScriptError: cannot be split, or is blank: then something else was meant.
     """
     texts = [sql] if isinstance(sql, str) else list(sql)
-    found = []
+    result: list[Statement] = []
     for index, text in enumerate(texts):
         if split_statements:
-            found += split(text, variables, name="script" if isinstance(sql, str) else f"sql[{index}]")
+            result += split(text, variables, name="script" if isinstance(sql, str) else f"sql[{index}]")
         elif not classify(text.removeprefix("\ufeff")).is_empty:
-            found.append(Statement(line=1, sql=text.removeprefix("\ufeff").strip().removesuffix(";")))
-    if not found and all(map(is_blank, texts)):
+            result.append(Statement(line=1, sql=text.removeprefix("\ufeff").strip().removesuffix(";")))
+    if not result and all(map(is_blank, texts)):
         raise ScriptError("holds no statement", line=1)
-    return found
+    return result

@@ -38,6 +38,19 @@ _FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 _COMMON_SQL = "airflow.providers.common.sql."
 
 
+class StickTo(NamedTuple):
+    """A ``stick_to`` as a running task has it.
+
+    :ivar value: a host, a task id, an operator, or what an XCom held; templates are rendered.
+    :ivar key: the XCom of the upstream task that holds its host; default ``impala_host``.
+    :ivar template_of: the task whose XCom the template was that ``value`` comes from; None: not known, or none.
+    """
+
+    value: Any
+    key: str = XCOM_HOST
+    template_of: str | None = None
+
+
 class StickyHost(NamedTuple):
     """A host to stick to.
 
@@ -52,40 +65,32 @@ class StickyHost(NamedTuple):
 
 
 def resolve(
-    stick_to: Any,
-    context: Context | None,
-    log: Logger,
-    *,
-    dag: DAG | None = None,
-    key: str = XCOM_HOST,
-    template_of: str | None = None,
-    check: bool = True,
+    stick_to: StickTo, context: Context | None, log: Logger, *, dag: DAG | None = None, check: bool = True
 ) -> StickyHost:
     """The host that ``stick_to`` names.
 
-    :param stick_to: a host, a task id, an operator, or what an XCom held; templates are rendered.
+    :param stick_to: what was written in the DAG file, with its templates rendered.
     :param context: of the task that runs; None outside of one: then only a host can be meant.
     :param log: is told where an upstream has left no host.
     :param dag: the running task's; default the context's.
-    :param key: the XCom of the upstream task that holds its host; default ``impala_host``.
-    :param template_of: the task whose XCom the template was that ``stick_to`` comes from; None: not known, or none.
     :param check: see that the upstream task has finished, and that the one that runs waits for it; default True.
     :raises AirflowFailException: it leads nowhere, or the upstream has not finished; the text says what to write.
     """
-    if isinstance(stick_to, XComArg):  # where the field is no template
-        key, stick_to = _plain(stick_to)
-    if isinstance(stick_to, (BaseOperator, MappedOperator)):
-        stick_to = stick_to.task_id
-    text = stick_to.strip() if isinstance(stick_to, str) else None
+    value, key, template_of = stick_to
+    if isinstance(value, XComArg):  # where the field is no template
+        key, value = _unresolved(value)
+    if isinstance(value, (BaseOperator, MappedOperator)):
+        value = value.task_id
+    text = value.strip() if isinstance(value, str) else None
     if text and "{{" in text:
         raise _wrong(f"{text!r} is no template here, where common-sql renders none: write the task id")
     if text in ("", "None"):  # as a template renders an XCom that is missing
-        text = stick_to = None
+        text = value = None
     named = text is not None and ":" not in text
     if not named and template_of is None:
-        if stick_to is None:
+        if value is None:
             raise _wrong("it was rendered to nothing: the XCom is not there. Write the id of the task to stick to")
-        return StickyHost(_one_host(stick_to))
+        return StickyHost(_one_host(value))
     if context is None:
         raise _wrong(
             f"{text!r} is taken for a task id, but no task runs here whose DAG could be asked: write host:port"
@@ -93,7 +98,7 @@ def resolve(
     upstream = _Upstream(context, dag or context.get("dag"), str(text) if named else str(template_of))
     if check:
         upstream.check()
-    host = upstream.host(key) if named else _one_host(stick_to)
+    host = upstream.host(key) if named else _one_host(value)
     if host is None:
         upstream.check_that_it_may_have_none()
         log.warning("%s has left no host (%s): an ordinary pick instead", upstream.task_id, upstream.described)
@@ -276,7 +281,7 @@ def _is_before(dag: DAG, task_id: str, me: str) -> bool:
     return task_id in seen
 
 
-def _plain(argument: XComArg) -> tuple[str, Any]:
+def _unresolved(argument: XComArg) -> tuple[str, Any]:
     """The key and the operator of an XComArg that nobody has resolved."""
     operator, key = getattr(argument, "operator", None), getattr(argument, "key", XCOM_HOST)
     if operator is None:

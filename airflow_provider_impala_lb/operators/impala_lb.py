@@ -22,7 +22,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from airflow_provider_impala_lb import errors
-from airflow_provider_impala_lb.core.timing import WEEK, check_seconds
+from airflow_provider_impala_lb.core.config.checks import WEEK, check_seconds
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
@@ -34,7 +34,7 @@ from airflow_provider_impala_lb.errors import (
 )
 from airflow_provider_impala_lb.hooks import task_identity
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
-from airflow_provider_impala_lb.hooks.resolve_stick_to import StickyHost, resolve
+from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve
 from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
@@ -43,7 +43,7 @@ from airflow_provider_impala_lb.operators.no_retry import forbid_retry
 from airflow_provider_impala_lb.operators.parse_stick_to import StickyPartial, refer
 from airflow_provider_impala_lb.operators.run_xcoms import RunXComs, warn_after_end
 from airflow_provider_impala_lb.operators.xcom_values import carried
-from airflow_provider_impala_lb.triggers.run_script import ScriptTrigger, summary
+from airflow_provider_impala_lb.triggers.run_script import DeferredScript, ScriptTrigger, summary
 from airflow_provider_impala_lb.triggers.wait_for_node import RESUME_SECONDS, NodeTrigger
 
 if TYPE_CHECKING:
@@ -254,6 +254,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def _run(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         event = event or {}
+        # Of this attempt: Airflow executes shallow copies of one operator (``prepare_for_execution``).
+        self._xcoms = RunXComs()
         try:
             if "failed" in event:
                 raise StatementFailed(**event["failed"])
@@ -302,14 +304,16 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         self.log.info("The script goes on on %s without this worker", handover.node)
         self.defer(
             trigger=ScriptTrigger(
-                conn_id=str(self.conn_id),
-                owner=task_identity.owner(tags),
-                tags=tags,
-                script=self._packed,
-                handover=handover.packed(),
-                options=options.packed(),
-                hand_over_rows=self._wants_rows,
-                until=None if limit is None else time.time() - handover.seconds + limit.total_seconds(),
+                str(self.conn_id),
+                DeferredScript(
+                    owner=task_identity.owner(tags),
+                    tags=tags,
+                    script=self._packed,
+                    handover=handover,
+                    options=options,
+                    hand_over_rows=self._wants_rows,
+                    until=None if limit is None else time.time() - handover.seconds + limit.total_seconds(),
+                ),
             ),
             method_name="execute_complete",
         )
@@ -453,12 +457,10 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         if not self._sticks and self.stick_to is None:
             return StickyHost()
         return resolve(
-            self.stick_to,
+            StickTo(self.stick_to, self._stick_key, self._stick_template_of),
             context,
             self._logger,
             dag=getattr(self, "dag", None),
-            key=self._stick_key,
-            template_of=self._stick_template_of,
             # A script that has begun already goes on, whatever a user has cleared meanwhile.
             check=not self._resumed,
         )

@@ -1,10 +1,10 @@
 """One run: events in simulated time around the real decisions.
 
-Every decision is made by ``airflow_provider_impala_lb.core``, in the order of the balancer's transaction: ``reap``,
-then ``place`` (which keeps session keys, admits, chooses and notes the lease); at a script's end ``State.end_lease``;
-for reports ``ProbeBaseline``, ``note_reports`` and ``shed_load``. What is left out is around them: the
-state stays decoded in memory between two rounds of reports instead of going through a store at each step, and the
-clock is this simulation's. Renewals are implied by leases that do not expire.
+Every decision is made by ``airflow_provider_impala_lb.core``, in the order of the balancer's transaction:
+``end_expired``, then ``place`` (which keeps session keys, admits, chooses and notes the lease); at a script's end
+``State.end_lease``; for reports ``ProbeBaseline``, ``note_reports`` and ``shed_load``. What is left out is around
+them: the state stays decoded in memory between two rounds of reports instead of going through a store at each step,
+and the clock is this simulation's. Renewals are implied by leases that do not expire.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import heapq
 import random
 from typing import Any, NamedTuple
 
-from airflow_provider_impala_lb.core.rules.expiry import reap
+from airflow_provider_impala_lb.core.rules.expiry import end_expired
 from airflow_provider_impala_lb.core.rules.headroom import ProbeBaseline, note_reports, shed_load
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.state.load_report import LoadSample, ProbeResult
@@ -114,11 +114,11 @@ class Run:
             lease=lease,
             session_key=script.chain,
             excluded=script.avoid,
-            patient=now - script.since < self._config.max_wait,
+            may_wait=now - script.since < self._config.max_wait,
             ticket=Ticket(id=lease.id, owner="", host="", since=0.0, until=0.0),
-            lasts=_RENEWED,
+            lease_seconds=_RENEWED,
         )
-        reap(state, now)
+        end_expired(state, now)
         placed = place(self._config, state, now, request, self._rng)
         if isinstance(placed, Wait):
             self._waited += 1

@@ -1,5 +1,6 @@
 """One Airflow home, one practice cluster and one Airflow process for all these tests: each start costs seconds."""
 
+import json
 import os
 
 import pytest
@@ -39,3 +40,14 @@ def run_dag(cluster):
 @pytest.fixture
 def ti():
     return Ti
+
+
+@pytest.fixture
+def connection(monkeypatch):
+    from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
+
+    def define(conn_id, **fields):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": "impala_lb", **fields}))
+        return ImpalaLBHook(conn_id)
+
+    return define

@@ -13,9 +13,10 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskD
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.hooks.resolve_stick_to import XCOM_HOST, XCOM_RUN
 from airflow_provider_impala_lb.impala.script.journal import decode
 from airflow_provider_impala_lb.operators import impala_lb as module
-from airflow_provider_impala_lb.operators.impala_lb import XCOM_HOST, XCOM_RUN, ImpalaLBOperator
+from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from airflow_provider_impala_lb.triggers.run_script import ScriptTrigger
@@ -81,7 +82,10 @@ def deferred(task, ti):
 
 
 async def event_of(trigger, killed=None):
-    """As Airflow's triggerer does it. :param killed: an event; once it is set, a user has killed the task."""
+    """As Airflow's triggerer does it.
+
+    :param killed: an event; once it is set, a user has killed the task.
+    """
     try:
         return (await anext(aiter(trigger.run()))).payload
     except asyncio.CancelledError:

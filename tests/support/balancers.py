@@ -44,10 +44,13 @@ class BareBalancer:
         picker, admin = self.cluster.picker, self.cluster.admin
         self.config, self.reports, self.leases = config, self.cluster.reports, self.cluster.leases
         self.session_keys, self.fencing = self.cluster.session_keys, self.cluster.fencing
-        self.get_host, self.pick, self.adopt, self.hold = picker.get_host, picker.pick, picker.adopt, picker.hold
+        self.pick, self.adopt, self.hold = picker.pick, picker.adopt, picker.hold
         self.ask, self.leave_queue = picker.ask, picker.leave_queue
         self.status, self.clocks, self.release = admin.status, admin.clocks, admin.release
         self.drain, self.ready = admin.drain, admin.ready
+
+    def get_host(self):
+        return self.pick().host
 
     def acquire(self, owner="", session_key=None, prefer=None, exclude=(), **options):
         """As `Picker.acquire`, with the keys of `QueueOptions`, `LeaseListener` and `LeaseOptions`."""

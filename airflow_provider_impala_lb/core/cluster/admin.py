@@ -1,4 +1,4 @@
-"""What people and programs may say and ask of a cluster, apart from picking: status, drain, ready, release, clocks."""
+"""What people and programs may ask and order of a cluster, apart from picking."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.cluster.status import describe
 from airflow_provider_impala_lb.core.rules.clock_agreement import clocks_differ
-from airflow_provider_impala_lb.core.rules.expiry import reap
+from airflow_provider_impala_lb.core.rules.expiry import end_expired
 from airflow_provider_impala_lb.core.state.state import State
 
 
 class Admin:
-    """Status and the operator's words for the nodes of one cluster."""
+    """Status of one cluster, and an operator's orders.
+
+    :param shared: the cluster's state.
+    """
 
     def __init__(self, shared: SharedState) -> None:
         self._shared = shared
@@ -23,36 +26,48 @@ class Admin:
         :raises StateUnavailable: the store cannot be read.
         """
         state, now = self._shared.read()
-        reap(state, now, may_expire=self._shared.may_expire(state, now))
+        end_expired(state, now, may_expire=self._shared.may_expire(state, now))
         return describe(self._shared.config, state, now)
 
     def clocks(self) -> dict[str, float]:
-        """Hosts whose clock differs from this one's by more than 30 s, as last seen: seconds ahead. Only where the
-        store gives no common clock; else empty. :raises StateUnavailable: the store cannot be used."""
+        """Hosts whose clock differs from this one's by more than 30 s, as last seen: seconds ahead.
+
+        Only where the store gives no common clock; else empty.
+
+        :raises StateUnavailable: the store cannot be used.
+        """
         if self._shared.store.one_clock:
             return {}
 
         def change(state: State, now: float) -> dict[str, float]:
             self._shared.note_host(state, now, nodes=True)
-            return clocks_differ(state, now, self._shared.host)
+            return clocks_differ(state, self._shared.host)
 
         return self._shared.transact(change)
 
     def drain(self, node: str) -> None:
         """Take a node out: no new work; what runs there finishes. Until :meth:`ready`.
 
-        :raises ConfigError: not a node of this configuration. :raises StateUnavailable: it was not noted.
+        :param node: ``host:port``.
+        :raises ConfigError: not a node of this configuration.
+        :raises StateUnavailable: it was not noted.
         """
         self._set_drained(self._shared.config.canonical(node), True)
 
     def ready(self, node: str) -> None:
-        """Put a node back, also one that is out for its failures. Errors as :meth:`drain`."""
+        """Put a node back, also one that is out for its failures.
+
+        :param node: ``host:port``.
+        :raises ConfigError: as :meth:`drain`.
+        :raises StateUnavailable: as :meth:`drain`.
+        """
         self._set_drained(self._shared.config.canonical(node), False)
 
     def release(self, lease_id: str) -> bool:
-        """End a lease of `Picker.hold` by its id. False if there is none: it has expired, or ended before. (One that a
-        process renews would come back with its next renewal.)
+        """End a lease of `Picker.hold`. (One that a process renews would come back with its next renewal.)
 
+        :param lease_id: its id.
+        :returns: False if there is none: it has expired, or ended before.
         :raises StateUnavailable: it could not be ended now; it ends by its expiry.
         """
 

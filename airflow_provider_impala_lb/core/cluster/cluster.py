@@ -1,4 +1,4 @@
-"""One cluster, as a process uses it: its picks, leases, load reports, session keys and administration."""
+"""One cluster, as a process uses it: its picks, leases, load reports, session keys, fencing and administration."""
 
 from __future__ import annotations
 
@@ -18,9 +18,19 @@ from airflow_provider_impala_lb.core.ports import Mirror, Prober, Store
 class Cluster:
     """Makes these objects, and is none of them.
 
-    :param mirror: a second home of session records; None: there is none.
-    :param prober: asks the nodes for their load; None: this process does not.
+    :param config: the cluster's.
+    :param store: where the state lies.
+    :param mirror: a second home of session records; None (default): there is none.
+    :param prober: asks the nodes for their load; None (default): this process does not.
     :param rng: for what is drawn by lot; default a new one.
+    :ivar config: as given.
+    :ivar store: as given.
+    :ivar reports: the nodes' load.
+    :ivar session_keys: what session keys bring along.
+    :ivar leases: those of this process.
+    :ivar picker: picks nodes.
+    :ivar admin: status, and an operator's orders.
+    :ivar fencing: of earlier attempts at the same work.
     """
 
     def __init__(
@@ -36,11 +46,7 @@ class Cluster:
         shared = SharedState(config, store)
         self.reports = LoadReports(shared, prober)
         self.session_keys = SessionKeys(shared, mirror)
-        self.leases = LeaseKeeper(
-            shared,
-            self.reports.probe_if_due if config.load else None,
-            config.load.refresh if config.load else None,
-        )
+        self.leases = LeaseKeeper(shared, self.reports)
         self.picker = Picker(shared, self.leases, self.reports, self.session_keys, rng)
         self.admin = Admin(shared)
         self.fencing = Fencing(shared)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from logging import getLogger
+from math import inf
 
 import msgspec
 
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
+from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN
+from airflow_provider_impala_lb.core.rules.supersession import is_fenced, superseded
 from airflow_provider_impala_lb.core.state.model import HAND_OVER_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease
 from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable, Superseded
 
 log = getLogger(__name__)
@@ -23,10 +25,11 @@ log = getLogger(__name__)
 NOTE_SECONDS = 5.0
 """A query's id reaches the state within this time. Not at once: 200 scripts of short statements would otherwise keep
 the lock of a slow NAS busy with nothing else."""
+_NEVER = Deadline(inf)
 
 
 class _Held(msgspec.Struct):
-    """A lease of this process, and whom to tell what becomes of its node; ``told``: of a move or of overload."""
+    """A lease of this process, whom to tell what becomes of its node, and whether that was done."""
 
     lease: Lease
     listener: LeaseListener
@@ -37,31 +40,29 @@ class _Held(msgspec.Struct):
 class LeaseKeeper:
     """Renews this process's leases until they are released. The thread runs only while there are any.
 
-    :param shared: with each renewal this host notes in it that it is there.
-    :param refresh: called from the thread about every ``refresh_seconds``; gives a recent state, or None. By it the
-        nodes' load is asked for while scripts run and nothing is picked.
+    With ``load`` in the configuration it also asks for the nodes' load while scripts run and nothing is picked.
+
+    :param shared: the cluster's state; with each renewal this host notes in it that it is there.
+    :param reports: of the nodes' load.
     """
 
-    def __init__(
-        self,
-        shared: SharedState,
-        refresh: Callable[[], State | None] | None = None,
-        refresh_seconds: float | None = None,
-    ) -> None:
+    def __init__(self, shared: SharedState, reports: LoadReports) -> None:
         self._store = shared.store
         self._note_host = shared.note_host
-        self._refresh, self._refresh_seconds = refresh, refresh_seconds or RENEW_SECONDS
+        self._reports = reports
+        self._look_seconds = shared.config.load.refresh if shared.config.load else inf
         self._held: dict[str, _Held] = {}
-        self._lost: set[str] = set()
+        self._fenced: set[str] = set()
         self._mutex = threading.Lock()
         self._wake = threading.Event()
-        self._note_at = float("inf")
+        self._note_due = _NEVER
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
     def add(self, lease: Lease, listener: LeaseListener) -> None:
         """Renew this lease from now on.
 
+        :param lease: as it is in the state.
         :param listener: whom to tell what becomes of it.
         """
         with self._mutex:
@@ -73,14 +74,22 @@ class LeaseKeeper:
                 self._thread.start()
 
     def holds(self, lease_id: str) -> bool:
-        """Whether this process (not the one it was forked from) renews the lease."""
+        """Whether this process (not the one it was forked from) renews the lease.
+
+        :param lease_id: its id.
+        """
         return self._pid == os.getpid() and lease_id in self._held
 
     def note(self, lease_id: str, *, session: str | None = None, query: str | None = None) -> None:
-        """Keep the ids of what runs under the lease. A session's is written at once, since whoever has to clean up
-        needs it; a query's after some seconds (`NOTE_SECONDS`), however many there were meanwhile.
+        """Keep the ids of what runs under the lease.
 
-        :raises Superseded: with ``session``: a later try has taken the work over, and nothing may be run any more.
+        A session's is written at once, since whoever has to clean up needs it; a query's after some seconds
+        (`NOTE_SECONDS`), however many there were meanwhile.
+
+        :param lease_id: its id.
+        :param session: the session's id; None (default): as before.
+        :param query: the id of the statement running last; None (default): as before.
+        :raises Superseded: with ``session``: a later attempt has taken the work over, and nothing may be run any more.
         """
         with self._mutex:
             held = self._held.get(lease_id)
@@ -89,20 +98,19 @@ class LeaseKeeper:
             held.lease.session = session or held.lease.session
             held.lease.query = query or held.lease.query
             if session is None:
-                if self._note_at == float("inf"):  # more notes may come: one transaction for all of them
-                    self._note_at = time.monotonic() + NOTE_SECONDS
+                if self._note_due is _NEVER:  # more notes may come: one transaction for all of them
+                    self._note_due = Deadline(NOTE_SECONDS)
                     self._wake.set()
                 return
-        with suppress(StateUnavailable, ConfigError):  # the next renewal tells
-            self.renew()
-        if lease_id in self._lost:
-            raise Superseded(f"Another try of {held.lease.owner} has taken over: this one runs nothing more")
+        self._renew_now(held.lease)
 
     def hand_over(self, lease_id: str) -> Lease | None:
         """Stop renewing a lease, and keep it in the state for another process to :meth:`adopt`, for a while.
 
+        :param lease_id: its id.
+        :returns: the lease; None if this process does not renew it.
         :raises StateUnavailable: it was not noted; the lease is still renewed here.
-        :raises Superseded: a later try has taken the work over.
+        :raises Superseded: a later attempt has taken the work over.
         """
         held = self._held.get(lease_id)
         if held is None:
@@ -111,10 +119,8 @@ class LeaseKeeper:
 
         def change(state: State, now: float) -> None:
             self._note_host(state, now)
-            if state.end_lease(lease.id) is None:
-                left = state.leftovers.get(lease.id)
-                if left is not None and left.fenced:
-                    raise Superseded(f"Another try of {lease.owner} has taken over: there is nothing to hand over")
+            if state.end_lease(lease.id) is None and is_fenced(state, lease.id):
+                raise superseded(lease.owner, "there is nothing to hand over")
             lease.expires = now + HAND_OVER_SECONDS
             state.lease(lease)
 
@@ -132,21 +138,26 @@ class LeaseKeeper:
     def adopt(self, lease: Lease, listener: LeaseListener) -> None:
         """Renew a lease that another process has handed over; one that is gone is put back.
 
-        :raises Superseded: a later try has taken the work over.
+        :param lease: as it was handed over, with this process for its holder.
+        :param listener: whom to tell what becomes of it.
+        :raises Superseded: a later attempt has taken the work over.
         """
         self.add(lease, listener)
-        with suppress(StateUnavailable, ConfigError):
-            self.renew()
-        if lease.id in self._lost:
-            raise Superseded(f"Another try of {lease.owner} has taken over: this one runs nothing more")
+        self._renew_now(lease)
 
     def forget(self, lease_id: str) -> None:
-        """Stop renewing the lease; it stays in the state."""
+        """Stop renewing the lease; it stays in the state.
+
+        :param lease_id: its id.
+        """
         with self._mutex:
             self._held.pop(lease_id, None)
 
     def drop(self, lease_id: str) -> None:
-        """End the lease, here and in the state. Never raises: what cannot be ended now ends by its expiry."""
+        """End the lease, here and in the state. Never raises: what cannot be ended now ends by its expiry.
+
+        :param lease_id: its id.
+        """
         with self._mutex:
             self._held.pop(lease_id, None)
             last = not self._held
@@ -158,45 +169,54 @@ class LeaseKeeper:
             log.warning("A lease could not be released now, it ends by itself within %g s: %s", LEASE_SECONDS, error)
 
     def renew(self) -> list[Lease]:
-        """Renew all leases in one transaction. Returns those that were gone and had to be put back."""
+        """Renew all leases in one transaction. Returns those that were gone and had to be put back.
+
+        :raises StateUnavailable: the store cannot be reached.
+        :raises ConfigError: the store may not be used.
+        """
         with self._mutex:
             mine = [held.lease for held in self._held.values()]
-            self._note_at = float("inf")
+            self._note_due = _NEVER
 
-        lost: list[str] = []
+        fenced: list[str] = []
 
         def change(state: State, now: float) -> list[Lease]:
             self._note_host(state, now)
             gone = []
-            lost.clear()
+            fenced.clear()
             for lease in mine:
                 there = state.end_lease(lease.id)
-                if there is None:
-                    left = state.leftovers.get(lease.id)
-                    if left is not None and left.fenced:
-                        lost.append(lease.id)
-                        continue
-                    if left is not None:
-                        state.leftovers.drop(lease.id)
-                    gone.append(lease)
-                else:
+                if there is not None:
                     lease.move = there.move
+                elif is_fenced(state, lease.id):
+                    fenced.append(lease.id)
+                    continue
+                else:
+                    state.leftovers.drop(lease.id)
+                    gone.append(lease)
                 lease.expires = now + LEASE_SECONDS
                 state.lease(lease)
             return gone
 
         gone = self._store.transact(change) if mine else []
-        for lease_id in lost:
-            self._tell_lost(lease_id)
+        for lease_id in fenced:
+            self._tell_fenced(lease_id)
         # One that was released while it was being renewed would otherwise be back until its expiry.
-        late = [lease.id for lease in mine if lease.id not in self._held and lease.id not in lost]
+        late = [lease.id for lease in mine if lease.id not in self._held and lease.id not in fenced]
         if late:
-            self._store.transact(lambda state, now: [state.end_lease(id) for id in late] and None)
+            self._store.transact(lambda state, now: [state.end_lease(lease_id) for lease_id in late] and None)
         self._tell_to_move()
         return [lease for lease in gone if lease.id not in late]
 
-    def _tell_lost(self, lease_id: str) -> None:
-        self._lost.add(lease_id)
+    def _renew_now(self, lease: Lease) -> None:
+        """A failure is the next renewal's to tell. :raises Superseded: it has been fenced."""
+        with suppress(StateUnavailable, ConfigError):
+            self.renew()
+        if lease.id in self._fenced:
+            raise superseded(lease.owner)
+
+    def _tell_fenced(self, lease_id: str) -> None:
+        self._fenced.add(lease_id)
         with self._mutex:
             held = self._held.pop(lease_id, None)
         if held is not None and held.listener.on_fenced:
@@ -208,49 +228,51 @@ class LeaseKeeper:
                 held.told_to_move = held.told_of_overload = True
                 held.listener.on_move(held.lease.move)
 
-    def _look(self) -> None:
+    def _look_at_load(self) -> None:
         """Ask for the load if it is due, and tell the scripts here what it means for them."""
-        state = self._refresh() if self._refresh else None
+        state = self._reports.probe_if_due()
         if state is None:
             return
         for held in list(self._held.values()):
             found = state.leases.get(held.lease.id)
             if found is not None and found.move:
                 held.lease.move = found.move
-            node = state.nodes.get(held.lease.node)
-            if node is None or node.summary is None or node.summary.level != "overloaded":
-                continue
-            if held.told_of_overload or held.listener.on_overload is None:
-                continue
-            if held.listener.on_move is None:
-                why = "it is not declared restartable"
-            elif node.summary.at - held.lease.taken > MOVE_WITHIN:
-                why = f"it has run for more than {MOVE_WITHIN:g} s, too long to be begun anew"
-            else:
-                continue
-            held.told_of_overload = True
-            held.listener.on_overload(f"headroom {node.summary.headroom:.2f}; {why}")
+            self._tell_of_overload(held, state)
         self._tell_to_move()
+
+    @staticmethod
+    def _tell_of_overload(held: _Held, state: State) -> None:
+        """Only of what stays on the node: what can be moved is told to move."""
+        node = state.nodes.get(held.lease.node)
+        if node is None or node.summary is None or node.summary.level != "overloaded":
+            return
+        if held.told_of_overload or held.listener.on_overload is None:
+            return
+        if held.listener.on_move is None:
+            reason = "it is not declared restartable"
+        elif node.summary.at - held.lease.taken > MOVE_WITHIN:
+            reason = f"it has run for more than {MOVE_WITHIN:g} s, too long to be begun anew"
+        else:
+            return
+        held.told_of_overload = True
+        held.listener.on_overload(f"headroom {node.summary.headroom:.2f}; {reason}")
 
     def _run(self) -> None:
         unreachable = False
-        renew_at = time.monotonic() + RENEW_SECONDS
-        look_at = time.monotonic() + self._refresh_seconds
+        renewal, look = Deadline(RENEW_SECONDS), Deadline(self._look_seconds)
         while True:
-            due = min(renew_at, look_at, self._note_at)
-            self._wake.wait(max(0.0, due - time.monotonic()))
+            self._wake.wait(min(renewal.remaining, look.remaining, self._note_due.remaining))
             self._wake.clear()
             with self._mutex:
                 if not self._held:
                     self._thread = None
                     return
-            now = time.monotonic()
             try:
-                if now >= look_at:
-                    look_at = now + self._refresh_seconds
-                    self._look()
-                if now >= min(renew_at, self._note_at):
-                    renew_at = now + RENEW_SECONDS
+                if look.passed():
+                    look = Deadline(self._look_seconds)
+                    self._look_at_load()
+                if renewal.passed() or self._note_due.passed():
+                    renewal = Deadline(RENEW_SECONDS)
                     for lease in self.renew():
                         log.warning(
                             "The lease of %s on %s was gone from the shared state (reset, or out of reach for %g s); "
@@ -269,6 +291,8 @@ class LeaseKeeper:
 class LeaseHandle:
     """One lease, for the pick that has it.
 
+    :param keeper: renews it.
+    :param lease_id: its id.
     :ivar id: the lease's id.
     """
 
@@ -277,11 +301,20 @@ class LeaseHandle:
         self._keeper = keeper
 
     def note(self, *, session: str | None = None, query: str | None = None) -> None:
-        """As `LeaseKeeper.note`."""
+        """As `LeaseKeeper.note`.
+
+        :param session: as there.
+        :param query: as there.
+        :raises Superseded: as there.
+        """
         self._keeper.note(self.id, session=session, query=query)
 
     def hand_over(self) -> Lease | None:
-        """As `LeaseKeeper.hand_over`."""
+        """As `LeaseKeeper.hand_over`.
+
+        :raises StateUnavailable: as there.
+        :raises Superseded: as there.
+        """
         return self._keeper.hand_over(self.id)
 
     def forget(self) -> None:

@@ -10,14 +10,14 @@ from airflow_provider_impala_lb.core.state.model import Attempt
 
 
 class QueueOptions(msgspec.Struct, frozen=True):
-    """How to stand in the queue while every node is busy or full.
+    """How to wait in the queue while every node is busy or full.
 
-    :param wait: seconds to wait at most, since the ticket was drawn; None: the configuration's ``max_wait``. Then a
-        busy node is taken, the one with the most headroom; a full one never is.
-    :param ticket: the name of one's place in the queue, for who comes back to it, maybe as another process; None: the
-        lease's id.
+    :param wait: seconds to wait at most, since the ticket was drawn; None (default): the configuration's ``max_wait``.
+        Then a busy node is taken, the one with the most headroom; a full one never is.
+    :param ticket: the name of one's place in the queue, for who comes back to it, maybe as another process; None
+        (default): the lease's id.
     :param asks_again: with ``ticket``: do not wait here; the place is kept for a caller who asks again after this many
-        seconds. None: wait here.
+        seconds. None (default): wait here.
     """
 
     wait: float | None = None
@@ -28,10 +28,10 @@ class QueueOptions(msgspec.Struct, frozen=True):
 class LeaseListener(msgspec.Struct, frozen=True):
     """Whom to tell what becomes of a lease, each at most once, from another thread.
 
-    :param on_move: gets the reason when the node is overloaded and the work shall go elsewhere. None: the work cannot
-        be moved.
-    :param on_overload: gets the reason when the node is overloaded and the work stays. None: nobody is told.
-    :param on_fenced: a later attempt has taken over (`Fencing.fence_earlier`). None: nobody is told.
+    :param on_move: gets the reason when the node is overloaded and the work shall go elsewhere. None (default): the
+        work cannot be moved.
+    :param on_overload: gets the reason when the node is overloaded and the work stays. None (default): nobody is told.
+    :param on_fenced: a later attempt has taken over (`Fencing.fence_earlier`). None (default): nobody is told.
     """
 
     on_move: Callable[[str], None] | None = None
@@ -44,9 +44,10 @@ class LeaseOptions(msgspec.Struct, frozen=True):
 
     :param queue: how to wait.
     :param listener: whom to tell.
-    :param while_waiting: called several times a second; what it raises ends the waiting. None: nothing is called.
-    :param announced_id: the lease's id, as announced by `Fencing.fence_earlier`; "": it was not announced.
-    :param attempt: as given to `Fencing.fence_earlier`; it may take several leases. None: not known.
+    :param while_waiting: called several times a second; what it raises ends the waiting. None (default): nothing is
+        called.
+    :param announced_id: the lease's id, as announced by `Fencing.fence_earlier`; "" (default): it was not announced.
+    :param attempt: as given to `Fencing.fence_earlier`; it may take several leases. None (default): not known.
     """
 
     queue: QueueOptions = QueueOptions()

@@ -9,22 +9,24 @@ from logging import getLogger
 
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.ports import Prober
-from airflow_provider_impala_lb.core.rules.headroom import ProbeBaseline, note_reports, shed_load
+from airflow_provider_impala_lb.core.rules.headroom import LevelChange, ProbeBaseline, note_reports, shed_load
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
-from airflow_provider_impala_lb.core.state.model import Level, ProbeClaim
+from airflow_provider_impala_lb.core.state.model import ProbeClaim
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 log = getLogger(__name__)
 
-ROUND_SECONDS = 3.0
-"""A round takes about a second; who has claimed it and says nothing for so long has died."""
+PROBE_SECONDS = 3.0
+"""A probe of all nodes takes about a second; who has claimed it and noted nothing for so long has died."""
 
 
 class LoadReports:
     """The reports of one cluster's nodes.
 
-    :param prober: how nodes are asked; None: this process does not ask.
+    :param shared: the cluster's state.
+    :param prober: how nodes are asked; None (default): this process does not ask.
+    :ivar prober: as given.
     """
 
     def __init__(self, shared: SharedState, prober: Prober | None = None) -> None:
@@ -35,39 +37,32 @@ class LoadReports:
     @property
     def is_due(self) -> bool:
         """Whether, by the state of the last pick, the nodes should be asked for their load by somebody."""
-        copy = self._shared.copy
-        return copy is not None and self.due(copy, max(host.seen for host in copy.hosts.values()))
+        state = self._shared.snapshot
+        return state is not None and self._is_due(state, _last_seen(state))
 
     def note(self, node: str, sample: LoadSample) -> None:
-        """A report that somebody else made. :raises StateUnavailable: it was not noted."""
+        """A report that somebody else made.
 
-        def change(state: State, now: float) -> list[tuple[str, Level, Level]]:
-            changes = note_reports(self._config, state, now, ProbeBaseline(state, now), {node: ProbeResult(sample)})
-            shed_load(self._config, state, now, {node})
-            return changes
+        :param node: ``host:port``, as the configuration has it.
+        :param sample: what was found out.
+        :raises StateUnavailable: it was not noted.
+        """
 
-        self._say(self._store.transact(change))
+        def change(state: State, now: float) -> list[LevelChange]:
+            return self._note(state, now, ProbeBaseline(state, now), {node: ProbeResult(sample)})
 
-    def due(self, state: State, now: float) -> bool:
-        """Whether the nodes should be asked, and nobody does."""
-        claim = state.head.probe
-        if self._config.load is None:
-            return False
-        return claim is None or not claim.until - max(ROUND_SECONDS, self._config.load.refresh) <= now < claim.until
+        _log_changes(self._store.transact(change))
 
-    def begin_probe_if_due(self, state: State | None) -> None:
-        """Start a round in a thread if one is due. Costs nothing else."""
-        if self.prober is None or state is None or self._config.load is None:
-            return
-        note = max((host.seen for host in state.hosts.values()), default=0.0)
-        if self.due(state, note) and not self._busy.locked():
+    def begin_probe_if_due(self) -> None:
+        """Begin to ask all nodes in a thread, if the state of the last pick says that it is due. Costs nothing else."""
+        if self.prober is not None and self.is_due and not self._busy.locked():
             threading.Thread(target=self.probe_if_due, name="impala-lb-reports", daemon=True).start()
 
     def probe_if_due(self) -> State | None:
         """Ask all nodes if that is due. Returns a recent state; None if it cannot be read. Never raises."""
         try:
             state, now = self._store.read()
-            if self.prober is not None and self.due(state, now):
+            if self.prober is not None and self._is_due(state, now):
                 self.probe()
                 state, now = self._store.read()
             return state
@@ -76,9 +71,12 @@ class LoadReports:
             return None
 
     def probe(self, *, now_anyway: bool = False) -> Mapping[str, ProbeResult | str] | None:
-        """Ask all nodes and note what they say. None if it is not due, or somebody else is at it.
+        """Ask all nodes and note what they answer.
 
-        :param now_anyway: also if it is not due.
+        :param now_anyway: also if it is not due; default False.
+        :returns: the answers by ``host:port``, a text says why one did not answer; None if it is not due, or somebody
+            else is at it.
+        :raises ConfigError: ``load`` is missing in the configuration, or this process does not ask.
         :raises StateUnavailable: the shared state is out of reach.
         """
         load, prober = self._config.load, self.prober
@@ -89,10 +87,10 @@ class LoadReports:
         def begin(state: State, now: float) -> tuple[ProbeBaseline, dict[str, ExporterCounters]] | None:
             claim = state.head.probe
             asked_by_another = claim is not None and claim.token and now < claim.until
-            if asked_by_another or not (now_anyway or self.due(state, now)):
+            if asked_by_another or not (now_anyway or self._is_due(state, now)):
                 return None
-            state.head.probe = ProbeClaim(token, now + ROUND_SECONDS)
-            counters = {address: told.counters for address, told in state.last_reports.items() if told.counters}
+            state.head.probe = ProbeClaim(token, now + PROBE_SECONDS)
+            counters = {address: report.counters for address, report in state.last_reports.items() if report.counters}
             return ProbeBaseline(state, now), counters
 
         with self._busy:
@@ -102,20 +100,37 @@ class LoadReports:
             asked, counters = claimed
             answers = prober(self._config.nodes, counters)
 
-            def note(state: State, now: float) -> list[tuple[str, Level, Level]]:
+            def note(state: State, now: float) -> list[LevelChange]:
                 if state.head.probe is not None and state.head.probe.token != token:
                     return []  # it took too long, and another one has asked since
                 state.head.probe = ProbeClaim("", asked.at + load.refresh)
-                changes = note_reports(self._config, state, now, asked, answers)
-                shed_load(
-                    self._config, state, now, {name for name, said in answers.items() if isinstance(said, ProbeResult)}
-                )
-                return changes
+                return self._note(state, now, asked, answers)
 
-            self._say(self._store.transact(note))
+            _log_changes(self._store.transact(note))
             return answers
 
-    @staticmethod
-    def _say(changes: list[tuple[str, Level, Level]]) -> None:
-        for node, before, after in changes:
-            log.info("%s is %s now (it was %s)", node, after, before)
+    def _note(
+        self, state: State, now: float, asked: ProbeBaseline, answers: Mapping[str, ProbeResult | str]
+    ) -> list[LevelChange]:
+        changes = note_reports(self._config, state, now, asked, answers)
+        answered = {address for address, answer in answers.items() if isinstance(answer, ProbeResult)}
+        shed_load(self._config, state, now, answered)
+        return changes
+
+    def _is_due(self, state: State, now: float) -> bool:
+        """Whether the nodes should be asked, and nobody does."""
+        claim, load = state.head.probe, self._config.load
+        if load is None:
+            return False
+        # A claim from further in the future than any claim reaches was made by a clock that was wrong.
+        return claim is None or not claim.until - max(PROBE_SECONDS, load.refresh) <= now < claim.until
+
+
+def _last_seen(state: State) -> float:
+    """The store's clock when a host was noted last."""
+    return max((host.seen for host in state.hosts.values()), default=0.0)
+
+
+def _log_changes(changes: list[LevelChange]) -> None:
+    for change in changes:
+        log.info("%s is %s now (it was %s)", change.node, change.after, change.before)

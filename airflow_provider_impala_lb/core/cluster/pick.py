@@ -1,4 +1,4 @@
-"""A chosen node, and what its user says of it afterwards."""
+"""A chosen node, and what its user reports of it afterwards."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from airflow_provider_impala_lb.core.state.state import State
 class NodeFeedback:
     """What became of the work that was sent to a node, noted for the picks of all. No method raises.
 
+    :param shared: the cluster's state.
+    :param node: ``host:port``.
     :param lease: whose work it is; its id is the token of a trial.
     :param on_trial: the node was out, and this work is its trial.
     """
@@ -31,7 +33,11 @@ class NodeFeedback:
             self._note(lambda state, now: note_success(state.node(self._node), self._lease.id))
 
     def refused(self, cause: Cause, reason: str) -> None:
-        """The node did not take the work: ``"failure"``, ``"overload"`` or ``"shutdown"``."""
+        """The node did not take the work.
+
+        :param cause: ``"failure"``, ``"overload"`` or ``"shutdown"``.
+        :param reason: in words.
+        """
         self._note(lambda state, now: note_failure(state.node(self._node), now, cause, reason, self._lease.id))
 
     def failed(self) -> None:
@@ -52,11 +58,16 @@ class NodeFeedback:
 class Pick:
     """A chosen node. With a lease, it weighs on the node until the ``with`` block (or :meth:`release`) ends.
 
+    :param placed: which node, and what spoke for it.
+    :param lease: None (default): a pick without one.
+    :param feedback: notes what becomes of the work there; None (default): nothing is noted.
+    :param session_key: of the pick; None (default): it has none.
     :ivar node: the node's name in the state and on the command line, ``host:port``.
     :ivar host: where to connect, ``host:port``.
     :ivar lease: the lease's id, or None for a pick without one.
     :ivar database: for a pick with a session key: the database in use at the end of the key's last session.
     :ivar options: and what had been set in it by SET. Both are to be replayed when a session is opened.
+    :ivar session_key: as given.
     """
 
     def __init__(
@@ -77,7 +88,7 @@ class Pick:
     @property
     def why(self) -> str:
         """What spoke for this node, how the other candidates compare, and which were left out for what."""
-        return self._placed.why
+        return self._placed.explanation
 
     @property
     def scores(self) -> Mapping[str, str]:
@@ -87,34 +98,41 @@ class Pick:
     @property
     def left_out(self) -> Mapping[str, str]:
         """Why each node that was not considered was not, by ``host:port``."""
-        return {address: left.why for address, left in self._placed.left_out.items()}
+        return {address: left.reason for address, left in self._placed.left_out.items()}
 
     def note(self, *, session: str | None = None, query: str | None = None) -> None:
         """Keep the ids of the session and of the running query with the lease, for whoever has to clean up.
 
+        :param session: the session's id; None (default): as before.
+        :param query: the id of the statement running last; None (default): as before.
         :raises Superseded: with ``session``: a later attempt has taken the work over, and nothing may be run any more.
         """
         if self._lease:
             self._lease.note(session=session, query=query)
 
     def accepted(self) -> None:
-        """Say that a session has opened and its first statement was accepted. Ends the node's trial, if this was it."""
+        """Note that a session has opened and its first statement was accepted: a trial of the node has succeeded."""
         if self._feedback:
             self._feedback.accepted()
 
-    def refused(self, cause: Cause, why: str) -> None:
-        """Say that the node did not take the work: ``"failure"``, ``"overload"`` or ``"shutdown"``."""
+    def refused(self, cause: Cause, reason: str) -> None:
+        """Note that the node did not take the work.
+
+        :param cause: ``"failure"``, ``"overload"`` or ``"shutdown"``.
+        :param reason: in words.
+        """
         if self._feedback:
-            self._feedback.refused(cause, why)
+            self._feedback.refused(cause, reason)
 
     def failed(self) -> None:
-        """Say that the work failed here: the same owner's next pick goes elsewhere, if there is another node."""
+        """Note that the work failed here: the same owner's next pick goes elsewhere, if there is another node."""
         if self._feedback:
             self._feedback.failed()
 
     def hand_over(self) -> Lease | None:
         """Keep the lease in the state for another process, which goes on with it (`Picker.adopt`).
 
+        :returns: the lease; None if there is none, or this process does not renew it.
         :raises StateUnavailable: it was not noted, and this process has it still.
         :raises Superseded: a later attempt has taken the work over.
         """

@@ -1,4 +1,4 @@
-"""The balancer for its users: one transaction for each pick, and what happens around it."""
+"""Picks nodes: one transaction for each pick, and what happens around it."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ from logging import getLogger
 
 import msgspec
 
+from airflow_provider_impala_lb.core import timing
 from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseHandle, LeaseKeeper
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions
 from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.pick import NodeFeedback, Pick
 from airflow_provider_impala_lb.core.cluster.session_keys import SessionKeys
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
+from airflow_provider_impala_lb.core.config.checks import DAY, check_seconds
 from airflow_provider_impala_lb.core.process_identity import is_dead, this_process
-from airflow_provider_impala_lb.core.rules import queue as line
 from airflow_provider_impala_lb.core.rules.admission import LeftOut
-from airflow_provider_impala_lb.core.rules.expiry import reap
+from airflow_provider_impala_lb.core.rules.expiry import end_expired
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
-from airflow_provider_impala_lb.core.rules.supersession import check_attempt, check_claim
+from airflow_provider_impala_lb.core.rules.queue import dequeue
+from airflow_provider_impala_lb.core.rules.supersession import check_announced, check_attempt
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, Head, Lease, Ticket
 from airflow_provider_impala_lb.core.state.state import State
-from airflow_provider_impala_lb.core.timing import DAY, check_seconds
 from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable, StateUnavailable
-
-__all__ = ["Pick", "Picker"]
 
 log = getLogger(__name__)
 
 LONGEST_HOLD = 30 * DAY
-_LOOK_FOR_DEAD_EVERY = 1.0
+_SEEK_DEAD_EVERY = 1.0
 
 
-class _LookFirst(Exception):
+class _SeekDeadFirst(Exception):
     """Nobody on this host has looked for leases of dead processes lately: to be done outside the transaction."""
 
     def __init__(self, state: State) -> None:
@@ -48,11 +47,12 @@ class _Free(Exception):
 
 
 class Picker:
-    """Picks coordinators for all workers that share the state.
+    """Picks nodes for all workers that share the state.
 
-    If the store cannot be reached, it picks by the last copy it read, else at random, and says so once: the balancer
+    If the store cannot be reached, it picks by the last state it saw, else at random, and says so once: the balancer
     must never be why work fails.
 
+    :param shared: the cluster's state.
     :param leases: renews the leases of picks.
     :param reports: asked for the nodes' load after a pick, if that is due.
     :param session_keys: what session keys bring along.
@@ -70,12 +70,8 @@ class Picker:
         self._shared, self._leases, self._reports, self._session_keys = shared, leases, reports, session_keys
         self._config = shared.config
         self._rng = rng or random.Random()
-        self._said: set[str] = set()
-        self._alone = 0
-
-    def get_host(self) -> str:
-        """The next node as ``host:port``; every call moves on."""
-        return self.pick().host
+        self._warned: set[str] = set()
+        self._picked_alone = 0
 
     def pick(
         self,
@@ -84,11 +80,18 @@ class Picker:
         prefer: str | None = None,
         exclude: Collection[str] | Mapping[str, str] = (),
     ) -> Pick:
-        """One pick without a lease; it weighs on its node until a report covers it, or 30 s. It never waits, and
-        ``max_leases`` does not bind it, since nobody could say when it ends. Parameters and errors as :meth:`acquire`.
+        """One pick without a lease; it weighs on its node until a report covers it, or 30 s.
+
+        It never waits, and ``max_leases`` does not bind it, since nobody could say when it ends.
+
+        :param session_key: as :meth:`acquire`.
+        :param prefer: as :meth:`acquire`.
+        :param exclude: as :meth:`acquire`.
+        :raises NoNodeAvailable: as :meth:`acquire`.
+        :raises ConfigError: as :meth:`acquire`.
         """
         request = self._request(None, session_key, prefer, exclude)
-        placed = self._try(request)
+        placed = self._transact(request)
         assert isinstance(placed, Placed)
         return Pick(placed, session_key=session_key)
 
@@ -104,10 +107,10 @@ class Picker:
 
         While every node is busy or full it waits, first come first served among all workers of all hosts.
 
-        :param owner: who asks, e.g. ``dag/run/task``; shown by status.
-        :param session_key: picks with the same key stay on one node.
-        :param prefer: a node (``host:port``) to keep if it may take work.
-        :param exclude: nodes not to pick; a mapping gives each one's reason, for ``why`` and errors.
+        :param owner: who asks, e.g. ``dag/run/task``; shown by status. Default "".
+        :param session_key: picks with the same key stay on one node; None (default): it has none.
+        :param prefer: a node (``host:port``) to keep if it may take work; None (default): any.
+        :param exclude: nodes not to pick; a mapping gives each one's reason, for `Pick.why` and errors. Default none.
         :param options: how to wait, and what to be told of; default `LeaseOptions()`.
         :raises Superseded: a later attempt of ``owner`` has taken over since.
         :raises NoNodeAvailable: every node is excluded, drained or full; the message says how many, and why each.
@@ -119,7 +122,7 @@ class Picker:
         lease = self._lease(owner, options.announced_id)
         lease.movable = options.listener.on_move is not None
         request = self._request(lease, session_key, prefer, exclude)
-        request.claimed, request.attempt = bool(options.announced_id), options.attempt
+        request.announced, request.attempt = bool(options.announced_id), options.attempt
         request.ticket = self._ticket(queue.ticket or lease.id, owner, queue.asks_again)
         wait = self._config.max_wait if queue.wait is None else queue.wait
         placed = self._wait_for(request, wait, here=queue.asks_again is None, meanwhile=options.while_waiting)
@@ -129,7 +132,9 @@ class Picker:
     def adopt(self, lease: Lease, listener: LeaseListener | None = None) -> Pick:
         """Go on with a lease that another process has handed over.
 
-        :raises Superseded: a later try of its owner has taken over.
+        :param lease: as `Pick.hand_over` returned it.
+        :param listener: whom to tell what becomes of it; default nobody.
+        :raises Superseded: a later attempt of its owner has taken over.
         :raises ConfigError: its node is not of this configuration any more.
         """
         node = self._config.canonical(lease.node)
@@ -139,13 +144,20 @@ class Picker:
         return self._picked(placed, lease)
 
     def hold(self, seconds: float, owner: str = "", session_key: str | None = None, wait: float | None = None) -> Pick:
-        """A pick with a lease that nobody renews: it ends after ``seconds``, or by :meth:`release`. For programs that
-        do not go on running here. Errors as :meth:`acquire`."""
+        """A pick with a lease that nobody renews. For programs that do not go on running here.
+
+        :param seconds: the lease ends after so long, or by `Admin.release`; at most 30 days.
+        :param owner: as :meth:`acquire`.
+        :param session_key: as :meth:`acquire`.
+        :param wait: seconds to wait at most; None (default): the configuration's ``max_wait``.
+        :raises NoNodeAvailable: as :meth:`acquire`.
+        :raises ConfigError: ``seconds`` cannot be meant, or as :meth:`acquire`.
+        """
         check_seconds("hold", seconds, LONGEST_HOLD, "a lease that nobody ends counts on its node for so long")
         lease = self._lease(owner)
         lease.holder = None  # the process that asks is gone long before its work ends
         request = self._request(lease, session_key, None, ())
-        request.lasts = seconds
+        request.lease_seconds = seconds
         request.ticket = self._ticket(lease.id, owner, None)
         placed = self._wait_for(request, self._config.max_wait if wait is None else wait, here=True)
         return self._picked(placed, lease, session_key)
@@ -159,21 +171,31 @@ class Picker:
         *,
         asks_again: float,
     ) -> Wait | None:
-        """Is it this ticket's turn? None if it is, or if there is nothing to wait for: no node at all, or no shared
-        state; nothing is taken then, and :meth:`acquire` tells. Else the place in the line is kept, as by `acquire`
-        with ``asks_again``. Other parameters as there.
+        """Is it this ticket's turn?
+
+        :param ticket: the name of the place in the queue; it is kept as by :meth:`acquire`.
+        :param owner: as :meth:`acquire`.
+        :param session_key: as :meth:`acquire`.
+        :param prefer: as :meth:`acquire`.
+        :param asks_again: seconds until the caller asks again.
+        :returns: None if it is, or if there is nothing to wait for: no node at all, or no shared state; nothing is
+            taken then, and :meth:`acquire` tells. Else how it stands in the queue.
+        :raises ConfigError: as :meth:`acquire`.
         """
         request = self._request(self._lease(owner), session_key, prefer, ())
-        request.patient, request.ticket = True, self._ticket(ticket, owner, asks_again)
+        request.may_wait, request.ticket = True, self._ticket(ticket, owner, asks_again)
         try:
-            placed = self._try(request, only_ask=True)
+            placed = self._transact(request, only_ask=True)
         except (_Free, NoNodeAvailable):
             return None
         return placed if isinstance(placed, Wait) else None
 
     def leave_queue(self, ticket: str) -> None:
-        """Leave the queue. Never raises: a ticket also lapses by itself."""
-        self._shared.try_to_note("the place in the queue", lambda state, now: line.leave_queue(state, ticket))
+        """Leave the queue. Never raises: a ticket also lapses by itself.
+
+        :param ticket: the name of the place.
+        """
+        self._shared.try_to_note("the place in the queue", lambda state, now: dequeue(state, ticket))
 
     def _picked(self, placed: Placed, lease: Lease, session_key: str | None = None) -> Pick:
         feedback = NodeFeedback(self._shared, placed.node, lease, on_trial=placed.trial)
@@ -210,134 +232,131 @@ class Picker:
             session_key=session_key,
             prefer=None if prefer is None else self._config.canonical(prefer),
             excluded=dict(exclude) if isinstance(exclude, Mapping) else dict.fromkeys(exclude, "excluded"),
-            lasts=LEASE_SECONDS,
+            lease_seconds=LEASE_SECONDS,
         )
 
     def _wait_for(
         self, request: Request, wait: float, *, here: bool, meanwhile: Callable[[], None] | None = None
     ) -> Placed:
-        """Try until a node is free; after ``wait`` seconds take a busy one, or raise."""
+        """Ask until a node is free; after ``wait`` seconds take a busy one, or raise."""
         start = time.monotonic()
-        request.patient = wait > 0
-        said = False
+        request.may_wait = wait > 0
+        logged = False
         assert request.ticket is not None
         try:
             while True:
-                placed = self._try(request)
+                placed = self._transact(request)
                 if isinstance(placed, Placed):
                     return placed
                 if placed.waited >= wait:
-                    request.patient = False
+                    request.may_wait = False
                 elif not here:
-                    raise MustWait(placed.position, placed.waited, wait, _words(placed.left_out))
+                    raise MustWait(placed.position, placed.waited, wait, _reasons(placed.left_out))
                 else:
-                    if not said:
-                        self._say_waiting(placed, wait)
-                        said = True
+                    if not logged:
+                        self._log_waiting(placed, wait)
+                        logged = True
                     pause = min(placed.pause * self._rng.uniform(0.7, 1.0), max(0.01, wait - placed.waited))
-                    self._sleep(pause, meanwhile)
+                    timing.sleep(pause, meanwhile)
         except MustWait:
             raise
         except BaseException as error:
             self._leave_queue(request.ticket)
-            if isinstance(error, NoNodeAvailable) and said:
+            if isinstance(error, NoNodeAvailable) and logged:
                 waited = time.monotonic() - start
                 raise NoNodeAvailable(f"{error.summary}; waited {waited:.0f} s", error.reasons) from None
             raise
 
-    @staticmethod
-    def _sleep(seconds: float, meanwhile: Callable[[], None] | None) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if meanwhile:
-                meanwhile()
-            time.sleep(min(left, 0.2))
-
-    def _say_waiting(self, placed: Wait, wait: float) -> None:
+    def _log_waiting(self, placed: Wait, wait: float) -> None:
         log.info(
-            "All %d nodes of %s are busy or full: waiting up to %g s, as number %d in the line (%s)",
+            "All %d nodes of %s are busy or full: waiting up to %g s, as number %d in the queue (%s)",
             len(self._config.nodes),
             self._config.name,
             wait,
             placed.position,
-            ", ".join(f"{address}: {why}" for address, why in _words(placed.left_out).items()),
+            ", ".join(f"{address}: {reason}" for address, reason in _reasons(placed.left_out).items()),
         )
 
     def _leave_queue(self, ticket: Ticket) -> None:
         """Also a place that another process took under this name, of which this one has not seen anything."""
-        state = self._shared.copy
+        state = self._shared.snapshot
         if ticket.asks_again or (state is not None and any(each.id == ticket.id for each in state.head.waiting)):
             self.leave_queue(ticket.id)
 
-    def _try(self, request: Request, *, only_ask: bool = False) -> Placed | Wait:
-        """One transaction. :raises _Free: with ``only_ask``, when it could have had a node."""
-        differs = False
-        dead: frozenset[str] | None = None
-
-        def change(state: State, now: float) -> tuple[Placed | Wait, State]:
-            nonlocal differs
-            differs = self._shared.note_host(state, now, nodes=True)
-            note = state.hosts[self._shared.host]
-            if dead is None and (state.leases.extent.count or state.head.waiting):
-                if now - note.dead_sought >= _LOOK_FOR_DEAD_EVERY or now < note.dead_sought:
-                    raise _LookFirst(_loaded(state))
-            elif dead is not None:
-                note.dead_sought = now
-            reap(state, now, dead or frozenset(), self._shared.may_expire(state, now))
-            owner = request.ticket.owner if request.ticket else ""
-            if request.attempt:
-                check_attempt(state, owner, request.attempt)
-            if request.claimed:
-                check_claim(state, owner, request.token)
-            placed = place(self._config, state, now, request, self._rng)
-            if request.claimed and isinstance(placed, Placed):
-                state.leftovers.drop(request.token)
-            if only_ask and isinstance(placed, Placed):
-                raise _Free
-            return placed, state
-
+    def _transact(self, request: Request, *, only_ask: bool = False) -> Placed | Wait:
+        """One pick's transaction. :raises _Free: with ``only_ask``, when it could have had a node."""
         if request.session_key:
-            request.known = self._session_keys.elsewhere(request.session_key, self._shared.copy)
+            request.known = self._session_keys.find_in_mirror(request.session_key)
         try:
             try:
-                placed, self._shared.copy = self._shared.transact(change)
-            except _LookFirst as first:
-                dead = _dead(first.state)
-                placed, self._shared.copy = self._shared.transact(change)
+                placed, lists_differ = self._decide(request, None, only_ask)
+            except _SeekDeadFirst as first:
+                placed, lists_differ = self._decide(request, _dead(first.state), only_ask)
         except StateUnavailable as error:
-            self._say("unreachable", f"Picking without the shared state, outside any limit: {error}")
+            self._warn("unreachable", f"Picking without the shared state, outside any limit: {error}")
             return self._pick_alone(request)
-        if self._alone:
-            log.info("The shared state is in reach again; %d picks were made without it", self._alone)
-            self._alone = 0
-        self._said.discard("unreachable")
-        if differs:
-            self._say(
+        if self._picked_alone:
+            log.info("The shared state is in reach again; %d picks were made without it", self._picked_alone)
+            self._picked_alone = 0
+        self._warned.discard("unreachable")
+        if lists_differ:
+            self._warn(
                 "differs",
                 f"{self._shared.store.where}: another host balances a different list of nodes; each uses its own",
             )
         if isinstance(placed, Placed) and placed.session and request.session_key:
             self._session_keys.copy(request.session_key, placed.session)
-        self._reports.begin_probe_if_due(self._shared.copy)
+        self._reports.begin_probe_if_due()
         return placed
 
+    def _decide(self, request: Request, dead: frozenset[str] | None, only_ask: bool) -> tuple[Placed | Wait, bool]:
+        """The decision, and whether another host's list of nodes differs.
+
+        :param dead: leases and tickets whose process is gone; None: they have not been looked for.
+        :raises _SeekDeadFirst: with None, when it is time to.
+        """
+
+        def change(state: State, now: float) -> tuple[Placed | Wait, bool, State]:
+            lists_differ = self._shared.note_host(state, now, nodes=True)
+            note = state.hosts[self._shared.host]
+            if dead is not None:
+                note.dead_sought = now
+            elif (len(state.leases) or state.head.waiting) and not 0 <= now - note.dead_sought < _SEEK_DEAD_EVERY:
+                raise _SeekDeadFirst(_with_leases_read(state))
+            end_expired(state, now, dead or frozenset(), self._shared.may_expire(state, now))
+            owner = request.ticket.owner if request.ticket else ""
+            if request.attempt:
+                check_attempt(state, owner, request.attempt)
+            if request.announced:
+                check_announced(state, owner, request.token)
+            placed = place(self._config, state, now, request, self._rng)
+            if request.announced and isinstance(placed, Placed):
+                state.leftovers.drop(request.token)
+            if only_ask and isinstance(placed, Placed):
+                raise _Free
+            return placed, lists_differ, state
+
+        placed, lists_differ, self._shared.snapshot = self._shared.transact(change)
+        return placed, lists_differ
+
     def _pick_alone(self, request: Request) -> Placed:
-        """Without the store: by the last copy, else at random. The lease reaches the state once that is back."""
-        state = self._shared.copy
+        """Without the store: by the last state, else at random. The lease reaches the state once that is back."""
+        state = self._shared.snapshot
         if state is None:
             # At random, by giving the turn to a node drawn by lot: a fresh process has no idea of the others' picks.
             state = State(Head(last=self._rng.choice(self._config.addresses)))
-        self._alone += 1
-        alone, request.patient = self._config.without_limits, False
-        placed = place(alone, state, time.time(), request, self._rng)
+        self._picked_alone += 1
+        request.may_wait = False
+        placed = place(self._config.without_limits, state, time.time(), request, self._rng)
         assert isinstance(placed, Placed)
         placed.remarks += ("the shared state was out of reach",)
         return placed
 
-    def _say(self, what: str, text: str) -> None:
-        if what not in self._said:
-            self._said.add(what)
-            log.warning("%s", text)
+    def _warn(self, subject: str, message: str) -> None:
+        """Once for each subject."""
+        if subject not in self._warned:
+            self._warned.add(subject)
+            log.warning("%s", message)
 
 
 def new_id() -> str:
@@ -345,11 +364,11 @@ def new_id() -> str:
     return os.urandom(16).hex()
 
 
-def _words(left_out: Mapping[str, LeftOut]) -> dict[str, str]:
-    return {address: left.why for address, left in left_out.items()}
+def _reasons(left_out: Mapping[str, LeftOut]) -> dict[str, str]:
+    return {address: left.reason for address, left in left_out.items()}
 
 
-def _loaded(state: State) -> State:
+def _with_leases_read(state: State) -> State:
     """The state with its leases read, which cannot be done any more once the transaction is over."""
     _ = state.leases.text
     return state
@@ -357,7 +376,7 @@ def _loaded(state: State) -> State:
 
 def _dead(state: State) -> frozenset[str]:
     """Leases and tickets whose process on this host is gone."""
-    held = [(lease.id, lease.holder) for _, lease in state.leases.items()]
+    held = [(lease.id, lease.holder) for lease in state.leases.values()]
     held += [(ticket.id, ticket.holder) for ticket in state.head.waiting]
     verdicts = {holder: is_dead(holder) for holder in {holder for _, holder in held}}
     return frozenset(name for name, holder in held if verdicts[holder])

@@ -19,17 +19,24 @@ FLUSH_SECONDS = 1.0
 class SessionKeys:
     """The data of session keys: the default database, and what was set by SET.
 
-    :param mirror: where records are copied to; None: nowhere.
+    :param shared: the cluster's state.
+    :param mirror: where records are copied to; None (default): nowhere.
+    :ivar mirror: as given.
     """
 
     def __init__(self, shared: SharedState, mirror: Mirror | None = None) -> None:
-        self._store = shared.store
+        self._shared = shared
         self.mirror = mirror
 
     def remember(self, key: str, node: str, database: str | None, options: Mapping[str, str]) -> None:
         """Record what a session of this key left behind; of several the one that closes last holds. Never raises.
 
         With a mirror it waits up to `FLUSH_SECONDS` for the copy: the process may be gone a moment later.
+
+        :param key: the session key.
+        :param node: ``host:port`` where the session was.
+        :param database: the one in use at its end.
+        :param options: what was set in it by SET.
         """
 
         def change(state: State, now: float) -> SessionRecord:
@@ -40,19 +47,27 @@ class SessionKeys:
             return record
 
         try:
-            self.copy(key, self._store.transact(change))
+            self.copy(key, self._shared.store.transact(change))
             if self.mirror is not None:
                 self.mirror.flush(FLUSH_SECONDS)
         except (StateUnavailable, ConfigError) as error:
             log.warning("The data of session key %r could not be recorded: %s", key, error)
 
     def copy(self, key: str, record: SessionRecord) -> None:
-        """Send a copy to the mirror, if there is one."""
+        """Send a copy to the mirror, if there is one.
+
+        :param key: the session key.
+        :param record: as it is in the shared state.
+        """
         if self.mirror is not None:
             self.mirror.copy(key, record)
 
-    def elsewhere(self, key: str, state: State | None) -> SessionRecord | None:
-        """What the mirror knows of a key that this process has not seen in the shared state."""
+    def find_in_mirror(self, key: str) -> SessionRecord | None:
+        """What the mirror knows of a key that this process has not seen in the shared state; else None.
+
+        :param key: the session key.
+        """
+        state = self._shared.snapshot
         if self.mirror is None or (state is not None and state.sessions.get(key) is not None):
             return None
         return self.mirror.find(key)

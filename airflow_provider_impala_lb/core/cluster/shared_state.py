@@ -21,19 +21,24 @@ Result = TypeVar("Result")
 class SharedState:
     """The store of one cluster.
 
+    :param config: the cluster's.
+    :param store: where the state lies.
+    :ivar config: as given.
+    :ivar store: as given.
     :ivar host: this host's name in the state.
-    :ivar copy: the state as the last pick of this process left it; None: none has reached it.
+    :ivar snapshot: the state as the last pick of this process left it; None: none has reached it.
     """
 
     def __init__(self, config: Config, store: Store) -> None:
         self.config, self.store = config, store
         self.host = os.uname().nodename
-        self.copy: State | None = None
+        self.snapshot: State | None = None
         self._nodes_digest = hashlib.sha256(" ".join(config.addresses).encode()).hexdigest()[:16]
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
         """As `Store.transact`, on a state that is this cluster's.
 
+        :param change: gets the state and the store's clock.
         :raises ConfigError: the store belongs to another cluster.
         :raises StateUnavailable: it cannot be reached; nothing was noted, or the message says *outcome unknown*.
         """
@@ -45,7 +50,11 @@ class SharedState:
         return self.store.transact(checked)
 
     def read(self) -> tuple[State, float]:
-        """As `Store.read`. Errors as :meth:`transact`."""
+        """As `Store.read`.
+
+        :raises ConfigError: as :meth:`transact`.
+        :raises StateUnavailable: as :meth:`transact`.
+        """
         state, now = self.store.read()
         self.check(state)
         return state, now
@@ -54,6 +63,7 @@ class SharedState:
         """A change that is not worth the work that it is about: never raises, a failure is one warning.
 
         :param subject: what it is about, for the warning, e.g. a node's address.
+        :param change: gets the state and the store's clock.
         """
         try:
             self.store.transact(change)
@@ -61,7 +71,11 @@ class SharedState:
             log.warning("What became of %s could not be noted in the shared state: %s", subject, error)
 
     def check(self, state: State) -> None:
-        """:raises ConfigError: the state belongs to another cluster."""
+        """Whether a state is this cluster's.
+
+        :param state: as the store has it.
+        :raises ConfigError: it belongs to another cluster.
+        """
         cluster = state.head.cluster
         if cluster and cluster != self.config.name:
             raise ConfigError(
@@ -72,7 +86,9 @@ class SharedState:
     def note_host(self, state: State, now: float, *, nodes: bool = False) -> bool:
         """Note in the state that this host is there.
 
-        :param nodes: also which list of nodes it balances.
+        :param state: changed.
+        :param now: the store's clock, seconds since the epoch.
+        :param nodes: also which list of nodes it balances; default False.
         :returns: with ``nodes``: whether another host balances a different list.
         """
         state.head.cluster = self.config.name
@@ -80,5 +96,9 @@ class SharedState:
         return note_host(state, now, self.host, digest, one_clock=self.store.one_clock)
 
     def may_expire(self, state: State, now: float) -> Callable[[str], bool] | None:
-        """Whether leases of another host may be ended by this one's clock, by that host's name; None: all may."""
+        """Whether what another host dated may be ended by this one's clock, by that host's name; None: all may.
+
+        :param state: looked at.
+        :param now: the store's clock, seconds since the epoch.
+        """
         return None if self.store.one_clock else lambda other: may_expire(state, now, self.host, other)

@@ -15,14 +15,18 @@ from airflow_provider_impala_lb.core.state.state import State
 
 
 def describe(config: Config, state: State, now: float) -> dict[str, Any]:
-    """``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``, ``waiting``; see README for what stands in each."""
-    leases = sorted((lease for _, lease in state.leases.items()), key=lambda lease: lease.taken)
-    told = dict(state.last_reports.items())
+    """``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``, ``waiting``; see README for what stands in each.
+
+    :param config: the nodes.
+    :param state: what is known of them.
+    :param now: the store's clock, seconds since the epoch.
+    """
+    reports = dict(state.last_reports.items())
     return {
         "cluster": config.name,
         "policy": config.policy,
-        "nodes": [_node(config, node, state, told.get(node.address), now) for node in config.nodes],
-        "leases": [_lease(lease, now) for lease in leases],
+        "nodes": [_node(config, node, state, reports.get(node.address), now) for node in config.nodes],
+        "leases": [_lease(lease, now) for lease in sorted(state.leases.values(), key=lambda lease: lease.taken)],
         "sessions": [
             {"key": key, "node": record.node, "database": record.database, "options": record.options}
             for key, record in sorted(state.sessions.items())
@@ -34,44 +38,53 @@ def describe(config: Config, state: State, now: float) -> dict[str, Any]:
     }
 
 
-def _node(config: Config, node: Node, state: State, told: LastReport | None, now: float) -> dict[str, Any]:
+def _node(config: Config, node: Node, state: State, report: LastReport | None, now: float) -> dict[str, Any]:
     record = state.nodes.get(node.address, NodeState())
     ttl = config.report_seconds
-    brief = fresh(record, now, ttl) if ttl else None
-    word, why = "ready", None
-    if record.drained:
-        word, why = "drain", "by an operator"
-    elif record.ejection is not None:
-        out = record.ejection
-        word = "drain" if out.cause == "shutdown" else "busy" if out.cause == "overload" else "ejected"
-        why = left_out(record, now) or f"{out.why} (due for a trial)"
-    elif brief is not None and brief.quiescing:
-        word, why = "drain", "it is shutting down"
-    elif brief is not None and brief.level != "ready":
-        word, why = brief.level, f"{brief.low} is under its floor" if brief.low else f"headroom {brief.headroom:.2f}"
-    report = None
-    if told is not None:
-        report = {key: value for key, value in msgspec.to_builtins(told).items() if key not in ("at", "counters")}
-        report["age"] = round(now - told.at, 1)
+    summary = fresh(record, now, ttl) if ttl else None
+    word, reason = _condition(config, record, now)
     return {
         "node": node.address,
         "state": word,
-        "why": why,
+        "why": reason,
         "leases": record.leases,
         "load": load_of(record, now, ttl),
-        "headroom": brief.headroom if brief is not None and brief.headroom >= 0 else None,
+        "headroom": summary.headroom if summary is not None and summary.headroom >= 0 else None,
         "picks": record.picks,
         "weight": node.weight,
-        "max_leases": config.cap(node),
+        "max_leases": config.lease_limit(node),
         "web": node.web,
-        "report": report,
+        "report": None if report is None else _report(report, now),
     }
 
 
+def _condition(config: Config, record: NodeState, now: float) -> tuple[str, str | None]:
+    """A word, and why it is not ``ready``."""
+    if record.drained:
+        return "drain", "by an operator"
+    ejection = record.ejection
+    if ejection is not None:
+        word = "drain" if ejection.cause == "shutdown" else "busy" if ejection.cause == "overload" else "ejected"
+        return word, left_out(record, now) or f"{ejection.reason} (due for a trial)"
+    ttl = config.report_seconds
+    summary = fresh(record, now, ttl) if ttl else None
+    if summary is not None and summary.quiescing:
+        return "drain", "it is shutting down"
+    if summary is not None and summary.level != "ready":
+        short = summary.short_share
+        return summary.level, f"{short} is under its floor" if short else f"headroom {summary.headroom:.2f}"
+    return "ready", None
+
+
+def _report(report: LastReport, now: float) -> dict[str, Any]:
+    shown = {key: value for key, value in msgspec.to_builtins(report).items() if key not in ("at", "counters")}
+    return {**shown, "age": round(now - report.at, 1)}
+
+
 def _lease(lease: Lease, now: float) -> dict[str, Any]:
-    told: dict[str, Any] = {key: value for key, value in msgspec.to_builtins(lease).items() if key != "holder"}
+    shown: dict[str, Any] = {key: value for key, value in msgspec.to_builtins(lease).items() if key != "holder"}
     return {
-        **told,
+        **shown,
         "age": round(now - lease.taken, 1),
         "expires_in": round(lease.expires - now, 1),
         "pid": lease.holder.pid if lease.holder else None,

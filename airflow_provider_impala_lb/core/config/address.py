@@ -13,9 +13,12 @@ _NUMERIC = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0
 
 
 def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
-    """``host``, ``host:port`` or ``[v6]:port`` as (host, port), with the host in its canonical form: a name in small
-    letters without a dot at its end, a v6 address in its shortest form, a v4 one in v6 as v4.
+    """``host``, ``host:port`` or ``[v6]:port`` as (host, port), with the host in its canonical form.
 
+    That is: a name in small letters without a dot at its end, a v6 address in its shortest form, a v4 one in v6 as v4.
+
+    :param text: what somebody wrote.
+    :param default_port: where the text has none; default `DEFAULT_PORT`.
     :raises ValueError: anything else, or a port that is not between 1 and 65535. A login is not shown.
     """
     shown = repr(text) if "@" not in text else "(value not shown)"
@@ -33,7 +36,11 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
 
 
 def format_address(host: str, port: int) -> str:
-    """The inverse of :func:`parse_address`."""
+    """The inverse of :func:`parse_address`.
+
+    :param host: in its canonical form.
+    :param port: of it.
+    """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

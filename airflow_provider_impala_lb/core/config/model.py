@@ -1,11 +1,9 @@
-"""The configuration as it is used: checked, with its defaults filled in."""
+"""The configuration as it is used: checked, with its defaults filled in. Made by `parse`."""
 
 from __future__ import annotations
 
-import ipaddress
 from functools import cached_property
 from typing import Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -13,20 +11,40 @@ from airflow_provider_impala_lb.core.config.address import DEFAULT_PORT, format_
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl
 from airflow_provider_impala_lb.errors import ConfigError
 
-# The policies of this version; a name that is not here is an error that lists them.
-Policy = Literal["least_loaded", "round_robin", "weighted_random", "power_of_two"]
-WebAuth = Literal["none", "digest", "basic", "bearer"]
-MAX_WAIT = 300.0
+PolicyName = Literal["least_loaded", "round_robin", "weighted_random", "power_of_two"]
+"""The policies of this version; another name is an error that lists them. What each computes: `core.rules.policy`."""
 AuthMechanism = Literal["NOSASL", "PLAIN", "LDAP", "GSSAPI"]
+"""How a session logs in."""
+WebAuth = Literal["none", "digest", "basic", "bearer"]
+"""How a coordinator's web server wants a login."""
+
+MAX_WAIT = 300.0
+DEFAULT_FLOOR = 0.10
+# Garbage looks like use until it is collected: a heap that is nearly full says little, so it counts for nothing
+# unless somebody wants it to.
+DEFAULT_WEIGHTS = {
+    "cpu": 1.0,
+    "memory": 1.0,
+    "disk": 1.0,
+    "processes": 1.0,
+    "connections": 1.0,
+    "admission": 1.0,
+    "heap": 0.0,
+}
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """A coordinator: where it listens for HiveServer2, how large it is beside the others, and who tells of its load.
 
-    :param web: URL of its web server, e.g. ``http://host:25000``.
-    :param metrics: URL of its metrics port, which asks for no login (``--metrics_webserver_port``).
-    :param exporter: URL of the host's Prometheus node_exporter, e.g. ``http://host:9100/metrics``.
-    :param max_leases: how many scripts it may run at once; None: the cluster's ``max_leases_per_node``.
+    :param host: name or address, in its canonical form.
+    :param port: of HiveServer2; default 21050.
+    :param weight: how large it is beside the others, above 0; default 1.
+    :param web: URL of its web server, e.g. ``http://host:25000``; None (default): it has none.
+    :param max_leases: how many scripts it may run at once; None (default): the cluster's ``max_leases_per_node``.
+    :param metrics: URL of its metrics port, which asks for no login (``--metrics_webserver_port``); None (default): it
+        has none.
+    :param exporter: URL of the host's Prometheus node_exporter, e.g. ``http://host:9100/metrics``; None (default): it
+        has none.
     """
 
     host: str
@@ -44,17 +62,25 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
 
 
 class SessionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How sessions are opened. All times are in seconds.
+    """How sessions are opened.
 
     :param user: whom the session belongs to; default the connection's login, else the operating system's user.
     :param password_file: a file with the password, which nobody but its owner and group may read; a password given
-        otherwise (the Airflow connection's) counts before it, it before the environment's.
-    :param query_options: set for the whole session when it is opened, as ``SET`` would.
-    :param open_timeout: for TCP, login and OpenSession together: a full coordinator accepts and stays silent.
-    :param rpc_timeout: for one call of the protocol, e.g. the planning of a statement. Not a query's time limit.
-    :param reconnect_timeout: how long a query may be without its client; it sets ``QUERY_TIMEOUT_S``, so that
-        a query whose client has died ends by itself.
-    :param verify_cert: with ``use_ssl``, check the server's certificate (with ``ca_cert``, else the system's).
+        otherwise (the Airflow connection's) counts before it, it before the environment's. None (default): no file.
+    :param auth_mechanism: how to log in; default ``NOSASL``.
+    :param database: the session's; None (default): the server's default one.
+    :param query_options: set for the whole session when it is opened, as ``SET`` would; default none.
+    :param open_timeout: seconds for TCP, login and OpenSession together: a full coordinator accepts and stays silent.
+        Default 10.
+    :param rpc_timeout: seconds for one call of the protocol, e.g. the planning of a statement. Not a query's time
+        limit. Default 300.
+    :param reconnect_timeout: seconds a query may be without its client; it sets ``QUERY_TIMEOUT_S``, so that a query
+        whose client has died ends by itself. Default 600.
+    :param use_ssl: speak TLS; default False.
+    :param ca_cert: PEM file of the authority that signed the servers' certificates; None (default): the system's.
+    :param verify_cert: with ``use_ssl``, check the server's certificate; default True.
+    :param kerberos_service_name: with GSSAPI; default ``impala``.
+    :param krb_host: with GSSAPI, the host name in the servers' principal; None (default): each node's own.
     """
 
     user: str | None = None
@@ -72,34 +98,21 @@ class SessionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     krb_host: str | None = None
 
 
-DEFAULT_FLOOR = 0.10
-# Garbage looks like use until it is collected: a heap that is nearly full says little, so it counts for nothing
-# unless somebody wants it to.
-DEFAULT_WEIGHTS = {
-    "cpu": 1.0,
-    "memory": 1.0,
-    "disk": 1.0,
-    "processes": 1.0,
-    "connections": 1.0,
-    "admission": 1.0,
-    "heap": 0.0,
-}
-
-
 class LoadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How nodes report, and from which headroom on they get less.
+    """How nodes report, and from which headroom on they get less. The formula: `core.rules.headroom`.
 
-    :param floor: a node whose free share of a single resource is below this gets nothing. A number is for every
-        resource but ``heap`` (see :data:`DEFAULT_WEIGHTS`); a mapping changes only the resources it names.
-    :param busy: T: a node with this headroom or less takes nothing new.
-    :param overloaded: H: one with this headroom or less also gives work away.
+    :param floor: a node whose free share of a single resource is below this gets nothing; default 0.1. A number is for
+        every resource but ``heap`` (see :data:`DEFAULT_WEIGHTS`); a mapping changes only the resources it names.
+    :param busy: T: a node with this headroom or less takes nothing new; default 0.2.
+    :param overloaded: H: one with this headroom or less also gives work away; default 0.1.
     :param weights: of each resource in the headroom. A mapping changes only the resources it names.
-    :param refresh: seconds between two reports of a node.
+    :param refresh: seconds between two reports of a node; default 10.
     :param web_auth: how the coordinators' web servers want a login: ``digest`` where Impala has
         ``--webserver_password_file``, ``basic`` for ``--webserver_require_ldap``, ``bearer`` for a JWT or OAuth token.
-        The password or token itself comes from the environment's ``IMPALA_LB_WEB_PASSWORD``.
-    :param ca_cert: PEM file of the authority that signed the certificates of https URLs; default the system's.
-    :param verify_cert: check them, and the names of their hosts.
+        The password or token itself comes from the environment's ``IMPALA_LB_WEB_PASSWORD``. Default ``none``.
+    :param web_user: the login's name, for ``digest`` and ``basic``.
+    :param ca_cert: PEM file of the authority that signed the certificates of https URLs; None (default): the system's.
+    :param verify_cert: check them, and the names of their hosts; default True.
     """
 
     floor: float | dict[str, float] = DEFAULT_FLOOR
@@ -113,7 +126,10 @@ class LoadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verify_cert: bool = True
 
     def floor_of(self, resource: str) -> float:
-        """The least free share of this resource with which a node still gets work."""
+        """The least free share of this resource with which a node still gets work.
+
+        :param resource: its name.
+        """
         if isinstance(self.floor, dict) and resource in self.floor:
             return self.floor[resource]
         if resource == "heap":
@@ -121,24 +137,34 @@ class LoadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return DEFAULT_FLOOR if isinstance(self.floor, dict) else self.floor
 
     def weight_of(self, resource: str) -> float:
-        """0 for a resource that neither we nor the configuration know."""
+        """This resource's weight in the headroom; 0 for one that neither we nor the configuration know.
+
+        :param resource: its name.
+        """
         return self.weights.get(resource, 0.0)
 
 
 class Config(msgspec.Struct, frozen=True, dict=True):
-    """A checked configuration. Made by :func:`load` or :func:`parse`.
+    """A checked configuration. Made by `parse.load` or `parse.parse`.
 
-    :param store: the Redis that keeps the state; None: the lock file does.
-    :param mirror: the Redis that session records are copied to.
-    :param max_leases: how many scripts the cluster may run at once; ``max_leases_per_node`` each node. None: no limit.
-    :param max_wait: seconds to wait for a node while all are full or busy.
-    :param load: None: nodes are not asked for their load.
+    :param nodes: the coordinators, in the order in which they were listed.
+    :param name: of the cluster; default ``impala``.
+    :param lock_file: an absolute path, the same on every host; None (default): the state is kept in ``store``, or in
+        this process's memory.
+    :param policy: how one of the candidates is chosen; default ``least_loaded``.
+    :param store: the Redis that keeps the state; None (default): the lock file does.
+    :param mirror: the Redis that session records are copied to; None (default): none.
+    :param max_leases: how many scripts may run at once on all nodes together; None (default): no limit.
+    :param max_leases_per_node: and on each node; None (default): no limit.
+    :param max_wait: seconds to wait for a node while all are busy or full; default 300.
+    :param load: how nodes report their load; None (default): they are not asked.
+    :param session: how sessions are opened.
     """
 
     nodes: tuple[Node, ...]
     name: str = "impala"
     lock_file: str | None = None
-    policy: Policy = "least_loaded"
+    policy: PolicyName = "least_loaded"
     store: StoreUrl | None = None
     mirror: StoreUrl | None = None
     max_leases: int | None = None
@@ -149,21 +175,22 @@ class Config(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def addresses(self) -> tuple[str, ...]:
+        """The nodes as ``host:port``, in their order."""
         return tuple(node.address for node in self.nodes)
 
     @cached_property
     def order(self) -> dict[str, int]:
-        """Each address's place in the list of nodes."""
-        return {address: place for place, address in enumerate(self.addresses)}
+        """Each address's index in the list of nodes."""
+        return {address: index for index, address in enumerate(self.addresses)}
 
     @cached_property
-    def capped(self) -> bool:
+    def has_lease_limit(self) -> bool:
         """Whether anything limits how many scripts run at once."""
-        return self.max_leases is not None or any(self.cap(node) is not None for node in self.nodes)
+        return self.max_leases is not None or any(self.lease_limit(node) is not None for node in self.nodes)
 
     @cached_property
     def without_limits(self) -> Config:
-        """The same without ``max_leases``."""
+        """The same without ``max_leases``, of the cluster and of each node."""
         nodes = tuple(msgspec.structs.replace(node, max_leases=None) for node in self.nodes)
         return msgspec.structs.replace(self, nodes=nodes, max_leases=None, max_leases_per_node=None)
 
@@ -172,17 +199,24 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         """How long a report is good for: three times ``load.refresh``; 0 without ``load``."""
         return 3 * self.load.refresh if self.load else 0.0
 
-    def cap(self, node: Node) -> int | None:
-        """How many scripts may run on this node at once; None: no limit."""
+    def lease_limit(self, node: Node) -> int | None:
+        """How many scripts may run on this node at once; None: no limit.
+
+        :param node: one of this configuration.
+        """
         return self.max_leases_per_node if node.max_leases is None else node.max_leases
 
     def canonical(self, address: str) -> str:
-        """``address`` in the form of the configuration. :raises ConfigError: it does not list this node."""
+        """The name by which this configuration has a node.
+
+        :param address: ``host`` or ``host:port``, in any spelling.
+        :raises ConfigError: it does not list this node.
+        """
         try:
             host, port = parse_address(address)
         except ValueError as error:
             raise ConfigError(f"{error}; nodes of {self.name}: {', '.join(self.addresses)}") from None
-        found = Node(host=host, port=port).address
+        found = format_address(host, port)
         if found not in self.order:
             raise ConfigError(
                 f"{address!r} is not a node of {self.name}, so nothing is sent to it; "
@@ -191,18 +225,9 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         return found
 
     def node(self, address: str) -> Node | None:
-        """The node of this ``host:port``, or None if the configuration does not list it."""
-        place = self.order.get(address)
-        return None if place is None else self.nodes[place]
+        """The node of this address, or None if the configuration does not list it.
 
-
-def in_clear_text(url: str, web_auth: WebAuth) -> bool:
-    """Would the password or token cross a network readable? Digest only sends a hash of it."""
-    parts = urlsplit(url)
-    if web_auth not in ("basic", "bearer") or parts.scheme == "https":
-        return False
-    host = parts.hostname or ""
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
+        :param address: ``host:port``, as in :attr:`addresses`.
+        """
+        index = self.order.get(address)
+        return None if index is None else self.nodes[index]

@@ -1,17 +1,21 @@
-"""The configuration: a YAML file, a dict or an Airflow connection's extra, checked strictly before anything runs."""
+"""The configuration: a YAML file, a dict or an Airflow connection's extra, checked strictly before anything runs.
+
+Types, unknown keys and missing ones are msgspec's to find (`_explained` says it in the author's words); what else must
+hold is checked here, section by section. What YAML itself gets wrong is told by `yaml_file`.
+"""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, get_args
 
 import msgspec
 
 from airflow_provider_impala_lb.core.config.address import DEFAULT_PORT, parse_address
-from airflow_provider_impala_lb.core.config.errors import explained
+from airflow_provider_impala_lb.core.config.checks import DAY, WEEK, check_port, check_seconds, check_url, in_clear_text
 from airflow_provider_impala_lb.core.config.model import (
     DEFAULT_WEIGHTS,
     MAX_WAIT,
@@ -19,26 +23,13 @@ from airflow_provider_impala_lb.core.config.model import (
     Config,
     LoadConfig,
     Node,
-    Policy,
+    PolicyName,
     SessionConfig,
     WebAuth,
-    in_clear_text,
 )
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl, parse_store
 from airflow_provider_impala_lb.core.config.yaml_file import read_yaml
-from airflow_provider_impala_lb.core.timing import DAY, WEEK, check_seconds
 from airflow_provider_impala_lb.errors import ConfigError
-
-# least (None: above 0), most, why
-_SECONDS: dict[str, tuple[float | None, float, str]] = {
-    "open_timeout": (0.5, 600.0, "in less no coordinator answers; for so long a silent one holds up each script"),
-    "rpc_timeout": (None, DAY, "the planning of one statement"),
-    "reconnect_timeout": (
-        None,
-        WEEK,
-        "it is QUERY_TIMEOUT_S, too: so long a query without its client holds its memory",
-    ),
-}
 
 
 class _NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,7 +52,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     lock_file: str | None = None
     node_count: int | None = None
     port: int = DEFAULT_PORT
-    policy: Policy = "least_loaded"
+    policy: PolicyName = "least_loaded"
     store: str = "file"
     mirror: str | None = None
     max_leases: int | None = None
@@ -71,16 +62,37 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     load: LoadConfig | None = None
 
 
+_SECTIONS: dict[str, type[msgspec.Struct]] = {"": _File, "session": SessionConfig, "load": LoadConfig}
+_CHOICES = {"policy": PolicyName, "session.auth_mechanism": AuthMechanism, "load.web_auth": WebAuth}
+_SECRET = re.compile(r"password|secret|token|store|mirror")
+# least (None: above 0), most, reason
+_SECONDS: dict[str, tuple[float | None, float, str]] = {
+    "open_timeout": (0.5, 600.0, "in less no coordinator answers; for so long a silent one holds up each script"),
+    "rpc_timeout": (None, DAY, "the planning of one statement"),
+    "reconnect_timeout": (
+        None,
+        WEEK,
+        "it is QUERY_TIMEOUT_S, too: so long a query without its client holds its memory",
+    ),
+}
+
+
 def load(path: str | Path) -> Config:
-    """Read a YAML file. :raises ConfigError: unreadable, not YAML, or anything :func:`parse` refuses."""
+    """Read a YAML file.
+
+    :param path: of the file.
+    :raises ConfigError: unreadable, not YAML, or anything :func:`parse` refuses.
+    """
     return parse(read_yaml(path), source=str(path))
 
 
 def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Config:
     """Check a configuration given as a mapping.
 
-    :param source: what to call it in an error: the file's path, or the connection's id.
-    :param from_text: a number or truth value may be its text (``"30"``, ``"true"``), as in a connection's URI.
+    :param raw: the file's keys and values.
+    :param source: what to call it in an error: the file's path, or the connection's id; default ``config``.
+    :param from_text: a number or truth value may be its text (``"30"``, ``"true"``), as in a connection's URI; default
+        False.
     :raises ConfigError: names the source, the key, the value, and what is allowed.
     """
     if not isinstance(raw, Mapping):
@@ -94,17 +106,16 @@ def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Confi
     try:
         entry = msgspec.convert(raw, _File, strict=not from_text)
     except msgspec.ValidationError as error:
-        sections = {"": _File, "session": SessionConfig, "load": LoadConfig}
-        choices = {"policy": Policy, "session.auth_mechanism": AuthMechanism, "load.web_auth": WebAuth}
-        raise ConfigError(f"{source}: {explained(str(error), raw, sections, _NodeEntry, choices)}") from None
-    if not 0 < entry.port < 65536:
-        raise ConfigError(f"{source}: port: {entry.port} is not between 1 and 65535")
-    nodes = tuple(_node(source, index, item, entry.port) for index, item in enumerate(entry.nodes))
+        raise ConfigError(f"{source}: {_explained(str(error), raw)}") from None
+    check_port(f"{source}: port", entry.port)
+    nodes = tuple(_node(f"{source}: nodes[{index}]", item, entry.port) for index, item in enumerate(entry.nodes))
     store = _store(source, "store", entry.store)
     mirror = _store(source, "mirror", entry.mirror) if entry.mirror else None
-    _cross_check(source, entry, nodes, store, mirror)
-    load = checked_load(source, entry.load) if entry.load else None
-    _check_web(source, nodes, load)
+    _check_nodes(source, entry, nodes)
+    _check_state(source, entry, len(nodes), store, mirror)
+    _check_numbers(source, entry)
+    load = _load(source, entry.load) if entry.load else None
+    _check_urls(source, nodes, load)
     return Config(
         nodes=nodes,
         name=entry.name,
@@ -120,64 +131,7 @@ def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Confi
     )
 
 
-def _cross_check(
-    source: str, entry: _File, nodes: tuple[Node, ...], store: StoreUrl | None, mirror: StoreUrl | None
-) -> None:
-    if not nodes:
-        raise ConfigError(f"{source}: nodes: must list at least one coordinator, as host or host:port")
-    addresses = [node.address for node in nodes]
-    twice = sorted({address for address in addresses if addresses.count(address) > 1})
-    if twice:
-        raise ConfigError(f"{source}: nodes: {', '.join(twice)} listed more than once; each node may appear once")
-    if entry.node_count is not None and entry.node_count != len(nodes):
-        raise ConfigError(f"{source}: node_count: is {entry.node_count}, but nodes lists {len(nodes)}")
-    if not entry.name.strip():
-        raise ConfigError(f"{source}: name: is empty; leave it out, or give the cluster a name")
-    if (store or mirror) and not re.fullmatch(r"[^{}]+", entry.name):
-        raise ConfigError(
-            f"{source}: name: {entry.name!r} names keys in Redis: it must not be empty, nor hold {{ or }}"
-        )
-    if len(nodes) > 1 and entry.lock_file is None and store is None:
-        raise ConfigError(
-            f"{source}: lock_file: is missing; {len(nodes)} nodes are balanced only if all workers share a state. "
-            "Name a file in a directory that every host mounts (a default in /tmp would be shared by nobody), or a "
-            "shared store instead (store: redis://host)"
-        )
-    for key in ("max_leases", "max_leases_per_node"):
-        if (limit := getattr(entry, key)) is not None and limit < 1:
-            raise ConfigError(f"{source}: {key}: must be at least 1, is {limit}; leave it out for no limit")
-    check_seconds(f"{source}: max_wait", entry.max_wait, WEEK, "a task that waits longer is lost", least=0)
-    if entry.lock_file is not None and not Path(entry.lock_file).is_absolute():
-        raise ConfigError(f"{source}: lock_file: {entry.lock_file!r} must be an absolute path, the same on every host")
-    for key, (least, most, why) in _SECONDS.items():
-        check_seconds(f"{source}: session.{key}", getattr(entry.session, key), most, why, least=least)
-
-
-def _store(source: str, key: str, text: str) -> StoreUrl | None:
-    try:
-        store = parse_store(text)
-    except ValueError as error:
-        raise ConfigError(f"{source}: {key}: (value not shown) {error}") from None
-    if store is None and key == "mirror":
-        raise ConfigError(f"{source}: mirror: is a Redis URL, as store can be, or is left out")
-    return store
-
-
-def _check_web(source: str, nodes: tuple[Node, ...], load: LoadConfig | None) -> None:
-    for index, node in enumerate(nodes):
-        for key in ("web", "metrics", "exporter"):
-            url = getattr(node, key)
-            if url is not None:
-                check_url(f"{source}: nodes[{index}]", key, url)
-        if load and node.web and in_clear_text(node.web, load.web_auth):
-            raise ConfigError(
-                f"{source}: nodes[{index}].web: {node.web!r} with load.web_auth {load.web_auth} would send the secret "
-                "in clear text; allowed: an https:// URL, or another load.web_auth"
-            )
-
-
-def _node(source: str, index: int, item: str | _NodeEntry, default_port: int) -> Node:
-    where = f"{source}: nodes[{index}]"
+def _node(where: str, item: str | _NodeEntry, default_port: int) -> Node:
     if isinstance(item, str):
         item = _NodeEntry(host=item)
     try:
@@ -188,8 +142,7 @@ def _node(source: str, index: int, item: str | _NodeEntry, default_port: int) ->
         raise ConfigError(f"{where}.port: is {item.port}, and host has one, too ({port}); give it once")
     if not port:
         port = default_port if item.port is None else item.port
-    if not 0 < port < 65536:
-        raise ConfigError(f"{where}.port: {port} is not between 1 and 65535")
+    check_port(f"{where}.port", port)
     if not 0 < item.weight < float("inf"):
         raise ConfigError(f"{where}.weight: {item.weight} must be above 0")
     if item.max_leases is not None and item.max_leases < 1:
@@ -205,11 +158,18 @@ def _node(source: str, index: int, item: str | _NodeEntry, default_port: int) ->
     )
 
 
-def checked_load(source: str, load: LoadConfig) -> LoadConfig:
-    """The section as it is used, with the default of every weight it does not name.
+def _store(source: str, key: str, text: str) -> StoreUrl | None:
+    try:
+        store = parse_store(text)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {key}: (value not shown) {error}") from None
+    if store is None and key == "mirror":
+        raise ConfigError(f"{source}: mirror: is a Redis URL, as store can be, or is left out")
+    return store
 
-    :raises ConfigError: names the source, the key, the value, and what is allowed.
-    """
+
+def _load(source: str, load: LoadConfig) -> LoadConfig:
+    """The section as it is used, with the default of every weight it does not name."""
     floors = load.floor if isinstance(load.floor, dict) else {"": load.floor}
     for name, floor in floors.items():
         key = f"load.floor.{name}" if name else "load.floor"
@@ -238,24 +198,86 @@ def checked_load(source: str, load: LoadConfig) -> LoadConfig:
     return msgspec.structs.replace(load, weights=weights)
 
 
+def _check_nodes(source: str, entry: _File, nodes: tuple[Node, ...]) -> None:
+    if not nodes:
+        raise ConfigError(f"{source}: nodes: must list at least one coordinator, as host or host:port")
+    addresses = [node.address for node in nodes]
+    twice = sorted({address for address in addresses if addresses.count(address) > 1})
+    if twice:
+        raise ConfigError(f"{source}: nodes: {', '.join(twice)} listed more than once; each node may appear once")
+    if entry.node_count is not None and entry.node_count != len(nodes):
+        raise ConfigError(f"{source}: node_count: is {entry.node_count}, but nodes lists {len(nodes)}")
+
+
+def _check_state(source: str, entry: _File, count: int, store: StoreUrl | None, mirror: StoreUrl | None) -> None:
+    """Where the state is kept, and under which name."""
+    if not entry.name.strip():
+        raise ConfigError(f"{source}: name: is empty; leave it out, or give the cluster a name")
+    if (store or mirror) and not re.fullmatch(r"[^{}]+", entry.name):
+        raise ConfigError(
+            f"{source}: name: {entry.name!r} names keys in Redis: it must not be empty, nor hold {{ or }}"
+        )
+    if count > 1 and entry.lock_file is None and store is None:
+        raise ConfigError(
+            f"{source}: lock_file: is missing; {count} nodes are balanced only if all workers share a state. "
+            "Name a file in a directory that every host mounts (a default in /tmp would be shared by nobody), or a "
+            "shared store instead (store: redis://host)"
+        )
+    if entry.lock_file is not None and not Path(entry.lock_file).is_absolute():
+        raise ConfigError(f"{source}: lock_file: {entry.lock_file!r} must be an absolute path, the same on every host")
+
+
+def _check_numbers(source: str, entry: _File) -> None:
+    for key in ("max_leases", "max_leases_per_node"):
+        if (limit := getattr(entry, key)) is not None and limit < 1:
+            raise ConfigError(f"{source}: {key}: must be at least 1, is {limit}; leave it out for no limit")
+    check_seconds(f"{source}: max_wait", entry.max_wait, WEEK, "a task that waits longer is lost", least=0)
+    for key, (least, most, reason) in _SECONDS.items():
+        check_seconds(f"{source}: session.{key}", getattr(entry.session, key), most, reason, least=least)
+
+
+def _check_urls(source: str, nodes: tuple[Node, ...], load: LoadConfig | None) -> None:
+    for index, node in enumerate(nodes):
+        for key in ("web", "metrics", "exporter"):
+            url = getattr(node, key)
+            if url is not None:
+                check_url(f"{source}: nodes[{index}].{key}", url)
+        if load and node.web and in_clear_text(node.web, load.web_auth):
+            raise ConfigError(
+                f"{source}: nodes[{index}].web: {node.web!r} with load.web_auth {load.web_auth} would send the secret "
+                "in clear text; allowed: an https:// URL, or another load.web_auth"
+            )
+
+
 def _check(source: str, key: str, value: float, holds: bool, allowed: str) -> None:
     if not holds:
         raise ConfigError(f"{source}: {key}: is {value}, must be {allowed}")
 
 
-def check_url(where: str, key: str, url: str) -> None:
-    """:raises ConfigError: ``url`` is not ``http(s)://host...``, or has a login in it; that is not shown then."""
-    try:
-        parts = urlsplit(url)
-        named = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        named = False
-        parts = None
-    if "@" in (parts.netloc if parts else url):
-        raise ConfigError(
-            f"{where}.{key}: (value not shown) must not hold a login: set load.web_auth and load.web_user, and the "
-            "environment's IMPALA_LB_WEB_PASSWORD"
-        )
-    if not named or parts is None or parts.query or parts.fragment:
-        shown = repr(url) if "@" not in url else "(value not shown)"
-        raise ConfigError(f"{where}.{key}: {shown} is not a URL like http://host:25000 or https://host:25000")
+def _explained(message: str, raw: Any) -> str:
+    """msgspec's text in the author's words. Values of keys that may hold a secret are not shown."""
+    problem, _, place = message.partition(" - at ")
+    path = place.strip("`").removeprefix("$").removeprefix(".")
+    unknown = re.search(r"unknown field `(.+?)`", problem)
+    if unknown:
+        key = unknown[1]
+        allowed = list(_SECTIONS.get(path, _NodeEntry).__struct_fields__)
+        near = difflib.get_close_matches(key, allowed, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return f"{path + '.' if path else ''}{key}: unknown key{hint}; allowed: {', '.join(allowed)}"
+    missing = re.search(r"missing required field `(.+?)`", problem)
+    if missing:
+        return f"{path + '.' if path else ''}{missing[1]}: is missing"
+    shown = "(value not shown)" if _SECRET.search(path) else repr(_value_at(raw, path))
+    if path in _CHOICES:
+        return f"{path}: {shown} is not one of {', '.join(get_args(_CHOICES[path]))}"
+    return f"{path or 'config'}: {problem[0].lower()}{problem[1:]} ({shown})"
+
+
+def _value_at(raw: Any, path: str) -> Any:
+    for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
+        try:
+            raw = raw[int(index)] if index else raw[key]
+        except (KeyError, IndexError, TypeError):
+            return "?"
+    return raw

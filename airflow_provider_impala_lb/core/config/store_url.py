@@ -25,9 +25,14 @@ _FORM = re.compile(
 class StoreUrl:
     """Where the shared state is kept. Its text has no password in it.
 
+    :param kind: one server, the sentinels who know where it is, or a cluster.
     :param hosts: the server; for ``sentinel`` the sentinels, for ``cluster`` the nodes to ask for the others.
-    :param service: what the sentinels call the server.
-    :param tls_files: redis-py's names of files -> paths.
+    :param tls: speak TLS; default False.
+    :param service: what the sentinels call the server; default "".
+    :param db: number of the database; default 0.
+    :param user: to log in as; None (default): nobody.
+    :param password: to log in with; None (default): none.
+    :param tls_files: redis-py's names of files -> paths; default none.
     """
 
     kind: Literal["server", "sentinel", "cluster"]
@@ -47,7 +52,12 @@ class StoreUrl:
 
 
 def parse_store(text: str) -> StoreUrl | None:
-    """None for ``file``. :raises ValueError: anything that is not `ALLOWED`; the text of it is never in the error."""
+    """The configuration's ``store`` or ``mirror``.
+
+    :param text: as written.
+    :returns: None for ``file``.
+    :raises ValueError: anything that is not `ALLOWED`; the text of it is never in the error.
+    """
     if text == "file":
         return None
     found = _FORM.fullmatch(text)
@@ -70,8 +80,8 @@ def parse_store(text: str) -> StoreUrl | None:
         hosts = tuple(parse_address(host, port) for host in found["hosts"].split(","))
     except ValueError:
         raise ValueError(f"names a host that is not host, host:port or [v6]:port; allowed: {ALLOWED}") from None
-    if not all(0 < port < 65536 for _, port in hosts) or (kind == "server" and len(hosts) > 1):
-        raise ValueError(f"has a port above 65535, or more hosts than its kind can have; allowed: {ALLOWED}")
+    if kind == "server" and len(hosts) > 1:
+        raise ValueError(f"has more hosts than its kind can have; allowed: {ALLOWED}")
     return StoreUrl(
         kind=kind,  # type: ignore[arg-type]
         hosts=hosts,

@@ -16,7 +16,11 @@ _ODD_NUMBER = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What is in the file. :raises ConfigError: unreadable, not YAML, or not clear; names the file and the line."""
+    """What is in the file.
+
+    :param path: of the file.
+    :raises ConfigError: unreadable, not YAML, or not clear; names the file and the line.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:

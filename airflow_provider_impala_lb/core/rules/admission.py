@@ -15,13 +15,24 @@ from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 
 Kind = Literal["tried", "drained", "down", "busy", "full", "failed this task"]
+_COUNTED: dict[Kind, str] = {
+    "drained": "drained",
+    "down": "down",
+    "busy": "busy",
+    "full": "full",
+    "tried": "tried in vain",
+}
 
 
 class LeftOut(NamedTuple):
-    """Why a node is not a candidate: one word to count by, and the words for people."""
+    """Why a node is not a candidate.
+
+    :ivar kind: one word to count by.
+    :ivar reason: the words for people.
+    """
 
     kind: Kind
-    why: str
+    reason: str
 
 
 class Admitted(msgspec.Struct):
@@ -40,12 +51,15 @@ class Admitted(msgspec.Struct):
 
 
 def admit(config: Config, state: State, now: float, excluded: Mapping[str, str], avoid: str = "") -> Admitted:
-    """Sort the nodes.
+    """Sort the nodes by what keeps them from new work.
 
+    :param config: the nodes.
+    :param state: what is known of them.
+    :param now: the store's clock, seconds since the epoch.
     :param excluded: nodes the caller has tried or does not want, with its reasons.
-    :param avoid: a node to leave out if there is another one: the last to fail this task.
+    :param avoid: a node to leave out if there is another one: the last to fail this task; default "": none.
     """
-    reasons = {address: LeftOut("tried", why) for address, why in excluded.items()}
+    reasons = {address: LeftOut("tried", reason) for address, reason in excluded.items()}
     candidates: list[Node] = []
     busy: list[Node] = []
     resting: list[tuple[float, Node]] = []
@@ -58,17 +72,17 @@ def admit(config: Config, state: State, now: float, excluded: Mapping[str, str],
             candidates.append(node)
         elif record.drained:
             reasons[address] = LeftOut("drained", "drained by an operator")
-        elif record.ejection is not None and (why := left_out(record, now)) is not None:
-            reasons[address] = LeftOut("down", why)
+        elif record.ejection is not None and (reason := left_out(record, now)) is not None:
+            reasons[address] = LeftOut("down", reason)
             resting.append((record.ejection.until, node))
-        elif ttl and record.summary is not None and (brief := fresh(record, now, ttl)) is not None:
-            if brief.quiescing:
+        elif ttl and record.summary is not None and (summary := fresh(record, now, ttl)) is not None:
+            if summary.quiescing:
                 reasons[address] = LeftOut("drained", "shutting down, it says itself")
-            elif brief.level == "ready":
+            elif summary.level == "ready":
                 candidates.append(node)
             else:
-                low = f", {brief.low} under its floor" if brief.low else ""
-                reasons[address] = LeftOut("busy", f"{brief.level}: headroom {brief.headroom:.2f}{low}")
+                short = f", {summary.short_share} under its floor" if summary.short_share else ""
+                reasons[address] = LeftOut("busy", f"{summary.level}: headroom {summary.headroom:.2f}{short}")
                 busy.append(node)
         else:
             candidates.append(node)
@@ -78,12 +92,15 @@ def admit(config: Config, state: State, now: float, excluded: Mapping[str, str],
     return Admitted(candidates, busy, resting, reasons)
 
 
-def none_available(config: Config, left: Mapping[str, LeftOut], why: str = "") -> NoNodeAvailable:
-    """The error that says how many nodes are drained, down, busy and full, and why each."""
-    kinds = Counter(reason.kind for reason in left.values())
-    words = {"drained": "drained", "down": "down", "busy": "busy", "full": "full", "tried": "tried in vain"}
-    counts = ", ".join(f"{kinds[kind]} {word}" for kind, word in words.items() if kinds[kind])  # type: ignore[index]
+def none_available(config: Config, left: Mapping[str, LeftOut]) -> NoNodeAvailable:
+    """The error that says how many nodes are drained, down, busy and full, and why each.
+
+    :param config: the nodes.
+    :param left: why each node that is no candidate is none, by ``host:port``.
+    """
+    kinds = Counter(entry.kind for entry in left.values())
+    counts = ", ".join(f"{kinds[kind]} {words}" for kind, words in _COUNTED.items() if kinds[kind])
     return NoNodeAvailable(
-        f"No coordinator of {config.name} may take the work{why}: {len(config.nodes)} nodes, {counts or 'none free'}",
-        {address: left[address].why for address in config.addresses if address in left},
+        f"No coordinator of {config.name} may take the work: {len(config.nodes)} nodes, {counts or 'none free'}",
+        {address: left[address].reason for address in config.addresses if address in left},
     )

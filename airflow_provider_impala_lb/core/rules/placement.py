@@ -1,4 +1,7 @@
-"""One transaction's decision: steps 2 to 5 of the balancer's order of work. Pure."""
+"""One transaction's decision: who is picked, or that the caller has to wait. Pure.
+
+The order of work: end what is past its time (`expiry`), keep what should stay where it is, admit, choose, note.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,11 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node
-from airflow_provider_impala_lb.core.rules import queue as line
+from airflow_provider_impala_lb.core.rules import queue
 from airflow_provider_impala_lb.core.rules.admission import Admitted, LeftOut, admit, none_available
 from airflow_provider_impala_lb.core.rules.ejection import begin_trial
 from airflow_provider_impala_lb.core.rules.policy import Scores, choose, most_headroom
-from airflow_provider_impala_lb.core.state.model import (
-    SESSION_SECONDS,
-    Attempt,
-    Lease,
-    SessionRecord,
-    Ticket,
-    count_unleased,
-)
+from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, Attempt, Lease, SessionRecord, Ticket
 from airflow_provider_impala_lb.core.state.state import State
 
 _SHOWN = 4
@@ -31,11 +27,15 @@ class Request(msgspec.Struct):
     """What a caller asks for.
 
     :param token: names the pick; the lease's id, if it has one.
+    :param lease: to be taken on the node that is picked; None: a pick without one.
+    :param session_key: picks with the same key stay on one node; None: it has none.
+    :param prefer: a node (``host:port``) to keep if it may take work; None: any.
     :param excluded: nodes not to pick, and why.
-    :param patient: it can wait: a busy or full cluster gives it a place in the line instead of a node.
-    :param ticket: its place in the line, if it is to have one.
-    :param lasts: seconds the lease lives without a renewal.
-    :param claimed: the lease's id was noted when its try began, see core/orphans.py. :param attempt: which one it is.
+    :param may_wait: a busy or full cluster gives it a place in the queue instead of a node.
+    :param ticket: its place in the queue, if it is to have one.
+    :param lease_seconds: how long the lease lives without a renewal.
+    :param announced: the lease's id was noted when its attempt began, see `supersession.announce`.
+    :param attempt: which attempt it is; None: not known.
     :param known: what a mirror knows of the session key, used if the state knows nothing.
     """
 
@@ -44,19 +44,29 @@ class Request(msgspec.Struct):
     session_key: str | None = None
     prefer: str | None = None
     excluded: Mapping[str, str] = {}
-    patient: bool = False
+    may_wait: bool = False
     ticket: Ticket | None = None
-    lasts: float = 0.0
-    claimed: bool = False
+    lease_seconds: float = 0.0
+    announced: bool = False
     attempt: Attempt | None = None
     known: SessionRecord | None = None
+
+    @property
+    def ticket_id(self) -> str:
+        """The ticket's id, or ""."""
+        return self.ticket.id if self.ticket else ""
 
 
 class Placed(msgspec.Struct):
     """A node, and what spoke for it.
 
-    :ivar trial: this pick tries a node that was out, for the whole fleet.
-    :ivar session: the record of the session key, with the data to replay.
+    :param node: ``host:port``.
+    :param reason: what spoke for it; with ``scores`` the policy's name.
+    :param left_out: why each node that is no candidate is none, by ``host:port``.
+    :param scores: what spoke for each candidate; None: there was nothing to choose.
+    :param trial: this pick tries a node that was out, for the whole fleet.
+    :param session: the record of the session key, with the data to replay.
+    :param remarks: what else is to be known of the pick.
     """
 
     node: str
@@ -68,7 +78,7 @@ class Placed(msgspec.Struct):
     remarks: tuple[str, ...] = ()
 
     @property
-    def why(self) -> str:
+    def explanation(self) -> str:
         """The reason, the other candidates with their scores, and who was left out for what."""
         text = self.reason
         if self.scores:
@@ -79,15 +89,17 @@ class Placed(msgspec.Struct):
             text += f" ({', '.join(others[:_SHOWN])}{more})" if others else ""
         text += "".join(f"; {remark}" for remark in self.remarks)
         if self.left_out:
-            text += "; left out: " + ", ".join(f"{name} ({reason.why})" for name, reason in self.left_out.items())
+            text += "; left out: " + ", ".join(f"{name} ({entry.reason})" for name, entry in self.left_out.items())
         return text + (" (on trial)" if self.trial else "")
 
 
 class Wait(msgspec.Struct):
     """No node now: everyone who could take it is busy or full.
 
-    :ivar position: in the line, from 1. :ivar pause: seconds until one asks again.
-    :ivar waited: seconds since the ticket was drawn.
+    :param position: in the queue, from 1.
+    :param pause: seconds until one asks again.
+    :param waited: seconds since the ticket was drawn.
+    :param left_out: why each node is no candidate, by ``host:port``.
     """
 
     position: int
@@ -99,6 +111,11 @@ class Wait(msgspec.Struct):
 def place(config: Config, state: State, now: float, request: Request, rng: random.Random) -> Placed | Wait:
     """Keep what should stay, admit, choose, note.
 
+    :param config: nodes, limits and policy.
+    :param state: changed: the lease, the queue, the counters.
+    :param now: the store's clock, seconds since the epoch.
+    :param request: its lease and ticket are changed.
+    :param rng: for the policies that draw by lot.
     :raises NoNodeAvailable: nobody may take it, and there is nothing to wait for.
     """
     lease, key = request.lease, request.session_key
@@ -107,7 +124,7 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
     avoid = avoided.node if avoided and avoided.node != request.prefer else ""
     admitted = admit(config, state, now, request.excluded, avoid)
     record = (state.sessions.get(key) or request.known) if key else None
-    candidates = _with_room(config, state, admitted, request)
+    candidates = _with_capacity(config, state, admitted, request)
     remarks: list[str] = []
     scores: Scores | None = None
 
@@ -115,62 +132,60 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
     if want is not None and any(node.address == want for node in candidates):
         node = want
         reason = "asked for by name" if request.prefer else f"session key {key!r} is on it"
-    elif want is not None and request.patient and want in admitted.left_out and admitted.left_out[want].kind == "full":
+    elif want is not None and request.may_wait and want in admitted.left_out and admitted.left_out[want].kind == "full":
         return _wait(state, now, request, admitted, only=want)
     else:
         if record is not None and not request.prefer:
             left = admitted.left_out.get(record.node)
-            why = record.broken or (left.why if left else "no longer a node of the configuration")
-            remarks.append(f"session key {key!r} was on {record.node} ({why})")
+            lost = record.broken or (left.reason if left else "no longer a node of the configuration")
+            remarks.append(f"session key {key!r} was on {record.node} ({lost})")
         if candidates:
             best, scores = choose(config.policy, config, candidates, state, now, rng)
             node, reason = best.address, f"{config.policy}: "
             state.head.last = node
         else:
-            found = _hard_pressed(config, state, now, request, admitted)
+            found = _without_candidates(config, state, now, request, admitted)
             if isinstance(found, Wait):
                 return found
             node, reason = found
     placed = Placed(node, reason, admitted.left_out, scores, remarks=tuple(remarks))
-    return _note(config, state, now, request, placed, record)
+    _note(config, state, now, request, placed, record)
+    return placed
 
 
-def _with_room(config: Config, state: State, admitted: Admitted, request: Request) -> Sequence[Node]:
-    """The candidates that have room; those that have not are noted as full. A pick without a lease takes no room, so
-    it may go to a full node if all are."""
+def _with_capacity(config: Config, state: State, admitted: Admitted, request: Request) -> Sequence[Node]:
+    """The candidates that can take one more lease; the others are noted as full. A pick without a lease takes no
+    capacity, so it may go to a full node if all are."""
     candidates = admitted.candidates
-    if not config.capped:
+    if not config.has_lease_limit:
         return candidates
-    room = line.nodes_with_capacity(config, state, candidates, request.ticket.id if request.ticket else "")
-    if request.lease is None and not room:
+    able = queue.nodes_with_capacity(config, state, candidates, request.ticket_id)
+    if request.lease is None and not able:
         return candidates
-    free = {node.address for node in room}
+    addresses = {node.address for node in able}
     for node in candidates:
-        if node.address not in free:
-            admitted.left_out[node.address] = LeftOut("full", line.fullness(config, state, node))
-    return room
+        if node.address not in addresses:
+            admitted.left_out[node.address] = LeftOut("full", queue.fullness(config, state, node))
+    return able
 
 
-def _hard_pressed(
+def _without_candidates(
     config: Config, state: State, now: float, request: Request, admitted: Admitted
 ) -> tuple[str, str] | Wait:
-    """No candidate is left: wait, if that can help; else the best of the busy ones; else one that is out."""
+    """Wait, if that can help; else the best of the busy ones; else one that is out. A node comes with its reason."""
     full = any(left.kind == "full" for left in admitted.left_out.values())
-    if request.patient and (admitted.busy or full):
+    if request.may_wait and (admitted.busy or full):
         return _wait(state, now, request, admitted)
-    ticket = request.ticket.id if request.ticket else ""
-    busy = admitted.busy
+    busy, resting = admitted.busy, admitted.resting
     if request.lease is not None:
-        busy = line.nodes_with_capacity(config, state, busy, ticket)
+        busy = queue.nodes_with_capacity(config, state, busy, request.ticket_id)
     if busy:
         best = most_headroom(busy, state, now, config.report_seconds)
         admitted.left_out.pop(best.address)
         return best.address, "all are busy, and it has the most headroom"
-    resting = admitted.resting
     if request.lease is not None and resting:
-        allowed = {
-            node.address for node in line.nodes_with_capacity(config, state, [node for _, node in resting], ticket)
-        }
+        able = queue.nodes_with_capacity(config, state, [node for _, node in resting], request.ticket_id)
+        allowed = {node.address for node in able}
         resting = [entry for entry in resting if entry[1].address in allowed]
     if resting:
         # What we know of them may be out of date (finagle's panic mode, pgjdbc): the one due soonest, whatever it is.
@@ -182,28 +197,28 @@ def _hard_pressed(
 
 def _wait(state: State, now: float, request: Request, admitted: Admitted, only: str = "") -> Wait:
     ticket = request.ticket
-    assert ticket is not None, "who is patient brings a ticket"
+    assert ticket is not None, "who may wait brings a ticket"
     ticket.only = only
     ticket.exclude = [] if only else list(request.excluded)
-    position = line.enqueue(state, now, ticket)
-    return Wait(position, line.pause(position), now - ticket.since, admitted.left_out)
+    position = queue.enqueue(state, now, ticket)
+    return Wait(position, queue.pause(position), now - ticket.since, admitted.left_out)
 
 
 def _note(
     config: Config, state: State, now: float, request: Request, placed: Placed, record: SessionRecord | None
-) -> Placed:
-    """Step 5: the lease, the session record, the counters."""
+) -> None:
+    """The lease, the session record, the counters, the trial."""
     address, lease, key = placed.node, request.lease, request.session_key
     node = state.node(address)
     node.picks += 1
     if node.ejection is not None:
         placed.trial = begin_trial(node, now, request.token or "a pick without a lease", config.session.open_timeout)
     if request.ticket is not None and state.head.waiting:
-        line.leave_queue(state, request.ticket.id)
+        queue.dequeue(state, request.ticket.id)
     if lease is None:
-        count_unleased(node, now)
+        node.count_unleased(now)
     else:
-        lease.node, lease.taken, lease.expires = address, now, now + request.lasts
+        lease.node, lease.taken, lease.expires = address, now, now + request.lease_seconds
         state.lease(lease)
     if key:
         ends = now + SESSION_SECONDS
@@ -212,4 +227,3 @@ def _note(
             record.node, record.broken, record.expires = address, "", ends
             state.sessions.put(key, record, ends)
         placed.session = record
-    return placed

@@ -1,6 +1,7 @@
 """How one of the candidates is chosen. Pure: the same candidates, state and random numbers give the same node.
 
-Why least_loaded is the default, and what it was measured against: docs/policies.md.
+Why least_loaded is the default, and what it was measured against: docs/policies.md. A new policy is a function in
+`POLICIES`, under its name in `config.model.PolicyName`.
 """
 
 from __future__ import annotations
@@ -8,14 +9,32 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from airflow_provider_impala_lb.core.config.model import Config, Node, Policy
+from airflow_provider_impala_lb.core.config.model import Config, Node, PolicyName
 from airflow_provider_impala_lb.core.rules.headroom import fresh
 from airflow_provider_impala_lb.core.state.model import NodeState
 from airflow_provider_impala_lb.core.state.state import State
 
 Scores = Callable[[], dict[str, str]]
 """What spoke for each candidate, by ``host:port``: made only if somebody asks."""
+Policy = Callable[[Config, Sequence[Node], State, float, random.Random], tuple[Node, Scores]]
+"""Chooses among candidates (not empty, in the configuration's order). Parameters as of `choose`."""
 _UNKNOWN = NodeState()
+
+
+def choose(
+    policy: PolicyName, config: Config, candidates: Sequence[Node], state: State, now: float, rng: random.Random
+) -> tuple[Node, Scores]:
+    """Choose by the policy of this name.
+
+    :param policy: its name, a key of `POLICIES`.
+    :param config: the nodes' order and weights.
+    :param candidates: not empty, in the configuration's order.
+    :param state: what runs on them, and what they reported.
+    :param now: the store's clock, seconds since the epoch.
+    :param rng: for the policies that draw by lot.
+    :returns: the node, and what spoke for each candidate.
+    """
+    return POLICIES[policy](config, candidates, state, now, rng)
 
 
 def load_of(node: NodeState, now: float, ttl: float) -> float:
@@ -24,15 +43,17 @@ def load_of(node: NodeState, now: float, ttl: float) -> float:
 
     Leases that leaked stand in both numbers, so they cancel out; work of others is in the report.
 
+    :param node: which.
+    :param now: the store's clock, seconds since the epoch.
     :param ttl: seconds a report is good for; 0: there are none.
     """
     here = node.leases
     for _, count in node.recent:
         here += count
     if ttl:
-        brief = fresh(node, now, ttl)
-        if brief is not None and brief.queries >= 0:
-            return max(0.0, brief.queries + here - brief.leases)
+        summary = fresh(node, now, ttl)
+        if summary is not None and summary.queries >= 0:
+            return max(0.0, summary.queries + here - summary.leases)
     return here
 
 
@@ -42,51 +63,82 @@ def in_turn(config: Config, candidates: Sequence[Node], last: str) -> Sequence[N
     The turn is kept as the last node's name, not as a number: with a number the neighbour of a node that is out
     would inherit its share (npgsql#4181), and hosts whose lists differ would mean different nodes by it.
 
+    :param config: the nodes' order.
     :param candidates: in the configuration's order.
+    :param last: ``host:port`` of the node picked last; "": none was.
     """
     order = config.order
     after = order.get(last, -1)
-    for place, node in enumerate(candidates):
+    for index, node in enumerate(candidates):
         if order[node.address] > after:
-            return [*candidates[place:], *candidates[:place]] if place else candidates
+            return [*candidates[index:], *candidates[:index]] if index else candidates
     return candidates
 
 
-def choose(
-    policy: Policy, config: Config, candidates: Sequence[Node], state: State, now: float, rng: random.Random
-) -> tuple[Node, Scores]:
-    """Choose among ``candidates`` (not empty, in the configuration's order).
+def most_headroom(candidates: Sequence[Node], state: State, now: float, ttl: float) -> Node:
+    """Of nodes that are all busy: those with no share under its floor first, then the one with the largest P, then the
+    one with the least on it.
 
-    * ``round_robin``: over any n*k consecutive picks with an unchanged set of n candidates each gets k.
-    * ``least_loaded``: the smallest ``(load + 1) / weight``; ties go in round-robin order.
-    * ``weighted_random``: at random by ``W = P * weight / sum``, so that what is picked between two reports does not
-      all go to one node. A node without a report counts as the mean of the others; without any all have P = 1.
-    * ``power_of_two``: of two drawn at random the one with the smaller ``(load + 1) / weight``.
+    :param candidates: not empty.
+    :param state: what they reported.
+    :param now: the store's clock, seconds since the epoch.
+    :param ttl: seconds a report is good for.
     """
-    if policy == "round_robin":
-        turn = in_turn(config, candidates, state.head.last)
-        return turn[0], lambda: {node.address: f"turn {place}" for place, node in enumerate(turn, 1)}
+
+    def rank(node: Node) -> tuple[bool, float, float]:
+        record = state.nodes.get(node.address, _UNKNOWN)
+        summary = fresh(record, now, ttl)
+        return (
+            bool(summary and summary.short_share),
+            -summary.headroom if summary else 0.0,
+            (load_of(record, now, ttl) + 1) / node.weight,
+        )
+
+    return min(candidates, key=rank)
+
+
+def _round_robin(
+    config: Config, candidates: Sequence[Node], state: State, now: float, rng: random.Random
+) -> tuple[Node, Scores]:
+    """Over any n*k consecutive picks with an unchanged set of n candidates each gets k."""
+    turn = in_turn(config, candidates, state.head.last)
+    return turn[0], lambda: {node.address: f"turn {index}" for index, node in enumerate(turn, 1)}
+
+
+def _least_loaded(
+    config: Config, candidates: Sequence[Node], state: State, now: float, rng: random.Random
+) -> tuple[Node, Scores]:
+    """The smallest ``(load + 1) / weight``; ties go in round-robin order."""
     nodes, ttl = state.nodes, config.report_seconds
-    if policy == "weighted_random":
-        return _by_lot(candidates, nodes, now, ttl, rng)
-    drawn = len(candidates)
-    if policy == "power_of_two" and drawn > 2:
-        candidates = sorted(rng.sample(candidates, 2), key=lambda node: config.order[node.address])
     turn = in_turn(config, candidates, state.head.last)
     scores = [(load_of(nodes.get(node.address, _UNKNOWN), now, ttl) + 1) / node.weight for node in turn]
     best = turn[scores.index(min(scores))]
     return best, lambda: {node.address: f"score {score:g}" for node, score in zip(turn, scores, strict=True)}
 
 
-def _by_lot(
-    candidates: Sequence[Node], nodes: dict[str, NodeState], now: float, ttl: float, rng: random.Random
+def _power_of_two(
+    config: Config, candidates: Sequence[Node], state: State, now: float, rng: random.Random
 ) -> tuple[Node, Scores]:
-    briefs = [fresh(nodes[node.address], now, ttl) if node.address in nodes else None for node in candidates]
-    known = [brief.headroom for brief in briefs if brief and brief.headroom >= 0]
+    """Of two drawn at random the one with the smaller ``(load + 1) / weight``."""
+    if len(candidates) > 2:
+        candidates = sorted(rng.sample(candidates, 2), key=lambda node: config.order[node.address])
+    return _least_loaded(config, candidates, state, now, rng)
+
+
+def _weighted_random(
+    config: Config, candidates: Sequence[Node], state: State, now: float, rng: random.Random
+) -> tuple[Node, Scores]:
+    """At random by ``W = P * weight / sum``, so that what is picked between two reports does not all go to one node.
+
+    A node without a report counts as the mean of the others; without any all have P = 1.
+    """
+    nodes, ttl = state.nodes, config.report_seconds
+    summaries = [fresh(nodes[node.address], now, ttl) if node.address in nodes else None for node in candidates]
+    known = [summary.headroom for summary in summaries if summary and summary.headroom >= 0]
     mean = sum(known) / len(known) if known else 1.0
     shares = [
-        (brief.headroom if brief and brief.headroom >= 0 else mean) * node.weight
-        for node, brief in zip(candidates, briefs, strict=True)
+        (summary.headroom if summary and summary.headroom >= 0 else mean) * node.weight
+        for node, summary in zip(candidates, summaries, strict=True)
     ]
     total = sum(shares) or 1.0
     best = rng.choices(candidates, shares if sum(shares) else None)[0]
@@ -95,17 +147,10 @@ def _by_lot(
     }
 
 
-def most_headroom(candidates: Sequence[Node], state: State, now: float, ttl: float) -> Node:
-    """Of nodes that are all busy: those with no share under its floor first, then the one with the largest P, then the
-    one with the least on it."""
-
-    def rank(node: Node) -> tuple[bool, float, float]:
-        record = state.nodes.get(node.address, _UNKNOWN)
-        brief = fresh(record, now, ttl)
-        return (
-            bool(brief and brief.low),
-            -brief.headroom if brief else 0.0,
-            (load_of(record, now, ttl) + 1) / node.weight,
-        )
-
-    return min(candidates, key=rank)
+POLICIES: dict[PolicyName, Policy] = {
+    "least_loaded": _least_loaded,
+    "round_robin": _round_robin,
+    "weighted_random": _weighted_random,
+    "power_of_two": _power_of_two,
+}
+"""Every policy by its name in the configuration."""

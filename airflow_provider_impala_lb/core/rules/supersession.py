@@ -1,27 +1,29 @@
-"""What an earlier try of the same work may have left running, and how it learns that another has taken over.
+"""What an earlier attempt at the same work may have left running, and how it learns that another has taken over.
 
-A lease that lapses (its process was killed, its host lost) leaves an orphan behind: node, session and query, for the
-next try to end. A try that begins takes over the leases that live, too: a process that was only stopped, and goes on
-later, finds its lease taken, and stops before it runs anything more. One that was stopped before it had a lease finds
-that a later try has begun, also when that one is over.
+A lease that lapses (its process was killed, its host lost) leaves a record behind: node, session and query, for the
+next attempt to end. An attempt that begins fences the leases that live, too: a process that was only stopped, and goes
+on later, finds its lease fenced, and stops before it runs anything more. One that was stopped before it had a lease
+finds that a later attempt has begun, also when that one is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import msgspec
-
 from airflow_provider_impala_lb.core.state.model import LEFTOVER_SECONDS, Attempt, Lease, LeftoverSession
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import Superseded
 
-_encode = msgspec.json.Encoder().encode
 
+def note_leftover(state: State, now: float, lease: Lease, *, fenced: bool = False) -> LeftoverSession:
+    """Note what a lease that has ended leaves behind.
 
-def orphan(state: State, now: float, lease: Lease, *, fenced: bool = False) -> LeftoverSession:
-    """Note what a lease that has ended leaves behind."""
-    left = LeftoverSession(
+    :param state: changed.
+    :param now: the store's clock, seconds since the epoch.
+    :param lease: the one that has ended.
+    :param fenced: a later attempt has taken over; default False.
+    """
+    leftover = LeftoverSession(
         owner=lease.owner,
         node=lease.node,
         session=lease.session or "",
@@ -31,71 +33,126 @@ def orphan(state: State, now: float, lease: Lease, *, fenced: bool = False) -> L
         fenced=fenced,
         ended=not lease.session,
     )
-    state.leftovers.put(lease.id, left, left.expires)
-    return left
+    state.leftovers.put(lease.id, leftover, leftover.expires)
+    return leftover
 
 
-def claim(state: State, now: float, owner: str, lease_id: str) -> None:
-    """Note that a try has begun, and will take a lease of this id: it may have to wait for that, or be stopped."""
-    left = LeftoverSession(
-        owner=owner, node="", session="", query="", at=now, expires=now + LEFTOVER_SECONDS, fenced=False, ended=True
-    )
-    state.leftovers.put(lease_id, left, left.expires)
+def announce(state: State, now: float, owner: str, lease_id: str) -> None:
+    """Note that an attempt has begun, and will take a lease of this id: it may have to wait for that, or be stopped.
+
+    :param state: changed.
+    :param now: the store's clock, seconds since the epoch.
+    :param owner: whose work it is.
+    :param lease_id: the lease's id, to be.
+    """
+    _note_nothing_left(state, now, owner, lease_id)
 
 
-def check_claim(state: State, owner: str, lease_id: str) -> None:
-    """:raises Superseded: another try has begun since. A claim that is not there any more proves nothing."""
-    left = state.leftovers.get(lease_id)
-    if left is not None and left.fenced:
-        raise Superseded(f"Another try of {owner} has taken over: this one runs nothing")
+def check_announced(state: State, owner: str, lease_id: str) -> None:
+    """Whether an announced attempt may go on. An announcement that is not there any more proves nothing.
+
+    :param state: looked at.
+    :param owner: whose work it is, for the error.
+    :param lease_id: as announced.
+    :raises Superseded: another attempt has begun since.
+    """
+    if is_fenced(state, lease_id):
+        raise superseded(owner, "this one runs nothing")
 
 
-def begin(state: State, now: float, owner: str, attempt: Attempt) -> None:
-    """Note that this try has begun. :raises Superseded: a later one has."""
+def is_fenced(state: State, lease_id: str) -> bool:
+    """Whether a later attempt has taken over from the one that has, or had, this lease.
+
+    :param state: looked at.
+    :param lease_id: the lease's id.
+    """
+    leftover = state.leftovers.get(lease_id)
+    return leftover is not None and leftover.fenced
+
+
+def superseded(owner: str, consequence: str = "this one runs nothing more") -> Superseded:
+    """The error of an attempt that was fenced.
+
+    :param owner: whose work it is.
+    :param consequence: what follows from it.
+    """
+    return Superseded(f"Another attempt of {owner} has taken over: {consequence}")
+
+
+def begin_attempt(state: State, now: float, owner: str, attempt: Attempt) -> None:
+    """Note that this attempt has begun.
+
+    :param state: changed.
+    :param now: the store's clock, seconds since the epoch.
+    :param owner: whose work it is.
+    :param attempt: which one.
+    :raises Superseded: a later one has begun before.
+    """
     check_attempt(state, owner, attempt)
     if attempt.number > 1:  # nothing is before a first one
-        expires = now + LEFTOVER_SECONDS
-        newest = LeftoverSession(
-            owner=owner, node="", session="", query="", at=now, expires=expires, ended=True, attempt=attempt
-        )
-        state.leftovers.put(_newest(owner), newest, expires)
+        _note_nothing_left(state, now, owner, _newest(owner), attempt)
 
 
 def check_attempt(state: State, owner: str, attempt: Attempt) -> None:
-    """:raises Superseded: a later try has begun, whatever has become of it."""
+    """Whether this is still the latest attempt.
+
+    :param state: looked at.
+    :param owner: whose work it is.
+    :param attempt: which one.
+    :raises Superseded: a later one has begun, whatever has become of it.
+    """
     newest = state.leftovers.get(_newest(owner))
     if newest is not None and newest.attempt is not None and attempt.is_before(newest.attempt):
         raise Superseded(
-            f"Another try of {owner} has taken over (try {newest.attempt.number}): this one, try {attempt.number}, "
-            "runs nothing more"
+            f"Another attempt of {owner} has taken over (attempt {newest.attempt.number}): this one, attempt "
+            f"{attempt.number}, runs nothing more"
         )
 
 
-def _newest(owner: str) -> str:
-    return f"newest try of {owner}"
+def fence_earlier(state: State, now: float, owner: str, is_mine: Callable[[Lease], bool]) -> dict[str, LeftoverSession]:
+    """End the leases of this owner but for one's own, for good, and fence what earlier ones left.
 
-
-def take_over(state: State, now: float, owner: str, mine: Callable[[Lease], bool]) -> dict[str, LeftoverSession]:
-    """End the leases of this owner but for ``mine``, for good. Returns what is to be settled, by lease id."""
-    name = _encode(owner)  # as it stands in a record: a look at the bytes costs next to nothing, decoding all would
+    :param state: changed.
+    :param now: the store's clock, seconds since the epoch.
+    :param owner: whose work it is.
+    :param is_mine: whether a lease is to stay.
+    :returns: what is still to be ended on the coordinators, by lease id.
+    """
     found: dict[str, LeftoverSession] = {}
-    if state.leases.extent.count and name in state.leases.text:
-        for lease in [lease for lease in state.leases.values() if lease.owner == owner and not mine(lease)]:
+    if state.leases.may_hold(owner):
+        for lease in [lease for lease in state.leases.values() if lease.owner == owner and not is_mine(lease)]:
             state.end_lease(lease.id)
-            found[lease.id] = orphan(state, now, lease, fenced=True)
-    if state.leftovers.extent.count and name in state.leftovers.text:
-        for lease_id, left in list(state.leftovers.items()):
-            if left.owner == owner and lease_id not in found:
-                left.fenced = True
-                state.leftovers.put(lease_id, left, left.expires)
-                found[lease_id] = left
-    return {lease_id: left for lease_id, left in found.items() if not left.ended}
+            found[lease.id] = note_leftover(state, now, lease, fenced=True)
+    if state.leftovers.may_hold(owner):
+        for lease_id, leftover in list(state.leftovers.items()):
+            if leftover.owner == owner and lease_id not in found:
+                leftover.fenced = True
+                state.leftovers.put(lease_id, leftover, leftover.expires)
+                found[lease_id] = leftover
+    return {lease_id: leftover for lease_id, leftover in found.items() if not leftover.ended}
 
 
-def settled(state: State, lease_ids: Iterable[str]) -> None:
-    """What these left running has ended. The records stay: a process that goes on later must still find them."""
+def note_ended(state: State, lease_ids: Iterable[str]) -> None:
+    """Note that nothing of these runs any more. The records stay: a process that goes on later must still find them.
+
+    :param state: changed.
+    :param lease_ids: of what `fence_earlier` returned.
+    """
     for lease_id in lease_ids:
-        left = state.leftovers.get(lease_id)
-        if left is not None:
-            left.ended = True
-            state.leftovers.put(lease_id, left, left.expires)
+        leftover = state.leftovers.get(lease_id)
+        if leftover is not None:
+            leftover.ended = True
+            state.leftovers.put(lease_id, leftover, leftover.expires)
+
+
+def _note_nothing_left(state: State, now: float, owner: str, key: str, attempt: Attempt | None = None) -> None:
+    """A record that is no lease's: nothing was left running, and it can be fenced."""
+    expires = now + LEFTOVER_SECONDS
+    record = LeftoverSession(
+        owner=owner, node="", session="", query="", at=now, expires=expires, ended=True, attempt=attempt
+    )
+    state.leftovers.put(key, record, expires)
+
+
+def _newest(owner: str) -> str:
+    return f"newest attempt of {owner}"

@@ -1,4 +1,4 @@
-"""What a node said of its load: the record that probes make, and that a site's own agent may send instead."""
+"""What a node reported of its load: the record that probes make, and that a site's own agent may send instead."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from airflow_provider_impala_lb.errors import ConfigError
 
 
 class LoadSample(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """What one node said of its load at one moment. What it did not say is None, or not among the shares.
+    """What one node reported of its load at one moment. What it did not report is None, or not among the shares.
 
     :param queries: registered on the coordinator, by whomever; with those that wait to be closed.
     :param sessions: open, by whomever.
     :param queued: queries that wait on this coordinator for admission, in all pools.
-    :param shares: free share, 0 (none left) to 1 (all of it), by resource. A probe says ``cpu``, ``memory``,
+    :param shares: free share, 0 (none left) to 1 (all of it), by resource. A probe reports ``cpu``, ``memory``,
         ``disk``, ``processes``, ``connections``, ``heap`` and ``admission``; a site's agent also what it likes.
     :param quiescing: it shuts down: it runs what it has, and takes nothing new.
     """
@@ -34,7 +34,8 @@ class ExporterCounters(msgspec.Struct, omit_defaults=True, forbid_unknown_fields
     Whoever probes in short-lived processes keeps them, and hands them to the next probe as ``before``.
 
     :param at: when, by the host's own clock (seconds since 1970).
-    :param idle: CPU seconds spent idle, all CPUs together; ``total``: spent in any mode.
+    :param idle: CPU seconds spent idle, all CPUs together.
+    :param total: CPU seconds spent in any mode, all CPUs together.
     :param disks: for each device, how long it was busy.
     """
 
@@ -47,6 +48,7 @@ class ExporterCounters(msgspec.Struct, omit_defaults=True, forbid_unknown_fields
 class ProbeResult(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     """One node, probed.
 
+    :param sample: what it reported.
     :param counters: for the next probe's ``before``; None without an exporter.
     :param missing: what did not answer though the node did (``web`` or ``exporter``) -> why.
     """
@@ -68,6 +70,7 @@ _ALLOWED = {
 def parse_sample(text: str | bytes) -> LoadSample:
     """A sample from JSON.
 
+    :param text: an object with the fields of `LoadSample`.
     :raises ConfigError: names the key, its value, and what is allowed.
     """
     try:

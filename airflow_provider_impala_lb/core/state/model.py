@@ -1,6 +1,7 @@
-"""What all workers share, as records: nodes, leases, tickets, session keys, reports.
+"""What all workers share, as records: nodes, leases, tickets, session keys, what the nodes reported.
 
-Times are by the store's clock, in seconds since the epoch, unless it says otherwise.
+Every moment is by the store's clock, in seconds since the epoch, and every time span is in seconds, unless it says
+otherwise. A record's fields are also its keys in the encoded state: a change of one is a change of `state.FORMAT`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from typing import Literal
 
 import msgspec
 
-from airflow_provider_impala_lb.core.process_identity import ProcessIdentity
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters
 from airflow_provider_impala_lb.core.state.record_log import Extent
 
@@ -24,7 +24,7 @@ SESSION_SECONDS = 24 * 3600.0
 AVOID_SECONDS = 3600.0
 """A task's failure is remembered this long, for its retry."""
 LEFTOVER_SECONDS = 24 * 3600.0
-"""What a dead try may have left running is remembered this long, for its retry."""
+"""What a dead attempt may have left running is remembered this long, for its retry."""
 HAND_OVER_SECONDS = 300.0
 """A lease that one process hands to another one waits this long for it: a deferred task's trigger, or its worker."""
 _BUCKET_SECONDS = 5.0
@@ -37,10 +37,12 @@ Level = Literal["ready", "busy", "overloaded"]
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A try.
+    """One attempt at some work, and how it is told from the others of the same work.
 
-    :param number: from 1. :param began: ``time.time()`` of its host.
-    :param generation: the same for a try and its retries, another one when the work is asked for anew; "": not known.
+    :param number: from 1.
+    :param began: ``time.time()`` of its host.
+    :param generation: the same for an attempt and its retries, another one when the work is asked for anew; "": not
+        known.
     """
 
     number: int
@@ -48,21 +50,50 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     generation: str = ""
 
     def is_before(self, other: Attempt) -> bool:
-        """Whether this try has been followed by the other. By number and time, both: a run that is deleted and made
-        again under its old name counts its tries from 1 again, and the clocks of two hosts may differ."""
+        """Whether this attempt has been followed by the other.
+
+        By number and time, both: a run that is deleted and made again under its old name counts its attempts from 1
+        again, and the clocks of two hosts may differ.
+
+        :param other: an attempt at the same work.
+        """
         return self.number < other.number and self.began < other.began
 
     def repeats(self, other: Attempt) -> bool:
-        """Whether this is a retry of the other, rather than the same work asked for anew."""
+        """Whether this is a retry of the other, rather than the same work asked for anew.
+
+        :param other: an attempt at the same work.
+        """
         return self.generation != "" and self.generation == other.generation and other.is_before(self)
 
 
-class Lease(msgspec.Struct, omit_defaults=True):
-    """A running script's claim on a node.
+class ProcessIdentity(msgspec.Struct, frozen=True):
+    """A process. A pid alone is reused; with the boot, pid namespace and start time it is not.
 
-    :param expires: by the store's clock, seconds since the epoch.
-    :param session: HS2 session id, ``query`` the id of the statement running last: what a later try has to end if
-        this one dies. Never the session's secret.
+    :param boot: the kernel's boot id.
+    :param namespace: of pids, as /proc names it.
+    :param pid: within the namespace.
+    :param start: clock ticks from the boot to its start.
+    """
+
+    boot: str
+    namespace: str
+    pid: int
+    start: int
+
+
+class Lease(msgspec.Struct, omit_defaults=True):
+    """A running script's claim on a node. Most of its fields are keys of ``status``, too.
+
+    :param id: its name, unique in the cluster.
+    :param node: ``host:port``.
+    :param owner: who runs the script, e.g. ``dag/run/task``; "" if nobody said.
+    :param expires: the lease ends then, unless it is renewed.
+    :param taken: when it was taken.
+    :param host: the host that renews it.
+    :param holder: the process that renews it; None: nobody does, or it is being handed over.
+    :param session: HS2 session id: what a later attempt has to end if this one dies. Never the session's secret.
+    :param query: HS2 id of the statement running last.
     :param movable: the script may be interrupted and begun again elsewhere.
     :param move: why it shall do so now; "" while nobody asks for it.
     """
@@ -81,23 +112,33 @@ class Lease(msgspec.Struct, omit_defaults=True):
 
 
 class Ejection(msgspec.Struct, omit_defaults=True):
-    """Why a node is left out. ``until`` by the store's clock; ``trial`` the token of the pick that tries it."""
+    """Why a node is left out, and until when: see `core.rules.ejection`.
+
+    :param cause: what kind of refusal it was.
+    :param reason: in words.
+    :param until: nobody picks the node before this moment; then one pick tries it.
+    :param trial: the token of the pick that tries it; "": nobody does yet.
+    :param trial_until: the trial is over then, whatever has become of it.
+    """
 
     cause: Cause
-    why: str
+    reason: str
     until: float
     trial: str = ""
     trial_until: float = 0.0
 
 
 class LoadSummary(msgspec.Struct, array_like=True):
-    """What of a node's last report every pick needs. Times by the store's clock.
+    """What of a node's last report every pick needs.
 
+    :param at: when the node was asked.
     :param queries: registered on the node when it was asked, whoever they belong to; -1: it did not say.
     :param leases: this cluster's leases on it at that time. Leases that leaked are in both, so they cancel out.
     :param headroom: P, 0 to 1; -1: it reported no share.
-    :param low: the share that was under its floor, or "".
-    :param seen: the level this report alone would mean; a node's level follows when two in a row agree.
+    :param level: the node's level, from this report and those before it.
+    :param reported_level: the level this report alone would mean; a node's level follows when two in a row agree.
+    :param short_share: the name of the share that was under its floor, or "".
+    :param quiescing: it shuts down: it runs what it has, and takes nothing new.
     """
 
     at: float
@@ -105,14 +146,23 @@ class LoadSummary(msgspec.Struct, array_like=True):
     leases: int
     headroom: float
     level: Level
-    seen: Level
-    low: str = ""
+    reported_level: Level
+    short_share: str = ""
     quiescing: bool = False
 
 
 class NodeState(msgspec.Struct, omit_defaults=True):
-    """``picks`` counts every pick handed out; ``leases`` those that live; ``recent`` the picks without a lease, as
-    [bucket's end, count]; ``drained`` is an operator's word; ``failures`` and ``quiet_since``: see core/health.py."""
+    """The numbers of one node.
+
+    :param picks: every pick handed out.
+    :param leases: those that live.
+    :param recent: the picks without a lease, as [bucket's end, count].
+    :param drained: an operator took it out.
+    :param failures: in a row, see `core.rules.ejection`.
+    :param quiet_since: from when on the time without a failure counts: the end of the last cool-down.
+    :param ejection: why it is left out; None: it is not.
+    :param summary: of its last report; None: it never reported.
+    """
 
     picks: int = 0
     leases: int = 0
@@ -123,13 +173,35 @@ class NodeState(msgspec.Struct, omit_defaults=True):
     ejection: Ejection | None = None
     summary: LoadSummary | None = None
 
+    def count_unleased(self, now: float) -> None:
+        """Note one pick without a lease.
+
+        :param now: the store's clock.
+        """
+        end = (now + UNLEASED_SECONDS) // _BUCKET_SECONDS * _BUCKET_SECONDS + _BUCKET_SECONDS
+        if self.recent and self.recent[-1][0] >= end:
+            last, count = self.recent[-1]
+            self.recent[-1] = (last, count + 1)
+        else:
+            self.recent.append((end, 1))
+
+    def forget_unleased(self, before: float) -> None:
+        """Drop the picks without a lease that a report has seen.
+
+        :param before: they were made before this moment.
+        """
+        self.recent = [(end, count) for end, count in self.recent if end - UNLEASED_SECONDS > before]
+
 
 class SessionRecord(msgspec.Struct, omit_defaults=True):
     """A session key stays on ``node`` until ``expires``, and its data go wherever it goes.
 
+    :param node: ``host:port``.
+    :param expires: the key is forgotten then.
     :param broken: why it left its last node, until it is placed again (``node`` is that node).
-    :param database: the one in use at the end of the key's last session, ``options`` what was set in it by SET.
-    :param at: when the data were recorded, by the store's clock; of two copies the later one holds.
+    :param database: the one in use at the end of the key's last session.
+    :param options: what was set in that session by SET.
+    :param at: when the data were recorded; of two copies the later one holds.
     """
 
     node: str
@@ -141,17 +213,31 @@ class SessionRecord(msgspec.Struct, omit_defaults=True):
 
 
 class Avoid(msgspec.Struct):
-    """The node that failed a task last; its retry goes elsewhere if it can, until ``expires``."""
+    """The node that failed a task last; its retry goes elsewhere if it can.
+
+    :param node: ``host:port``.
+    :param expires: it is avoided until then.
+    """
 
     node: str
     expires: float
 
 
 class LeftoverSession(msgspec.Struct, omit_defaults=True):
-    """What a lease that lapsed, or was taken over, leaves behind until ``expires``: see core/orphans.py.
+    """What a lease that lapsed, or was fenced, leaves behind: see `core.rules.supersession`.
 
-    :param at: when that was. :param fenced: a later try of ``owner`` has taken over; the lease's process must stop.
-    :param ended: what ran has been seen to end. :param attempt: this is no lease's: ``owner`` has come to this try.
+    Two records of this kind are no lease's: of an attempt that was announced and has no lease yet (``node`` is ""), and
+    of the latest attempt at some work (``attempt`` says which).
+
+    :param owner: who ran it.
+    :param node: ``host:port``.
+    :param session: HS2 session id, or "".
+    :param query: HS2 id of the statement running last, or "".
+    :param at: when the lease ended.
+    :param expires: the record is forgotten then.
+    :param fenced: a later attempt of ``owner`` has taken over; the lease's process must stop.
+    :param ended: what ran has been seen to end.
+    :param attempt: ``owner`` has come to this attempt; None: the record is a lease's.
     """
 
     owner: str
@@ -166,9 +252,15 @@ class LeftoverSession(msgspec.Struct, omit_defaults=True):
 
 
 class LastReport(msgspec.Struct, omit_defaults=True):
-    """What a node reported last, whole: free shares (0 to 1) by name, or why it could not be asked.
+    """What a node reported last, whole. All but ``at`` and ``counters`` are keys of ``status``, too.
 
-    :param failed: why it did not answer the last time; the rest is then older. :param missing: what of it did not.
+    :param at: when it was asked.
+    :param shares: free shares (0 to 1) by name.
+    :param queries: registered on it; None: it did not say.
+    :param sessions: open on it; None: it did not say.
+    :param queued: queries that wait on it for admission; None: it did not say.
+    :param failed: why it did not answer the last time; the rest is then older.
+    :param missing: what of it did not answer -> why.
     :param counters: what the next probe needs to turn its own into rates.
     """
 
@@ -183,8 +275,10 @@ class LastReport(msgspec.Struct, omit_defaults=True):
 
 
 class HostNote(msgspec.Struct, omit_defaults=True):
-    """What a host last said: a digest of its node list (lists that differ are worth a warning), and when.
+    """What a host noted last.
 
+    :param nodes: a digest of its node list: lists that differ are worth a warning.
+    :param seen: when that was.
     :param dead_sought: when it last looked for leases of processes that are gone.
     :param clocks: where no clock is common: the others' ``seen`` as this host found it, and its own time then.
     """
@@ -196,12 +290,17 @@ class HostNote(msgspec.Struct, omit_defaults=True):
 
 
 class Ticket(msgspec.Struct, omit_defaults=True):
-    """A place in the line of those who wait for a node. First come, first served.
+    """A place in the queue of those who wait for a node. First come, first served.
 
-    :param until: the ticket lapses then, unless its owner asks again.
-    :param asks_again: after how many seconds that will
-        be; 0: soon, as its place in the line says.
-    :param exclude: nodes it cannot use. :param only: the one node it waits for; "": any.
+    :param id: its name; the owner may come back to it as another process.
+    :param owner: who waits, e.g. ``dag/run/task``.
+    :param host: where.
+    :param since: when it was drawn.
+    :param until: it lapses then, unless its owner asks again.
+    :param asks_again: after how many seconds that will be; 0: soon, as its position in the queue says.
+    :param exclude: nodes it cannot use.
+    :param only: the one node it waits for; "": any.
+    :param holder: the process that waits; None: nobody does meanwhile.
     """
 
     id: str
@@ -216,16 +315,31 @@ class Ticket(msgspec.Struct, omit_defaults=True):
 
 
 class ProbeClaim(msgspec.Struct, array_like=True):
-    """Who asks the nodes for their load at present, for the whole fleet, and until when nobody else does."""
+    """Who asks the nodes for their load at present, for the whole fleet.
+
+    :param token: names the one who asks; "": nobody does, and the next one is due at ``until``.
+    :param until: nobody else asks before this moment.
+    """
 
     token: str
     until: float
 
 
 class Head(msgspec.Struct, omit_defaults=True):
-    """``last`` is the node picked last, the point from which round robin goes on."""
+    """What every transaction reads.
 
-    format: int = 0  # set by `encode`: a default equal to FORMAT would be left out, and read back as the reader's own
+    :param format: the version of the encoded state, set by `state.encode_head`. Its default is 0, since one equal to
+        `state.FORMAT` would be left out, and read back as the reader's own.
+    :param cluster: the configuration's ``name``.
+    :param last: the node picked last, the point from which round robin goes on.
+    :param nodes: by ``host:port``.
+    :param hosts: by their names.
+    :param waiting: the queue, first come first.
+    :param probe: whose turn it is to ask the nodes for their load; None: nobody ever did.
+    :param extents: for each kind of records, how many there are and where.
+    """
+
+    format: int = 0
     cluster: str = ""
     last: str = ""
     nodes: dict[str, NodeState] = {}
@@ -233,18 +347,3 @@ class Head(msgspec.Struct, omit_defaults=True):
     waiting: list[Ticket] = []
     probe: ProbeClaim | None = None
     extents: list[Extent] = []
-
-
-def count_unleased(node: NodeState, now: float) -> None:
-    """Note one pick without a lease."""
-    end = (now + UNLEASED_SECONDS) // _BUCKET_SECONDS * _BUCKET_SECONDS + _BUCKET_SECONDS
-    if node.recent and node.recent[-1][0] >= end:
-        last, count = node.recent[-1]
-        node.recent[-1] = (last, count + 1)
-    else:
-        node.recent.append((end, 1))
-
-
-def forget_unleased(node: NodeState, before: float) -> None:
-    """Picks without a lease that are older than this moment: a report has seen what they started."""
-    node.recent = [(end, count) for end, count in node.recent if end - UNLEASED_SECONDS > before]

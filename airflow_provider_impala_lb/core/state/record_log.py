@@ -19,11 +19,14 @@ _CRC = 8
 
 
 class Extent(msgspec.Struct, array_like=True):
-    """What the head says of its records: how many they are, where a store keeps them, and when to look at them next.
+    """What the head says of the records of one kind: how many they are, where a store keeps them, when to look at them.
 
-    :ivar due: no record ends before this moment (store's clock).
-    :ivar slot: which of a store's two extents holds them; ``length`` bytes of it; ``generation`` grows when the slot
-        changes, so that a reader without the lock can tell whether it was overtaken.
+    :param count: how many.
+    :param due: no record ends before this moment (store's clock, seconds since the epoch).
+    :param slot: which of a store's two places holds them.
+    :param length: bytes of it.
+    :param generation: grows when the slot changes, so that a reader without the lock can tell whether it was
+        overtaken.
     """
 
     count: int = 0
@@ -33,19 +36,27 @@ class Extent(msgspec.Struct, array_like=True):
     generation: int = 0
 
 
-class RecordLog(Generic[Record]):
-    """Keyed records of one kind. Each line: newline, key, tab, checksum, record; keys and records are JSON, which
-    escapes newlines and tabs. A damaged line is passed over: what these records say is soft.
+Reader = Callable[[int, Extent], bytes]
+"""Gives the bytes of a kind of records: its number, its extent."""
 
-    :param kind: their number among the kinds of records. :param read: gives the bytes of this kind at a place; called
-        at most once, and only if a record is asked for.
+
+class RecordLog(Generic[Record]):
+    """Keyed records of one kind.
+
+    Each line: newline, key, tab, checksum, record; keys and records are JSON, which escapes newlines and tabs. A
+    damaged line is passed over: what these records say is soft.
+
+    :param decoder: of one record.
+    :param kind: their number among the kinds of records.
+    :param extent: theirs in the head, kept up to date.
+    :param read: gives their bytes; called at most once, and only if a record is asked for.
+    :ivar extent: as given.
+    :ivar rewritten: whether a line that was there before has gone or changed.
     """
 
     __slots__ = ("_added", "_decoder", "_kind", "_read", "_text", "extent", "rewritten")
 
-    def __init__(
-        self, decoder: msgspec.json.Decoder[Record], kind: int, extent: Extent, read: Callable[[int, Extent], bytes]
-    ) -> None:
+    def __init__(self, decoder: msgspec.json.Decoder[Record], kind: int, extent: Extent, read: Reader) -> None:
         self.extent = extent
         self._kind = kind
         self.rewritten = False
@@ -69,8 +80,29 @@ class RecordLog(Generic[Record]):
         """The lines that came behind what was there; only they are new unless :attr:`rewritten`."""
         return self._added
 
+    def may_hold(self, text: str) -> bool:
+        """Whether this text is a key or a value of some record. False is certain; True may be of another field.
+
+        A look at the bytes costs next to nothing; decoding all records would.
+
+        :param text: a whole value, e.g. an owner.
+        """
+        return self.extent.count > 0 and _encoder.encode(text) in self.text
+
+    def is_due(self, now: float) -> bool:
+        """Whether a record may have come to its end.
+
+        :param now: the store's clock, seconds since the epoch.
+        """
+        return self.extent.count > 0 and self.extent.due <= now
+
     def add(self, key: str, record: Record, ends: float) -> None:
-        """A record under a key that is not there yet."""
+        """A record under a key that is not there yet.
+
+        :param key: any text.
+        :param record: what to keep.
+        :param ends: when `keep` is to be asked about it (store's clock, seconds since the epoch).
+        """
         line = _line(key, record)
         self._added += line
         if self._text is not None:
@@ -80,16 +112,28 @@ class RecordLog(Generic[Record]):
         extent.count += 1
 
     def put(self, key: str, record: Record, ends: float) -> None:
-        """A record under a key, in place of the one that is there."""
+        """A record under a key, instead of the one that is there.
+
+        :param key: any text.
+        :param record: what to keep.
+        :param ends: as in :meth:`add`.
+        """
         self.drop(key)
         self.add(key, record, ends)
 
     def get(self, key: str) -> Record | None:
+        """The record under this key, or None.
+
+        :param key: any text.
+        """
         found = self._find(key)
         return found[2] if found else None
 
     def drop(self, key: str) -> Record | None:
-        """Take a record out and return it."""
+        """Take a record out and return it; None if there is none.
+
+        :param key: any text.
+        """
         found = self._find(key)
         if found is None:
             return None
@@ -100,7 +144,7 @@ class RecordLog(Generic[Record]):
         return record
 
     def items(self) -> Iterator[tuple[str, Record]]:
-        """All records that are whole."""
+        """All records that are whole, with their keys."""
         for line in self.text.split(b"\n")[1:]:
             key, _, rest = line.partition(b"\t")
             record = self._decoded(key, rest)
@@ -113,19 +157,21 @@ class RecordLog(Generic[Record]):
 
     def close(self) -> None:
         """The bytes cannot be read any more; what was not asked for until now is not there."""
-        self._read = _gone
+        self._read = nothing
 
-    def keep(self, wanted: Callable[[str, Record], float | None]) -> list[Record]:
-        """Keep those for which ``wanted`` gives the moment they end at; returns the others. Decodes them all, and so
-        also mends the head's number of them."""
+    def keep(self, ends: Callable[[Record], float | None]) -> list[Record]:
+        """Keep some records; returns the others. Decodes them all, and so also mends the head's number of them.
+
+        :param ends: the moment a record ends at (store's clock, seconds since the epoch); None: it is to go.
+        """
         gone, lines, due = [], [], float("inf")
         for key, record in self.items():
-            ends = wanted(key, record)
-            if ends is None:
+            end = ends(record)
+            if end is None:
                 gone.append(record)
             else:
                 lines.append(_line(key, record))
-                due = min(due, ends)
+                due = min(due, end)
         text = b"".join(lines)
         if text != self._text:
             self._text, self.rewritten = text, True
@@ -154,7 +200,12 @@ class RecordLog(Generic[Record]):
             return None
 
 
-def _gone(kind: int, extent: Extent) -> bytes:
+def nothing(kind: int, extent: Extent) -> bytes:
+    """A `Reader` of records that are not there.
+
+    :param kind: not used.
+    :param extent: not used.
+    """
     return b""
 
 

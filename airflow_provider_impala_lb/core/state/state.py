@@ -3,7 +3,8 @@
 Placement state is soft: lost or unreadable, the balancer starts empty and the next picks, reports and leases heal it.
 
 The *head* is small and decoded by every transaction: numbers for each node, hosts, who waits. The *records* (leases,
-session keys, owners' last failures, what the nodes reported) lie behind it and are decoded when one is asked for.
+session keys, owners' last failures, what the nodes reported, leftover sessions) lie behind it and are decoded when one
+is asked for.
 """
 
 from __future__ import annotations
@@ -23,31 +24,47 @@ from airflow_provider_impala_lb.core.state.model import (
     NodeState,
     SessionRecord,
 )
-from airflow_provider_impala_lb.core.state.record_log import Extent, RecordLog
+from airflow_provider_impala_lb.core.state.record_log import Extent, Reader, RecordLog, nothing
 
-FORMAT = 2
-"""Version of this record. A newer one is refused by name (`decode`), never guessed at."""
+FORMAT = 3
+"""Version of the encoded state. A newer one is refused by name (`decode`), an older one given up: never guessed at."""
+
+_leases = msgspec.json.Decoder(Lease)
+_sessions = msgspec.json.Decoder(SessionRecord)
+_avoid = msgspec.json.Decoder(Avoid)
+_last_reports = msgspec.json.Decoder(LastReport)
+_leftovers = msgspec.json.Decoder(LeftoverSession)
+_KINDS = 5
+_head = msgspec.json.Decoder(Head)
+_encoder = msgspec.json.Encoder()
 
 
 class State:
     """The head, and the records behind it.
 
-    :param read: gives the bytes of a kind of records (its number, its place) when they are needed.
+    :param head: default an empty one.
+    :param read: gives the bytes of a kind of records when they are needed; default there are none.
+    :ivar head: what every transaction reads.
+    :ivar leases: by their ids. Add and end them by the methods here, which keep the nodes' numbers right.
+    :ivar sessions: by session key.
+    :ivar avoid: by owner.
+    :ivar last_reports: by ``host:port``.
+    :ivar leftovers: by the id of the lease that left them.
     """
 
     __slots__ = ("avoid", "head", "last_reports", "leases", "leftovers", "sessions")
 
-    def __init__(self, head: Head | None = None, read: Callable[[int, Extent], bytes] | None = None) -> None:
+    def __init__(self, head: Head | None = None, read: Reader | None = None) -> None:
         self.head = head = head or Head()
         extents = head.extents
         if len(extents) < _KINDS:
             extents += [Extent() for _ in range(_KINDS - len(extents))]
-        get = read or _nothing
-        self.leases: RecordLog[Lease] = RecordLog(_leases, 0, extents[0], get)
-        self.sessions: RecordLog[SessionRecord] = RecordLog(_sessions, 1, extents[1], get)
-        self.avoid: RecordLog[Avoid] = RecordLog(_avoid, 2, extents[2], get)
-        self.last_reports: RecordLog[LastReport] = RecordLog(_last_reports, 3, extents[3], get)
-        self.leftovers: RecordLog[LeftoverSession] = RecordLog(_leftovers, 4, extents[4], get)
+        read = read or nothing
+        self.leases: RecordLog[Lease] = RecordLog(_leases, 0, extents[0], read)
+        self.sessions: RecordLog[SessionRecord] = RecordLog(_sessions, 1, extents[1], read)
+        self.avoid: RecordLog[Avoid] = RecordLog(_avoid, 2, extents[2], read)
+        self.last_reports: RecordLog[LastReport] = RecordLog(_last_reports, 3, extents[3], read)
+        self.leftovers: RecordLog[LeftoverSession] = RecordLog(_leftovers, 4, extents[4], read)
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -70,27 +87,40 @@ class State:
             records.close()
 
     def node(self, address: str) -> NodeState:
-        """The record of this node, made when it is first asked for."""
+        """The record of this node, made when it is first asked for.
+
+        :param address: ``host:port``.
+        """
         found = self.nodes.get(address)
         if found is None:
             found = self.nodes[address] = NodeState()
         return found
 
     def lease(self, lease: Lease) -> None:
-        """Note this lease. It must not be there yet."""
+        """Note this lease.
+
+        :param lease: must not be there yet.
+        """
         self.leases.add(lease.id, lease, lease.expires)
         self.node(lease.node).leases += 1
 
     def end_lease(self, lease_id: str) -> Lease | None:
-        """Take this lease out, if it is there."""
+        """Take this lease out and return it; None if it is not there.
+
+        :param lease_id: its id.
+        """
         lease = self.leases.drop(lease_id)
         if lease is not None:
-            self._ended(lease)
+            node = self.node(lease.node)
+            node.leases = max(0, node.leases - 1)
         return lease
 
     def keep_leases(self, wanted: Callable[[Lease], bool]) -> list[Lease]:
-        """Keep the leases that are wanted; returns the others. Counts all anew, which mends a damaged number."""
-        gone = self.leases.keep(lambda _, lease: lease.expires if wanted(lease) else None)
+        """Keep some leases; returns the others. Counts all anew, which mends a damaged number.
+
+        :param wanted: whether to keep this one.
+        """
+        gone = self.leases.keep(lambda lease: lease.expires if wanted(lease) else None)
         counts: dict[str, int] = {}
         for lease in self.leases.values():
             counts[lease.node] = counts.get(lease.node, 0) + 1
@@ -98,38 +128,26 @@ class State:
             node.leases = counts.get(address, 0)
         return gone
 
-    def _ended(self, lease: Lease) -> None:
-        node = self.node(lease.node)
-        node.leases = max(0, node.leases - 1)
-
 
 class NewerState(Exception):
     """The record was written by a newer version of this package."""
 
 
-_leases = msgspec.json.Decoder(Lease)
-_sessions = msgspec.json.Decoder(SessionRecord)
-_avoid = msgspec.json.Decoder(Avoid)
-_last_reports = msgspec.json.Decoder(LastReport)
-_leftovers = msgspec.json.Decoder(LeftoverSession)
-_KINDS = 5
-_encoder = msgspec.json.Encoder()
-_head = msgspec.json.Decoder(Head)
-
-
-def _nothing(number: int, extent: Extent) -> bytes:
-    return b""
-
-
 def encode_head(state: State) -> bytes:
-    """The head as JSON, marked with this version's format."""
+    """The head as JSON, marked with this version's format.
+
+    :param state: whose.
+    """
     state.head.format = FORMAT
     return _encoder.encode(state.head)
 
 
 def encode(state: State) -> bytes:
-    """The whole state in one piece, for stores that keep no extents: the head, then each kind's lines behind a NUL,
-    which no JSON holds."""
+    """The whole state in one piece, for stores that keep the records with the head.
+
+    :param state: which.
+    :returns: the head, then each kind's lines behind a NUL, which no JSON holds.
+    """
     parts = []
     for records in state.records:
         parts.append(records.text)
@@ -137,10 +155,13 @@ def encode(state: State) -> bytes:
     return b"\0".join((encode_head(state), *parts))
 
 
-def decode(record: bytes, read: Callable[[int, Extent], bytes] | None = None) -> State:
-    """The inverse of :func:`encode`, or of :func:`encode_head` with the records from ``read``.
+def decode(record: bytes, read: Reader | None = None) -> State:
+    """The inverse of :func:`encode`, or of :func:`encode_head`.
 
-    :raises NewerState: written by a newer version. :raises msgspec.DecodeError: not a state.
+    :param record: what was encoded.
+    :param read: gives the records, where ``record`` is the head alone; None: all is in it.
+    :raises NewerState: written by a newer version.
+    :raises msgspec.DecodeError: not a state, or one of an older format: no release ever wrote one.
     """
     texts: list[bytes] = []
     if read is None:
@@ -148,4 +169,6 @@ def decode(record: bytes, read: Callable[[int, Extent], bytes] | None = None) ->
     head = _head.decode(record)
     if head.format > FORMAT:
         raise NewerState(f"format {head.format}, this version reads up to {FORMAT}")
-    return State(head, read or (lambda number, extent: texts[number] if number < len(texts) else b""))
+    if head.format < FORMAT:
+        raise msgspec.DecodeError(f"format {head.format}, this version reads {FORMAT}")
+    return State(head, read or (lambda kind, extent: texts[kind] if kind < len(texts) else b""))

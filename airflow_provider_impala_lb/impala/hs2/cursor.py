@@ -17,7 +17,13 @@ from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt
 
 
 class Cursor:
-    """A DB-API cursor, and the HiveServer2 session that is its own: SET and USE last as long as it."""
+    """A DB-API cursor, and the HiveServer2 session that is its own: SET and USE last as long as it.
+
+    :param session: closed with it.
+    :param pick: its lease is told of the queries; default None: there is none.
+    :ivar session: as given.
+    :ivar query_id: of the last statement, as Impala prints it; None until the coordinator has accepted it.
+    """
 
     def __init__(self, session: Session, pick: Pick | None = None) -> None:
         self.session = session
@@ -27,8 +33,10 @@ class Cursor:
     def execute(self, operation: str, parameters: Any = None) -> None:
         """Run one statement to its end.
 
-        :param parameters: see :mod:`.sql.parameters`.
-        :raises ScriptError: they do not fit; nothing was sent. :raises StatementFailed: says whether it ran.
+        :param operation: the statement; a semicolon at its end is dropped.
+        :param parameters: see :mod:`~airflow_provider_impala_lb.impala.sql.parameters`; default none.
+        :raises ScriptError: they do not fit; nothing was sent.
+        :raises StatementFailed: says whether it ran.
         """
         sql = bind(operation.strip().removesuffix(";"), parameters)
         label = make_label(1, 1, {})
@@ -57,11 +65,19 @@ class Cursor:
             self._pick.note(query=query_id)
 
     def executemany(self, operation: str, seq_of_parameters: Sequence[Any]) -> None:
+        """Run one statement once for each of several parameters.
+
+        :param operation: as :meth:`execute`.
+        :param seq_of_parameters: one entry for each time.
+        :raises ScriptError: as :meth:`execute`.
+        :raises StatementFailed: as :meth:`execute`.
+        """
         for parameters in seq_of_parameters:
             self.execute(operation, parameters)
 
     @property
     def description(self) -> Any:
+        """Of the columns of the last statement's rows, as DB-API has it; None: it has none."""
         return self.session.cursor.description
 
     @property
@@ -71,6 +87,7 @@ class Cursor:
 
     @property
     def arraysize(self) -> int:
+        """How many rows are fetched at a time."""
         return int(self.session.cursor.arraysize)
 
     @arraysize.setter
@@ -78,18 +95,25 @@ class Cursor:
         self.session.cursor.arraysize = rows
 
     def fetchone(self) -> Any:
+        """The next row, or None."""
         return self.session.cursor.fetchone()
 
     def fetchmany(self, size: int | None = None) -> Any:
+        """The next rows.
+
+        :param size: how many at most; default :attr:`arraysize`.
+        """
         return self.session.cursor.fetchmany(size)
 
     def fetchall(self) -> Any:
+        """All rows that are left."""
         return self.session.cursor.fetchall()
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.session.cursor)
 
     def close(self) -> None:
+        """Close the session. Never raises."""
         self.session.close()
 
     def __enter__(self) -> Cursor:

@@ -21,7 +21,10 @@ _KEYS = {
 
 
 class Refusals:
-    """What this work was told so far. Not for several threads."""
+    """What this work was told so far. Not for several threads.
+
+    :param config: whose nodes they are.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -31,8 +34,10 @@ class Refusals:
     def add(self, pick: Pick, error: NodeRefused, ask: Callable[[str], object] | None = None) -> None:
         """A node has refused.
 
+        :param pick: of the node.
+        :param error: what it said.
         :param ask: opens a session on a node and closes it, for who goes on with this node alone: only another one can
-            tell whose fault it is.
+            tell whose fault it is; default None: no other one is asked.
         :raises ConfigError: a second node refuses the login, or shows a certificate that is not accepted, or there is
             only one node.
         """
@@ -45,7 +50,10 @@ class Refusals:
                 self._ask(ask, error)
 
     def accepted(self, node: str) -> None:
-        """A session has opened on this node: those that disagreed with this client were wrong themselves."""
+        """A session has opened on this node: those that disagreed with this client were wrong themselves.
+
+        :param node: ``host:port``.
+        """
         self._unclear.pop(node, None)
         self._at_fault.update(self._unclear)
         for pick, error in self._unclear.values():
@@ -56,8 +64,8 @@ class Refusals:
     def _check(self, error: NodeRefused) -> None:
         same = {node: other for node, (_, other) in self._unclear.items() if other.fault == error.fault}
         if error.fault in _KEYS and (len(same) > 1 or len(self._config.nodes) == 1):
-            said = "; ".join(f"{node}: {other}" for node, other in same.items())
-            raise ConfigError(f"{said}. To correct in the configuration of this host: {_KEYS[error.fault]}")
+            reasons = "; ".join(f"{node}: {other}" for node, other in same.items())
+            raise ConfigError(f"{reasons}. To correct in the configuration of this host: {_KEYS[error.fault]}")
 
     def _ask(self, ask: Callable[[str], object], first: NodeRefused) -> None:
         for node in self._config.addresses:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_impala_lb.core.config.model import LoadConfig, in_clear_text
+from airflow_provider_impala_lb.core.config.checks import in_clear_text
+from airflow_provider_impala_lb.core.config.model import LoadConfig
 
 if TYPE_CHECKING:
     import httpx

@@ -68,7 +68,7 @@ def test_the_share_furthest_below_its_floor_is_named_and_weightless_ones_are_not
 
 
 def brief(level, seen):
-    return LoadSummary(at=0.0, queries=0, leases=0, headroom=0.5, level=level, seen=seen)
+    return LoadSummary(at=0.0, queries=0, leases=0, headroom=0.5, level=level, reported_level=seen)
 
 
 @pytest.mark.parametrize(
@@ -263,9 +263,8 @@ def test_at_h_one_script_for_each_report_is_told_to_move(picker, clock):
 def test_scripts_that_may_not_be_moved_are_told_that_they_finish_there(picker):
     fixed, other = movable(picker, "n0", movable=False), movable(picker, "n1", movable=False)
     tell(picker, "n0", 0.05, times=2)
-    picker.leases._refresh = lambda: picker.store.read()[0]
-    picker.leases._look()
-    picker.leases._look()
+    picker.leases._look_at_load()
+    picker.leases._look_at_load()
     assert fixed.stays == ["headroom 0.05; it is not declared restartable"]
     assert (fixed.moves, other.stays) == ([], [])
 
@@ -276,8 +275,7 @@ def test_a_script_that_has_run_for_long_is_not_begun_anew(picker, clock):
     picker.leases.renew()
     tell(picker, "n0", 0.05, times=3)
     picker.leases.renew()
-    picker.leases._refresh = lambda: picker.store.read()[0]
-    picker.leases._look()
+    picker.leases._look_at_load()
     assert old.moves == []
     assert old.stays == ["headroom 0.05; it has run for more than 300 s, too long to be begun anew"]
 

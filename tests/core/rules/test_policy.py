@@ -1,9 +1,12 @@
 """How one of the candidates is chosen."""
 
 from collections import Counter
+from typing import get_args
 
 import pytest
 
+from airflow_provider_impala_lb.core.config.model import PolicyName
+from airflow_provider_impala_lb.core.rules.policy import POLICIES
 from airflow_provider_impala_lb.core.state.load_report import LoadSample
 from tests.support.balancers import Clock, make
 
@@ -18,6 +21,10 @@ def with_headroom(shares, **keys):
         if share is not None:
             picker.reports.note(f"{node}:21050", LoadSample(shares={"cpu": share}))
     return picker
+
+
+def test_every_policy_that_the_configuration_allows_is_there_and_no_other():
+    assert set(POLICIES) == set(get_args(PolicyName))
 
 
 def test_weighted_random_goes_by_headroom():

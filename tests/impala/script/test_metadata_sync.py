@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.stop_request import Cancelled
-from airflow_provider_impala_lb.impala.hs2 import reconnecting_client as line
+from airflow_provider_impala_lb.impala.hs2 import reconnecting_client
 from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
@@ -355,7 +355,7 @@ def test_a_coordinator_that_shuts_down_is_told_apart():
 
 
 def test_a_coordinator_that_is_gone_is_told_apart_within_seconds(monkeypatch):
-    monkeypatch.setattr(line, "REFUSED_SECONDS", 0.5)
+    monkeypatch.setattr(reconnecting_client, "REFUSED_SECONDS", 0.5)
     with Sandbox(nodes=1, lag=0) as cluster:
         session = Balancer.from_config(cluster.config).sessions.open(cluster.nodes[0].address)
         cluster.nodes[0].kill()

@@ -147,7 +147,7 @@ def test_a_try_that_was_between_two_nodes_takes_no_lease_once_another_is_over(pa
     picker.acquire = stopped_before_the_second
     down = pair.nodes[0]
     down.kill()
-    with pytest.raises(Superseded, match="try 2"):
+    with pytest.raises(Superseded, match="attempt 2"):
         run(
             balancer,
             "INSERT INTO t SELECT 1",

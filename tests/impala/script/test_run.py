@@ -194,9 +194,9 @@ def test_no_threads_or_sockets_stay(balancer):
 
 
 def test_a_slow_statement_says_how_far_it_is(balancer, log, monkeypatch):
-    from airflow_provider_impala_lb.impala.hs2 import waiting
+    from airflow_provider_impala_lb.impala.hs2 import operation
 
-    monkeypatch.setattr(waiting, "SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(operation, "SLOW_SECONDS", 0.1)
     done = run(balancer, "SELECT sleep(700)")
     said = [record.getMessage() for record in log.records if "has run on" in record.getMessage()]
     assert said

@@ -43,7 +43,7 @@ def _polled(number: int) -> Condition:
     """This statement was polled, by its text; one that was sent by another process has none here."""
 
     def polled(operation: Operation, *_: Any) -> bool:
-        text = operation._cursor._last_operation_string
+        text = operation.sql
         return not text or f" {number}/" in text[:60]
 
     return polled
