@@ -52,14 +52,12 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
 """By rule, what may break it, and why. One that is not needed any more fails too."""
 
 BASELINE: Mapping[str, int] = {
-    "circles of files": 1,
-    "files of a folder": 2,
-    "lines of a file": 1,
-    "parameters of a function": 10,
-    "parameters explained": 340,
-    "attributes explained": 39,
-    "folders explained": 10,
-    "one field on a line": 64,
+    "files of a folder": 1,
+    "parameters of a function": 7,
+    "parameters explained": 123,
+    "attributes explained": 7,
+    "folders explained": 3,
+    "one field on a line": 32,
     "imports of tests": 1,
     "picture of the floors": 1,
 }
