@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 # An Airflow without compiled bytecode starts three times slower, each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-long test-floors lint types bench clean
+.PHONY: demo test test-all test-long test-floors lint types bench architecture clean
 
 demo: $(VENV)/ready
 	$(BIN)/impala-lb demo
@@ -41,7 +41,12 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/pick.py
 	$(BIN)/python benchmarks/wait.py
+	$(BIN)/python benchmarks/common_path.py
 	$(BIN)/python benchmarks/policies.py
+
+# The picture of the floors in docs/architecture.md, after a change of what imports what.
+architecture: $(VENV)/ready
+	$(BIN)/python -m tests.house.architecture
 
 $(VENV)/ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv --clear $(VENV)

@@ -40,6 +40,9 @@ def impala_run_dag(
     this pytest session, whatever is configured: the test sees nothing of the usual one, and leaves nothing there.
     Further connections and variables come from the environment, ``AIRFLOW_CONN_...`` and ``AIRFLOW_VAR_...``. The DAG
     may lie anywhere, also in the test's own file.
+
+    :param impala_sandbox: pytest's: the practice cluster.
+    :param monkeypatch: pytest's.
     """
     monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
     monkeypatch.setenv("AIRFLOW_CONN_IMPALA_LB_DEFAULT", impala_sandbox.connection)

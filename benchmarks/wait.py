@@ -69,15 +69,15 @@ def own_time(node: SandboxNode, query_id: str) -> float:
 
 
 def ours(node: SandboxNode, session: Session) -> Run:
-    line: Any = session._line
-    call, polls = line.call, 0
+    client: Any = session._client
+    call, polls = client.call, 0
 
     def counted(name: str, request: Any) -> Any:
         nonlocal polls
         polls += name == "GetOperationStatus"
         return call(name, request)
 
-    line.call = counted
+    client.call = counted
 
     def run(sql: str) -> Waited:
         nonlocal polls
@@ -113,7 +113,14 @@ def impylas(node: SandboxNode, cursor: Any) -> Run:
 
 
 def worker(node: SandboxNode, balancer: Balancer, seed: int, plan: list[tuple[str, int, int]], into: list[Any]) -> None:
-    """:param plan: what, its milliseconds, how often. :param into: for each of it, a pair: ours and impyla's."""
+    """Run statements on the balancer's session and on impyla's in turn.
+
+    :param node: the coordinator, without a login
+    :param balancer: of a cluster with that node
+    :param seed: of the statements' lengths
+    :param plan: what, its milliseconds, how often
+    :param into: gets a pair for each statement: ours and impyla's
+    """
     from impala.dbapi import connect
 
     rng = random.Random(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["tests.support.scripts", "tests.support.store_fixtures"]
+pytest_plugins = ["tests.support.command_line", "tests.support.scripts", "tests.support.store_fixtures"]
 """Fixtures that tests of several folders share."""
 
 PROGRAMS = {

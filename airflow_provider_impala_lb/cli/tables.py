@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_impala_lb.core.text import plain
+
 
 def show_status(status: Mapping[str, Any]) -> None:
-    """The cluster: its nodes, leases, session keys, and who waits."""
+    """Show the cluster: its nodes, leases, session keys, and who waits.
+
+    :param status: of `Balancer.status`.
+    """
     columns = ("node", "state", "headroom", "load", "leases", "picks", "why")
     show(f"{status['cluster']}, {status['policy']}", columns, [_of(node, columns) for node in status["nodes"]])
     for title, key, columns_of in (
@@ -21,27 +26,33 @@ def show_status(status: Mapping[str, Any]) -> None:
             show(title, columns_of, [_of(entry, columns_of) for entry in status[key]])
 
 
-def show_readings(told: Mapping[str, Any]) -> None:
-    """What the nodes said of their load, by ``host:port``; a text is why one did not answer."""
-    samples = {node: said["sample"] for node, said in told.items() if not isinstance(said, str)}
+def show_readings(readings: Mapping[str, Any]) -> None:
+    """Show what the nodes reported of their load.
+
+    :param readings: by ``host:port``, each a `ProbeResult` as JSON-ready values; a text is why one did not answer.
+    """
+    samples = {node: reading["sample"] for node, reading in readings.items() if not isinstance(reading, str)}
     names = sorted({name for sample in samples.values() for name in sample.get("shares", {})})
     rows: list[list[Any]] = []
-    for node, said in told.items():
-        if isinstance(said, str):
-            rows.append([node, *[None] * (len(names) + 1), said])
+    for node, reading in readings.items():
+        if isinstance(reading, str):
+            rows.append([node, *[None] * (len(names) + 1), reading])
             continue
         sample, shares = samples[node], samples[node].get("shares", {})
-        missing = [f"no {what}: {why}" for what, why in said.get("missing", {}).items()]
+        missing = [f"no {what}: {why}" for what, why in reading.get("missing", {}).items()]
         remarks = (["shutting down"] if sample.get("quiescing") else []) + missing
         free = [f"{shares[name]:.2f}" if name in shares else None for name in names]
         rows.append([node, *free, sample.get("queries"), "; ".join(remarks)])
     show("free shares", ("node", *names, "queries", ""), rows)
 
 
-def show_journals(found: Mapping[str, Any]) -> None:
-    """How far scripts are, by their keys; records as of impala/journal.py."""
+def show_journals(records: Mapping[str, Any]) -> None:
+    """Show how far scripts are.
+
+    :param records: by their keys, as of `impala/script/journal.py`.
+    """
     rows = []
-    for key, record in found.items():
+    for key, record in records.items():
         state = "ended" if record.ended else "under way, or stopped"
         doubt = record.intent
         if doubt is not None:
@@ -50,11 +61,16 @@ def show_journals(found: Mapping[str, Any]) -> None:
             state += f"; its author: {record.answer}"
         when = datetime.fromtimestamp(record.at).strftime("%Y-%m-%d %H:%M:%S")
         rows.append([key, f"{record.done} of {record.total}", state, record.by, when])
-    show("journals", ("script", "done", "state", "last try", "written"), rows)
+    show("journals", ("script", "done", "state", "last attempt", "written"), rows)
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """One table on standard output. What is in it is data: no markup, no emoji, no control characters."""
+    """Show one table on standard output. What is in it is data: no markup, no emoji, no control characters.
+
+    :param title: of the table.
+    :param columns: their names.
+    :param rows: their values; None is shown as nothing.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -66,13 +82,6 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
         table.add_row(*(Text("" if value is None else plain(value)) for value in row))
     # In a pipe there is no width to fit: a cut host name would be of no use to the next program.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-def plain(value: Any) -> str:
-    """As text that a terminal shows and does not obey: control characters as ``\\x1b``, line breaks stay."""
-    return "".join(
-        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in str(value)
-    )
 
 
 def _of(entry: Mapping[str, Any], keys: Sequence[str]) -> list[Any]:

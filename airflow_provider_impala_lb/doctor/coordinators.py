@@ -6,21 +6,19 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
-from airflow_provider_impala_lb.impala.hs2.transport import NodeRefused
 from airflow_provider_impala_lb.impala.web.load_probe import NotACoordinator, ProbeFailed, probe
 
-if TYPE_CHECKING:
-    from airflow_provider_impala_lb.balancer import Balancer
-
 WEB_SECONDS = 3.0
+"""For the pages of one node."""
 _REMEDIES = {
     "node": "start it, or drain it until it is back",
     "client": "look at this host: its DNS, its routes, its limits",
@@ -31,10 +29,13 @@ _REMEDIES = {
 
 
 def check_nodes(balancer: Balancer) -> Iterator[Finding]:
-    """For each node: log in, open a session, ask its version; then its web page. All nodes at once."""
+    """For each node: log in, open a session, ask its version; then its web page. All nodes at once.
+
+    :param balancer: of the configuration whose nodes are meant.
+    """
     with ThreadPoolExecutor(max_workers=16) as pool:
-        for checks in pool.map(lambda address: list(_check_node(balancer, address)), balancer.config.addresses):
-            yield from checks
+        for findings in pool.map(lambda address: list(_check_node(balancer, address)), balancer.config.addresses):
+            yield from findings
 
 
 def _check_node(balancer: Balancer, address: str) -> Iterator[Finding]:
@@ -49,8 +50,8 @@ def _check_node(balancer: Balancer, address: str) -> Iterator[Finding]:
             version = str(session.cursor.fetchall()[0][0]).split(" RELEASE")[0]
         yield Finding(f"node {address}", "ok", f"session as {session.user} in {opened * 1000:.0f} ms, {version}")
     except NodeRefused as error:
-        do = "wait, or drain it" if error.cause == "shutdown" else _REMEDIES[error.fault]
-        yield Finding(f"node {address}", "failed", str(error), do)
+        remedy = "wait, or drain it" if error.cause == "shutdown" else _REMEDIES[error.fault]
+        yield Finding(f"node {address}", "failed", str(error), remedy)
     except ConfigError as error:
         yield Finding(f"node {address}", "failed", str(error), "correct the configuration on this host")
     except StatementError as error:
@@ -63,7 +64,7 @@ def _check_load(node: Node, load: LoadConfig) -> Iterator[Finding]:
     """Do the node's pages answer, with the login that the configuration says, and what do they say?"""
     name = f"web page of {node.address}" if node.web else f"metrics of {node.address}"
     try:
-        found = probe(node, load, os.environ.get("IMPALA_LB_WEB_PASSWORD"), seconds=WEB_SECONDS)
+        result = probe(node, load, os.environ.get("IMPALA_LB_WEB_PASSWORD"), seconds=WEB_SECONDS)
     except NotACoordinator as error:
         yield Finding(name, "failed", str(error), "take it off the list of nodes")
         return
@@ -72,21 +73,21 @@ def _check_load(node: Node, load: LoadConfig) -> Iterator[Finding]:
             name, "warning", str(error), "correct the node's URLs or the login; links and load reports need it"
         )
         return
-    if found.sample.quiescing:
+    if result.sample.quiescing:
         yield Finding(name, "warning", f"{node.address} is shutting down", "wait, or drain it")
     elif node.web or node.metrics:
-        why = found.missing.get("web")
+        reason = result.missing.get("web")
         yield (
-            Finding(name, "warning", why, "links need it")
-            if why
+            Finding(name, "warning", reason, "links need it")
+            if reason
             else Finding(name, "ok", node.web or node.metrics or "")
         )
     if node.exporter:
-        why = found.missing.get("exporter")
-        shares = ", ".join(f"{resource} {share:.0%}" for resource, share in sorted(found.sample.shares.items()))
+        reason = result.missing.get("exporter")
+        shares = ", ".join(f"{resource} {share:.0%}" for resource, share in sorted(result.sample.shares.items()))
         yield Finding(
             f"exporter of {node.address}",
-            "warning" if why else "ok",
-            why or f"{node.exporter}; free: {shares}",
-            "without it the load of the host is not known" if why else "",
+            "warning" if reason else "ok",
+            reason or f"{node.exporter}; free: {shares}",
+            "without it the load of the host is not known" if reason else "",
         )

@@ -8,9 +8,15 @@ import msgspec
 
 
 class Finding(msgspec.Struct, omit_defaults=True):
-    """:param name: what was looked at. :param says: what was found. :param do: what to do about it, if anything."""
+    """What was found about one thing; `impala-lb doctor --json` prints it with these names.
+
+    :ivar name: what was looked at.
+    :ivar verdict: ok, warning or failed.
+    :ivar message: what was found.
+    :ivar remedy: what to do about it; "" if there is nothing to do.
+    """
 
     name: str
     verdict: Literal["ok", "warning", "failed"]
-    says: str
-    do: str = ""
+    message: str
+    remedy: str = ""

@@ -1,8 +1,7 @@
-"""Is the lock file's directory fit for its task?"""
+"""Is the lock file's directory fit for its task: its file system, its mount, its modes, its clock, and its locks?"""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -10,21 +9,23 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+
+import msgspec
 
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS
 from airflow_provider_impala_lb.doctor.finding import Finding
+from airflow_provider_impala_lb.doctor.lock_trial import TrialResult
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.stores.file import filesystem
-from airflow_provider_impala_lb.stores.file import xattr_versions as cas
 from airflow_provider_impala_lb.stores.file.clock import server_time
 from airflow_provider_impala_lb.stores.file.faults import fault_of
-from airflow_provider_impala_lb.stores.file.store import FileStore
+from airflow_provider_impala_lb.stores.file.store import FileStore, Mode
 
-TURNS_LIMIT = 20.0
+TRIAL_LIMIT = 20.0
+"""Seconds for the trial of the lock, which takes about 5."""
 
 # nfs(5): each of these takes the lock, or its meaning, away without an error
 _BAD_OPTIONS = {
@@ -37,16 +38,18 @@ _BAD_OPTIONS = {
 
 
 def check_lock_file(lock_file: str, peer: str | None = None) -> Iterator[Finding]:
-    """What can be found about this lock file's directory.
+    """What can be found about a lock file's directory.
 
-    :param peer: the same directory by another mount of this host: caches of two mounts disagree where one's do not.
+    :param lock_file: path of the lock file, which need not be there.
+    :param peer: the same directory by another mount of this host: caches of two mounts disagree where one's do not;
+        None: two processes use one mount.
     """
     directory = Path(lock_file).parent
     try:
         magic = filesystem.kind_of(str(directory))
     except OSError as error:
-        says = str(fault_of(lock_file, error, str(directory), "cannot be reached"))
-        yield Finding("lock directory", "failed", says, "mount the share, or make the directory")
+        message = str(fault_of(lock_file, error, str(directory), "cannot be reached"))
+        yield Finding("lock directory", "failed", message, "mount the share, or make the directory")
         return
     store = FileStore(lock_file)
     try:
@@ -54,27 +57,26 @@ def check_lock_file(lock_file: str, peer: str | None = None) -> Iterator[Finding
     except ImpalaLBError as error:
         mode = None
         yield Finding("lock file", "failed", str(error))
-    how = {
+    explained = {
         None: "",
         "slots": "; mode slots: one host sees what another wrote under the lock",
         "cas": "; mode cas: one host may not see at once what another wrote, so each write is a compare-and-set of the "
         "lock file's attributes; and each host goes by its own clock: run NTP",
     }
-    yield Finding("file system", "ok", f"{directory} lies on {filesystem.name(magic)}{how[mode]}")
+    yield Finding("file system", "ok", f"{directory} lies on {filesystem.name(magic)}{explained[mode]}")
     yield from _check_mount(directory)
     yield from _check_modes(directory, Path(lock_file))
     if mode != "cas":  # there the stamps are this host's own
         yield _check_clock(directory)
     if mode:
-        yield _check_turns(lock_file, peer, mode)
+        yield _check_locking(lock_file, peer, mode)
 
 
 def _check_mount(directory: Path) -> Iterator[Finding]:
     options = mount_options(str(directory.resolve()))
-    bad = {option: why for option, why in _BAD_OPTIONS.items() if option in options}
+    bad = [f"{option}: {hazard}" for option, hazard in _BAD_OPTIONS.items() if option in options]
     if bad:
-        says = "; ".join(f"{option}: {why}" for option, why in bad.items())
-        yield Finding("mount options", "failed", says, "mount it without these")
+        yield Finding("mount options", "failed", "; ".join(bad), "mount it without these")
     elif "ro" in options:
         yield Finding("mount options", "failed", "it is mounted read-only", "mount it read-write")
     else:
@@ -82,7 +84,12 @@ def _check_mount(directory: Path) -> Iterator[Finding]:
 
 
 def mount_options(path: str, table: str = "/proc/self/mountinfo") -> set[str]:
-    """The options of the mount that ``path`` lies on; of several on one point the last, which hides the others."""
+    """The options of the mount that a path lies on; of several on one point the last, which hides the others.
+
+    :param path: absolute, without links.
+    :param table: the kernel's table of mounts, proc(5); default this process's. Read here, since psutil, which reads
+        one too, is no dependency of this package, and finds no path's mount either.
+    """
     best, options = "", set[str]()
     for line in Path(table).read_text().splitlines():
         before, _, after = line.partition(" - ")
@@ -116,31 +123,30 @@ def _check_clock(directory: Path) -> Finding:
     except OSError as error:
         return Finding("clock", "failed", f"no file can be made in {directory}: {error.strerror}", "see modes")
     if abs(ahead) > LEASE_SECONDS / 4:
-        says = f"this host is {ahead:+.0f} s off the file server"
-        return Finding("clock", "warning", says, "set the clocks by NTP; picks use the server's, logs do not")
+        message = f"this host is {ahead:+.0f} s off the file server"
+        return Finding("clock", "warning", message, "set the clocks by NTP; picks use the server's, logs do not")
     return Finding("clock", "ok", f"{ahead:+.2f} s beside the file server")
 
 
-def _check_turns(lock_file: str, peer: str | None, mode: Literal["slots", "cas"]) -> Finding:
-    """Take turns on a file of its own beside the lock file, in the same mode; in another process, which may hang."""
+def _check_locking(lock_file: str, peer: str | None, mode: Mode) -> Finding:
+    """Try the lock on a file of its own beside the lock file, in the same mode; in another process, which may hang."""
     name = f".impala-lb-doctor.{secrets.token_hex(8)}"
     directory = Path(lock_file).parent
     paths = [str(directory / name), str(Path(peer or directory) / name)]
     what = "locking, two mounts" if peer else "locking, two processes"
-    if mode == "cas":  # the file says so, whatever a process thinks of its file system
-        try:
-            cas.make(paths[0])
-        except OSError as error:
-            return Finding(what, "failed", f"no lock file can be made in {directory}: {error.strerror}", "see modes")
-        except ConfigError as error:
-            return Finding(what, "failed", str(error))
+    try:
+        make_in_mode(paths[0], mode)
+    except OSError as error:
+        return Finding(what, "failed", f"no lock file can be made in {directory}: {error.strerror}", "see modes")
+    except ConfigError as error:
+        return Finding(what, "failed", str(error))
     command = [sys.executable, "-m", "airflow_provider_impala_lb.doctor.lock_trial", *paths]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
     try:
-        output, errors = child.communicate(timeout=TURNS_LIMIT)
+        output, errors = child.communicate(timeout=TRIAL_LIMIT)
     except subprocess.TimeoutExpired:
         child.kill()  # not waited for: where locks hang, so does the end of who waits for one
-        return Finding(what, "failed", f"no lock within {TURNS_LIMIT:g} s", "look at the file server's lock manager")
+        return Finding(what, "failed", f"no lock within {TRIAL_LIMIT:g} s", "look at the file server's lock manager")
     finally:
         for path in paths:
             with suppress(OSError):
@@ -148,12 +154,30 @@ def _check_turns(lock_file: str, peer: str | None, mode: Literal["slots", "cas"]
     if child.returncode:
         last = errors.strip().splitlines()[-1:] or ["it ended early"]
         return Finding(what, "failed", re.sub(r"\A[\w.]+(Error|Unavailable): ", "", last[0]))
-    return judge_turns(what, json.loads(output))
+    return judge_trial(what, msgspec.json.decode(output, type=TrialResult))
 
 
-def judge_turns(what: str, found: Mapping[str, float]) -> Finding:
-    """:param found: as `turns.play` returns it."""
-    if found["stale"] or found["lost"]:
-        says = f"{found['stale']} of {found['turns']} turns did not see the other's write, {found['lost']} updates lost"
-        return Finding(what, "failed", says, "this directory cannot hold the state: use another file system")
-    return Finding(what, "ok", f"{found['turns']} turns in {found['seconds']:.1f} s, none stale, no update lost")
+def make_in_mode(path: str, mode: Mode) -> None:
+    """Let a new file be tried in the lock file's mode: the file says so, whatever a process thinks of its file system.
+
+    :param path: of the new file. In the mode ``slots`` who tries first makes it.
+    :param mode: the lock file's.
+    :raises OSError: it cannot be made.
+    :raises ConfigError: the mode cannot be had here.
+    """
+    if mode == "cas":
+        from airflow_provider_impala_lb.stores.file import xattr_versions
+
+        xattr_versions.make(path)
+
+
+def judge_trial(what: str, result: TrialResult) -> Finding:
+    """What the result of a trial means.
+
+    :param what: was tried: the finding's name.
+    :param result: of the trial.
+    """
+    if result.stale or result.lost:
+        message = f"{result.stale} of {result.turns} turns did not see the other's write, {result.lost} updates lost"
+        return Finding(what, "failed", message, "this directory cannot hold the state: use another file system")
+    return Finding(what, "ok", f"{result.turns} turns in {result.seconds:.1f} s, none stale, no update lost")

@@ -1,4 +1,4 @@
-"""Two sides that take turns on one state file, to see whether a lock there does what it promises.
+"""Two processes that take turns on one state file, to see whether a lock there does what it promises.
 
 Run as a program by the doctor, since on a broken mount a lock may hang where no signal reaches it (NFSv3 without a
 lock manager): ``python -m airflow_provider_impala_lb.doctor.lock_trial PATH PATH``, the same new file by one mount
@@ -7,7 +7,6 @@ or by two. It prints one JSON object: ``{"turns", "stale", "lost", "seconds"}``.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -19,17 +18,25 @@ from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.stores.file.store import FileStore
 
 FAST_SECONDS = 1.5
+"""For so long they take turns without a pause."""
 SLOW_TURNS = 3
+"""So many turns of each are taken with a pause after that."""
 SLOW_PAUSE = 1.1
 """Longer than the second for which GlusterFS's caches serve what they got with a lookup: hot loops hide that."""
 RUSH = 100
-_TURN, _RUSH = "turn", "rush"
-_NOW_RUSH = -1
+"""So often each of them counts in the end, both at once."""
+_TURN, _RUSH = "turn", "rush"  # nodes of the state, whose picks are what is counted
+_BEGIN_RUSH = -1
 
 
-class Turns(msgspec.Struct):
-    """How many ``turns`` were taken, how many of them were ``stale`` (did not see the other's last), and how many
-    updates were ``lost`` when both wrote at once."""
+class TrialResult(msgspec.Struct):
+    """What came of a trial.
+
+    :ivar turns: how many were taken.
+    :ivar stale: how many of them did not see the other's last write.
+    :ivar lost: how many updates were lost when both wrote at once.
+    :ivar seconds: how long it took.
+    """
 
     turns: int
     stale: int
@@ -37,44 +44,58 @@ class Turns(msgspec.Struct):
     seconds: float
 
 
-def lead(path: str, tell: Callable[[int], object], hear: Callable[[], int]) -> Turns:
-    """Play against a side that follows. It is told whose turn it is by ``tell``, and heard by ``hear``.
+def lead(path: str, tell: Callable[[int], object], hear: Callable[[], int]) -> TrialResult:
+    """Try the lock against a process that follows. What ``tell`` and ``hear`` raise goes through.
 
-    :raises StateUnavailable: the lock was not free, or the file is not to be had. What ``tell`` and ``hear`` raise.
+    :param path: of the state file, by this process's mount.
+    :param tell: sends a number to the other process.
+    :param hear: waits for a number of the other process.
+    :raises StateUnavailable: the lock was not free, or the file is not to be had.
     """
     start = time.monotonic()
     turns = stale = 0
-    mine = FileStore(path)
+    store = FileStore(path)
     slow = SLOW_TURNS
     while slow:
         if time.monotonic() - start > FAST_SECONDS:
             slow -= 1
             time.sleep(SLOW_PAUSE)
             os.stat(path)  # a fresh lookup, which fills such a cache
-        stale += not mine.transact(_expect(2 * turns))
+        stale += not store.transact(_Expect(2 * turns))
         tell(2 * turns + 1)
         stale += not hear()
         turns += 1
-    tell(_NOW_RUSH)
+    tell(_BEGIN_RUSH)
     for _ in range(RUSH):
-        mine.transact(_count)
+        store.transact(_count)
     hear()  # the other has ended its rush too
-    counted = mine.transact(lambda state, now: state.node(_RUSH).picks)
-    return Turns(turns=2 * turns, stale=stale, lost=2 * RUSH - counted, seconds=time.monotonic() - start)
+    counted = store.transact(lambda state, now: state.node(_RUSH).picks)
+    return TrialResult(turns=2 * turns, stale=stale, lost=2 * RUSH - counted, seconds=time.monotonic() - start)
 
 
 def follow(path: str, tell: Callable[[int], object], hear: Callable[[], int]) -> None:
-    """The other side: takes its turn when it is told to, and in the end rushes with the first. Errors as `lead`."""
+    """Be the other process: take a turn when told to, and in the end rush with the one that leads.
+
+    :param path: of the state file, by this process's mount.
+    :param tell: as for `lead`.
+    :param hear: as for `lead`.
+    :raises StateUnavailable: as `lead`.
+    """
     store = FileStore(path)
-    while (number := hear()) != _NOW_RUSH:
-        tell(store.transact(_expect(number)))
+    while (number := hear()) != _BEGIN_RUSH:
+        tell(store.transact(_Expect(number)))
     for _ in range(RUSH):
         store.transact(_count)
     tell(RUSH)
 
 
-def play(paths: tuple[str, str]) -> dict[str, float]:
-    """Both sides on this host, the second in a process of its own. :returns: a `Turns`, ready for JSON."""
+def run_trial(paths: tuple[str, str]) -> TrialResult:
+    """Try the lock on this host, with a second process.
+
+    :param paths: of the state file: by the mount of the first process, and by that of the second.
+    :raises StateUnavailable: as `lead`.
+    :raises EOFError: the second process ended early.
+    """
     to_other, from_other = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
@@ -88,9 +109,9 @@ def play(paths: tuple[str, str]) -> dict[str, float]:
             os._exit(status)
     os.close(to_other[0])
     os.close(from_other[1])
-    found = lead(paths[0], _by(to_other[1]), _from(from_other[0]))
+    result = lead(paths[0], _by(to_other[1]), _from(from_other[0]))
     os.waitpid(child, 0)
-    return msgspec.structs.asdict(found)
+    return result
 
 
 def _by(pipe: int) -> Callable[[int], object]:
@@ -99,15 +120,15 @@ def _by(pipe: int) -> Callable[[int], object]:
 
 def _from(pipe: int) -> Callable[[], int]:
     def hear() -> int:
-        told = os.read(pipe, 16)
-        if not told:
+        number = os.read(pipe, 16)
+        if not number:
             raise EOFError("the other process ended early")
-        return int(told)
+        return int(number)
 
     return hear
 
 
-class _expect:
+class _Expect:
     """A change that is right if the last turn was ``number``; counts on from there either way."""
 
     def __init__(self, number: int) -> None:
@@ -124,4 +145,4 @@ def _count(state: State, now: float) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(play((sys.argv[1], sys.argv[2]))))
+    print(msgspec.json.encode(run_trial((sys.argv[1], sys.argv[2]))).decode())

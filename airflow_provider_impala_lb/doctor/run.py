@@ -9,17 +9,19 @@ from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.doctor.coordinators import check_nodes
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.lock_directory import check_lock_file
-from airflow_provider_impala_lb.doctor.peers import check_peer
+from airflow_provider_impala_lb.doctor.two_hosts import check_other_host
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.stores.factory import open_journals
 from airflow_provider_impala_lb.stores.file.store import FileStore
 
 
-def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, listen: bool) -> Iterator[Finding]:
+def run_checks(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, listen: bool) -> Iterator[Finding]:
     """What was found, as it is found.
 
-    :param make: gives the balancer, or raises ConfigError. :param peer: a directory, by a second mount of this host; or
-        the address of the other host's doctor, or with ``listen`` of this one's.
+    :param make: gives the balancer, or raises ConfigError.
+    :param peer: a directory, by a second mount of this host; or the address of the other host's doctor, or with
+        ``listen`` of this one's. None: only this host and its mount.
+    :param listen: whether to wait for the other host's doctor.
     """
     try:
         balancer = make()
@@ -30,11 +32,11 @@ def look(make: Callable[[], Balancer], peer: str | tuple[str, int] | None, *, li
     yield Finding("config", "ok", f"{config.name}: {len(config.nodes)} nodes")
     usable = True
     if config.lock_file and not config.store:
-        for check in check_lock_file(config.lock_file, peer if isinstance(peer, str) else None):
-            usable = usable and (check.name, check.verdict) != ("lock directory", "failed")
-            yield check
+        for finding in check_lock_file(config.lock_file, peer if isinstance(peer, str) else None):
+            usable = usable and (finding.name, finding.verdict) != ("lock directory", "failed")
+            yield finding
         if isinstance(peer, tuple):
-            yield from check_peer(config.lock_file, config.name, peer, listen=listen, command=balancer.command)
+            yield from check_other_host(config.lock_file, config.name, peer, listen=listen, command=balancer.command)
     elif peer:
         yield Finding("other host", "failed", f"{config.name} has no lock file to try from two sides")
     if usable and (config.lock_file or config.store):
@@ -58,7 +60,10 @@ def _check_journals(balancer: Balancer) -> Iterator[Finding]:
 
 
 def check_state(balancer: Balancer) -> Iterator[Finding]:
-    """Can this process read, lock and write the shared state?"""
+    """Can this process read, lock and write the shared state?
+
+    :param balancer: of the configuration whose state is meant.
+    """
     config, store = balancer.config, balancer.cluster.store
     try:
         balancer.status()
@@ -75,10 +80,10 @@ def check_state(balancer: Balancer) -> Iterator[Finding]:
         return
     yield Finding("state", "ok", store.where)
     if ahead:
-        says = ", ".join(f"{host} {seconds:+.0f} s" for host, seconds in sorted(ahead.items()))
+        clocks = ", ".join(f"{host} {seconds:+.0f} s" for host, seconds in sorted(ahead.items()))
         yield Finding(
             "clocks of hosts",
             "warning",
-            f"beside this one: {says}. Where each host goes by its own clock, leases of hosts that are gone end late",
+            f"beside this one: {clocks}. Where each host goes by its own clock, leases of hosts that are gone end late",
             "run NTP on all of them",
         )

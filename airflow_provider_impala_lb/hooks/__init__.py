@@ -1,1 +1,9 @@
-"""Airflow's hook on one side, the balancer and its sessions on the other."""
+"""What a running Airflow process asks the balancer through: the hook, and what it reads out of Airflow for it.
+
+Knows Airflow (connections, contexts, XComs, common-sql) and gives it the balancer. May import everything below:
+`errors`, `core`, `stores`, `impala`, `balancer`, `doctor`, and `get_provider_info`; not `operators`, `triggers`, `cli`.
+
+Read :mod:`.task_identity` first (which task runs, whose lease it is), then :mod:`.airflow_connection` (a connection as
+a configuration), :mod:`.resolve_stick_to` (the host that a running task's ``stick_to`` names), :mod:`.impala_lb` (the
+hook), :mod:`.insert_statements` and :mod:`.dialect` (what common-sql asks of it beside running SQL).
+"""

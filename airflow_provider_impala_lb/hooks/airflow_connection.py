@@ -52,6 +52,7 @@ def config_of(connection: Connection) -> Config:
     extra names a connection of type ``redis`` instead of ``store``; ``web_conn_id`` one with the login for
     ``load.web_auth`` (see :func:`web_password_of`). A connection of type ``impala`` works too, as a cluster of one.
 
+    :param connection: Airflow's.
     :raises ConfigError: names the connection, the key, the value, and what is allowed.
     """
     source = f"connection {connection.conn_id}"
@@ -104,7 +105,12 @@ def config_of(connection: Connection) -> Config:
 
 
 def web_password_of(connection: Connection) -> str | None:
-    """The password or token of the connection that the extra names as ``web_conn_id``; None without one."""
+    """The password or token for the coordinators' web pages.
+
+    :param connection: Airflow's, whose extra may name another one as ``web_conn_id``.
+    :returns: that other one's password; None without ``web_conn_id``.
+    :raises ConfigError: Airflow knows no connection of that id.
+    """
     source = f"connection {connection.conn_id}"
     conn_id = _extra(connection, source).get("web_conn_id")
     password: str | None = _connection(conn_id, source, "web_conn_id").password if conn_id is not None else None
@@ -134,7 +140,10 @@ def _store_url(conn_id: str, source: str) -> str:
 
 
 def _is_true(value: Any, key: str) -> bool:
-    """A URI's extra holds texts only. :raises ConfigError: neither yes nor no."""
+    """A URI's extra holds texts only.
+
+    :raises ConfigError: neither yes nor no.
+    """
     text = str(value).strip().lower()
     if text in ("true", "1", "yes", "on"):
         return True
@@ -169,16 +178,19 @@ def _extra(connection: Connection, source: str) -> dict[str, Any]:
 
 
 def _refuse_unsupported(extra: dict[str, Any], source: str) -> None:
-    """Remove from ``extra`` what is switched off. :raises ConfigError: what is not, and what to do."""
-    found: dict[str, list[str]] = {}
+    """Remove from ``extra`` what is switched off.
+
+    :raises ConfigError: what is not, and what to do.
+    """
+    refused: dict[str, list[str]] = {}
     for key, advice in _UNSUPPORTED.items():
         if key in extra:
             if _is_on(extra[key]):
-                found.setdefault(advice, []).append(key)
+                refused.setdefault(advice, []).append(key)
             else:
                 del extra[key]
-    if found:
-        raise ConfigError("; ".join(f"{source}: {', '.join(keys)}: {advice}" for advice, keys in found.items()))
+    if refused:
+        raise ConfigError("; ".join(f"{source}: {', '.join(keys)}: {advice}" for advice, keys in refused.items()))
 
 
 def _from_json(value: Any) -> Any:

@@ -17,29 +17,50 @@ _TABLE_PART = re.compile(rf"(?:(\w+)|`({_NAME})`)(\.|\Z)")
 
 
 class ImpalaDialect(Dialect):
-    """Of an :class:`~.impala_lb.ImpalaLBHook`. Nothing is kept: a table may change between two questions."""
+    """The dialect of an :class:`~.impala_lb.ImpalaLBHook`. It keeps nothing: a table may change."""
 
     def columns(self, table: str, schema: str | None = None) -> list[dict[str, str]]:
-        """``name`` and ``type`` of each column, partition columns last.
+        """The columns of a table.
 
         :param table: its name, maybe with its database; each part may be in backticks.
-        :raises ScriptError: it is no name.
+        :param schema: its database; None: the one that ``table`` names, or the session's.
+        :returns: ``name`` and ``type`` of each, partition columns last.
+        :raises ScriptError: a name is none.
         :raises StatementFailed: the node does not know it.
         """
         parts = ([schema] if schema else []) + table_parts(table)
-        found = self.hook.get_records("DESCRIBE " + ".".join(quoted(part) for part in parts))
-        return [{"name": row[0], "type": row[1]} for row in found]
+        rows = self.hook.get_records("DESCRIBE " + ".".join(quoted(part) for part in parts))
+        return [{"name": row[0], "type": row[1]} for row in rows]
 
     def get_column_names(
         self, table: str, schema: str | None = None, predicate: Callable[[Any], bool] = lambda column: True
     ) -> list[str]:
+        """The names of a table's columns.
+
+        :param table: as for :meth:`columns`.
+        :param schema: as for :meth:`columns`.
+        :param predicate: which columns are wanted, by their ``name`` and ``type``; default all.
+        :raises ScriptError: a name is none.
+        :raises StatementFailed: the node does not know the table.
+        """
         return [column["name"] for column in self.columns(table, schema) if predicate(column)]
 
     def get_target_fields(self, table: str, schema: str | None = None) -> list[str]:
+        """The columns that an INSERT fills: all of them.
+
+        :param table: as for :meth:`columns`.
+        :param schema: as for :meth:`columns`.
+        :raises ScriptError: a name is none.
+        :raises StatementFailed: the node does not know the table.
+        """
         return self.get_column_names(table, schema)
 
     def get_primary_keys(self, table: str, schema: str | None = None) -> list[str] | None:
-        """None: only Kudu tables have some, and no statement here needs them."""
+        """None: only Kudu tables have some, and no statement here needs them.
+
+        :param table: of no effect.
+        :param schema: of no effect.
+        """
         return None
 
 
@@ -60,8 +81,10 @@ def quoted(name: str) -> str:
 
 
 def table_parts(table: str) -> list[str]:
-    """A table's name in its parts: of ``db.t``, either one maybe in backticks, the two without them.
+    """A table's name in its parts, without backticks.
 
+    :param table: ``t`` or ``db.t``, either part maybe in backticks.
+    :returns: of ``db.t`` the two.
     :raises ScriptError: it is something else.
     """
     parts, position = [], 0

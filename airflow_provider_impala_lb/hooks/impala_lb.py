@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -17,9 +15,11 @@ from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_password_of
-from airflow_provider_impala_lb.hooks.sticky_host import StickyHost, find, running_task
-from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, Upstream
-from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS
+from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve, running_task
+from airflow_provider_impala_lb.hooks.task_identity import owner, tags_from_environment
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.splitter import Statement, is_blank, split
 from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.stores.factory import open_journals
@@ -28,19 +28,11 @@ if TYPE_CHECKING:
     from logging import Logger
 
     from airflow_provider_impala_lb.hooks.dialect import ImpalaDialect
-    from airflow_provider_impala_lb.impala.hs2.dbapi import Connection as BalancedConnection
-    from airflow_provider_impala_lb.impala.script.plan import ScriptDone
+    from airflow_provider_impala_lb.impala.dbapi import Connection as BalancedConnection
+    from airflow_provider_impala_lb.impala.script.record import ScriptDone
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
 T = TypeVar("T")
-
-MOST_VALUES = 80_000
-"""In one INSERT of :meth:`ImpalaLBHook.insert_rows`. A value is up to three of the 250,000 expressions that Impala
-takes in a statement (``Query.thrift``, statement_expression_limit): ``CAST(UNHEX('00') AS BINARY)``."""
-MOST_BYTES = 15 * 1024 * 1024
-"""The same, of its rows: Impala takes 16 MiB (``max_statement_length_bytes``)."""
-MOST_STATEMENT_BYTES = 16 * 1024 * 1024
-"""What Impala takes where the connection does not set that option."""
 
 
 class ImpalaLBHook(DbApiHook):
@@ -48,14 +40,18 @@ class ImpalaLBHook(DbApiHook):
 
     What comes after something that the hook itself has changed within the last 10 s is on the same node.
 
-    :param impala_lb_conn_id: a connection of type ``impala_lb``, or a plain ``impala`` one (a cluster of one).
-    :param schema: the database, instead of the connection's.
+    :param impala_lb_conn_id: a connection of type ``impala_lb``, or a plain ``impala`` one (a cluster of one); default
+        ``impala_lb_default``.
+    :param args: the connection's id may also be given by its place: ``ImpalaLBHook("warehouse")``.
+    :param schema: the database, instead of the connection's; default None: that one.
     :param stick_to: run where that task ran: its id, or a ``host:port``, as a rule from its XCom ``impala_host``. Where
         that node takes no more it is another one, which first hears of what the task wrote (by its id; else it waits
         until 10 s after now). An upstream that has not finished, or that nothing makes the running task wait for, is an
-        error; one that has left no host (it was skipped, say) means an ordinary pick.
-    :param session_key: tasks with the same key run on one node.
+        error; one that has left no host (it was skipped, say) means an ordinary pick. Default None: an ordinary pick.
+    :param session_key: tasks with the same key run on one node; default None: no key.
     :param kwargs: the keys of the connection's extra, which common-sql's operators pass, are taken and ignored.
+    :ivar host: the node of the last run, ``host:port``; None before the first one.
+    :ivar query_ids: query ids of the last run, in order.
     :raises ConfigError: another parameter.
     """
 
@@ -82,16 +78,17 @@ class ImpalaLBHook(DbApiHook):
                 "schema, session_key, stick_to"
             )
         self.schema, self.stick_to, self.session_key = schema, stick_to, session_key
-        self._found: StickyHost | None = None
+        self._resolved: StickyHost | None = None
         self._changed: Upstream | None = None
         self.host: str | None = None
-        """The node of the last run, ``host:port``."""
         self.query_ids: list[str] = []
-        """Query ids of the last run, in order."""
 
     @cached_property
     def balancer(self) -> Balancer:
-        """:raises ConfigError: names the connection, the key, the value, and what is allowed."""
+        """The balancer of the connection.
+
+        :raises ConfigError: names the connection, the key, the value, and what is allowed.
+        """
         connection = self.connection
         return Balancer(
             config_of(connection),
@@ -109,29 +106,34 @@ class ImpalaLBHook(DbApiHook):
         """A DB-API connection to a picked node; ``close()`` ends its lease.
 
         :raises NoNodeAvailable: no coordinator took it; the error says why for each.
+        :raises ConfigError: the configuration or the login is wrong.
         """
-        stuck = self._stuck()
+        sticky = self._sticky_host()
         return self.balancer.connect(
             owner(tags_from_environment()),
             database=self.schema,
             session_key=self.session_key,
-            prefer=stuck.host,
-            upstream=stuck.upstream,
+            prefer=sticky.host,
+            upstream=sticky.upstream,
         )
 
-    def _stuck(self) -> StickyHost:
+    def _sticky_host(self) -> StickyHost:
         """The node to be on, and what was changed there: by this hook itself just now, or by the task to stick to."""
-        if self._changed is not None and time.time() - (self._changed.ended or 0.0) < MOVE_SECONDS:
-            return StickyHost(self._changed.host, self._changed)
+        if self._changed is not None:
+            # Here: the sessions that it makes up to date are a third of the time that a DAG file's import takes.
+            from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS
+
+            if time.time() - (self._changed.ended or 0.0) < MOVE_SECONDS:
+                return StickyHost(self._changed.host, self._changed)
         if self.stick_to is None:
             return StickyHost()
-        if self._found is None:
-            self._found = find(self.stick_to, running_task(), cast("Logger", self.log))
-        return self._found
+        if self._resolved is None:
+            self._resolved = resolve(StickTo(self.stick_to), running_task(), cast("Logger", self.log))
+        return self._resolved
 
-    def _note(self, left: Upstream, node: str) -> None:
-        if left.written or left.dropped or not left.complete:
-            self._changed = msgspec.structs.replace(left, host=node, ended=time.time())
+    def _note_changes(self, changed: Upstream, node: str) -> None:
+        if changed.written or changed.dropped or not changed.complete:
+            self._changed = msgspec.structs.replace(changed, host=node, ended=time.time())
 
     @cached_property
     def dialect_name(self) -> str:
@@ -146,20 +148,37 @@ class ImpalaLBHook(DbApiHook):
         return ImpalaDialect(self)
 
     def get_table_schema(self, table_name: str, schema: str | None = None) -> list[dict[str, str]]:
-        """``name`` and ``type`` of each column, as DESCRIBE says."""
+        """The columns of a table, by DESCRIBE.
+
+        :param table_name: ``t`` or ``db.t``, either part maybe in backticks.
+        :param schema: its database; None: the one that ``table_name`` names, or the session's.
+        :returns: ``name`` and ``type`` of each, partition columns last.
+        :raises ScriptError: a name is none.
+        :raises StatementFailed: the node does not know the table.
+        """
         return self.dialect.columns(table_name, schema)
 
     @property
     def sqlalchemy_url(self) -> Any:
-        """:raises ConfigError: there is none."""
+        """Nothing: there is none.
+
+        :raises ConfigError: always.
+        """
         raise self._no_sqlalchemy()
 
     def get_uri(self) -> str:
-        """:raises ConfigError: common-sql takes it for a URL of SQLAlchemy's."""
+        """Nothing: common-sql takes it for a URL of SQLAlchemy's.
+
+        :raises ConfigError: always.
+        """
         raise self._no_sqlalchemy()
 
     def get_sqlalchemy_engine(self, engine_kwargs: Any = None) -> Any:
-        """:raises ConfigError: there is none."""
+        """Nothing: there is none.
+
+        :param engine_kwargs: of no effect.
+        :raises ConfigError: always.
+        """
         raise self._no_sqlalchemy()
 
     def _no_sqlalchemy(self) -> ConfigError:
@@ -202,47 +221,70 @@ class ImpalaLBHook(DbApiHook):
     ) -> Any:
         """Run a script, or a list of them, on one node in one session. Parameters and results as in common-sql.
 
-        :param split_statements: cut by Impala's own lexer rules, hints kept; False sends each text as it is.
-        :param autocommit: ignored: Impala has no transactions, each statement is done when it has ended.
+        :param sql: a script, or several.
+        :param autocommit: of no effect: Impala has no transactions, each statement is done when it has ended.
+        :param parameters: put into the statements, see :mod:`..impala.sql.parameters`; default None: none.
+        :param handler: called with the cursor after each statement; default None: rows are not fetched.
+        :param split_statements: cut by Impala's own lexer rules, hints kept; False sends each text as it is. Default
+            True.
+        :param return_last: of one script, return the last result only; default True.
+        :returns: the results of the handler, as in common-sql; None without one.
         :raises ScriptError: cannot be split, or a parameter does not fit; nothing was run.
         :raises StatementFailed: which statement, where, whether it ran, and what is done.
         :raises NoNodeAvailable: no coordinator took it; nothing was run.
         """
-        stuck = self._stuck()
-        run = self.script_run(
-            statements(sql, split_statements=split_statements),
-            parameters=parameters,
-            handler=handler,
-            last_result_only=return_single_query_results(sql, return_last, split_statements),
-            tags=tags_from_environment(),
+        sticky = self._sticky_host()
+        tags = tags_from_environment()
+        options = RunOptions(
             session_key=self.session_key,
-            prefer=stuck.host,
-            upstream=stuck.upstream,
+            prefer=sticky.host,
+            upstream=sticky.upstream,
+            database=self.schema,
+            last_result_only=return_single_query_results(sql, return_last, split_statements),
+        )
+        plan = ScriptPlan.bind(statements(sql, split_statements=split_statements), parameters, options)
+        run = self.script_run(
+            plan, RunIdentity(owner=owner(tags), tags=tags), RunListener(handler=handler), ProcessOptions()
         )
         done = run.run()
-        self._note(done.left, done.node)
+        self._note_changes(done.left, done.node)
         return self.results(done, sql, split_statements, return_last)
 
-    def script_run(self, script: list[Statement], *, tags: Mapping[str, str], **options: Any) -> ScriptRun:
-        """A run of ``script`` on this connection. Options as :class:`~..impala.run.ScriptRun`; not started yet."""
+    def script_run(
+        self,
+        plan: ScriptPlan,
+        identity: RunIdentity,
+        listener: RunListener,
+        process: ProcessOptions,
+    ) -> ScriptRun:
+        """A run on this connection, not started yet.
+
+        :param plan: what is to be run; its database is that of the options, not the hook's ``schema``.
+        :param identity: who runs it.
+        :param listener: whom to tell; its logger is the hook's, whatever it says.
+        :param process: what this process does of it; its command is this connection's, whatever it says.
+        :raises ConfigError: as :class:`~..impala.script.run.ScriptRun`.
+        """
         from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
-        options.setdefault("database", self.schema)
-        if not script:
+        if not len(plan):
             self.log.info("The script holds nothing but comments: there is nothing to run")
         return ScriptRun(
             self.balancer.cluster,
             self.balancer.sessions,
-            script,
-            owner=owner(tags),
-            tags=tags,
-            command=self.balancer.command,
-            logger=self.log,
-            **options,
+            plan,
+            identity,
+            msgspec.structs.replace(listener, logger=cast("Logger", self.log)),
+            msgspec.structs.replace(process, command=self.balancer.command),
         )
 
     def end_journal(self, owner: str, epoch: int) -> None:
-        """Note that a script, which a trigger has run to its end under this epoch, has been taken note of."""
+        """Note in its journal that a script, which a trigger has run to its end, has come to its end for its task too.
+
+        :param owner: whose journal it is.
+        :param epoch: of the process that ran it, in the journal.
+        :raises StateUnavailable: it could not be noted.
+        """
         from airflow_provider_impala_lb.impala.script.journal import finish
 
         journals = self.journals
@@ -251,14 +293,25 @@ class ImpalaLBHook(DbApiHook):
 
     @staticmethod
     def pack(script: list[Statement], parameters: Any) -> str:
-        """A script for a trigger's arguments, with its parameters bound."""
+        """A script for a trigger's arguments, with its parameters bound.
+
+        :param script: its statements.
+        :param parameters: as for :meth:`run`.
+        :raises ScriptError: a parameter does not fit.
+        """
         from airflow_provider_impala_lb.impala.script.handover import pack_script
         from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 
         return pack_script(script, bind_script([(each.line, each.sql) for each in script], parameters))
 
     def results(self, done: ScriptDone, sql: Any, split_statements: bool | None, return_last: bool) -> Any:
-        """What common-sql's ``run`` would return for these results; sets ``host``, ``query_ids``, ``descriptions``."""
+        """What common-sql's ``run`` would return for these results; sets ``host``, ``query_ids``, ``descriptions``.
+
+        :param done: the script.
+        :param sql: as for :meth:`run`.
+        :param split_statements: as for :meth:`run`.
+        :param return_last: as for :meth:`run`.
+        """
         self.host = done.node
         self.query_ids = [statement.query_id for statement in done.statements]
         if not done.results:
@@ -273,7 +326,12 @@ class ImpalaLBHook(DbApiHook):
 
     @staticmethod
     def split_sql_string(sql: str, strip_semicolon: bool = False) -> list[str]:
-        """The statements of a script, by Impala's lexer rules; never with a ``;``."""
+        """The statements of a script, by Impala's lexer rules.
+
+        :param sql: the script.
+        :param strip_semicolon: of no effect: they never have a ``;``.
+        :raises ScriptError: it cannot be split.
+        """
         return [statement.sql for statement in split(sql)]
 
     def insert_rows(
@@ -290,85 +348,97 @@ class ImpalaLBHook(DbApiHook):
         Values as in :mod:`..impala.sql.parameters`. All are looked at before anything is sent.
 
         :param table: ``t`` or ``db.t``, either part maybe in backticks.
-        :param target_fields: names of columns, maybe in backticks.
+        :param rows: the values of each row.
+        :param target_fields: names of columns, maybe in backticks; default None: all columns, in order.
         :param commit_every: rows to a statement at most; 0 for all in one. Fewer, where a statement would come near to
             Impala's limits: 250,000 expressions (STATEMENT_EXPRESSION_LIMIT), 16 MiB (MAX_STATEMENT_LENGTH_BYTES).
-        :param replace: must be False: Impala's INSERT OVERWRITE replaces the whole table, not rows.
+            Default 1000.
+        :param replace: must be False, the default: Impala's INSERT OVERWRITE replaces the whole table, not rows.
+        :param _: what else common-sql takes, of no effect.
+        :raises ValueError: ``replace`` is True.
         :raises ScriptError: a value has no text in SQL, a row alone is over the limit, or a name is none; nothing was
             sent.
         :raises StatementFailed: which rows failed, and which are in the table already.
         """
         from airflow_provider_impala_lb.hooks.dialect import quoted, table_parts
+        from airflow_provider_impala_lb.hooks.insert_statements import InsertStatements
 
         if replace:
             raise ValueError("replace=True: Impala has no REPLACE; INSERT OVERWRITE would replace the whole table")
         if isinstance(target_fields, str):
             raise ScriptError(f"target_fields is a str, {target_fields!a}: it must be a list of names", line=1)
         names = [quoted(field) for field in target_fields or ()]
-        fields = f" ({', '.join(names)})" if names else ""
         parts = table_parts(table)
-        into = f"INSERT INTO {table}{fields}"
-        most = _most_statement_bytes(self.balancer.config.session.query_options) - len(into.encode()) - 2 * MAX_CHARS
-        texts, columns = _row_texts(rows, len(names), most)
-        chunks = _chunks(texts, columns, commit_every, min(most, MOST_BYTES))
+        into = f"INSERT INTO {table}" + (f" ({', '.join(names)})" if names else "")
+        inserts = InsertStatements(
+            into,
+            rows,
+            columns=len(names),
+            most_rows=commit_every,
+            query_options=self.balancer.config.session.query_options,
+        )
         done: list[str] = []
-        stuck = self._stuck()
+        sticky = self._sticky_host()
         with self.get_conn() as connection, connection.cursor() as cursor:
-            for number, (start, end) in enumerate(chunks, 1):
-                values = ", ".join(texts[start:end])
+            for number, insert in enumerate(inserts, 1):
                 try:
-                    cursor.execute(f"{into} VALUES {values}")
+                    cursor.execute(insert.sql)
                 except StatementFailed as error:
                     # The cursor knows of one statement only; what is in the table by now must be said.
                     raise StatementFailed(
                         error.reason,
                         number=number,
-                        total=len(chunks),
+                        total=len(inserts),
                         line=1,
                         node=error.node,
                         query_id=error.query_id,
                         outcome=error.outcome,
-                        sql=f"{into}, rows {start + 1} to {end}",
+                        sql=f"{into}, rows {insert.first} to {insert.last}",
                         done=done,
                     ) from error
-                done.append(f"{number} (rows {start + 1} to {end}, query {cursor.query_id})")
-                self.log.info("Inserted %d of %d rows into %s", end, len(texts), table)
+                done.append(f"{number} (rows {insert.first} to {insert.last}, query {cursor.query_id})")
+                self.log.info("Inserted %d of %d rows into %s", insert.last, inserts.rows, table)
             if done:
                 database = self.schema or self.balancer.config.session.database or "default"
                 name = ".".join(parts if len(parts) > 1 else [database, *parts])
-                left = Upstream.of({"written": [name], "complete": True})
-                before = [stuck.upstream or Upstream(host=stuck.host)] if stuck.host else []
-                self._note(left.after(before), connection.pick.node)
+                changed = Upstream.of({"written": [name], "complete": True})
+                before = [sticky.upstream or Upstream(host=sticky.host)] if sticky.host else []
+                self._note_changes(changed.after(before), connection.pick.node)
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # its own returns one too
-        """Try the lock file's directory (or the Redis) and open a session on every coordinator, from the
-        host of who asks. True only if all is well; the text says what each one said."""
+        """Try the lock file's directory (or the Redis) and open a session on every coordinator, from the host that this
+        runs on.
+
+        :returns: whether all is well; and a text with the result of each.
+        """
         from airflow_provider_impala_lb.doctor.run import check_state
 
         try:
             balancer = self.balancer
         except ImpalaLBError as error:
             return False, str(error)
-        said = {}
+        results = {}
         if balancer.config.lock_file or balancer.config.store:
-            problems = [check.says for check in check_state(balancer) if check.verdict == "failed"]
-            said["shared state"] = "; ".join(problems) or "ok"
+            problems = [finding.message for finding in check_state(balancer) if finding.verdict == "failed"]
+            results["shared state"] = "; ".join(problems) or "ok"
         for address in balancer.config.addresses:
             try:
                 balancer.sessions.open(address, database=self.schema).close()
-                said[address] = "ok"
+                results[address] = "ok"
             except ImpalaLBError as error:
-                said[address] = str(error)
-        good = all(answer == "ok" for answer in said.values())
-        return good, "; ".join(f"{address}: {answer}" for address, answer in said.items())
+                results[address] = str(error)
+        good = all(result == "ok" for result in results.values())
+        return good, "; ".join(f"{what}: {result}" for what, result in results.items())
 
     def get_openlineage_default_schema(self) -> str | None:
+        """The database of unqualified names."""
         return self.schema or self.connection.schema or "default"
 
     # Airflow 3.2 and later read the form from get_provider_info, older ones call these two.
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The fields of the connection's form beside Airflow's own."""
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
         from flask_babel import lazy_gettext
         from wtforms import StringField
@@ -384,105 +454,29 @@ class ImpalaLBHook(DbApiHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """What Airflow's own fields of the form are called, and their placeholders."""
         from airflow_provider_impala_lb.get_provider_info import FIELD_BEHAVIOUR
 
         return {key.replace("-", "_"): value for key, value in FIELD_BEHAVIOUR.items()}
 
 
-def _row_texts(rows: Iterable[Iterable[Any]], names: int, most_bytes: int) -> tuple[list[str], int]:
-    """``(a, b)`` for each row, and how many values each has.
-
-    :param names: how many columns are named; 0: none.
-    """
-    from airflow_provider_impala_lb.impala.sql.parameters import literal
-
-    texts, columns = [], names
-    for number, row in enumerate(rows, 1):
-        if isinstance(row, (str, bytes, Mapping)) or not (
-            # The rows of some drivers are sequences without being Iterable.
-            isinstance(row, Iterable) or hasattr(row, "__getitem__")
-        ):
-            raise ScriptError(
-                f"row {number} is a {type(row).__name__}: it must be a list or tuple of values; nothing was inserted",
-                line=1,
-            )
-        values = []
-        for column, value in enumerate(row, 1):
-            try:
-                if isinstance(value, (list, tuple)):
-                    raise ValueError(f"a {type(value).__name__}")
-                values.append(literal(value))
-            except ValueError as error:
-                raise ScriptError(
-                    f"row {number}, column {column} is {error}, which has no text in SQL; nothing was inserted", line=1
-                ) from None
-        columns = columns or len(values)
-        if not values or len(values) != columns:
-            other = "" if not values else f", {'target_fields' if names else 'the first one'} has {columns}"
-            raise ScriptError(
-                f"row {number} has {len(values) or 'no'} values{other}; nothing was inserted",
-                line=1,
-            )
-        text = f"({', '.join(values)})"
-        if len(text) * 4 > most_bytes and (size := len(text.encode())) > most_bytes:
-            raise ScriptError(
-                f"row {number} is {size} bytes in SQL, and a statement of one row may have {most_bytes}; nothing was "
-                "inserted. The limit is MAX_STATEMENT_LENGTH_BYTES; query_options of the connection's session may "
-                "raise it",
-                line=1,
-            )
-        texts.append(text)
-    return texts, columns
-
-
-def _chunks(texts: list[str], columns: int, most_rows: int, most_bytes: int) -> list[tuple[int, int]]:
-    """``(start, end)`` of the rows of each statement."""
-    most = min(most_rows or len(texts), MOST_VALUES // (columns or 1)) or 1
-    chunks, start, size = [], 0, 0
-    for at, text in enumerate(texts):
-        length = len(text.encode()) + 2
-        if at > start and (at - start >= most or size + length > most_bytes):
-            chunks.append((start, at))
-            start, size = at, 0
-        size += length
-    return [*chunks, (start, len(texts))] if texts else []
-
-
-def _most_statement_bytes(query_options: Mapping[str, Any]) -> int:
-    """Of a statement, by the options of the session: a number, maybe with a unit (``ParseUtil::ParseMemSpec``)."""
-    for name, value in query_options.items():
-        if name.upper() == "MAX_STATEMENT_LENGTH_BYTES":
-            found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmg]?)b?", str(value).strip().lower())
-            if found:
-                return int(float(found[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[found[2]])
-    return MOST_STATEMENT_BYTES
-
-
-def statements(sql: str | Iterable[str], *, split_statements: bool = True, variables: Any = None) -> list[Statement]:
+def statements(
+    sql: str | Iterable[str], *, split_statements: bool = True, variables: Mapping[str, str] | None = None
+) -> list[Statement]:
     """The statements of a script or of several; none where they hold nothing but comments.
 
+    :param sql: a script, or several.
+    :param split_statements: cut by Impala's lexer rules; False: each text is one statement. Default True.
+    :param variables: values of ``${var:name}``; default None: none.
     :raises ScriptError: cannot be split, or is blank: then something else was meant.
     """
     texts = [sql] if isinstance(sql, str) else list(sql)
-    found = []
+    result: list[Statement] = []
     for index, text in enumerate(texts):
         if split_statements:
-            found += split(text, variables, name="script" if isinstance(sql, str) else f"sql[{index}]")
+            result += split(text, variables, name="script" if isinstance(sql, str) else f"sql[{index}]")
         elif not classify(text.removeprefix("\ufeff")).is_empty:
-            found.append(Statement(line=1, sql=text.removeprefix("\ufeff").strip().removesuffix(";")))
-    if not found and all(map(is_blank, texts)):
+            result.append(Statement(line=1, sql=text.removeprefix("\ufeff").strip().removesuffix(";")))
+    if not result and all(map(is_blank, texts)):
         raise ScriptError("holds no statement", line=1)
-    return found
-
-
-def owner(tags: Mapping[str, str]) -> str:
-    """Whom a lease belongs to: ``dag/run/task[map index]``, as far as known."""
-    known = [tags[key] for key in ("dag", "run", "task") if tags.get(key)]
-    return "/".join(known) + (f"[{tags['map']}]" if tags.get("map") else "")
-
-
-def tags_from_environment() -> dict[str, str]:
-    """The running task, from the variables that Airflow exports for it; for hooks used outside our operator."""
-    names = {"dag": "DAG_ID", "task": "TASK_ID", "run": "DAG_RUN_ID", "try": "TRY_NUMBER"}
-    found = {tag: os.environ.get(f"AIRFLOW_CTX_{name}", "") for tag, name in names.items()}
-    return {tag: value for tag, value in found.items() if value}
+    return result

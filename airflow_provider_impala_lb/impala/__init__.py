@@ -1,1 +1,6 @@
-"""Impala itself: its scripts, its sessions, what its coordinators say of themselves."""
+"""Impala: its SQL, its web pages, its sessions, and scripts that run in them.
+
+Knows neither Airflow nor the balancer's facade. May import ``core``. Floors, bottom first: ``sql`` (texts, no I/O) and
+``web`` (pages over HTTP), then ``hs2`` (one session on one coordinator), then ``script`` (a whole script on picked
+nodes), then ``dbapi`` (a DB-API connection to a picked node).
+"""

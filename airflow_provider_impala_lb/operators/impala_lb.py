@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import (
-    AirflowException,
     AirflowFailException,
     BaseOperator,
     MappedOperator,
@@ -21,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.common.sql.hooks.handlers import return_single_query_results
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from airflow_provider_impala_lb import errors
 from airflow_provider_impala_lb.core.config.checks import WEEK, check_seconds
@@ -33,16 +32,19 @@ from airflow_provider_impala_lb.errors import (
     ScriptError,
     StatementFailed,
 )
-from airflow_provider_impala_lb.hooks import task_identity as this_try
-from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, owner, statements
-from airflow_provider_impala_lb.hooks.sticky_host import XCOM_HOST, XCOM_RUN, StickyHost, find
-from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
-from airflow_provider_impala_lb.impala.script.plan import counted
+from airflow_provider_impala_lb.hooks import task_identity
+from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
+from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve
+from airflow_provider_impala_lb.impala.script.deferral import Deferred
+from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Handover, unpack_script
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
 from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.operators.no_retry import forbid_retry
-from airflow_provider_impala_lb.operators.stick_to import StickyPartial, refer
-from airflow_provider_impala_lb.operators.xcom import carried
-from airflow_provider_impala_lb.triggers.run_script import ScriptTrigger, summary
+from airflow_provider_impala_lb.operators.parse_stick_to import StickyPartial, refer
+from airflow_provider_impala_lb.operators.run_xcoms import RunXComs, warn_after_end
+from airflow_provider_impala_lb.operators.xcom_values import carried
+from airflow_provider_impala_lb.triggers.run_script import DeferredScript, ScriptTrigger, summary
 from airflow_provider_impala_lb.triggers.wait_for_node import RESUME_SECONDS, NodeTrigger
 
 if TYPE_CHECKING:
@@ -50,17 +52,17 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_impala_lb.core.cluster.pick import Pick
-    from airflow_provider_impala_lb.impala.script.plan import ScriptDone, StatementDone
+    from airflow_provider_impala_lb.impala.script.options import StatementDone
+    from airflow_provider_impala_lb.impala.script.record import ScriptDone
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
     from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
 PUBLISH_SECONDS = 300.0
 """How long ``publish=True`` waits for the other coordinators."""
-LET_GO_SECONDS = 2.0
+HAND_OVER_SECONDS = 2.0
 """A script that takes longer goes on in the triggerer, with ``deferrable``: a deferral itself costs seconds."""
 RESCHEDULE_SECONDS = 30.0
-"""How often a task that waits by rescheduling asks whether it is its turn."""
+"""Seconds after which a task that waits by rescheduling comes back, to ask whether it is its turn."""
 
 
 class ImpalaLBOperator(SQLExecuteQueryOperator):
@@ -77,25 +79,29 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         task that returns a host; a ``host:port``; or a template of one of them. A task of the same map index, if there
         is one, else the only host of a mapped upstream. An upstream that has left no host (it was skipped, say) means
         an ordinary pick, and the log says so; one that has not finished, or that nothing makes this task wait for, is
-        an error.
+        an error. Default None: an ordinary pick.
     :param on_unavailable: if the host to stick to cannot take the script: ``"move"`` to another one, on which the
         tables that the upstream wrote are refreshed first, since its metadata lag behind (where that cannot be done, it
         waits until 10 s after the upstream's end); ``"wait"`` for it, up to ``session.reconnect_timeout`` (default
-        600 s); or ``"fail"``.
-    :param session_key: tasks with the same key run on one node without any XCom (templated).
-    :param query_options: set for the session when it is opened, over the connection's (templated).
+        600 s); or ``"fail"``. Default ``"move"``.
+    :param session_key: tasks with the same key run on one node without any XCom (templated). Default None: no key.
+    :param query_options: set for the session when it is opened, over the connection's (templated). Default None: only
+        the connection's.
+    :param variables: values of ``${var:name}`` in the script, as impala-shell's ``--var`` (templated). Default None.
     :param restartable: it is safe to run the script again from its first statement: when its node is overloaded, what
         runs is cancelled, seen to end, and the script begins anew on another node, unless it has run for more than 5
         minutes. Default False: it finishes there.
-    :param resume: keep a journal of which statements have run: the next try goes on at the first that has not, on the
-        same node if it is up, with USE and SET replayed. A statement whose outcome cannot be found out stops it with a
-        question, unless it is safe to repeat. A script that has changed begins anew. Within a try it goes on on another
-        node where this one takes no more. Default False: a retry begins at statement 1.
+    :param resume: keep a journal of which statements have run: the next attempt goes on at the first that has not, on
+        the same node if it is up, with USE and SET replayed. A statement whose outcome cannot be found out stops it
+        with a question, unless it is safe to repeat. A script that has changed begins anew. Within an attempt it goes
+        on on another node where this one takes no more. Default False: a retry begins at statement 1.
     :param publish: run the script's last change with SYNC_DDL: at its end every coordinator has heard of it. True
         waits for that 300 s at most once the work is done, a number so many seconds. Default False.
-    :param statement_timeout: seconds (or a timedelta) after which a statement is cancelled, and the task fails.
+    :param statement_timeout: seconds (or a timedelta) after which a statement is cancelled, and the task fails. Default
+        None: no limit.
     :param output: a file (``.csv``, ``.csv.gz`` or ``.parquet``) on the worker for the rows of the script's last query,
         streamed, whatever their number (templated). ``return_value`` is then its ``path``, ``rows`` and ``bytes``.
+        Default None: no file.
     :param max_wait: seconds to wait while all nodes are busy or full; default the connection's ``max_wait`` (300).
     :param deferrable: run without a worker slot: the worker waits for 2 s, then the triggerer goes on with the running
         statement and those after it, and renews the lease; a node is waited for there, too. The rows of the last
@@ -103,9 +109,14 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         sessions without a connection (Impala 3.3 and later); else the task keeps its worker, and says so. Default:
         Airflow's ``default_deferrable``.
     :param reschedule: wait for a node by giving the slot back and coming back every 30 s. With neither it sleeps.
-    :param variables: values of ``${var:name}`` in the script, as impala-shell's ``--var`` (templated).
-    :raises AirflowFailException: what no retry can mend: a bad configuration or login, an unsplittable script,
-        a syntax error, a host that is not a node of the connection.
+        Default False.
+    :param hook_params: as of ``SQLExecuteQueryOperator``, without ``stick_to`` and ``session_key``, which are
+        parameters here. Default None.
+    :param kwargs: of ``SQLExecuteQueryOperator`` and ``BaseOperator``.
+    :raises ValueError: a parameter is none of what is allowed; the text says what to write.
+    :raises TypeError: ``stick_to`` is nothing that can be stuck to.
+    :raises AirflowFailException: when it runs, what no retry can mend: a bad configuration or login, an unsplittable
+        script, a syntax error, a host that is not a node of the connection.
     """
 
     template_fields: Sequence[str] = (
@@ -186,11 +197,14 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         self._resumed = False
         self._script_run: ScriptRun | None = None
         self._packed = ""
-        self._told_host: str | None = None
+        self._xcoms = RunXComs()
 
     @classmethod
     def partial(cls, **kwargs: Any) -> StickyPartial:  # overrides a descriptor, as that allows
-        """As of every operator; an operator as ``stick_to`` sets the dependency here, too."""
+        """As of every operator; an operator as ``stick_to`` sets the dependency here, too.
+
+        :param kwargs: of the class.
+        """
         return StickyPartial.of(super().partial, kwargs)
 
     @classmethod
@@ -205,29 +219,51 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         params = {**self.hook_params, "schema": self.database or self.hook_params.get("schema")}
         return ImpalaLBHook(self.conn_id, **params)
 
+    @property
+    def _logger(self) -> Logger:
+        return cast("Logger", self.log)  # by its type, of Airflow's own kind
+
     def get_db_hook(self) -> ImpalaLBHook:
+        """The hook that all of this task's SQL goes through."""
         return self._hook
 
     def execute(self, context: Context) -> Any:
+        """Run the script.
+
+        :param context: Airflow's, of the task.
+        :returns: what ``SQLExecuteQueryOperator`` would; with ``output`` the file's ``path``, ``rows`` and ``bytes``.
+        :raises AirflowFailException: no retry can mend it.
+        :raises StatementFailed: which statement, where, whether it ran, and what is done.
+        :raises ImpalaLBError: what else a retry may mend, as :meth:`~..impala.script.run.ScriptRun.run` raises it.
+        :raises TaskDeferred: with ``deferrable``: the triggerer goes on.
+        :raises AirflowRescheduleException: with ``reschedule``: it comes back.
+        """
         self._resumed = False
         # Not super().execute(): Airflow 2.11 warns of a nested one, and it knows neither one session nor a host.
         return self._run(context)
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Back from a trigger: it is this task's turn for a node, and it goes on as if it had just begun (its place in
-        the line is still its own); or its script has come to its end, or to rows that are to be fetched here."""
+        the queue is still its own); or its script has come to its end, or to rows that are to be fetched here.
+
+        :param context: Airflow's, of the task.
+        :param event: of the trigger; None, or without a key that is known here: it is this task's turn.
+        :raises Exception: as :meth:`execute`.
+        """
         self._resumed = True
         return self._run(context, event if isinstance(event, dict) else {})
 
     def _run(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         event = event or {}
+        # Of this attempt: Airflow executes shallow copies of one operator (``prepare_for_execution``).
+        self._xcoms = RunXComs()
         try:
             if "failed" in event:
                 raise StatementFailed(**event["failed"])
             if "error" in event:
-                raise _error(**event["error"])
+                raise _error_by_name(**event["error"])
             if "done" in event:
-                return self._end(context, event)
+                return self._end_of_trigger(context, event)
             return self._execute(context, event.get("go_on"), event.get("script"))
         except Deferred as deferred:
             self._defer_script(context, deferred.handover)
@@ -238,12 +274,12 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                 raise AirflowFailException(str(error)) from error
             raise
         except MustWait as waiting:
-            self._come_back(context, waiting)
+            self._wait_elsewhere(context, waiting)
 
-    def _come_back(self, context: Context, waiting: MustWait) -> NoReturn:
+    def _wait_elsewhere(self, context: Context, waiting: MustWait) -> NoReturn:
         """Wait for a node without a worker slot."""
         self.log.info("%s", waiting)
-        tags = this_try.tags(context)
+        tags = task_identity.tags(context)
         if not self.deferrable:
             raise AirflowRescheduleException(  # type: ignore[no-untyped-call]
                 datetime.now(timezone.utc) + timedelta(seconds=RESCHEDULE_SECONDS)
@@ -251,10 +287,10 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         self.defer(
             trigger=NodeTrigger(
                 conn_id=str(self.conn_id),
-                ticket=this_try.ticket(tags),
-                owner=owner(tags),
+                ticket=task_identity.ticket(tags),
+                owner=task_identity.owner(tags),
                 session_key=self.session_key,
-                prefer=self._stuck(context).host,
+                prefer=self._sticky_host(context).host,
                 wait=self.max_wait,
             ),
             method_name="execute_complete",
@@ -262,107 +298,44 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def _defer_script(self, context: Context, handover: Handover) -> NoReturn:
         """The script goes on without a worker slot."""
-        options: dict[str, Any] = {
-            "session_key": self.session_key,
-            "restartable": self.restartable,
-            "resume": self.resume,
-            "publish": self._publish_seconds,
-            "statement_timeout": self.statement_timeout,
-            "database": self._hook.schema,
-            "query_options": dict(self.query_options) if self.query_options else None,
-            "keep_last": self._wants_rows,
-        }
-        stuck = self._stuck(context)
-        if stuck.host is not None:
-            options |= {"prefer": stuck.host, "upstream": stuck.upstream.as_dict() if stuck.upstream else None}
-        tags = this_try.tags(context)
+        # The rows are a worker's to write; and if the trigger has to look for another node, that is the first time.
+        options = replace(self._options(self._sticky_host(context)), output=None, max_wait=None)
+        tags = task_identity.tags(context)
         limit = self.execution_timeout
         self.log.info("The script goes on on %s without this worker", handover.node)
         self.defer(
             trigger=ScriptTrigger(
-                conn_id=str(self.conn_id),
-                owner=owner(tags),
-                tags=tags,
-                script=self._packed,
-                handover=handover.packed(),
-                options=options,
-                until=None if limit is None else time.time() - handover.seconds + limit.total_seconds(),
+                str(self.conn_id),
+                DeferredScript(
+                    owner=task_identity.owner(tags),
+                    tags=tags,
+                    script=self._packed,
+                    handover=handover,
+                    options=options,
+                    hand_over_rows=self._wants_rows,
+                    until=None if limit is None else time.time() - handover.seconds + limit.total_seconds(),
+                ),
             ),
             method_name="execute_complete",
         )
 
-    def _end(self, context: Context, event: Mapping[str, Any]) -> None:
+    def _end_of_trigger(self, context: Context, event: Mapping[str, Any]) -> None:
         """The trigger has run the script to its end, and nobody wants its rows."""
         run = event["done"]
         if event.get("changes", True):
             self._forbid_retry(context, run["statements"], run["host"])
-        self._tell_end(context, run)
+        self._xcoms.push_end(context, run, self._logger)
         try:
-            self._hook.end_journal(owner(this_try.tags(context)), event["epoch"])
+            self._hook.end_journal(task_identity.owner(task_identity.tags(context)), event["epoch"])
         except ImpalaLBError as error:
-            self._warn("The script's end could not be noted in its journal: %s", error)
+            warn_after_end(self._logger, "The script's end could not be noted in its journal: %s", error)
 
     def _forbid_retry(self, context: Context, statements: int, host: str) -> None:
         """All statements are done: a retry would run them again, unless the author said that this is safe, or the
         journal keeps it from that."""
         if not (self.resume or self.restartable):
-            why = f"{counted(statements)} ran to the end on {host}, so the task is not retried: they would run again"
-            forbid_retry(self, context, why)
-
-    def _tell_host(self, context: Context, pick: Pick, *, goes_on: bool) -> None:
-        """Before the first statement on a node.
-
-        :param goes_on: another process has begun with the script.
-        """
-        if pick.host == self._told_host:  # a new session there
-            return
-        try:
-            context["ti"].xcom_push(key=XCOM_HOST, value=pick.host)
-        except Exception as error:
-            begun = goes_on or self._told_host is not None
-            more = "nothing more was run" if begun else "nothing was run by this try"
-            raise AirflowException(
-                f"{XCOM_HOST} could not be pushed to XCom ({type(error).__name__}: {error}); {more}"
-            ) from error
-        self._told_host = pick.host
-
-    def _tell_end(self, context: Context, run: Mapping[str, Any]) -> None:
-        """Push what XCom is to say of a script that is done.
-
-        :raises AirflowFailException: dependent tasks would be led to another node than the one it ended on.
-        """
-        ti, host = context["ti"], run["host"]
-        if host != self._told_host:  # or another process told of it
-            try:
-                ti.xcom_push(key=XCOM_HOST, value=host)
-            except Exception as error:
-                problem = f"{counted(run['statements'])} ran to the end on {host}, but {XCOM_HOST} could not be pushed"
-                if self._pushed_host(context) != host:
-                    raise AirflowFailException(f"{problem} to XCom: {type(error).__name__}: {error}") from error
-                self._warn("%s again (it is there already): %s", problem, error)
-        try:
-            ti.xcom_push(key=XCOM_RUN, value=run)
-        except Exception as error:
-            self._warn(
-                "%s could not be pushed to XCom (a sticky task that has to move waits longer): %s: %s",
-                XCOM_RUN,
-                type(error).__name__,
-                error,
-            )
-        with suppress(Exception):
-            self.log.info("%s on %s in %.2f s", counted(run["statements"]), host, run["seconds"])
-
-    @staticmethod
-    def _pushed_host(context: Context) -> Any:
-        ti = context["ti"]
-        with suppress(Exception):
-            return ti.xcom_pull(task_ids=ti.task_id, key=XCOM_HOST, map_indexes=ti.map_index)
-        return None
-
-    def _warn(self, text: str, *values: Any) -> None:
-        """About something that went wrong after the end of the script, which undoes nothing."""
-        with suppress(Exception):
-            self.log.warning(text, *values)
+            reason = f"{counted(statements)} ran to the end on {host}, so the task is not retried: they would run again"
+            forbid_retry(self, context, reason)
 
     @property
     def _publish_seconds(self) -> float | None:
@@ -377,69 +350,65 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     def _script(self) -> list[Statement]:
         return statements(self.sql, split_statements=self.split_statements is not False, variables=self.variables)
 
-    def _may_let_go(self, script: list[Statement]) -> bool:
-        """Whether a trigger can go on with the script. Says why not."""
+    def _may_hand_over(self, script: list[Statement]) -> bool:
+        """Whether a trigger can go on with the script. Logs why not."""
         if not self.deferrable or not script:
             return False
         if self._hook.journals is None:
-            why = "the connection shares neither a lock_file nor a store, by which a trigger could know where it stands"
+            reason = (
+                "the connection shares neither a lock_file nor a store, by which a trigger could know where it stands"
+            )
         elif self.output_file is not None and not classify(script[-1].sql).reads_only:
-            why = "the query for its output is not its last statement"
+            reason = "the query for its output is not its last statement"
         elif (
             self.output_file is None
             and self._wants_rows
             and not return_single_query_results(self.sql, self.return_last, self.split_statements is not False)
         ):
-            why = "the results of all its statements are wanted, which a trigger does not fetch"
+            reason = "the results of all its statements are wanted, which a trigger does not fetch"
         else:
             self._packed = self._hook.pack(script, self.parameters)
             if len(self._packed) <= LARGEST_SCRIPT:
                 return True
-            why = f"the script is too large for Airflow's database ({len(self._packed)} bytes, packed)"
-        self.log.warning("deferrable: this task keeps its worker to the end: %s", why)
+            reason = f"the script is too large for Airflow's database ({len(self._packed)} bytes, packed)"
+        self.log.warning("deferrable: this task keeps its worker to the end: %s", reason)
         return False
 
     def _execute(self, context: Context, handover: Mapping[str, Any] | None = None, packed: str | None = None) -> Any:
         hook = self._hook
         split_statements = self.split_statements is not False
         script, texts = unpack_script(packed) if packed else (self._script(), None)
-        stuck = self._stuck(context)
-        may_let_go = handover is not None or self._may_let_go(script)
+        sticky = self._sticky_host(context)
+        tags = task_identity.tags(context)
+        may_hand_over = handover is not None or self._may_hand_over(script)
+        options = self._options(sticky)
+        plan = ScriptPlan(script, texts, options) if texts else ScriptPlan.bind(script, self.parameters, options)
         self._script_run = hook.script_run(
-            script,
-            tags=this_try.tags(context),
-            parameters=None if texts else self.parameters,
-            texts=texts,
-            handler=self.handler if self._wants_rows and self.output_file is None else None,
-            last_result_only=return_single_query_results(self.sql, self.return_last, split_statements),
-            output=self.output_file,
-            session_key=self.session_key,
-            prefer=stuck.host,
-            on_unavailable=self.on_unavailable,
-            upstream=stuck.upstream,
-            query_options=self.query_options,
-            restartable=self.restartable,
-            settles=True,
-            journals=hook.journals if self.resume or may_let_go else None,
-            let_go_after=LET_GO_SECONDS if may_let_go and handover is None else None,
-            finishes=False,
-            resume=self.resume,
-            attempt=this_try.attempt(context),
-            publish=self._publish_seconds,
-            statement_timeout=self.statement_timeout,
-            wait=self.max_wait,
-            **self._line(context),
-            on_session=lambda pick, _: self._tell_host(context, pick, goes_on=handover is not None),
-            on_statement=lambda done: self._note_done(context, done, len(script)),
+            plan,
+            RunIdentity(
+                owner=task_identity.owner(tags), tags=tags, attempt=task_identity.attempt(context), one_at_a_time=True
+            ),
+            RunListener(
+                handler=self.handler if self._wants_rows and self.output_file is None else None,
+                on_session=lambda pick, _: self._xcoms.push_host(context, pick.host, goes_on=handover is not None),
+                on_statement=lambda done: self._note_done(context, done, len(script)),
+            ),
+            ProcessOptions(
+                journals=hook.journals if self.resume or may_hand_over else None,
+                ticket=task_identity.ticket(tags) if self.deferrable or self.reschedule else None,
+                asks_again=RESUME_SECONDS if self.deferrable else RESCHEDULE_SECONDS if self.reschedule else None,
+                hand_over_after=HAND_OVER_SECONDS if may_hand_over and handover is None else None,
+                finish_at_end=False,
+            ),
         )
         run = self._script_run
         try:
-            done = run.run() if handover is None else run.go_on(Handover.of(handover))
+            done = run.run() if handover is None else run.go_on(Handover.unpacked(handover))
         finally:
             self._script_run = None
-        if stuck.host is not None and done.node == hook.balancer.config.canonical(stuck.host):
-            done.why = f"sticks to {stuck.task_id or 'the host it was given'}"
-        self._tell_end(context, summary(done))
+        if sticky.host is not None and done.node == hook.balancer.config.canonical(sticky.host):
+            done.why = f"sticks to {sticky.task_id or 'the host it was given'}"
+        self._xcoms.push_end(context, summary(done), self._logger)
         result = self._result(done, split_statements)
         # Last: what a retry would have to do again, if this one died here, is not done yet.
         run.finish()
@@ -466,25 +435,33 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             return carried(results, None)
         return [carried(result, description) for result, description in zip(results, descriptions, strict=True)]
 
-    def _line(self, context: Context) -> dict[str, Any]:
-        """How to stand in the line: here, or under a name to come back to."""
-        if self.deferrable:
-            return {"ticket": this_try.ticket(this_try.tags(context)), "asks_again": RESUME_SECONDS}
-        if self.reschedule:
-            return {"ticket": this_try.ticket(this_try.tags(context)), "asks_again": RESCHEDULE_SECONDS}
-        return {}
+    def _options(self, sticky: StickyHost) -> RunOptions:
+        """What the author chose, for the worker and for the trigger."""
+        split_statements = self.split_statements is not False
+        return RunOptions(
+            session_key=self.session_key,
+            prefer=sticky.host,
+            on_unavailable=self.on_unavailable,
+            upstream=sticky.upstream,
+            restartable=self.restartable,
+            resume=self.resume,
+            publish=self._publish_seconds,
+            max_wait=self.max_wait,
+            database=self._hook.schema,
+            query_options=self.query_options,
+            statement_timeout=self.statement_timeout,
+            last_result_only=return_single_query_results(self.sql, self.return_last, split_statements),
+            output=self.output_file,
+        )
 
-    def _stuck(self, context: Context) -> StickyHost:
+    def _sticky_host(self, context: Context) -> StickyHost:
         if not self._sticks and self.stick_to is None:
             return StickyHost()
-        log = cast("Logger", self.log)  # by its type, of Airflow's own kind
-        return find(
-            self.stick_to,
+        return resolve(
+            StickTo(self.stick_to, self._stick_key, self._stick_template_of),
             context,
-            log,
+            self._logger,
             dag=getattr(self, "dag", None),
-            key=self._stick_key,
-            template_of=self._stick_template_of,
             # A script that has begun already goes on, whatever a user has cleared meanwhile.
             check=not self._resumed,
         )
@@ -496,9 +473,9 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             run.cancel("the task was killed")
 
 
-def _error(kind: str, text: str) -> ImpalaLBError:
+def _error_by_name(kind: str, text: str) -> ImpalaLBError:
     """An error of this package by its name, from the trigger, without the parts that only code would look at."""
     known = getattr(errors, kind, ImpalaLBError)
-    found: ImpalaLBError = known.__new__(known)
-    found.args = (text,)
-    return found
+    error: ImpalaLBError = known.__new__(known)
+    error.args = (text,)
+    return error

@@ -9,6 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -17,30 +18,35 @@ from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.sandbox.common.catalog import create_catalog
 from airflow_provider_impala_lb.sandbox.common.confinement import PRIVATE
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
+from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
 from airflow_provider_impala_lb.sandbox.common.private_files import make_private, write_private
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
-from airflow_provider_impala_lb.sandbox.node_process import Nursery, SandboxNode
+from airflow_provider_impala_lb.sandbox.node_process import ProcessSpawner, SandboxNode
 
 
 class Sandbox:
     """Coordinators on 127.0.0.1, each a process of its own, over one warehouse directory. A context manager.
 
-    :param nodes: how many coordinators.
-    :param lag: seconds until every coordinator has what another one changed (at least half of it); 0: at once.
-    :param directory: where the catalog, the tables and the journals live. One that has them already is used as it is.
-        None: a new temporary one, removed at the end.
-    :param users: login -> password: clients must use SASL PLAIN. ``random``: one login, :attr:`user`, with a password
-        made now, :attr:`password`; :attr:`config` and :attr:`connection` carry both. None: NOSASL, anybody on this
-        machine (for clients without SASL).
-    :param flags: Impala's flags for every coordinator, see `sandbox.common.flags.Flags`.
-    :param web_auth: the login that the web pages want: ``digest``, ``basic``, ``bearer`` or ``none``.
-    :param web_users: login -> password for it; for ``bearer`` the passwords are the tokens.
-    :param web_certificate: PEM file with a certificate and its key: the web pages are at https then.
-    :param allow: directories beside the cluster's own whose files SQL may read, move and write (``LOCATION``,
-        ``LOAD DATA``). Without it a table can be nowhere else.
-    :param metrics_port: a second web port on each node, with the metrics only, which wants no login.
-
     No coordinator outlives the process that made the Sandbox, however that one ends.
+
+    :param nodes: how many coordinators; default 3.
+    :param lag: seconds until every coordinator shows what another one changed (at least half of it); default 2; 0: at
+        once.
+    :param directory: where the catalog, the tables and the journals live. One that has them already is used as it is.
+        None (default): a new temporary one, removed at the end.
+    :param users: login -> password: clients must use SASL PLAIN. ``random`` (default): one login, :attr:`user`, with a
+        password made now, :attr:`password`; :attr:`config` and :attr:`connection` carry both. None: NOSASL, anybody on
+        this machine (for clients without SASL).
+    :param flags: Impala's flags for every coordinator, see
+        :class:`airflow_provider_impala_lb.sandbox.common.flags.Flags`; default None: the defaults there.
+    :param web_auth: the login that the web pages want: ``digest``, ``basic``, ``bearer`` or ``none`` (default).
+    :param web_users: login -> password for it; for ``bearer`` the passwords are the tokens. Default None.
+    :param web_certificate: PEM file with a certificate and its key: the web pages are at https then. Default None.
+    :param metrics_port: a second web port on each node, with the metrics only, which wants no login; default False.
+    :param allow: directories beside the cluster's own whose files SQL may read, move and write (``LOCATION``,
+        ``LOAD DATA``). Default none: a table can be nowhere else.
+    :raises ValueError: a parameter with a value it cannot have; the message names it.
+    :ivar nodes: the coordinators; empty while the cluster does not run.
     """
 
     def __init__(
@@ -77,18 +83,18 @@ class Sandbox:
         self._own_directory = directory is None
         self._wanted = None if directory is None else Path(directory).absolute()
         self._directory: Path | None = None
-        self._nursery: Nursery | None = None
+        self._spawner: ProcessSpawner | None = None
         self.nodes: list[SandboxNode] = []
 
     @property
     def directory(self) -> Path:
-        """Everything of the cluster."""
+        """Where everything of the cluster is."""
         assert self._directory is not None, "not started"
         return self._directory
 
     @property
     def warehouse(self) -> Path:
-        """The files of the tables."""
+        """Where the files of the tables are."""
         return self.directory / "warehouse"
 
     def __enter__(self) -> Sandbox:
@@ -103,12 +109,12 @@ class Sandbox:
     def start(self) -> None:
         """Start all coordinators, side by side, and wait until all serve.
 
-        :raises ImpalaLBError: one did not start; none is left then.
+        :raises ImpalaLBError: one did not start; all are ended then.
         """
         if self.nodes:
             raise ImpalaLBError("This sandbox runs already.")
         self._directory = self._wanted or Path(tempfile.mkdtemp(prefix="impala-sandbox-"))
-        self._nursery = Nursery()
+        self._spawner = ProcessSpawner()
         try:
             make_private(self.directory)
             make_private(self.warehouse)
@@ -116,14 +122,9 @@ class Sandbox:
             create_catalog(self.directory, self._lag)
             web = self._private / "web.json"
             self._access.write(web)
-            settings = {
-                "flags": self._flags,
-                "users": self._write_users(),
-                "web": str(web),
-                "allow": self._allow,
-            }
+            settings = NodeSettings("", str(self.directory), self._flags, self._allow, self._write_users(), str(web))
             self.nodes = [
-                SandboxNode(f"node{number}", self.directory, settings, self._access, self._nursery)
+                SandboxNode(replace(settings, name=f"node{number}"), self._access, self._spawner)
                 for number in range(1, self._count + 1)
             ]
             for node in self.nodes:
@@ -140,9 +141,9 @@ class Sandbox:
         for node in self.nodes:
             node.stop()
         self.nodes = []
-        if self._nursery is not None:
-            self._nursery.close()
-            self._nursery = None
+        if self._spawner is not None:
+            self._spawner.close()
+            self._spawner = None
         if self._own_directory and self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -166,7 +167,7 @@ class Sandbox:
 
     @property
     def password(self) -> str | None:
-        """Of :attr:`user`."""
+        """The password of :attr:`user`."""
         return self._users[self.user] if self._users and self.user else None
 
     @property
@@ -231,22 +232,24 @@ def serve(
     login: bool = True,
     allow: Sequence[str | Path] = (),
 ) -> int:
-    """Run a cluster in the foreground until SIGTERM or SIGINT; the exit code.
+    """Run a cluster in the foreground until SIGTERM or SIGINT. To be called in the main thread.
 
     When all coordinators serve, one JSON line goes to standard output::
 
         {"config": "<YAML file>", "user", "password", "nodes": [{"host", "port", "web", "pid", "journal"}]}
 
-    :param login: False: NOSASL, for clients without SASL; user and password are null then.
-    :param allow: see :class:`Sandbox`.
-
-    Call it in the main thread.
+    :param nodes: how many coordinators; default 3.
+    :param lag: as in :class:`Sandbox`, seconds; default 2.
+    :param directory: as in :class:`Sandbox`; default None.
+    :param login: default True; False: NOSASL, for clients without SASL; user and password are null then.
+    :param allow: as in :class:`Sandbox`; default none.
+    :returns: the exit code.
     """
     over = threading.Event()
     before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with Sandbox(nodes, lag, directory, "random" if login else None, allow=allow) as cluster:
-            described = [
+            nodes_shown = [
                 {
                     "host": node.host,
                     "port": node.port,
@@ -256,8 +259,8 @@ def serve(
                 }
                 for node in cluster.nodes
             ]
-            said = {"config": str(cluster.config_file), "user": cluster.user, "password": cluster.password}
-            print(json.dumps({**said, "nodes": described}), flush=True)
+            login_shown = {"user": cluster.user, "password": cluster.password}
+            print(json.dumps({"config": str(cluster.config_file), **login_shown, "nodes": nodes_shown}), flush=True)
             # The kernel may hand the signal to another thread; Python's handler runs when this one next wakes up.
             while not over.wait(0.2):
                 pass

@@ -1,7 +1,7 @@
-"""A coordinator's process:
-``python -m airflow_provider_impala_lb.sandbox.node_main '{"name": ..., "directory": ...}'``.
+"""A coordinator's process: ``python -m airflow_provider_impala_lb.sandbox.node_main '{"name": ..., ...}'``.
 
-It says one JSON line when it is ready, and ends with the process that holds the other end of its standard input.
+When it serves, it prints one JSON line with its ports. It ends with the process that holds the other end of its
+standard input.
 """
 
 from __future__ import annotations
@@ -16,55 +16,65 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from airflow_provider_impala_lb.sandbox.common.activity_log import Journal
-from airflow_provider_impala_lb.sandbox.common.catalog import Catalog
+from airflow_provider_impala_lb.sandbox.common.activity_log import ActivityLog
 from airflow_provider_impala_lb.sandbox.common.confinement import TEMPORARY, Confinement
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
-from airflow_provider_impala_lb.sandbox.common.registry import register
+from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
+from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
+from airflow_provider_impala_lb.sandbox.common.registry import RegisteredNode, register
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
 from airflow_provider_impala_lb.sandbox.server.coordinator import Coordinator
 from airflow_provider_impala_lb.sandbox.server.hs2_server import HS2Server
+from airflow_provider_impala_lb.sandbox.server.operation import Services
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 from airflow_provider_impala_lb.sandbox.web.pages import start_web
 
 _HOST = "127.0.0.1"
+_PORTS = range(20000, 32000)
 _PR_SET_PDEATHSIG = 1
+_Bound = TypeVar("_Bound")
 
 
 def main(arguments: list[str]) -> None:
-    """:param arguments: one: JSON with ``name``, ``directory``, ``port``, ``web_port`` and ``metrics_port``
-    (0: chosen here), ``flags``, ``allow`` (paths of directories), ``users`` (the path of a JSON file, or null), ``web``
-    (the path of a JSON file) and ``parent`` (its process id)."""
-    os.umask(0o077)  # its files are for whoever started it
-    settings: dict[str, Any] = json.loads(arguments[0])
-    _die_with(settings["parent"])
-    directory = Path(settings["directory"])
-    users = json.loads(Path(settings["users"]).read_text()) if settings["users"] else None
-    listener = _listen(settings["port"])
-    name = settings["name"]
-    temporary = directory / TEMPORARY / name
+    """Run a coordinator until its parent ends, or a graceful shutdown is over. Does not return.
+
+    :param arguments: one: the JSON of a :class:`airflow_provider_impala_lb.sandbox.common.node_settings.NodeSettings`.
+    """
+    os.umask(0o077)  # its files are only for the user who started it
+    settings = NodeSettings.of_json(arguments[0])
+    _die_with(settings.parent)
+    directory = Path(settings.directory)
+    users = json.loads(Path(settings.users).read_text()) if settings.users else None
+    listener = _bound(settings.port, _listen)
+    temporary = directory / TEMPORARY / settings.name
     temporary.mkdir(parents=True, exist_ok=True)
-    journal = Journal(directory / f"{name}.journal.jsonl")
-    confinement = Confinement(directory, [Path(path) for path in settings["allow"]])
+    log = ActivityLog(settings.activity_file)
+    confinement = Confinement(directory, [Path(path) for path in settings.allow])
     engine = Engine(temporary, confinement.roots)
-    coordinator = Coordinator(
-        name, directory, Flags.of(settings["flags"]), Catalog(directory), engine, journal, confinement
-    )
+    services = Services(Flags.of(settings.flags), CoordinatorCatalog(directory), engine, confinement, log)
+    coordinator = Coordinator(directory, services, settings.load_file)
     coordinator.address = f"{_HOST}:{listener.getsockname()[1]}"
-    access = WebAccess.read(Path(settings["web"]))
+    access = WebAccess.read(Path(settings.web))
     coordinator.web_key = access.key
-    web_port = _start_web(coordinator, settings["web_port"], access)
+    web_port = _bound(settings.web_port, lambda port: start_web(coordinator, (_HOST, port), access))
     coordinator.web_address = f"{_HOST}:{web_port}"
-    metrics_port = _start_web(coordinator, settings["metrics_port"], access, True) if access.metrics_port else 0
+    metrics_port = 0
+    if access.metrics_port:
+        metrics_port = _bound(settings.metrics_port, lambda port: start_web(coordinator, (_HOST, port), access, True))
     signal.signal(signal.SIGRTMIN, lambda *_: threading.Thread(target=coordinator.begin_shutdown).start())
     signal.signal(signal.SIGTERM, lambda *_: coordinator.over.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole foreground group; the parent decides
     HS2Server(coordinator, listener, users).start()
     web = access.url(_HOST, web_port)
-    register(directory, name, {"address": coordinator.address, "web": web, "pid": os.getpid(), "started": time.time()})
+    register(
+        directory,
+        settings.name,
+        RegisteredNode(coordinator.address, web, os.getpid(), time.time()),
+    )
     ports = {"port": listener.getsockname()[1], "web_port": web_port, "metrics_port": metrics_port}
     print(json.dumps(ports), flush=True)
     _stay(coordinator)
@@ -77,31 +87,32 @@ def _die_with(parent: int) -> None:
         raise SystemExit("The parent process is gone.")
 
 
-def _listen(port: int) -> socket.socket:
-    """:param port: 0: a free one below the range the kernel takes for clients, so that it stays free after a kill."""
-    for candidate in [port] if port else random.sample(range(20000, 32000), 200):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _bound(port: int, bind: Callable[[int], _Bound]) -> _Bound:
+    """What ``bind`` makes of a port that is free.
+
+    :param port: 0: a free one below the range the kernel takes for clients, so that it stays free after a kill.
+    :raises OSError: the port is taken, or no free one was found.
+    """
+    if port:
+        return bind(port)
+    for candidate in random.sample(_PORTS, 200):
         try:
-            listener.bind((_HOST, candidate))
-            listener.listen(512)
+            return bind(candidate)
         except OSError:
-            listener.close()
-            if port:
-                raise
             continue
-        return listener
-    raise OSError("No free port found on 127.0.0.1 between 20000 and 32000.")
+    raise OSError(f"No free port found on {_HOST} between {_PORTS.start} and {_PORTS.stop}.")
 
 
-def _start_web(coordinator: Coordinator, port: int, access: WebAccess, metrics_only: bool = False) -> int:
-    for candidate in [port] if port else random.sample(range(20000, 32000), 200):
-        try:
-            return start_web(coordinator, (_HOST, candidate), access, metrics_only)
-        except OSError:
-            if port:
-                raise
-    raise OSError("No free port found on 127.0.0.1 between 20000 and 32000.")
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((_HOST, port))
+        listener.listen(512)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _stay(coordinator: Coordinator) -> None:

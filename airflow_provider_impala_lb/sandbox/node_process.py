@@ -13,29 +13,38 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from airflow_provider_impala_lb.errors import ImpalaLBError
-from airflow_provider_impala_lb.sandbox.common.activity_log import read_journal
-from airflow_provider_impala_lb.sandbox.common.simulated_load import Load
+from airflow_provider_impala_lb.sandbox.common.activity_log import read_activity_log
+from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
+from airflow_provider_impala_lb.sandbox.common.simulated_load import SimulatedLoad
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess, open_page
 
 _START_LIMIT = 60.0
 
 
-class Nursery:
-    """A thread that starts the processes: the kernel kills them when the THREAD that started them ends."""
+class ProcessSpawner:
+    """A thread that starts the processes: the kernel kills them when the THREAD that started them ends
+    (PR_SET_PDEATHSIG)."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="sandbox-nursery", daemon=True).start()
+        threading.Thread(target=self._run, name="sandbox-spawner", daemon=True).start()
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             work()
 
     def start(self, command: list[str], errors: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a process with pipes at its standard input and output.
+
+        :param command: program and arguments.
+        :param errors: where its standard error goes.
+        :raises OSError: it cannot be started.
+        """
         answer: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
 
         def work() -> None:
@@ -53,24 +62,28 @@ class Nursery:
         return started
 
     def close(self) -> None:
+        """End the thread, and with it the processes."""
         self._work.put(None)
 
 
 class SandboxNode:
-    """A coordinator.
+    """A coordinator. `Sandbox` makes it.
 
-    :attr host: always ``127.0.0.1``; ``port`` speaks HiveServer2, ``address`` is ``host:port``.
-    :attr web: URL of its debug web pages; ``metrics`` that of its metrics port, if it has one.
+    :param settings: what its process is started with.
+    :param access: how its web pages are reached.
+    :param spawner: starts the process.
+    :ivar name: such as ``node1``.
+    :ivar host: always ``127.0.0.1``.
+    :ivar port: of HiveServer2; 0 before the first start.
+    :ivar web_port: of the web pages; 0 before the first start.
+    :ivar metrics_port: of the metrics alone; 0: it has none.
     """
 
-    def __init__(
-        self, name: str, directory: Path, settings: dict[str, Any], access: WebAccess, nursery: Nursery
-    ) -> None:
-        self.name = name
+    def __init__(self, settings: NodeSettings, access: WebAccess, spawner: ProcessSpawner) -> None:
+        self.name = settings.name
         self.host, self.port, self.web_port, self.metrics_port = "127.0.0.1", 0, 0, 0
-        self._access, self._load_file = access, directory / f"{name}.load.json"
-        self._load_file.unlink(missing_ok=True)
-        self._directory, self._settings, self._nursery = directory, settings, nursery
+        self._settings, self._access, self._spawner = settings, access, spawner
+        settings.load_file.unlink(missing_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
 
@@ -79,29 +92,34 @@ class SandboxNode:
 
     @property
     def address(self) -> str:
+        """``host:port`` of HiveServer2."""
         return f"{self.host}:{self.port}"
 
     @property
     def web(self) -> str:
+        """URL of its debug web pages."""
         return self._access.url(self.host, self.web_port)
 
     @property
     def metrics(self) -> str | None:
+        """URL of its metrics port; None: it has none."""
         return f"http://{self.host}:{self.metrics_port}" if self.metrics_port else None
 
     @property
     def pid(self) -> int:
-        """Of the process that runs, or ran last."""
+        """Id of the process that runs, or ran last."""
         assert self._process is not None, "not started"
         return self._process.pid
 
     @property
     def running(self) -> bool:
+        """Does its process live?"""
         return self._process is not None and self._process.poll() is None
 
     @property
     def journal_file(self) -> Path:
-        return self._directory / f"{self.name}.journal.jsonl"
+        """The file that :meth:`journal` reads."""
+        return self._settings.activity_file
 
     def journal(self) -> list[dict[str, Any]]:
         """What this coordinator did, in order, over all its starts.
@@ -110,7 +128,7 @@ class SandboxNode:
         (``FINISHED``, ``ERROR`` or ``CANCELLED``) and ``query_id``. A session opened or closed has ``event``
         (``open`` or ``close``) instead of the last three.
         """
-        return read_journal(self.journal_file)
+        return read_activity_log(self.journal_file)
 
     def start(self) -> None:
         """Start the process, on the same ports as before if it ran before, and wait until it serves."""
@@ -122,22 +140,22 @@ class SandboxNode:
         if self.running:
             return
         self._dispose()
-        settings = {
-            **self._settings,
-            "name": self.name,
-            "directory": str(self._directory),
-            "port": self.port,
-            "web_port": self.web_port,
-            "metrics_port": self.metrics_port,
-            "parent": os.getpid(),
-        }
+        settings = replace(
+            self._settings,
+            parent=os.getpid(),
+            port=self.port,
+            web_port=self.web_port,
+            metrics_port=self.metrics_port,
+        )
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-        command = [sys.executable, "-m", "airflow_provider_impala_lb.sandbox.node_main", json.dumps(settings)]
-        self._process = self._nursery.start(command, self._errors)
+        command = [sys.executable, "-m", "airflow_provider_impala_lb.sandbox.node_main", settings.json()]
+        self._process = self._spawner.start(command, self._errors)
 
     def wait_ready(self, timeout: float = _START_LIMIT) -> None:
-        """:param timeout: seconds.
-        :raises ImpalaLBError: it ended instead, or took too long; its last words are in the message.
+        """Wait until the process serves.
+
+        :param timeout: seconds; default 60.
+        :raises ImpalaLBError: it ended instead, or took too long; the end of its standard error is in the message.
         """
         assert self._process is not None and self._process.stdout is not None, "not started"
         if not self._process.stdout.closed:
@@ -146,7 +164,7 @@ class SandboxNode:
             if not line:
                 self._process.kill()
                 self._process.wait()
-                raise ImpalaLBError(f"The sandbox's {self.name} did not start:\n{self._last_words()}")
+                raise ImpalaLBError(f"The sandbox's {self.name} did not start:\n{self._error_output()}")
             ports = json.loads(line)
             self.port, self.web_port, self.metrics_port = ports["port"], ports["web_port"], ports["metrics_port"]
             self._process.stdout.close()
@@ -157,10 +175,12 @@ class SandboxNode:
                     return
             except OSError as error:
                 if not self.running or time.monotonic() >= end:
-                    raise ImpalaLBError(f"The sandbox's {self.name} does not answer:\n{self._last_words()}") from error
+                    raise ImpalaLBError(
+                        f"The sandbox's {self.name} does not answer:\n{self._error_output()}"
+                    ) from error
                 time.sleep(0.02)
 
-    def _last_words(self) -> str:
+    def _error_output(self) -> str:
         if self._errors is None:
             return ""
         self._errors.seek(0)
@@ -177,13 +197,13 @@ class SandboxNode:
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """SIGCONT: it goes on after :meth:`pause`."""
         self._signal(signal.SIGCONT)
 
     def drain(self) -> None:
         """Begin a graceful shutdown, as ``:shutdown()`` does: once this returns, it refuses sessions and statements.
 
-        :raises ImpalaLBError: it did not say so within 10 s (it is paused, perhaps).
+        :raises ImpalaLBError: its pages did not report it within 10 s (it is paused, perhaps).
         """
         self._signal(signal.SIGRTMIN)
         end = time.monotonic() + 10
@@ -209,13 +229,18 @@ class SandboxNode:
         sessions: int = 0,
         queued: int = 0,
     ) -> None:
-        """From the next request on its metrics say this load; without arguments, the real one again.
+        """From the next request on its metrics report this load; without arguments, the real one again.
 
-        :param memory: part of its memory limit in use, 0 to 1; ``heap``: of its JVM's heap. None: what is.
-        :param connections: HiveServer2 connections beside the real ones, of 64 (the flag ``fe_service_threads``); in
-            the same way ``queries`` registered, ``sessions`` open, and ``queued`` in the pool ``default-pool``, of 200.
+        :param memory: part of its memory limit in use, 0 to 1; None (default): what is.
+        :param heap: part of its JVM's heap in use, 0 to 1; None (default): what is.
+        :param connections: HiveServer2 connections beside the real ones, of 64 (the flag ``fe_service_threads``);
+            default 0.
+        :param queries: registered queries beside the real ones; default 0.
+        :param sessions: open sessions beside the real ones; default 0.
+        :param queued: queries that wait in the pool ``default-pool``, of 200 that may; default 0.
+        :raises ValueError: a value below 0, or a part above 1.
         """
-        Load(memory, heap, connections, queries, sessions, queued).write(self._load_file)
+        SimulatedLoad(memory, heap, connections, queries, sessions, queued).write(self._settings.load_file)
 
     def _page(self, path: str, timeout: float) -> Any:
         return open_page(self.web + path, self._access.key, timeout)

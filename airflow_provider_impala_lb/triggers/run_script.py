@@ -1,4 +1,4 @@
-"""Go on with a script whose worker has let go of it: wait for its statement, send the next ones, renew its lease."""
+"""Go on with a script that a worker has handed over: wait for its statement, send the next ones, renew its lease."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ import contextlib
 import contextvars
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, Superseded
+from airflow_provider_impala_lb.impala.script.deferral import Deferred
+from airflow_provider_impala_lb.impala.script.handover import Handover, unpack_script
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
+from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.stores.factory import open_journals
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
 # One for all scripts of a connection: each has a thread that renews its leases.
@@ -25,62 +33,78 @@ _balancers: dict[tuple[str, str], Balancer] = {}
 _balancers_lock = threading.Lock()
 
 
-class ScriptTrigger(BaseTrigger):
-    """Runs what is left of a script. Airflow keeps these arguments encrypted in its database.
+class DeferredScript(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker hands to a trigger. Airflow keeps it in its database, as the argument of :class:`ScriptTrigger`.
 
-    :param conn_id: the connection; its secrets are read where the trigger runs and are no part of it.
-    :param owner: whose lease and journal it is, ``dag/run/task[map]``. :param tags: for the statements' labels.
-    :param script: as packed by :func:`~..impala.handover.pack_script`.
-    :param handover: as by :meth:`~..impala.handover.Handover.packed`.
-    :param options: of :class:`~..impala.run.ScriptRun`, as JSON.
+    :param owner: whose lease and journal it is, ``dag/run/task[map]``.
+    :param tags: for the statements' labels.
+    :param script: as packed by :func:`~..impala.script.handover.pack_script`.
+    :param handover: where it runs, and how far it is.
+    :param options: what its author chose.
+    :param hand_over_rows: the rows of the last statement are a worker's to fetch; default False.
     :param until: ``time.time()`` at which the task's ``execution_timeout`` is over; None: never.
     """
 
-    def __init__(
-        self,
-        conn_id: str,
-        owner: str,
-        tags: dict[str, str],
-        script: str,
-        handover: dict[str, Any],
-        options: dict[str, Any],
-        until: float | None = None,
-    ) -> None:
+    owner: str
+    tags: dict[str, str]
+    script: str
+    handover: Handover
+    options: RunOptions
+    hand_over_rows: bool = False
+    until: float | None = None
+
+
+class ScriptTrigger(BaseTrigger):
+    """Runs the rest of a script. Airflow keeps these arguments encrypted in its database, and the class by its path.
+
+    :param conn_id: the connection; its secrets are read where the trigger runs and are no part of it.
+    :param deferred: a :class:`DeferredScript`, or one as JSON-ready values.
+    """
+
+    def __init__(self, conn_id: str, deferred: DeferredScript | Mapping[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.conn_id, self.owner, self.tags = conn_id, owner, tags
-        self.script, self.handover, self.options, self.until = script, handover, options, until
+        self.conn_id = conn_id
+        self.deferred = (
+            deferred if isinstance(deferred, DeferredScript) else msgspec.convert(dict(deferred), DeferredScript)
+        )
         self._run: ScriptRun | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        keys = ("conn_id", "owner", "tags", "script", "handover", "options", "until")
-        return f"{type(self).__module__}.{type(self).__qualname__}", {key: getattr(self, key) for key in keys}
+        """The class's path and the arguments, as Airflow keeps them."""
+        arguments = {"conn_id": self.conn_id, "deferred": msgspec.to_builtins(self.deferred)}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
+        """One event, when the script has ended or a worker is to fetch its rows; none if another process has taken it
+        over. Its keys: ``done``, ``epoch`` and ``changes``; ``go_on`` and ``script``; ``failed``; or ``error``.
+        """
         # Connections come over the triggerer's own loop, which sync_to_async's thread can reach and others cannot.
         balancer = await sync_to_async(self._balancer)()
         run = self._run = self._script_run(balancer)
         event = await _in_a_thread(lambda: self._go_on(run))
         if event is None:
-            # Another process has taken the script over: its word counts, and ours would fail the task.
+            # Another process has taken the script over: its event counts, and ours would fail the task.
             await asyncio.Event().wait()
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def cleanup(self) -> None:
-        """Airflow calls this at every end of :meth:`run`, after :meth:`on_kill` if it calls that. If this triggerer
-        stops, or the trigger is another one's now, the script is left to whoever goes on."""
-        # Not as soon as `run` is cancelled: then the script could be let go of before `on_kill` ends it.
+        """Hand the script over to whoever goes on: this triggerer stops, or the trigger is another one's now.
+
+        Airflow calls this at every end of :meth:`run`, after :meth:`on_kill` if it calls that.
+        """
+        # Not as soon as `run` is cancelled: then the script could be handed over before `on_kill` ends it.
         if self._run is not None:
-            self._run.leave()
+            self._run.hand_over()
 
     async def on_kill(self) -> None:
         """The task was marked or cleared by a user (Airflow 3.3): what runs is cancelled on its coordinator."""
-        why, run = "the task was killed", self._run
+        reason, run = "the task was killed", self._run
         if run is not None:
-            await _in_a_thread(lambda: run.kill(why))
+            await _in_a_thread(lambda: run.kill(reason))
             return
         # It had not begun here yet. What the worker has left running is taken over all the same, to be ended.
         late = self._script_run(await sync_to_async(self._balancer)())
-        late.cancel(why)
+        late.cancel(reason)
         await _in_a_thread(lambda: self._go_on(late))
 
     def _balancer(self) -> Balancer:
@@ -94,44 +118,37 @@ class ScriptTrigger(BaseTrigger):
             return _balancers[key]
 
     def _script_run(self, balancer: Balancer) -> ScriptRun:
-        from airflow_provider_impala_lb.impala.script.handover import unpack_script
-        from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
         from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
-        statements, texts = unpack_script(self.script)
-        options = dict(self.options)
-        if options.get("upstream"):
-            options["upstream"] = Upstream.of(options["upstream"])
+        statements, texts = unpack_script(self.deferred.script)
         return ScriptRun(
             balancer.cluster,
             balancer.sessions,
-            statements,
-            owner=self.owner,
-            tags=self.tags,
-            texts=texts,
-            journals=open_journals(balancer.config),
-            finishes=False,
-            command=balancer.command,
-            logger=cast("Any", self.log),
-            **options,
+            ScriptPlan(statements, texts, self.deferred.options),
+            RunIdentity(owner=self.deferred.owner, tags=self.deferred.tags),
+            RunListener(logger=cast("Logger", self.log)),
+            ProcessOptions(
+                journals=open_journals(balancer.config),
+                hand_over_rows=self.deferred.hand_over_rows,
+                finish_at_end=False,
+                command=balancer.command,
+            ),
         )
 
     def _go_on(self, run: ScriptRun) -> dict[str, Any] | None:
-        """In a thread of its own. Returns what to tell the task; None: nothing, it is somebody else's now."""
-        from airflow_provider_impala_lb.impala.script.handover import Deferred, Handover
-
+        """In a thread of its own. Returns the event; None: there is none, another process has taken the script over."""
         alarm = None
-        if self.until is not None:
-            why = "execution_timeout: the task has run for as long as it may"
-            alarm = threading.Timer(max(0.0, self.until - time.time()), run.cancel, [why])
+        if self.deferred.until is not None:
+            reason = "execution_timeout: the task has run for as long as it may"
+            alarm = threading.Timer(max(0.0, self.deferred.until - time.time()), run.cancel, [reason])
             alarm.daemon = True
             alarm.start()
         try:
-            done = run.go_on(Handover.of(self.handover))
+            done = run.go_on(self.deferred.handover)
             return {"done": summary(done), "epoch": run.epoch, "changes": run.changes_something}
         except Deferred as deferred:
             # With the script: a template that is rendered again for the worker may give another one.
-            return {"go_on": deferred.handover.packed(), "script": self.script}
+            return {"go_on": deferred.handover.packed(), "script": self.deferred.script}
         except Superseded as superseded:
             with contextlib.suppress(Exception):
                 self.log.warning("%s", superseded)
@@ -150,7 +167,7 @@ async def _in_a_thread(work: Callable[[], Any]) -> Any:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
-    def settle(result: Any, error: BaseException | None) -> None:
+    def set_result(result: Any, error: BaseException | None) -> None:
         if future.cancelled():
             return
         if error is not None:
@@ -165,7 +182,7 @@ async def _in_a_thread(work: Callable[[], Any]) -> Any:
         except BaseException as error:
             problem = error
         if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, problem)
+            loop.call_soon_threadsafe(set_result, result, problem)
 
     # With the context, by which Airflow knows whose log a line belongs to.
     context = contextvars.copy_context()
@@ -173,8 +190,11 @@ async def _in_a_thread(work: Callable[[], Any]) -> Any:
     return await future
 
 
-def summary(done: Any) -> dict[str, Any]:
-    """A script's end as JSON-ready values, for XCom."""
+def summary(done: ScriptDone) -> dict[str, Any]:
+    """A script's end as JSON-ready values, for the XCom ``impala_run``; see `XCOM_RUN`.
+
+    :param done: the script.
+    """
     return {
         **done.left.as_dict(),
         "host": done.node,

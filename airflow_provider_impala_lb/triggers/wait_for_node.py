@@ -1,4 +1,4 @@
-"""Wait in the balancer's line without a worker slot."""
+"""Wait in the balancer's queue without a worker slot."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.rules.placement import Wait
 
 RESUME_SECONDS = 60.0
-"""How long the place in the line is counted on being needed by the resumed task: it is kept three times as long."""
+"""Seconds: how long the task may take to be resumed. Its place in the queue is kept three times as long."""
 
 
 class NodeTrigger(BaseTrigger):
     """Fires when it is the ticket's turn, or when it has waited long enough: the task then takes what there is.
 
-    It takes no lease, since whoever holds one must renew it: the place in the line is kept for the task.
+    It takes no lease, since whoever holds one must renew it: the place in the queue is kept for the task. Airflow keeps
+    these arguments in its database, and the class by its path.
 
     :param conn_id: the connection; its secrets are read where the trigger runs and are no part of it.
-    :param ticket: the name of the place in the line.
+    :param ticket: the name of the place in the queue, see :func:`~..hooks.task_identity.ticket`.
+    :param owner: who waits, ``dag/run/task[map]``; shown by status.
+    :param session_key: picks with the same key stay on one node; None: none.
+    :param prefer: the sticky host, ``host:port``; None: there is none.
     :param wait: seconds to wait in all, since the ticket was drawn; None: the configuration's ``max_wait``.
     """
 
@@ -42,10 +46,12 @@ class NodeTrigger(BaseTrigger):
         self._asking = threading.Lock()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class's path and the arguments, as Airflow keeps them."""
         keys = ("conn_id", "ticket", "owner", "session_key", "prefer", "wait")
         return f"{type(self).__module__}.{type(self).__qualname__}", {key: getattr(self, key) for key in keys}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
+        """One event, ``{"ticket": ...}``, when the task is to go on."""
         # Connections come over the triggerer's own loop, which sync_to_async's thread can reach and others cannot.
         balancer = await sync_to_async(self._balancer)()
         limit = balancer.config.max_wait if self.wait is None else self.wait
@@ -58,9 +64,9 @@ class NodeTrigger(BaseTrigger):
         yield TriggerEvent({"ticket": self.ticket})  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
-        """The task was marked or cleared by a user (Airflow 3.3): nobody is to wait behind it any more."""
+        """The task was marked or cleared by a user (Airflow 3.3): it leaves the queue."""
         balancer = await sync_to_async(self._balancer)()
-        await asyncio.to_thread(self._leave, balancer)
+        await asyncio.to_thread(self._leave_queue, balancer)
 
     def _ask(self, balancer: Balancer) -> Wait | None:
         with self._asking:
@@ -72,8 +78,8 @@ class NodeTrigger(BaseTrigger):
                 asks_again=RESUME_SECONDS,
             )
 
-    def _leave(self, balancer: Balancer) -> None:
-        with self._asking:  # a thread that asks does not end with `run`, and would stand in the line again
+    def _leave_queue(self, balancer: Balancer) -> None:
+        with self._asking:  # a thread that asks does not end with `run`, and would stand in the queue again
             balancer.cluster.picker.leave_queue(self.ticket)
 
     def _balancer(self) -> Balancer:

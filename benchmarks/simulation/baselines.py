@@ -22,7 +22,9 @@ BASELINES = ("random", "oracle")
 def baseline(name: str, servers: dict[str, Server], slots: float) -> Iterator[None]:
     """``random`` or ``oracle`` instead of a policy; any other name changes nothing.
 
-    :param servers: the nodes as they truly are. :param slots: of a node with weight 1.
+    :param name: of a policy or a baseline
+    :param servers: the nodes as they truly are, by address
+    :param slots: of a node with weight 1
     """
     chooser = {"random": _random, "oracle": _oracle(servers, slots)}.get(name)
     if chooser is None:

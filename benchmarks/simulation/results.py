@@ -17,7 +17,10 @@ _NEED_NO_REPORTS = ("oracle", "round_robin", "random")
 
 
 class Cell(NamedTuple):
-    """A policy in a scenario: one outcome for each seed."""
+    """A policy in a scenario. Each property is the mean over the outcomes.
+
+    :ivar outcomes: one for each seed
+    """
 
     outcomes: tuple[Outcome, ...]
 
@@ -45,7 +48,14 @@ class Cell(NamedTuple):
 
 
 class Results:
-    """:ivar cells: by scenario's name, utilisation and policy. :param say: is told what is under way."""
+    """Runs every policy in every scenario, and keeps what came of it.
+
+    :param scenarios: the rows of the table
+    :param sessions: scripts, or chains of them, of each run
+    :param seeds: runs of each cell, with seeds from 1 on
+    :param say: is called with what is under way
+    :ivar cells: by scenario's name, utilisation and policy
+    """
 
     def __init__(self, scenarios: Sequence[Scenario], sessions: int, seeds: int, say: Callable[[str], None]) -> None:
         self.scenarios, self.sessions, self.seeds = scenarios, sessions, seeds

@@ -28,14 +28,19 @@ from .workload import make_work
 ROUND_SECONDS = 1.0
 """A round of reports: leases are counted at its start, the nodes count in its middle, and it is noted at its end."""
 MOVE_SECONDS = 10.0
-"""A script that is moved waits for the metadata to arrive, as ``impala/run.py`` does."""
+"""A script that is moved waits for the metadata to arrive, as ``impala/script/run.py`` does."""
 _RENEWED = 1e9
 _DROPPED = 0.2
 
 
 class Outcome(NamedTuple):
-    """Of the scripts after the first fifth. :ivar mean: slowdown: time from ready to end, over the time it takes alone.
-    :ivar moved: how many scripts were interrupted; ``waited``: how often one was told to wait."""
+    """Of the scripts after the first fifth. A slowdown is the time from ready to end, over the time it takes alone.
+
+    :ivar mean: of the slowdowns
+    :ivar p99: 99 % of the slowdowns are below it
+    :ivar moved: how many scripts were interrupted
+    :ivar waited: how often one had to wait in the queue
+    """
 
     mean: float
     p99: float
@@ -44,7 +49,14 @@ class Outcome(NamedTuple):
 
 
 class Run:
-    """A scenario under a policy."""
+    """A scenario under a policy.
+
+    :param scenario: what is simulated
+    :param policy: one of the balancer's, or of the baselines
+    :param utilisation: the work that comes, as a share of what all slots can do
+    :param sessions: how many scripts, or chains of them
+    :param seed: of everything that is random
+    """
 
     def __init__(self, scenario: Scenario, policy: str, utilisation: float, sessions: int, seed: int) -> None:
         self._scenario, self._policy = scenario, policy
@@ -58,10 +70,10 @@ class Run:
         self._planned = 0
         self._running: dict[str, Script] = {}
         self._slowdowns: list[tuple[float, float]] = []
-        self._told: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
         self._moved = self._waited = 0
         self._work = make_work(scenario, utilisation, sessions, seed)
-        self._left = sum(1 + len(script.then) for script in self._work if script.foreign is None)
+        self._remaining = sum(1 + len(script.then) for script in self._work if script.foreign is None)
         self._named = len(self._work)
 
     def outcome(self) -> Outcome:
@@ -71,7 +83,7 @@ class Run:
         if self._scenario.period:
             self._plan(0.0, "ask", None)
         with baseline(self._policy, self._servers, SLOTS):
-            while self._left:
+            while self._remaining:
                 self._now, _, what, about = heapq.heappop(self._events)
                 getattr(self, f"_{what}")(about)
         done = sorted(self._slowdowns)
@@ -136,7 +148,7 @@ class Run:
         self._plan_end(address)
         if script.foreign is not None:
             return
-        self._left -= 1
+        self._remaining -= 1
         self._slowdowns.append((script.ready, (self._now - script.ready) / script.size))
         del self._running[script.name]
         lease = self._state.end_lease(script.name)
@@ -163,9 +175,9 @@ class Run:
     def _readings(self) -> dict[str, ProbeResult]:
         readings = {}
         for address, server in self._servers.items():
-            if not self._scenario.period and self._told.get(address) == server.version:
-                continue  # what it would say is what it said last; to ask all before each pick takes very long
-            self._told[address] = server.version
+            if not self._scenario.period and self._reported.get(address) == server.version:
+                continue  # it would report what it reported last; to ask all before each pick takes very long
+            self._reported[address] = server.version
             seen = server.count
             if self._scenario.missed:
                 seen -= sum(self._rng.random() < self._scenario.missed for _ in range(seen))
@@ -181,8 +193,8 @@ class Run:
         if not self._scenario.thresholds:
             return  # no node is ever at H, and `shed_load` would find none
         shed_load(self._config, self._state, self._now, readings)
-        told = [lease for lease in self._state.leases.values() if lease.move] if self._any_overloaded() else []
-        for lease in told:
+        leaving = [lease for lease in self._state.leases.values() if lease.move] if self._any_overloaded() else []
+        for lease in leaving:
             # Its worker hears of it when it next looks, within `load.refresh` seconds.
             self._plan(self._now + self._rng.uniform(0.0, self._config.load.refresh), "move", lease)
 

@@ -21,15 +21,20 @@ LEAST_SHARE = 0.02
 
 
 class Scenario(NamedTuple):
-    """
+    """A cluster, its work and what goes wrong; each part is off unless it is given.
+
+    :ivar name: short, for the code
+    :ivar title: for the table
     :ivar period: seconds between two rounds of reports, so their age is 0 to ``period``; 0: a new one before each pick.
     :ivar foreign: share of the work that other clients run on the first 6 nodes: in the reports, not in the leases.
     :ivar bursts: share of the work that comes 100 scripts at one instant.
     :ivar leaked: share of the leases that live on for an hour after their script.
-    :ivar small: every third node has half the slots. :ivar known: the configuration's weights say so.
-    :ivar chains: scripts come in chains that stay on their node by session key.
-    :ivar thresholds: T and H are on. :ivar movable: every script may be moved at H.
-    :ivar missed: share of the scripts that a report does not see, as they are between two statements just then.
+    :ivar small: every third node has half the slots
+    :ivar known: the configuration's weights say so
+    :ivar chains: scripts come in chains that stay on their node by session key
+    :ivar thresholds: T and H are on
+    :ivar movable: every script may be moved at H
+    :ivar missed: share of the scripts that a report does not see, as they are between two statements just then
     """
 
     name: str

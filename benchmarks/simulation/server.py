@@ -8,10 +8,14 @@ import heapq
 class Script:
     """A script: ours if it is placed by the balancer, else another client's.
 
-    :ivar size: seconds it takes alone. :ivar ready: when it may begin, seconds.
-    :ivar chain: its session key, or None. :ivar then: sizes of the scripts that depend on it, in order.
-    :ivar leaks: its worker dies at its end, so that its lease stays until it expires.
-    :ivar avoid: nodes it was moved away from, and why.
+    :ivar name: its number, as a lease's id
+    :ivar ready: when it may begin, seconds
+    :ivar size: seconds it takes alone
+    :ivar foreign: the number of the node it runs on; None: it is placed by the balancer
+    :ivar chain: its session key, or None
+    :ivar then: sizes of the scripts that depend on it, in order
+    :ivar leaks: its worker dies at its end, so that its lease stays until it expires
+    :ivar avoid: nodes it was moved away from, each with the reason
     """
 
     __slots__ = ("avoid", "chain", "finish", "foreign", "leaks", "name", "node", "ready", "since", "size", "then")
@@ -48,6 +52,8 @@ class Server:
     Kept in virtual time, the seconds of work each script has got since the start, so that an arrival or an end
     changes one number and not every script's remaining work.
 
+    :ivar slots: how many scripts run at full speed
+    :ivar count: how many scripts run
     :ivar version: changes whenever the next end does, which makes an event that was planned before it void.
     """
 
@@ -84,8 +90,8 @@ class Server:
         """When the next script ends if nothing else happens."""
         if not self._ends:
             return float("inf")
-        left = max(0.0, self._ends[0][0] - self._virtual)
-        return self._at + left * max(1.0, self.count / self.slots)
+        remaining = max(0.0, self._ends[0][0] - self._virtual)
+        return self._at + remaining * max(1.0, self.count / self.slots)
 
     def _advance(self, now: float) -> None:
         self.version += 1

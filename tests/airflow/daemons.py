@@ -75,7 +75,9 @@ def _processes_of_session(session):
 class Airflow:
     """One Airflow on 127.0.0.1, with a database of its own. A context manager.
 
-    :param home: an empty directory. :param dags: a file's name -> its text. :param env: for all its processes.
+    :param home: an empty directory.
+    :param dags: a file's name -> its text.
+    :param env: for all its processes.
     """
 
     def __init__(self, home, dags, env):
@@ -158,7 +160,11 @@ class Airflow:
             return False
 
     def call(self, method, path, body=None):
-        """The REST API, as a user's browser calls it. Returns the answer. :raises AssertionError: it says no."""
+        """The REST API, as a user's browser calls it.
+
+        :returns: the answer.
+        :raises AssertionError: it says no.
+        """
         if self._token is None:
             with urllib.request.urlopen(f"{self.url}/auth/token", timeout=60) as answer:
                 self._token = json.load(answer)["access_token"]
@@ -175,7 +181,10 @@ class Airflow:
             raise AssertionError(f"{method} {path}: {error}: {error.read().decode()[:1000]}") from None
 
     def wait(self, check, what, seconds=120.0):
-        """Returns what ``check`` returns, once that is something. :raises AssertionError: with all that was said."""
+        """Wait until ``check`` returns something, and return that.
+
+        :raises AssertionError: it took too long; with all logs.
+        """
         until = time.monotonic() + seconds
         while not (found := check()):
             for daemon in self.daemons:

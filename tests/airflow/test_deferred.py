@@ -7,14 +7,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
+import msgspec
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.hooks.resolve_stick_to import XCOM_HOST, XCOM_RUN
 from airflow_provider_impala_lb.impala.script.journal import decode
 from airflow_provider_impala_lb.operators import impala_lb as module
-from airflow_provider_impala_lb.operators.impala_lb import XCOM_HOST, XCOM_RUN, ImpalaLBOperator
+from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from airflow_provider_impala_lb.triggers.run_script import ScriptTrigger
@@ -35,7 +37,7 @@ def make_lab(cluster, tmp_path, monkeypatch):
     nodes = config.pop("nodes")
     fields = {"conn_type": "impala_lb", "extra": {**config, "nodes": nodes}}
     monkeypatch.setenv("AIRFLOW_CONN_DEFERRED", json.dumps(fields))
-    monkeypatch.setattr(module, "LET_GO_SECONDS", 0.1)
+    monkeypatch.setattr(module, "HAND_OVER_SECONDS", 0.1)
     balancer = Balancer.from_config({**config, "nodes": nodes})
     table = f"deferred_{time.time_ns()}"
     with balancer.connect() as connection, connection.cursor() as cursor:
@@ -80,7 +82,10 @@ def deferred(task, ti):
 
 
 async def event_of(trigger, killed=None):
-    """As Airflow's triggerer does it. :param killed: an event; once it is set, a user has killed the task."""
+    """As Airflow's triggerer does it.
+
+    :param killed: an event; once it is set, a user has killed the task.
+    """
     try:
         return (await anext(aiter(trigger.run()))).payload
     except asyncio.CancelledError:
@@ -204,9 +209,9 @@ def test_a_script_that_was_killed_between_two_statements_is_not_handed_over(lab,
 
     def killed(_):
         run.kill("the task was killed")
-        run.leave()
+        run.hand_over()
 
-    run._script.on_statement = killed
+    run._record.listener = msgspec.structs.replace(run._record.listener, on_statement=killed)
     assert "the task was killed" in trigger._go_on(run)["failed"]["reason"]
     assert lab.ran() == [("1", "FINISHED")]
     assert lab.balancer.status()["leases"] == []
@@ -225,7 +230,7 @@ def test_cancel_on_kill_before_the_trigger_has_begun(lab, ti):
 @pytest.mark.slow
 @pytest.mark.parametrize("has_begun", [True, False])
 def test_a_kill_that_comes_late_does_not_touch_the_next_try(lab, ti, has_begun):
-    """Airflow tells a trigger that its task was cleared once the scheduler has sent the next try to a worker."""
+    """Airflow tells a trigger that its task was cleared once the scheduler has sent the next attempt to a worker."""
     task, ours = operator(lab.insert(1, 6000), resume=True), ti()
     keys, _ = deferred(task, ours)
     again, theirs = operator(lab.insert(1, 6000), resume=True, deferrable=False), ti()
@@ -240,7 +245,7 @@ def test_a_kill_that_comes_late_does_not_touch_the_next_try(lab, ti, has_begun):
             first.cancel()
             trigger = ScriptTrigger(**keys)
         next_try = asyncio.create_task(asyncio.to_thread(again._run, {"ti": theirs}))
-        while lab.record().by != "try 2":
+        while lab.record().by != "attempt 2":
             await asyncio.sleep(0.05)
         await trigger.on_kill()
         first.cancel()

@@ -4,7 +4,7 @@ import pytest
 
 from airflow_provider_impala_lb.cli.demo import unpack_flights
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.airflow.conftest import Run
+from tests.support.airflow_runs import Run
 from tests.support.sizes import sizes
 
 STICKY = {

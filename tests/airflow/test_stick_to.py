@@ -11,6 +11,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
+from tests.support.stick_forms import MAPPED_READERS, READERS, UPSTREAM
 
 CONN = {"conn_id": "impala_lb_default"}
 
@@ -153,13 +154,6 @@ def test_what_can_never_stick_is_refused_when_the_file_is_read(dag, wrong):
         make(It())
 
 
-READERS = [
-    *("by_operator", "by_output", "by_key", "by_id", "by_template", "by_text", "by_result"),
-    *("group.by_full_id", "group.by_short_id", "work", "drop", "query", "decorated"),
-]
-MAPPED_READERS = {"mapped": 2, "mapped_output": 2, "over_kwargs": 2, "over_list": 3, "twins": 3, "each.read": 2}
-
-
 @pytest.mark.slow
 def test_each_form_reads_what_was_loaded_a_moment_ago(run_dag, cluster):
     """And the checks, sensors and transfers: they fail by themselves where rows are missing."""
@@ -185,15 +179,6 @@ def make_tables():
 def count_rows(run_id, n):
     read = f"REFRESH stuck_rows; SELECT count(*) FROM stuck_rows WHERE r = '{run_id}' AND n = {n}"
     return ImpalaLBHook().run(read, handler=fetch_all_handler)[0][0]
-
-
-UPSTREAM = {
-    **dict.fromkeys(READERS, "load"),
-    **dict.fromkeys(("deferred", "mapped", "mapped_output", "over_kwargs", "over_list"), "load"),
-    **dict.fromkeys(("check", "column", "table", "sensor", "branch", "transfer"), "load"),
-    **dict.fromkeys(("group.by_full_id", "group.by_short_id"), "group.stage"),
-    **dict.fromkeys(("work", "drop"), "create"),
-}
 
 
 def on_node(cluster, run_id):
@@ -250,7 +235,7 @@ def test_readers_whose_node_takes_no_more_move_and_read_all(run_dag, cluster):
     refreshed = [
         entry["sql"] for node in cluster.nodes for entry in node.journal() if "stuck_moved`" in entry.get("sql", "")
     ]
-    assert len([sql for sql in refreshed if "barrier=" in sql and "REFRESH" in sql]) == 4
+    assert len([sql for sql in refreshed if "metadata_sync=" in sql and "REFRESH" in sql]) == 4
 
 
 def test_a_hook_with_a_session_key_stays_on_its_node(cluster):

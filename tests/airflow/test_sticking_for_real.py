@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.airflow.daemons import Airflow
-from tests.airflow.test_stick_to import MAPPED_READERS, READERS, UPSTREAM
+from tests.support.stick_forms import MAPPED_READERS, READERS, UPSTREAM
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 

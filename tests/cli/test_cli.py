@@ -3,27 +3,14 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.support.components import lacking
-
-COMMAND = [sys.executable, "-m", "airflow_provider_impala_lb.cli"]
-
-
-def lb(*arguments, config=None, **options):
-    environment = {**os.environ, **({"IMPALA_LB_CONFIG": str(config)} if config else {})}
-    if not config:
-        environment.pop("IMPALA_LB_CONFIG", None)
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60, env=environment, **options
-    )
+from tests.support.command_line import COMMAND, lb
 
 
 @pytest.fixture(scope="module")
@@ -223,14 +210,6 @@ def test_the_sandbox_without_a_login_and_with_an_allowed_directory(tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0
         process.stdout.close()
-
-
-@pytest.fixture
-def impala_shell():
-    path = os.environ.get("IMPALA_SHELL") or shutil.which("impala-shell")
-    if not path:
-        lacking("impala-shell is not installed, or IMPALA_SHELL does not name it: it is NOT tested")
-    return path
 
 
 def test_the_real_impala_shell_runs_on_a_picked_node(impala_shell, script):

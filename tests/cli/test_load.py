@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.cli.test_cli import lb
+from tests.support.command_line import lb
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 import yaml
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.load_report import parse_sample
+from tests.support.command_line import COMMAND
 
 KEYS = [
     "[/x]",
@@ -37,7 +37,7 @@ def config(tmp_path):
 
 
 def lb(config, *arguments):
-    command = [sys.executable, "-m", "airflow_provider_impala_lb.cli", "--config", str(config), *arguments]
+    command = [*COMMAND, "--config", str(config), *arguments]
     environment = {**os.environ, "COLUMNS": "200"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert "Traceback" not in done.stderr, done.stderr

@@ -1,24 +1,21 @@
 """The doctor, on directories that are right and on ones that are wrong."""
 
-import contextlib
 import errno
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import time
 
 import pytest
 
-from airflow_provider_impala_lb.doctor import lock_directory as doctor
-from airflow_provider_impala_lb.doctor import lock_trial as turns
+from airflow_provider_impala_lb.doctor import lock_directory, lock_trial
 from airflow_provider_impala_lb.doctor.lock_directory import check_lock_file, mount_options
 from airflow_provider_impala_lb.sandbox import Sandbox
-from airflow_provider_impala_lb.stores.file import filesystem
-from airflow_provider_impala_lb.stores.file import store as file
-from airflow_provider_impala_lb.stores.file import xattr_versions as cas
-from tests.cli.test_cli import lb
+from airflow_provider_impala_lb.stores.file import filesystem, xattr_versions
+from airflow_provider_impala_lb.stores.file.store import FileStore
+from tests.support.broken_mounts import NO_LOCK, STALE_CACHE, commands
+from tests.support.command_line import lb
 from tests.support.web_servers import page_server
 
 
@@ -45,18 +42,18 @@ def test_what_is_wrong_with_nodes_is_named(cluster):
     cluster.nodes[1].drain()
     done = lb("doctor", "--json", config=cluster.config_file)
     assert done.returncode == 1
-    found = {check["name"]: check for check in json.loads(done.stdout)}
+    found = {finding["name"]: finding for finding in json.loads(done.stdout)}
     first, second, third = (node.address for node in cluster.nodes)
-    assert "connection refused" in found[f"node {first}"]["says"]
-    assert found[f"node {first}"]["do"] == "start it, or drain it until it is back"
+    assert "connection refused" in found[f"node {first}"]["message"]
+    assert found[f"node {first}"]["remedy"] == "start it, or drain it until it is back"
     assert found[f"web page of {first}"]["verdict"] == "warning"
-    assert "Server is being shut down" in found[f"node {second}"]["says"]
-    assert "is shutting down" in found[f"web page of {second}"]["says"]
+    assert "Server is being shut down" in found[f"node {second}"]["message"]
+    assert "is shutting down" in found[f"web page of {second}"]["message"]
     assert found[f"node {third}"]["verdict"] == "ok"
 
 
 def web_checks(cluster, tmp_path, monkeypatch, password, **node):
-    """The doctor's word on the web page and the exporter of the first node."""
+    """What the doctor finds about the web page and the exporter of the first node."""
     config = cluster.config
     config["nodes"] = [{**config["nodes"][0], **node}]
     config["load"] = {"web_auth": "digest", "web_user": "ann"}
@@ -66,7 +63,7 @@ def web_checks(cluster, tmp_path, monkeypatch, password, **node):
     done = lb("doctor", "--json", config=path)
     assert password not in done.stdout + done.stderr
     address = cluster.nodes[0].address
-    found = {check["name"]: check for check in json.loads(done.stdout)}
+    found = {finding["name"]: finding for finding in json.loads(done.stdout)}
     return done.returncode, found[f"web page of {address}"], found.get(f"exporter of {address}")
 
 
@@ -74,13 +71,13 @@ def web_checks(cluster, tmp_path, monkeypatch, password, **node):
 def test_web_pages_are_asked_with_the_login_that_load_reports_use(tmp_path, monkeypatch):
     with Sandbox(nodes=1, lag=0, web_auth="digest", web_users={"ann": "s3cret"}) as cluster:
         code, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "s3cret", exporter="http://127.0.0.1:9")
-        assert (code, page["verdict"], page["says"]) == (0, "ok", cluster.nodes[0].web)
+        assert (code, page["verdict"], page["message"]) == (0, "ok", cluster.nodes[0].web)
         assert exporter["verdict"] == "warning"
-        assert "http://127.0.0.1:9: " in exporter["says"] and "refused" in exporter["says"]
+        assert "http://127.0.0.1:9: " in exporter["message"] and "refused" in exporter["message"]
         code, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "wr0ng")
         assert (code, page["verdict"], exporter) == (0, "warning", None)
-        assert "refused the login by digest as ann (401)" in page["says"]
-        assert "load reports need it" in page["do"]
+        assert "refused the login by digest as ann (401)" in page["message"]
+        assert "load reports need it" in page["remedy"]
 
 
 @pytest.mark.slow
@@ -91,10 +88,10 @@ def test_what_an_exporter_says_is_shown(tmp_path, monkeypatch):
         page_server({"/metrics": (200, exposition)}) as (url, _),
     ):
         _, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "s3cret", exporter=url)
-        assert exporter["verdict"] == "ok" and "cpu 75%" in exporter["says"]
+        assert exporter["verdict"] == "ok" and "cpu 75%" in exporter["message"]
         cluster.nodes[0].drain()
         _, page, exporter = web_checks(cluster, tmp_path, monkeypatch, "s3cret")
-        assert "is shutting down" in page["says"]
+        assert "is shutting down" in page["message"]
 
 
 @pytest.mark.slow
@@ -106,8 +103,8 @@ def test_an_executor_in_the_list_is_a_failure(cluster, tmp_path):
         path = tmp_path / "impala_lb.yml"
         path.write_text(json.dumps(config))
         done = lb("doctor", "--json", config=path)
-    found = {check["name"]: check for check in json.loads(done.stdout)}[f"web page of {cluster.nodes[0].address}"]
-    assert (done.returncode, found["verdict"], found["do"]) == (1, "failed", "take it off the list of nodes")
+    found = {finding["name"]: finding for finding in json.loads(done.stdout)}[f"web page of {cluster.nodes[0].address}"]
+    assert (done.returncode, found["verdict"], found["remedy"]) == (1, "failed", "take it off the list of nodes")
 
 
 def test_a_bad_config_and_a_missing_directory(tmp_path):
@@ -117,57 +114,59 @@ def test_a_bad_config_and_a_missing_directory(tmp_path):
     assert done.returncode == 1
     assert done.stdout.startswith("failed   config: ")
     assert "polcy: unknown key" in done.stdout
-    (checks,) = check_lock_file("/nowhere/at/all/lock")
-    assert checks.verdict == "failed" and "its directory is not there" in checks.says and checks.says.endswith(" /")
+    (finding,) = check_lock_file("/nowhere/at/all/lock")
+    assert finding.verdict == "failed" and "its directory is not there" in finding.message
+    assert finding.message.endswith(" /")
 
 
 def verdicts(directory, **options):
-    return {check.name: check for check in check_lock_file(str(directory / "lock"), **options)}
+    return {finding.name: finding for finding in check_lock_file(str(directory / "lock"), **options)}
 
 
 @pytest.fixture
 def fast(monkeypatch):
     """Few turns are enough where it is not the file system that is tried."""
     start = subprocess.Popen
-    says = "from airflow_provider_impala_lb.doctor import lock_trial as turns; "
-    says += "turns.FAST_SECONDS, turns.SLOW_TURNS = 0.1, 1; "
-    says += "import json, sys; print(json.dumps(turns.play(tuple(sys.argv[1:]))))"
+    program = "from airflow_provider_impala_lb.doctor import lock_trial; "
+    program += "lock_trial.FAST_SECONDS, lock_trial.SLOW_TURNS = 0.1, 1; "
+    program += "import msgspec, sys; print(msgspec.json.encode(lock_trial.run_trial(tuple(sys.argv[1:]))).decode())"
 
     def hurried(command, **options):
-        return start([sys.executable, "-c", says, *command[3:]], **options)
+        return start([sys.executable, "-c", program, *command[3:]], **options)
 
-    monkeypatch.setattr(doctor.subprocess, "Popen", hurried)
+    monkeypatch.setattr(lock_directory.subprocess, "Popen", hurried)
 
 
 def test_the_mode_is_named_and_tried(tmp_path, monkeypatch, fast):
     found = verdicts(tmp_path)
-    assert "mode slots" in found["file system"].says
+    assert "mode slots" in found["file system"].message
     assert found["locking, two processes"].verdict == "ok"
     monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
     used = []
-    monkeypatch.setattr(cas, "make", lambda path, make=cas.make: used.append(path) or make(path))
+    make = xattr_versions.make
+    monkeypatch.setattr(xattr_versions, "make", lambda path: used.append(path) or make(path))
     found = verdicts(tmp_path)
     assert found["file system"].verdict == "ok"
-    assert "FUSE" in found["file system"].says
-    assert "mode cas" in found["file system"].says
+    assert "FUSE" in found["file system"].message
+    assert "mode cas" in found["file system"].message
     assert found["locking, two processes"].verdict == "ok"
     assert len(used) == 1
     assert os.listdir(tmp_path) == []
 
 
 def test_a_file_in_the_mode_of_another_mount_is_tried_in_that_mode(tmp_path, fast):
-    cas.make(str(tmp_path / "lock"))
+    xattr_versions.make(str(tmp_path / "lock"))
     found = verdicts(tmp_path)
-    assert "mode cas" in found["file system"].says
+    assert "mode cas" in found["file system"].message
     assert found["locking, two processes"].verdict == "ok"
 
 
 def test_a_lock_file_that_cannot_be_used_here_is_flagged(tmp_path, monkeypatch):
-    file.FileStore(str(tmp_path / "lock")).transact(lambda state, now: None)
+    FileStore(str(tmp_path / "lock")).transact(lambda state, now: None)
     monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
     found = verdicts(tmp_path)
     assert found["lock file"].verdict == "failed"
-    assert "was made on another file system" in found["lock file"].says
+    assert "was made on another file system" in found["lock file"].message
     assert "locking, two processes" not in found
 
 
@@ -179,7 +178,7 @@ def test_a_file_system_without_attributes_is_flagged(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "setxattr", refused)
     found = verdicts(tmp_path)["locking, two processes"]
     assert found.verdict == "failed"
-    assert "has no extended attributes" in found.says
+    assert "has no extended attributes" in found.message
     assert os.listdir(tmp_path) == []
 
 
@@ -195,7 +194,7 @@ def test_open_directories_and_files_are_flagged(tmp_path):
 
 
 def modes_of(directory):
-    return next(check.says for check in check_lock_file(str(directory / "lock")) if check.name == "modes")
+    return next(finding.message for finding in check_lock_file(str(directory / "lock")) if finding.name == "modes")
 
 
 def test_mount_options_are_those_of_the_innermost_mount(tmp_path):
@@ -213,34 +212,33 @@ def test_mount_options_are_those_of_the_innermost_mount(tmp_path):
 
 @pytest.mark.parametrize("bad", ["nolock", "local_lock=flock", "soft", "ro"])
 def test_bad_mount_options_are_flagged(tmp_path, monkeypatch, bad):
-    monkeypatch.setattr(doctor, "mount_options", lambda path: {"rw", bad})
-    monkeypatch.setattr(doctor, "_check_turns", lambda *_: None)
-    checks = {check.name: check for check in check_lock_file(str(tmp_path / "lock")) if check}
-    assert checks["mount options"].verdict == "failed"
+    monkeypatch.setattr(lock_directory, "mount_options", lambda path: {"rw", bad})
+    monkeypatch.setattr(lock_directory, "_check_locking", lambda *_: None)
+    found = {finding.name: finding for finding in check_lock_file(str(tmp_path / "lock")) if finding}
+    assert found["mount options"].verdict == "failed"
 
 
 def test_a_clock_that_is_off_is_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "server_time", lambda directory: time.time() - 600)
-    monkeypatch.setattr(doctor, "_check_turns", lambda *_: None)
-    checks = {check.name: check for check in check_lock_file(str(tmp_path / "lock")) if check}
-    assert checks["clock"].verdict == "warning"
-    assert "+600 s off the file server" in checks["clock"].says
+    monkeypatch.setattr(lock_directory, "server_time", lambda directory: time.time() - 600)
+    monkeypatch.setattr(lock_directory, "_check_locking", lambda *_: None)
+    found = {finding.name: finding for finding in check_lock_file(str(tmp_path / "lock")) if finding}
+    assert found["clock"].verdict == "warning"
+    assert "+600 s off the file server" in found["clock"].message
 
 
 BROKEN = """
 import fcntl, sys
+import msgspec
 from airflow_provider_impala_lb.core.state.state import encode_head
-from airflow_provider_impala_lb.stores.file import store as file
-from airflow_provider_impala_lb.stores.file import state_slots as slots
-from airflow_provider_impala_lb.doctor import lock_trial as turns
+from airflow_provider_impala_lb.doctor import lock_trial
+from airflow_provider_impala_lb.stores.file import state_slots, store
 {breakage}
-turns.FAST_SECONDS, turns.SLOW_TURNS = 0.3, 1
-import json
-print(json.dumps(turns.play((sys.argv[1], sys.argv[1]))))
+lock_trial.FAST_SECONDS, lock_trial.SLOW_TURNS = 0.3, 1
+print(msgspec.json.encode(lock_trial.run_trial((sys.argv[1], sys.argv[1]))).decode())
 """
 
 
-def play(path, breakage=""):
+def run_trial(path, breakage=""):
     done = subprocess.run(
         [sys.executable, "-c", BROKEN.format(breakage=breakage), str(path)],
         capture_output=True,
@@ -252,42 +250,22 @@ def play(path, breakage=""):
 
 
 def test_locks_that_do_not_exclude_are_found(tmp_path):
-    assert play(tmp_path / "right")["lost"] == 0
-    assert play(tmp_path / "broken", "fcntl.flock = lambda *_: None")["lost"] > 0
+    assert run_trial(tmp_path / "right")["lost"] == 0
+    assert run_trial(tmp_path / "broken", NO_LOCK)["lost"] > 0
 
 
 def test_reads_that_are_stale_are_found(tmp_path):
-    """A cache that serves what it read before: each process sees only its own writes."""
-    breakage = """
-class Cached(slots.Slots):
-    known = None
-    def _newest(self, descriptor):
-        fresh = super()._newest(descriptor)
-        if self.known is None:
-            self.known = fresh
-        return self.known
-    def save(self, descriptor, version, state):
-        super().save(descriptor, version, state)
-        self.known = (version, encode_head(state))
-file.Slots = Cached
-"""
-    found = play(tmp_path / "cached", breakage)
+    found = run_trial(tmp_path / "cached", STALE_CACHE)
     assert found["stale"] > found["turns"] / 2
 
 
 def test_a_lock_that_hangs_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "TURNS_LIMIT", 0.2)
-    assert "no lock within 0.2 s" in verdicts(tmp_path)["locking, two processes"].says
+    monkeypatch.setattr(lock_directory, "TRIAL_LIMIT", 0.2)
+    assert "no lock within 0.2 s" in verdicts(tmp_path)["locking, two processes"].message
     end = time.monotonic() + 5
     while any(str(tmp_path) in command for command in commands()):
         assert time.monotonic() < end, "a process was left behind"
         time.sleep(0.05)
-
-
-def commands():
-    for process in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            yield process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def test_two_mounts_of_one_directory(tmp_path):
@@ -295,4 +273,4 @@ def test_two_mounts_of_one_directory(tmp_path):
     (tmp_path / "again").symlink_to(tmp_path / "share")
     found = verdicts(tmp_path / "share", peer=str(tmp_path / "again"))
     assert found["locking, two mounts"].verdict == "ok"
-    assert turns.SLOW_TURNS == 3
+    assert lock_trial.SLOW_TURNS == 3

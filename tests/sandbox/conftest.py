@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 from impala.dbapi import connect
 from impala.hiveserver2 import HiveServer2Cursor
 
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
-
-Open = Callable[..., HiveServer2Cursor]
+from tests.support.sandbox import Open
 
 
 @pytest.fixture(scope="session")
@@ -57,22 +53,3 @@ def collected() -> Iterator[None]:
     """Cursors that a test drops close their session when they are collected: let that be now."""
     yield
     gc.collect()
-
-
-def rows(cursor: HiveServer2Cursor, sql: str) -> list[tuple[Any, ...]]:
-    cursor.execute(sql)
-    return cursor.fetchall() if cursor.has_result_set else []
-
-
-def page(node: SandboxNode, path: str) -> dict[str, Any]:
-    mark = "&" if "?" in path else "?"
-    with urlopen(f"{node.web}{path}{mark}json", timeout=10) as answer:
-        return dict(json.load(answer))
-
-
-def status_of(node: SandboxNode, path: str) -> int:
-    try:
-        with urlopen(f"{node.web}{path}", timeout=10) as answer:
-            return int(answer.status)
-    except HTTPError as error:
-        return error.code

@@ -19,8 +19,8 @@ from thrift.transport.TTransport import TTransportException
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.sandbox.conftest import Open, rows
 from tests.support.components import lacking
+from tests.support.sandbox import Open, rows
 
 pytestmark = pytest.mark.usefixtures("collected")
 

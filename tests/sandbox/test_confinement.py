@@ -12,7 +12,7 @@ from impala.error import HiveServer2Error, OperationalError
 from impala.hiveserver2 import HiveServer2Cursor
 
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.sandbox.conftest import Open, rows
+from tests.support.sandbox import Open, rows
 
 SECRET = "1,top secret\n"
 TEXT = "(a int, b string) row format delimited fields terminated by ',' stored as textfile"

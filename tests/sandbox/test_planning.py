@@ -11,7 +11,7 @@ from impala.error import HiveServer2Error
 from impala.hiveserver2 import HiveServer2Cursor
 
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
-from tests.sandbox.conftest import Open, page, rows
+from tests.support.sandbox import Open, page, rows
 from tests.support.servers import eventually
 
 pytestmark = pytest.mark.usefixtures("collected")

@@ -13,7 +13,7 @@ from thrift.transport.TTransport import TMemoryBuffer
 
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.sandbox.server.hs2_server import HS2Server
-from tests.sandbox.conftest import Open, rows
+from tests.support.sandbox import Open, rows
 
 BIG = "select 9223372036854775807 x union all select 1"
 

@@ -16,7 +16,7 @@ from impala.hiveserver2 import HiveServer2Cursor, HS2Session, Operation
 from thrift.transport.TTransport import TTransportException
 
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
-from tests.sandbox.conftest import Open, page, rows, status_of
+from tests.support.sandbox import Open, page, rows, status_of
 
 pytestmark = pytest.mark.usefixtures("collected")
 

@@ -14,7 +14,7 @@ from impala.error import HiveServer2Error, OperationalError
 from impala.hiveserver2 import HiveServer2Cursor
 
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.sandbox.conftest import Open, rows
+from tests.support.sandbox import Open, rows
 
 DAY = datetime.datetime
 

@@ -12,7 +12,7 @@ from impala.hiveserver2 import HiveServer2Cursor
 
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.sandbox.sql.functions import AGGREGATES, MACROS
-from tests.sandbox.conftest import Open, rows
+from tests.support.sandbox import Open, rows
 
 
 @pytest.fixture

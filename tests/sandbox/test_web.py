@@ -8,7 +8,7 @@ import pytest
 from impala.error import HiveServer2Error, OperationalError
 
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.sandbox.conftest import Open, page, rows, status_of
+from tests.support.sandbox import Open, page, rows, status_of
 
 pytestmark = pytest.mark.usefixtures("collected")
 

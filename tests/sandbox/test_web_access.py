@@ -14,7 +14,7 @@ from impala.error import OperationalError
 
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.sandbox.common.web_access import REALM, WebAccess, _md5
-from tests.sandbox.conftest import Open, page, status_of
+from tests.support.sandbox import Open, page, status_of
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def main(order):
             intend(journal, number, *args)
 
         Journal.intend = stopping_before
-    options = {"settles": True, **order.get("options", {})}
+    options = {"one_at_a_time": True, **order.get("options", {})}
     balancer = Balancer.from_config(order["config"])
     if "attempt" in order:
         options["attempt"] = Attempt(order["attempt"], time.time())

@@ -6,11 +6,14 @@ import threading
 import time
 import urllib.request
 
+import msgspec
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.run import ScriptRun
+from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.components import lacking
@@ -46,9 +49,25 @@ def events_on(node):
     return [entry["event"] for entry in node.journal() if "event" in entry]
 
 
-def script_run(balancer, statements, **options):
-    """A run of these statements, not started yet. Options as `ScriptRun`."""
-    return ScriptRun(balancer.cluster, balancer.sessions, statements, command=balancer.command, **options)
+def script_run(balancer, statements, *, parameters=None, **keys):
+    """A run of these statements, not started yet.
+
+    :param keys: fields of `RunOptions`, `RunIdentity`, `RunListener` and `ProcessOptions`.
+    """
+
+    def part(kind):
+        return kind(**{name: keys.pop(name) for name in kind.__struct_fields__ if name in keys})
+
+    plan = ScriptPlan.bind(statements, parameters, part(RunOptions))
+    parts = part(RunIdentity), part(RunListener), part(ProcessOptions)
+    assert not keys, keys
+    return ScriptRun(
+        balancer.cluster,
+        balancer.sessions,
+        plan,
+        *parts[:2],
+        msgspec.structs.replace(parts[2], command=balancer.command),
+    )
 
 
 def run(balancer, script, **options):

@@ -5,6 +5,8 @@ In the long suite the environment may say another number, by the name in this ta
 """
 
 import os
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import pytest
 
@@ -24,10 +26,26 @@ SIZES: dict[str, tuple[int | None, int, int]] = {
 
 
 def sizes(name: str) -> list[object]:
-    """For ``pytest.mark.parametrize``: the same test in each suite, in that suite's size."""
+    """For ``pytest.mark.parametrize``: the same test in each suite, in that suite's size.
+
+    :param name: in `SIZES`
+    """
     quick, slow, long = SIZES[name]
     found = [
         pytest.param(slow, marks=pytest.mark.slow),
         pytest.param(int(os.environ.get(name, long)), marks=[pytest.mark.long, pytest.mark.timeout(24 * 3600)]),
     ]
     return found if quick is None else [quick, *found]
+
+
+def cases(all_cases: Iterable[object], quick: Collection[str]) -> list[Any]:
+    """For ``pytest.mark.parametrize``: all cases, of which a few are in the quick suite.
+
+    :param all_cases: each named by its ``str()``
+    :param quick: the names of those few
+    """
+    names = set(map(str, all_cases))
+    assert names.issuperset(quick), names
+    return [
+        pytest.param(each, id=str(each), marks=() if str(each) in quick else pytest.mark.slow) for each in all_cases
+    ]

@@ -1,9 +1,15 @@
+"""Fixtures of stores: servers, shares, and processes that work on them."""
+
 import itertools
+import os
+import subprocess
 
 import pytest
 
 from airflow_provider_impala_lb.stores.file import filesystem
 from tests.support import glusterfs
+from tests.support.components import lacking
+from tests.support.crews import Crew
 from tests.support.servers import make_cluster, running
 
 _numbers = itertools.count()
@@ -59,3 +65,30 @@ def path_on_fuse(tmp_path, monkeypatch):
     """A lock file on a local disk that is taken for a file system that may show the past."""
     monkeypatch.setattr(filesystem, "kind", lambda descriptor: 0x65735546)
     return str(tmp_path / "node_in_use.tmp")
+
+
+@pytest.fixture
+def share(tmp_path, monkeypatch):
+    """A file system of its own, 1 MiB, that the test may break."""
+    if "TMPDIR" not in os.environ:
+        monkeypatch.setenv("TMPDIR", str(tmp_path))  # for this host's memory of what it has used
+    point = tmp_path / "nas"
+    point.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(point)], capture_output=True, text=True
+    )
+    if made.returncode:
+        lacking(f"no file system can be mounted here, so faults of the NAS are NOT tested: {made.stderr}")
+    (point / "impala").mkdir()
+    yield point
+    while os.path.ismount(point):
+        subprocess.run(["umount", "-l", str(point)], check=True)
+
+
+@pytest.fixture
+def crew():
+    """Forked workers, each with room to report; killed with the test."""
+    crew = Crew(64 * 30)
+    yield crew
+    for pid in list(crew.pids):
+        crew.kill(pid)

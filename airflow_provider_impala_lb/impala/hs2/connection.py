@@ -15,30 +15,80 @@ from __future__ import annotations
 
 import getpass
 import logging
+import math
 import socket
+import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from logging import getLogger
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
-from airflow_provider_impala_lb.impala.hs2.replies import check_answer
-from airflow_provider_impala_lb.impala.hs2.transport import UnreadableReply, describe
+from airflow_provider_impala_lb.core.timing import Deadline
+from airflow_provider_impala_lb.impala.hs2.replies import UnreadableReply, check_reply, status_error
 
 log = getLogger(__name__)
 
+CANCEL_SECONDS = 4.0
+"""To cancel and close from a second connection, in all: Airflow kills a task 5 s after it asked it to end."""
 _KEEPALIVE_IDLE = 60
+"""Seconds."""
 _READERS = frozenset(
     ("impala", "impala_thrift_gen", "thrift", "thrift_sasl", "puresasl", "socket", "ssl", "codecs", "encodings")
 )
 
 
-class HS2Connection:
-    """A connection that is logged in. ``client`` is impyla's generated HiveServer2 client; ``service`` its holder."""
+@dataclass(frozen=True)
+class Login:
+    """What it takes to be connected to one coordinator, and logged in there.
 
-    def __init__(self, node: Node, session: SessionConfig, password: str | None, timeout: float) -> None:
-        """Connect and log in, within ``timeout`` seconds each. Raises whatever thrift and the socket raise."""
+    :ivar node: the coordinator.
+    :ivar config: its ``auth_mechanism``, ``use_ssl``, time limits, and whatever else a session needs.
+    :ivar password: for ``auth_mechanism`` PLAIN and LDAP; default None.
+    """
+
+    node: Node
+    config: SessionConfig
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def user(self) -> str:
+        """Whom a session belongs to: ``session.user``, else the operating system's user.
+
+        Never left to impyla, which on NOSASL takes the operating system's user whatever the login says (impyla#188).
+        """
+        return self.config.user or getpass.getuser()
+
+    def session_options(self, database: str | None) -> dict[str, str]:
+        """OpenSession's configuration: the query options, and the database without a statement of its own.
+
+        :param database: instead of the configuration's; None: that.
+        """
+        options = {"QUERY_TIMEOUT_S": str(math.ceil(self.config.reconnect_timeout))}  # 0 would be: never
+        for key, value in self.config.query_options.items():
+            options[key.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
+        database = database or self.config.database
+        if database:
+            options["use:database"] = database
+        return options
+
+
+class HS2Connection:
+    """A connection that is logged in.
+
+    :param login: where to, and as whom.
+    :param timeout: seconds to connect, and as many for each read of the login; later for each read or write, see
+        :meth:`limit`.
+    :raises Exception: whatever thrift and the socket raise.
+    :ivar connection: impyla's.
+    :ivar service: impyla's holder of the client.
+    :ivar client: impyla's generated HiveServer2 client.
+    """
+
+    def __init__(self, login: Login, timeout: float) -> None:
         from impala import dbapi
 
+        node, session = login.node, login.config
         ssl_options = {}
         if session.use_ssl:
             ssl_options = {"use_ssl": True, "ca_cert": session.ca_cert}
@@ -50,8 +100,8 @@ class HS2Connection:
             port=node.port,
             timeout=timeout,
             auth_mechanism=session.auth_mechanism,
-            user=user_of(session) if uses_password else None,
-            password=(password or "") if uses_password else None,
+            user=login.user if uses_password else None,
+            password=(login.password or "") if uses_password else None,
             kerberos_service_name=session.kerberos_service_name,
             krb_host=session.krb_host,
             retries=1,
@@ -75,22 +125,30 @@ class HS2Connection:
     def call(self, name: str, request: Any) -> Any:
         """One call of HiveServer2, once.
 
+        :param name: e.g. "OpenSession".
+        :param request: that call's.
+        :returns: its reply.
         :raises UnreadableReply: there was a reply, and it cannot be made sense of.
-        What thrift and the socket raise: the request or its reply was lost, or the server does not know the call.
-        What else comes is wrong with the request, and nothing was sent; or a signal's handler has raised it.
+        :raises TException: the request or its reply was lost, or the server does not know the call.
+        :raises OSError: the request or its reply was lost.
+        :raises Exception: what else comes is wrong with the request, and nothing was sent; or a signal's handler has
+            raised it.
         """
         getattr(self.client, f"send_{name}")(request)
         try:
-            answer = getattr(self.client, f"recv_{name}")()
-            check_answer(name, answer)
+            reply = getattr(self.client, f"recv_{name}")()
+            check_reply(name, reply)
         except Exception as error:
             if not _is_unreadable(error):
                 raise
             raise UnreadableReply(f"the reply to {name} cannot be read: {describe(error)}") from error
-        return answer
+        return reply
 
     def limit(self, seconds: float) -> None:
-        """From now on no read or write waits longer than this."""
+        """From now on no read or write waits longer than this.
+
+        :param seconds: 0.01 at least.
+        """
         if seconds != self._limit:
             self._limit = seconds
             self._socket.setTimeout(max(seconds, 0.01) * 1000)
@@ -111,10 +169,14 @@ class HS2Connection:
         self.connection.close()
 
 
-def user_of(session: SessionConfig) -> str:
-    """Whom the session belongs to. Never left to impyla, which on NOSASL takes the operating system's user
-    whatever the login says (impyla#188)."""
-    return session.user or getpass.getuser()
+def describe(error: BaseException) -> str:
+    """A connection's error in few words; thrift's own often say "unexpected exception" and no more.
+
+    :param error: as it came.
+    """
+    inner = getattr(error, "inner", None)
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"{text} ({inner})" if inner and str(inner) not in text else text
 
 
 def _is_unreadable(error: Exception) -> bool:
@@ -131,7 +193,7 @@ def _is_unreadable(error: Exception) -> bool:
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     module = str(traceback.tb_frame.f_globals.get("__name__")) if traceback is not None else ""
-    return module.partition(".")[0] in _READERS or module in (__name__, check_answer.__module__)
+    return module.partition(".")[0] in _READERS or module in (__name__, check_reply.__module__)
 
 
 def _innermost(client: Any) -> Any:
@@ -140,6 +202,61 @@ def _innermost(client: Any) -> Any:
     while not hasattr(transport, "setTimeout"):
         transport = getattr(transport, "_TBufferedTransport__trans", None) or transport._trans
     return transport
+
+
+class Ending(NamedTuple):
+    """What came of an attempt to end a session.
+
+    :ivar problem: why it could not be ended, or None.
+    :ivar seen: whether its statement was seen to have ended.
+    """
+
+    problem: str | None
+    seen: bool
+
+
+def end_from_outside(login: Login, session: Any, operation: Any) -> Ending:
+    """Cancel and close over a new connection: handles are good on any, with the same user (HiveServer2). Never raises.
+
+    :param login: where to, and as whom.
+    :param session: its handle.
+    :param operation: the handle of the statement that runs, or None.
+    """
+    from impala._thrift_gen.TCLIService.ttypes import TCancelOperationReq, TCloseSessionReq
+
+    deadline = Deadline(CANCEL_SECONDS)
+    connection = None
+    problem: str | None
+    try:
+        connection = HS2Connection(login, CANCEL_SECONDS / 2)
+        if operation is not None:
+            connection.limit(deadline.remaining)
+            connection.call("CancelOperation", TCancelOperationReq(operationHandle=operation))
+        connection.limit(deadline.remaining)
+        problem = status_error(connection.call("CloseSession", TCloseSessionReq(sessionHandle=session)))
+        if problem is None:
+            return Ending(None, operation is None or _gone(connection, operation, deadline))
+    except Exception as error:
+        problem = describe(error)
+    finally:
+        if connection:
+            connection.close()
+    return Ending(problem, False)
+
+
+def _gone(connection: HS2Connection, operation: Any, deadline: Deadline) -> bool:
+    """Whether the coordinator does not know the statement any more: closing a session waits for its statements'
+    threads (ClientRequestState::Finalize), so then nothing of it is left to happen."""
+    from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq, TOperationState
+
+    over = (TOperationState.CANCELED_STATE, TOperationState.CLOSED_STATE, TOperationState.ERROR_STATE)
+    while not deadline.passed():
+        connection.limit(deadline.remaining)
+        reply = connection.call("GetOperationStatus", TGetOperationStatusReq(operationHandle=operation))
+        if status_error(reply) or reply.operationState in over:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 class _Quiet(logging.Filter):

@@ -1,4 +1,4 @@
-"""Did the statement run, and what may be done now? Every failure is sorted here, by one table.
+"""Did the statement run, and what may be done now? Every failure is classified here, by one table.
 
 By its text, since Impala sends no error codes over HiveServer2. A message may quote anything: the statement, or a value
 that could not be cast. So a rule that lets something be done counts where the message begins only, behind the names of
@@ -14,23 +14,20 @@ from typing import Literal, NamedTuple
 from airflow_provider_impala_lb.errors import Outcome
 from airflow_provider_impala_lb.impala.sql.statement import Classification
 
-__all__ = ["Cancelled", "ClassifiedFailure", "Verdict", "handle_gone", "outcome_of", "sort", "sort_again"]
-
 Verdict = Literal["refused", "session", "wait", "not started", "done", "unknown", "user error"]
 """``refused``: not started, and this coordinator takes nothing new, another one may. ``session``: not started, or it
 changed nothing, and the session is of no use any more: a new one may run it. ``wait``: not started, and another
 coordinator would say the same; later it may go. The others as in :data:`errors.Outcome`."""
 
 
-class Cancelled(Exception):
-    """The script was told to stop."""
-
-
 class Rule(NamedTuple):
-    """:ivar text: a pattern, looked for where the message begins, or anywhere if it can only make the outcome unknown.
-    :ivar instead: what it means where it came in place of a statement's handle; ``later``: once there was one.
+    """One row of the table.
+
+    :ivar text: a pattern, looked for where the message begins, or anywhere if it can only make the outcome unknown.
+    :ivar instead: what it means where it came in place of a statement's handle.
+    :ivar later: what it means once there was one.
     :ivar source: where the text comes from; in apache/impala unless it says otherwise.
-    :ivar now: what to do about it, for the error; "" where the outcome says enough.
+    :ivar advice: what to do about it, for the error; "" where the outcome says enough.
     :ivar gone: the session may be gone with it.
     :ivar second_step: of a CREATE TABLE AS SELECT it may also come once the table is there.
     """
@@ -39,7 +36,7 @@ class Rule(NamedTuple):
     instead: Verdict
     later: Verdict
     source: str
-    now: str = ""
+    advice: str = ""
     gone: bool = False
     second_step: bool = False
 
@@ -126,21 +123,21 @@ RULES = (
         r".*; it was sent (once|\d+ times) in \d+ s \([^()]*\)$",
         "not started",
         "not started",
-        "ours: impala/sending.py, of what may be sent again",
+        "ours: hs2/statement_lookup.py, Sendings",
         _IDLE,
     ),
     Rule(
         r"the (session was closed|connection had failed) before.*so it was not sent$",
         "session",
         "unknown",
-        "ours: impala/sending.py, line.py",
+        "ours: hs2/session.py, reconnecting_client.py",
         gone=True,
     ),
     Rule(
         r"the connection failed while it was sent.*; it never reached the coordinator$",
         "session",
         "session",
-        "ours: impala/lookup.py",
+        "ours: hs2/statement_lookup.py",
         gone=True,
     ),
     Rule(
@@ -183,7 +180,7 @@ RULES = (
         "generate_error_codes.py [128] to [131], [151]",
         _LIMIT,
     ),
-    Rule(r"\Apublish_timeout: ", "unknown", "unknown", "ours: impala/waiting.py", _PUBLISH),
+    Rule(r"\Apublish_timeout: ", "unknown", "unknown", "ours: hs2/operation.py", _PUBLISH),
     Rule(r"[Cc]ancelled", "unknown", "unknown", "client-request-state.cc; Impala's debug web interface"),
     # The cluster below the coordinator. A DML statement may have been past the point of no return.
     Rule(r"Memory limit exceeded|Failed to get minimum memory reservation", "unknown", "unknown", "[7], [106]", _LIMIT),
@@ -235,8 +232,14 @@ RULES = (
         r"Statement length of \d+ bytes exceeds the maximum", "user error", "unknown", "generate_error_codes.py [143]"
     ),
     Rule(r"Invalid query option", "user error", "unknown", "query-options.cc"),
-    # The transport, in our words; impala/line.py and lookup.py have done what could be done.
-    Rule(r"connection failed while it (was sent|ran)", "unknown", "unknown", "ours: impala/sending.py", gone=True),
+    # The connection, in our words; reconnecting_client.py and statement_lookup.py have done what could be done.
+    Rule(
+        r"connection failed while it (was sent|ran)",
+        "unknown",
+        "unknown",
+        "ours: hs2/session.py, operation.py",
+        gone=True,
+    ),
 )
 _OWN_EFFECT = {
     "create": re.compile("already exists"),
@@ -264,20 +267,27 @@ _HANDLE_GONE = re.compile(
 
 
 class ClassifiedFailure(NamedTuple):
-    """:ivar now: what to do about it, or ""."""
+    """What a failure means.
+
+    :ivar verdict: what may be done now.
+    :ivar outcome: whether the statement ran.
+    :ivar advice: what to do about it, or "".
+    """
 
     verdict: Verdict
     outcome: Outcome
-    now: str = ""
+    advice: str = ""
 
 
-def sort(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
-    """Sort the failure of a statement.
+def classify_failure(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
+    """What the failure of a statement means.
 
     CREATE TABLE AS SELECT is two steps: Impala creates the table, and then has its query admitted and run as any other
     (``client-request-state.cc``, ``ExecDdlRequestImpl``; with ENABLE_ASYNC_DDL_EXECUTION=0, or before Impala 4.1, all
     of that before the client has a handle). So what tells of the second step leaves the first one done.
 
+    :param message: the error's.
+    :param statement: which one failed.
     :param accepted: it had a query id: the coordinator had taken it when it failed.
     """
     rule = next((rule for pattern, rule in _PATTERNS if pattern.search(message)), None)
@@ -287,16 +297,20 @@ def sort(message: str, statement: Classification, *, accepted: bool) -> Classifi
     if verdict == "unknown" and statement.changes_nothing:
         verdict = "session" if rule and rule.gone else "not started"  # it may run again
     outcome: Outcome = "not started" if verdict in ("refused", "session", "wait") else verdict  # type: ignore[assignment]
-    return ClassifiedFailure(verdict, outcome, rule.now if rule else "")
+    return ClassifiedFailure(verdict, outcome, rule.advice if rule else "")
 
 
-def sort_again(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
-    """As :func:`sort`, for a statement that was sent before and seems not to have run.
+def classify_again(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
+    """As :func:`classify_failure`, for a statement that was sent before and seems not to have run.
 
     A call to the catalog service goes on after its coordinator has given up on it, or is gone. So CREATE that finds its
     own object, or DROP and RENAME that do not find it any more, may see what the first sending has done.
+
+    :param message: as :func:`classify_failure`.
+    :param statement: as :func:`classify_failure`.
+    :param accepted: as :func:`classify_failure`.
     """
-    found = sort(message, statement, accepted=accepted)
+    found = classify_failure(message, statement, accepted=accepted)
     own = _OWN_EFFECT.get(statement.verb)
     if own is not None and found.outcome in ("not started", "user error") and own.search(message):
         return ClassifiedFailure("unknown", "unknown", _FIRST)
@@ -304,10 +318,18 @@ def sort_again(message: str, statement: Classification, *, accepted: bool) -> Cl
 
 
 def handle_gone(message: str) -> bool:
-    """Whether the coordinator does not know the statement's handle: it has ended, and somebody has closed it."""
+    """Whether the coordinator does not know the statement's handle: it has ended, and somebody has closed it.
+
+    :param message: the error's.
+    """
     return _HANDLE_GONE.search(message) is not None
 
 
 def outcome_of(message: str, statement: Classification, *, accepted: bool) -> Outcome:
-    """Only the outcome of :func:`sort`."""
-    return sort(message, statement, accepted=accepted).outcome
+    """Only the outcome of :func:`classify_failure`.
+
+    :param message: as there.
+    :param statement: as there.
+    :param accepted: as there.
+    """
+    return classify_failure(message, statement, accepted=accepted).outcome

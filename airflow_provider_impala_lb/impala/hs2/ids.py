@@ -1,4 +1,4 @@
-"""One statement on its way: how it is waited for, how it ended, and what its log says."""
+"""What is said of one statement or session: its id, its end, its error, and the text of its log."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import struct
 
 import msgspec
 
-FIRST_POLL, LONGEST_POLL, POLL_SHARE = 0.002, 1.0, 1 / 36
 _STACK = re.compile(r"^\t(?:at |\.\.\. \d+ more).*(?:\n|\Z)|^Driver stacktrace:\n", re.MULTILINE)
 _ID = re.compile(r"[0-9a-f]{16}:[0-9a-f]{16}")
 _PROGRESS = re.compile(r"Query [0-9a-f:]+:? *\d+% Complete \(\d+ out of \d+\)")
 
 
 class StatementError(Exception):
-    """A statement failed; the text is the server's, or the transport's.
+    """A statement failed.
 
-    :ivar query_id: None if the statement has no handle: the failure came in place of one.
+    :param text: the server's, or the connection's.
+    :param query_id: default None: the statement has no handle, the failure came in place of one.
+    :ivar query_id: as given.
     :ivar unanswered: it was sent, nothing came back, and its session was closed so that it can be sent in another one.
     """
 
@@ -27,7 +28,13 @@ class StatementError(Exception):
 
 
 class StatementEnd(msgspec.Struct):
-    """How a statement ended. ``rows``: modified by DML, else None. ``seconds``: from sending to the end."""
+    """How a statement ended well.
+
+    :ivar query_id: as Impala prints it.
+    :ivar rows: how many were modified by DML; None: it is none, or does not say.
+    :ivar seconds: from sending to the end.
+    :ivar warnings: what its log says, without its progress; default "".
+    """
 
     query_id: str
     rows: int | None
@@ -36,43 +43,53 @@ class StatementEnd(msgspec.Struct):
 
 
 def print_id(guid: bytes) -> str:
-    """A query or session id as Impala prints it: two little-endian 64-bit numbers (impala util/uid-util.h)."""
+    """A query or session id as Impala prints it: two little-endian 64-bit numbers (impala util/uid-util.h).
+
+    :param guid: 16 bytes.
+    """
     return "{:016x}:{:016x}".format(*struct.unpack("<QQ", guid))
 
 
 def is_id(text: str) -> bool:
-    """Whether it is an id as :func:`print_id` gives it."""
+    """Whether it is an id as :func:`print_id` gives it.
+
+    :param text: any.
+    """
     return _ID.fullmatch(text) is not None
 
 
 def guid_of(printed: str) -> bytes:
-    """The inverse of :func:`print_id`."""
+    """The inverse of :func:`print_id`.
+
+    :param printed: an id.
+    :returns: 16 bytes.
+    """
     first, second = printed.split(":")
     return struct.pack("<QQ", int(first, 16), int(second, 16))
 
 
-def next_poll(waited: float) -> float:
-    """Pause before the next poll, in seconds: 2 ms and 1/36 of the time already waited, 1 s at most.
-
-    So a statement's end is noticed at most 2 ms and 2.8 % late, whether it takes 10 ms or an hour, which leaves 3 ms
-    of 3 % and 5 ms for the way there and back: 30 polls in the first 0.1 s, 100 in 1 s, 180 in 10 s, then up to 1/s.
-    """
-    return min(FIRST_POLL + waited * POLL_SHARE, LONGEST_POLL)
-
-
 def progress_in(log: str | None) -> list[str]:
-    """The lines of a statement's log that tell its progress (impala util/progress-updater.cc)."""
+    """The lines of a statement's log that tell its progress (impala util/progress-updater.cc).
+
+    :param log: the log; None: it has none.
+    """
     return _PROGRESS.findall(log or "")
 
 
 def warnings_in(log: str | None) -> str:
-    """A statement's log without its progress."""
+    """A statement's log without its progress.
+
+    :param log: the log; None: it has none.
+    """
     return _PROGRESS.sub("", log or "").strip()
 
 
 def without_stack(message: str) -> str:
     """An error's text without Java's stack traces, and each cause only once: Spark sends a hundred lines, where Impala
-    sends the one that is read. A text without a stack is left as it is."""
+    sends the one that is read. A text without a stack is left as it is.
+
+    :param message: the error's.
+    """
     if "\n\tat " not in message:
         return message
     text, *causes = re.split(r"^Caused by: ", _STACK.sub("", message), flags=re.MULTILINE)

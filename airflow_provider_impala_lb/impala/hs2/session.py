@@ -1,112 +1,179 @@
-"""One HiveServer2 session on one coordinator: opened, used for statements in order, closed."""
+"""One HiveServer2 session on one coordinator: opened or gone on with, used for statements in order, closed.
+
+A statement is planned before it is answered (ExecuteStatement, impala-hs2-server.cc), which may take minutes, and
+nothing passes over the connection meanwhile: what ends idle connections on the way ends this one each time. So a
+statement whose answer was lost is looked for on the coordinator's page first, and waited for if it is there.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
-from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
-from airflow_provider_impala_lb.impala.hs2.connection import HS2Connection, user_of
-from airflow_provider_impala_lb.impala.hs2.ending import CANCEL_SECONDS, end_elsewhere, end_here
-from airflow_provider_impala_lb.impala.hs2.failure_rules import Cancelled
+from airflow_provider_impala_lb.core.stop_request import StopRequest
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.impala.hs2.connection import (
+    CANCEL_SECONDS,
+    HS2Connection,
+    Login,
+    describe,
+    end_from_outside,
+)
+from airflow_provider_impala_lb.impala.hs2.connection_failure import (
+    ask_anew,
+    is_refused,
+    is_transport_failure,
+    refusal,
+)
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError, print_id
-from airflow_provider_impala_lb.impala.hs2.opening import attach, open_session
-from airflow_provider_impala_lb.impala.hs2.operation import Operation
+from airflow_provider_impala_lb.impala.hs2.operation import Limits, Operation
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
-from airflow_provider_impala_lb.impala.hs2.sending import Sendings, submit
-from airflow_provider_impala_lb.impala.hs2.transport import UnreadableReply, describe, is_refused, status_error
-from airflow_provider_impala_lb.impala.hs2.waiting import Limits, wait_for_end
-from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
+from airflow_provider_impala_lb.impala.hs2.replies import UnreadableReply, status_error
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings, look_for, look_up
+from airflow_provider_impala_lb.impala.sql.label import nonce_of
+from airflow_provider_impala_lb.impala.sql.statement import classify
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
 
 log = getLogger(__name__)
 
 _HANGUP_SECONDS = 0.2
 
 
-class Session:
-    """One session on ``node``. Use :meth:`open`; then :meth:`execute` for each statement; then :meth:`close`.
+@dataclass(frozen=True)
+class Opened:
+    """A session as the server gave it.
 
+    :ivar login: where it is, and whose.
+    :ivar connection: over which it was opened, or asked for.
+    :ivar handle: HiveServer2's.
+    :ivar configuration: what the server says of it.
+    """
+
+    login: Login
+    connection: HS2Connection
+    handle: Any
+    configuration: Mapping[str, str]
+
+
+class Session:
+    """One session. Use :meth:`open`; then :meth:`execute` for each statement; then :meth:`close`.
+
+    :param opened: the session.
+    :param pages: of the node, with a login; default those that the server names, without one.
+    :param stop: says when the work in it is to stop; default a request of its own.
+    :ivar node: where it is.
     :ivar id: the session id as Impala prints it.
-    :ivar web: the coordinator's web address as it says itself (``http_addr``), else the configured one.
+    :ivar user: whose it is.
+    :ivar web: the coordinator's web address as configured, else as it says itself (``http_addr``); None: neither.
+    :ivar pages: the coordinator's web pages; None: it has none.
     :ivar cursor: impyla's cursor of the session, to fetch rows from.
     :ivar operation: the statement under way.
+    :ivar stop: says when the work is to stop; shared with the other sessions of a run.
     :ivar lost: the session was closed to find out what became of a statement: the script needs a new one.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        config: SessionConfig,
-        password: str | None,
-        wire: HS2Connection,
-        handle: Any,
-        configuration: Mapping[str, str] | None = None,
-        pages: DebugPages | None = None,
-    ):
+    def __init__(self, opened: Opened, pages: DebugPages | None = None, stop: StopRequest | None = None) -> None:
         from impala._thrift_gen.TCLIService.ttypes import TProtocolVersion
         from impala.hiveserver2 import HiveServer2Cursor, HS2Session
 
-        self.node = node
-        self.id = print_id(handle.sessionId.guid)
-        self.user = user_of(config)
-        address = (configuration or {}).get("http_addr")
-        self.web = node.web or (address if not address or "://" in address else f"http://{address}")
+        login, service, handle = opened.login, opened.connection.service, opened.handle
+        self.node, self.user, self.id = login.node, login.user, print_id(handle.sessionId.guid)
+        address = opened.configuration.get("http_addr")
+        self.web = self.node.web or (address if not address or "://" in address else f"http://{address}")
         # A login is for the configured address only, not for whatever a server says of itself.
         self.pages = pages or (DebugPages(self.web, None, None) if self.web else None)
-        self._config, self._password = config, password
-        self._handle = handle
-        self._line = ReconnectingClient(node, config, password, wire, self.pause)
-        wire.service.client = self._line
+        self.stop = stop or StopRequest()
+        self._login, self._handle = login, handle
+        self._client = service.client = ReconnectingClient(login, opened.connection, self.stop.sleep)
         protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
-        self.cursor = HiveServer2Cursor(HS2Session(wire.service, handle, configuration or {}, protocol, retries=1))
-        self.operation = Operation(
-            self.cursor, self._line, handle.sessionId.secret, self.check_cancelled, self.pages, address is not None
-        )
+        self.cursor = HiveServer2Cursor(HS2Session(service, handle, opened.configuration, protocol, retries=1))
+        self.operation = Operation(self.cursor, self._client, self.stop, self.pages, address is not None)
         self.lost = False
-        self._cancelled: str | None = None
-        self._closed = False
+        self._closed = self._ending = False
         self._ended: bool | None = None
         self._end_tried = threading.Event()
 
     @classmethod
     def open(
         cls,
-        node: Node,
-        config: SessionConfig,
+        login: Login,
         *,
-        password: str | None = None,
         database: str | None = None,
         pages: DebugPages | None = None,
+        stop: StopRequest | None = None,
     ) -> Session:
-        """Connect, log in and open a session, all within ``config.open_timeout`` seconds.
+        """Connect, log in and open a session, all within ``session.open_timeout`` seconds.
 
-        :param database: instead of the configuration's. :param pages: of the node, with a login.
+        :param login: where to, and as whom.
+        :param database: instead of the configuration's; default that.
+        :param pages: as of the class.
+        :param stop: as of the class.
         :raises NodeRefused: nothing was run, another node may be tried; `fault` says whose fault it is.
         :raises ConfigError: a file or a library that the configuration needs is missing on this host.
         """
-        wire, handle, configuration = open_session(node, config, password, database)
-        return cls(node, config, password, wire, handle, configuration, pages)
+        from impala._thrift_gen.TCLIService.ttypes import TOpenSessionReq, TProtocolVersion
+
+        request = TOpenSessionReq(
+            client_protocol=TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6,
+            username=login.user,
+            configuration=login.session_options(database),
+        )
+
+        def ask(connection: HS2Connection) -> Opened:
+            # A session that was opened and not heard of ends by itself: nothing keeps a connection to it.
+            reply = connection.call("OpenSession", request)
+            problem = status_error(reply)
+            if problem:
+                raise refusal(f"refused a session: {problem}")
+            return Opened(login, connection, reply.sessionHandle, reply.configuration or {})
+
+        return cls(ask_anew(login, ask), pages, stop)
 
     @classmethod
     def attach(
         cls,
-        node: Node,
-        config: SessionConfig,
+        login: Login,
         guid: bytes,
         secret: bytes,
         *,
-        password: str | None = None,
         pages: DebugPages | None = None,
+        stop: StopRequest | None = None,
     ) -> Session:
         """Go on with a session that another process has opened, over a connection of one's own.
 
-        :raises NodeRefused: the node cannot be reached, or does not know the session. :raises ConfigError: as above.
+        From now on it has a connection again, and its time does not run out.
+
+        :param login: where it is, and whose.
+        :param guid: the session's id, 16 bytes.
+        :param secret: the session's secret, 16 bytes.
+        :param pages: as of the class.
+        :param stop: as of the class.
+        :raises NodeRefused: the node cannot be reached, or does not know the session.
+        :raises ConfigError: as :meth:`open`.
         """
-        wire, handle, configuration = attach(node, config, password, guid, secret)
-        return cls(node, config, password, wire, handle, configuration, pages)
+        from impala._thrift_gen.TCLIService.ttypes import TGetInfoReq, TGetInfoType, THandleIdentifier, TSessionHandle
+
+        handle = TSessionHandle(THandleIdentifier(guid, secret))
+
+        def ask(connection: HS2Connection) -> Opened:
+            problem = status_error(connection.call("GetInfo", TGetInfoReq(handle, TGetInfoType.CLI_SERVER_NAME)))
+            if problem and "being shut down" not in problem:  # a draining one still knows its sessions
+                raise refusal(problem)
+            return Opened(login, connection, handle, {})
+
+        return cls(ask_anew(login, ask), pages, stop)
+
+    def open_another(self) -> Session:
+        """A second session on the same node, with a stop request of its own.
+
+        :raises NodeRefused: as :meth:`open`.
+        :raises ConfigError: as :meth:`open`.
+        """
+        return Session.open(self._login, pages=self.pages)
 
     @property
     def handle(self) -> tuple[bytes, bytes]:
@@ -114,9 +181,15 @@ class Session:
         identifier = self._handle.sessionId
         return identifier.guid, identifier.secret
 
-    def adopt(self, query_id: str) -> None:
-        """Go on with a statement that was sent over another connection: :meth:`wait` for it."""
-        self.operation.adopt(query_id)
+    @property
+    def reconnect_timeout(self) -> float:
+        """Seconds to try for, where something is out of reach: ``session.reconnect_timeout``."""
+        return self._login.config.reconnect_timeout
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a statement may be sent in it."""
+        return not (self.lost or self._closed)
 
     @property
     def query_id(self) -> str | None:
@@ -133,50 +206,12 @@ class Session:
         """Whether the statement under way was seen to end."""
         return self.operation.has_ended
 
-    def outlives_connections(self) -> bool:
-        """Whether a session of this server is there after its connection has gone. On Impala since 3.3 (IMPALA-1653);
-        Spark and Hive end it. Tried with one that is opened for it."""
-        from airflow_provider_impala_lb.errors import ImpalaLBError
+    def adopt(self, query_id: str) -> None:
+        """Go on with a statement that was sent over another connection: :meth:`wait` for it.
 
-        try:
-            other = self.another()
-            guid, secret = other.handle
-            other.detach()
-            time.sleep(_HANGUP_SECONDS)  # the server has to notice
-            with Session.attach(self.node, self._config, guid, secret, password=self._password) as again:
-                again.execute("SELECT 1")  # Spark answers GetInfo for a session that is gone
-        except (ImpalaLBError, StatementError) as error:
-            log.info("%s does not keep a session without a connection: %s", self.node.address, error)
-            return False
-        return True
-
-    def detach(self) -> None:
-        """Leave the session, and what runs in it, to somebody else who has its handle."""
-        self._closed = True
-        self.cursor._closed = True
-        self._line.hang_up()
-
-    def nobody_listens(self) -> bool:
-        """Whether a connection is refused: the process is gone."""
-        try:
-            HS2Connection(self.node, self._config, self._password, CANCEL_SECONDS / 2).close()
-        except Exception as error:
-            return is_refused(error)
-        return False
-
-    @property
-    def patience(self) -> float:
-        """Seconds to try for, where something is out of reach: ``session.reconnect_timeout``."""
-        return self._config.reconnect_timeout
-
-    def another(self) -> Session:
-        """A second session on the same node. Errors as :meth:`open`."""
-        return Session.open(self.node, self._config, password=self._password, pages=self.pages)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a statement may be sent in it."""
-        return not (self.lost or self._closed)
+        :param query_id: as Impala prints it.
+        """
+        self.operation.adopt(query_id)
 
     def execute(
         self,
@@ -189,12 +224,13 @@ class Session:
     ) -> StatementEnd:
         """Run one statement to its end. Rows of a query are left to be fetched from :attr:`cursor`.
 
-        :param on_start: called with the query id once the coordinator has accepted the statement.
-        :param options: query options for this statement alone. :param limits: what may end the waiting before.
-        :param sendings: how often it may be sent, with those in other sessions; None: in this one alone.
-        :raises LetGo: by the limits; the statement goes on, and somebody else waits for it.
+        :param sql: the statement, with its label.
+        :param on_start: called with the query id once the coordinator has accepted the statement; default nothing is.
+        :param options: query options for this statement alone; default none.
+        :param limits: what may end the waiting before; default nothing.
+        :param sendings: how often it may be sent, with those in other sessions; default in this one alone.
         :raises StatementError: it failed, or its outcome is not known; the text says what is known.
-        :raises Cancelled: :meth:`cancel` was called meanwhile.
+        :raises Cancelled: by :attr:`stop`.
         """
         start = time.monotonic()
         done = self.submit(sql, options=options, sendings=sendings)
@@ -208,17 +244,90 @@ class Session:
         """Send a statement. A lost answer is looked into: the statement is looked up on the coordinator's web page;
         what changes nothing and is not there is sent again. :attr:`query_id` is set once it is accepted.
 
-        :returns: True if it was found to be done already. Errors as :meth:`execute`.
+        :param sql: the statement, with its label.
+        :param options: as :meth:`execute`.
+        :param sendings: as :meth:`execute`.
+        :returns: True if it was found to be done already.
+        :raises StatementError: as :meth:`execute`.
+        :raises Cancelled: as :meth:`execute`.
         """
-        return submit(self, sql, options, sendings)
+        operation = self.operation
+        operation.finish()
+        operation.query_id = None
+        self.stop.check()
+        if not self.is_open:
+            raise StatementError("the session was closed before, so it was not sent")
+        sendings = sendings or Sendings(self.reconnect_timeout)
+        while True:
+            sendings.begin()
+            sent_at = time.monotonic()
+            try:
+                operation.send(sql, options)
+                sendings.answered()
+                return False
+            except Exception as error:
+                self.stop.check()
+                if isinstance(error, ConfigError):
+                    raise StatementError(f"the connection failed while it was sent: {error}") from error
+                if not is_transport_failure(error):
+                    raise StatementError(str(error)) from error
+                failure = StatementError(f"the connection failed while it was sent: {describe(error)}")
+                failure.__cause__ = cause = error
+            statement = classify(sql)
+            if statement.session_only:
+                # Not in this session: the lost one may still arrive, and undo a later USE or SET.
+                self.close_to_prove()
+                raise failure
+            if statement.changes_nothing:
+                # Where nobody listens the client has tried for as long as it is of use: the session is gone.
+                if is_refused(cause):
+                    raise failure
+                if self._is_under_way(sql, failure, sendings):
+                    return False
+                continue
+            found = look_up(self, nonce_of(sql), sent_at, failure)
+            sendings.answered()
+            if not found.in_flight:
+                operation.query_id = found.id
+                return True
+            operation.adopt(found.id)
+            return False
+
+    def _is_under_way(self, sql: str, failure: StatementError, sendings: Sendings) -> bool:
+        """Of a statement that changes nothing, whose answer was lost: True if it was found, and is to be waited for;
+        False, after a pause, if it is to be sent again.
+
+        :raises StatementError: it is not, in this session; or it has failed.
+        """
+        try:
+            found = look_for(self, nonce_of(sql), failure)
+        except ProbeFailed:
+            # It may be at work, and be so beside the next one.
+            pause = sendings.lost(failure)
+            if sendings.new_session:
+                self.close_to_prove()
+                failure.unanswered = True
+            self.stop.sleep(pause)
+            if sendings.new_session:
+                raise failure from None
+            return False
+        if found is not None:
+            sendings.answered()
+            self.operation.adopt(found.id)
+            return True
+        self.stop.sleep(sendings.lost(failure))
+        return False
 
     def wait(self, *, start: float | None = None, limits: Limits | None = None) -> StatementEnd:
-        """Wait for the end of the statement that was submitted. Parameters and errors as :meth:`execute`.
+        """Wait for the end of the statement that was submitted.
 
-        :param start: when it was sent, by the monotonic clock.
+        :param start: when it was sent, by the monotonic clock; default now.
+        :param limits: as :meth:`execute`.
+        :raises StatementError: as :meth:`execute`.
+        :raises Cancelled: as :meth:`execute`.
         """
         start = time.monotonic() if start is None else start
-        wait_for_end(self, start, limits or Limits())
+        self.operation.wait(start, limits or Limits())
         self.operation.find_rows()
         if self.cursor.has_result_set:
             return StatementEnd(self.query_id or "", None, time.monotonic() - start)
@@ -230,8 +339,11 @@ class Session:
     def fetch(self, handler: Callable[[Any], Any], cursor: Any) -> Any:
         """What ``handler`` makes of the last statement's rows.
 
+        :param handler: called with the cursor.
+        :param cursor: to fetch the rows from.
         :raises RowsLost: some rows are lost, the query has to be run again to have them.
-        :raises StatementError: the rows could not be fetched. What else the handler raises passes through.
+        :raises StatementError: the rows could not be fetched.
+        :raises Exception: what else the handler raises passes through.
         """
         from impala.error import Error
         from thrift.Thrift import TException
@@ -239,64 +351,121 @@ class Session:
         try:
             return handler(cursor)
         except (Error, TException, UnreadableReply) as error:
-            self.check_cancelled()
+            self.stop.check()
             raise StatementError(f"it ran, fetching its rows failed: {error}", query_id=self.query_id) from error
 
     def finish(self) -> tuple[str, int | None]:
         """Close the last statement if it is still open. Returns its warnings, and the rows it modified."""
         return self.operation.finish()
 
-    def cancel(self, why: str) -> None:
-        """End the running statement and the session, over a second connection, within 4 s. Never raises.
+    def run_beside(self, sql: str) -> float:
+        """Run a statement in a second session on the same node.
 
-        For a signal handler or another thread: the first connection may be in the middle of an answer, and belongs
-        to whoever reads it (impyla's threadsafety is 1). The statement's caller then gets :class:`Cancelled`.
+        :param sql: the statement.
+        :returns: when it had begun, by the monotonic clock.
+        :raises Exception: it could not be run.
         """
-        if self._closed or self._cancelled:
-            return
-        self._cancelled = why
+        with self.open_another() as other:
+            other.submit(sql)
+            began_by = time.monotonic()
+            other.wait()
+        return began_by
+
+    def nobody_listens(self) -> bool:
+        """Whether a connection is refused: the process is gone."""
         try:
-            self._end_elsewhere()
-        finally:
-            self._end_tried.set()
-            self._line.interrupt()
+            HS2Connection(self._login, CANCEL_SECONDS / 2).close()
+        except Exception as error:
+            return is_refused(error)
+        return False
 
-    def wait_ended(self) -> bool:
-        """After :meth:`cancel`, maybe still under way in another thread: was the statement seen to have ended?"""
-        self._end_tried.wait(CANCEL_SECONDS + 1)
-        return bool(self._ended)
+    def outlives_connections(self) -> bool:
+        """Whether a session of this server is there after its connection has gone. On Impala since 3.3 (IMPALA-1653);
+        Spark and Hive end it. Tried with one that is opened for it."""
+        try:
+            other = self.open_another()
+            guid, secret = other.handle
+            other.detach()
+            time.sleep(_HANGUP_SECONDS)  # the server has to notice
+            with Session.attach(self._login, guid, secret) as again:
+                again.execute("SELECT 1")  # Spark answers GetInfo for a session that is gone
+        except (ImpalaLBError, StatementError) as error:
+            log.info("%s does not keep a session without a connection: %s", self.node.address, error)
+            return False
+        return True
 
-    def give_up(self) -> bool:
+    def detach(self) -> None:
+        """Leave the session, and what runs in it, to another process that has its handle."""
+        self._closed = True
+        self.operation.abandon()
+        self._client.disconnect()
+
+    def close_to_prove(self) -> bool:
         """Close the session so that a statement of it that is still on its way is refused, and the session lost.
-        Returns whether the coordinator has confirmed it."""
+
+        :returns: whether the coordinator has confirmed it.
+        :raises Cancelled: by :attr:`stop`.
+        """
         from impala._thrift_gen.TCLIService.ttypes import TCloseSessionReq
 
         self.lost = True
         try:
-            answer = self._line.CloseSession(TCloseSessionReq(sessionHandle=self._handle))
+            reply = self._client.call("CloseSession", TCloseSessionReq(sessionHandle=self._handle))
         except Exception as error:
-            self.check_cancelled()
+            self.stop.check()
             log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, describe(error))
             return False
-        problem = status_error(answer)
+        problem = status_error(reply)
         return problem is None or "Invalid session id" in problem
+
+    def cancel(self, reason: str) -> None:
+        """Note in :attr:`stop` that the work is cancelled, then :meth:`end_now`. Never raises.
+
+        :param reason: the text of the `Cancelled` that the statement's caller gets.
+        """
+        self.stop.cancel(reason)
+        self.end_now()
+
+    def end_now(self, note: Callable[[], None] = lambda: None) -> None:
+        """End the running statement and the session, over a second connection, within 4 s. Never raises.
+
+        For a signal handler or another thread, which has noted in :attr:`stop` why: the first connection may be in the
+        middle of an answer, and belongs to whoever reads it (impyla's threadsafety is 1). The statement's caller then
+        gets `Cancelled`.
+
+        :param note: notes that in :attr:`stop`, where it could not be done before: :meth:`wait_ended` then tells what
+            came of it, however soon the statement's caller closes the session.
+        """
+        if self._closed or self._ending:
+            note()
+            return
+        self._ending = True
+        note()
+        try:
+            self._end_elsewhere()
+        finally:
+            self._end_tried.set()
+            self._client.interrupt()
+
+    def wait_ended(self) -> bool:
+        """After :meth:`end_now`, maybe still under way in another thread: was the statement seen to have ended?"""
+        self._end_tried.wait(CANCEL_SECONDS + 1)
+        return bool(self._ended)
 
     def close(self) -> None:
         """Close the session. What runs in it is cancelled first. Never raises."""
         if self._closed:
             return
         self._closed = True
-        self.cursor._closed = True  # else its finalizer would talk to the server again, for as long as it likes
+        self.operation.abandon()
         try:
-            if self._cancelled is None and not self.lost:
-                if self._line.up:
-                    problem = end_here(self._line, self._handle, self.operation)
-                    if problem:
-                        log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, problem)
+            if not self._ending and not self.lost:
+                if self._client.connected:
+                    self._end_here()
                 else:
                     self._end_elsewhere()
         finally:
-            self._line.hang_up()
+            self._client.disconnect()
 
     def __enter__(self) -> Session:
         return self
@@ -304,21 +473,23 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def check_cancelled(self) -> None:
-        """:raises Cancelled: the script was told to stop."""
-        if self._cancelled is not None:
-            raise Cancelled(self._cancelled)
+    def _end_here(self) -> None:
+        from impala._thrift_gen.TCLIService.ttypes import TCancelOperationReq, TCloseSessionReq
 
-    def pause(self, seconds: float) -> None:
-        """Wait. :raises Cancelled: the script was told to stop."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.check_cancelled()
-            time.sleep(min(left, 0.1))
-        self.check_cancelled()
+        client, operation = self._client, self.operation
+        client.limit(CANCEL_SECONDS / 2)
+        try:
+            if operation.handle is not None and not operation.has_ended:
+                client.call("CancelOperation", TCancelOperationReq(operationHandle=operation.handle))
+            operation.finish()
+            problem = status_error(client.call("CloseSession", TCloseSessionReq(sessionHandle=self._handle)))
+        except Exception as error:
+            problem = describe(error)
+        if problem:
+            log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, problem)
 
     def _end_elsewhere(self) -> None:
-        ending = end_elsewhere(self.node, self._config, self._password, self._handle, self.operation.handle)
+        ending = end_from_outside(self._login, self._handle, self.operation.handle)
         self._ended = ending.seen
         if ending.problem is None and self.operation.handle is not None:
             log.info("Query %s on %s was cancelled", self.query_id, self.node.address)

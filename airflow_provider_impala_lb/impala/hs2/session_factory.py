@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node, SessionConfig
+from airflow_provider_impala_lb.core.stop_request import StopRequest
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 
 if TYPE_CHECKING:
@@ -22,10 +23,14 @@ log = getLogger(__name__)
 class SessionFactory:
     """Opens sessions. Threads may share one.
 
+    :param config: the nodes, and what sessions need.
     :param password: for ``auth_mechanism`` PLAIN and LDAP; default what ``session.password_file`` holds, else the
         environment's ``IMPALA_LB_PASSWORD``.
     :param web_password: for ``load.web_auth``; default the environment's ``IMPALA_LB_WEB_PASSWORD``.
     :raises ConfigError: ``session.password_file`` cannot be read, or anybody can read it.
+    :ivar config: as given.
+    :ivar password: as used; None: there is none.
+    :ivar web_password: as used; None: there is none.
     """
 
     def __init__(self, config: Config, password: str | None = None, web_password: str | None = None) -> None:
@@ -41,46 +46,66 @@ class SessionFactory:
                 mechanism,
             )
 
-    def open(self, address: str, *, database: str | None = None, options: Mapping[str, Any] | None = None) -> Session:
-        """A session on this node (``host:port``), with the configuration's user and query options.
+    def open(
+        self,
+        address: str,
+        *,
+        database: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        stop: StopRequest | None = None,
+    ) -> Session:
+        """A session on a node, with the configuration's user and query options.
 
-        :param database: instead of the configuration's.
-        :param options: query options over the configuration's.
+        :param address: of the node, ``host:port``.
+        :param database: instead of the configuration's; default that.
+        :param options: query options over the configuration's; default none.
+        :param stop: says when the work in it is to stop; default a request of its own.
         :raises NodeRefused: the node cannot take it, and another one may; `fault` says whose fault it is.
         :raises ConfigError: it is not a node of the configuration, or a file or a library that the configuration
             needs is missing on this host.
         """
+        from airflow_provider_impala_lb.impala.hs2.connection import Login
         from airflow_provider_impala_lb.impala.hs2.session import Session
 
         node, settings = self._node(address), self.config.session
         if options:
             settings = msgspec.structs.replace(settings, query_options={**settings.query_options, **options})
-        return Session.open(node, settings, password=self.password, database=database, pages=self._pages(node))
+        login = Login(node, settings, self.password)
+        return Session.open(login, database=database, pages=self._pages(node), stop=stop)
 
-    def attach(self, address: str, guid: bytes, secret: bytes) -> Session:
-        """Go on with a session on this node that another process has opened.
+    def attach(self, address: str, guid: bytes, secret: bytes, *, stop: StopRequest | None = None) -> Session:
+        """Go on with a session on a node that another process has opened.
 
+        :param address: of the node, ``host:port``.
         :param guid: the session's id, 16 bytes.
         :param secret: the session's secret, 16 bytes.
-
-        Errors as :meth:`open`.
+        :param stop: as :meth:`open`.
+        :raises NodeRefused: as :meth:`open`; or the node does not know the session.
+        :raises ConfigError: as :meth:`open`.
         """
+        from airflow_provider_impala_lb.impala.hs2.connection import Login
         from airflow_provider_impala_lb.impala.hs2.session import Session
 
         node = self._node(address)
-        pages = self._pages(node)
-        return Session.attach(node, self.config.session, guid, secret, password=self.password, pages=pages)
+        login = Login(node, self.config.session, self.password)
+        return Session.attach(login, guid, secret, pages=self._pages(node), stop=stop)
 
     def end(self, address: str, guid: bytes, secret: bytes) -> None:
-        """Close such a session, so that nothing more can be sent in it. Never raises for a node out of reach."""
+        """Close such a session, so that nothing more can be sent in it. Never raises for a node out of reach.
+
+        :param address: as :meth:`attach`.
+        :param guid: as :meth:`attach`.
+        :param secret: as :meth:`attach`.
+        """
         try:
             self.attach(address, guid, secret).close()
         except ImpalaLBError as error:
             log.info("A session on %s need not be closed any more: %s", address, error)
 
     def pages(self, address: str) -> DebugPages | None:
-        """The web pages of this node, as configured; None: ``web`` is not configured for it.
+        """The web pages of a node, as configured; None: ``web`` is not configured for it.
 
+        :param address: of the node, ``host:port``.
         :raises ConfigError: it is not a node of the configuration.
         """
         return self._pages(self._node(address))

@@ -1,91 +1,41 @@
-"""What a run is given and what it gives: the script as it is sent, each statement that is done, and the whole."""
+"""A script as it is sent: its statements, what each of them is, and how its author wants it run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from logging import Logger
+from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
-from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.errors import ConfigError, ScriptError
-from airflow_provider_impala_lb.impala.hs2.session import Session
-from airflow_provider_impala_lb.impala.script.metadata_sync import Upstream
-from airflow_provider_impala_lb.impala.script.output import OutputDone, check
+from airflow_provider_impala_lb.impala.script.options import RunOptions
+from airflow_provider_impala_lb.impala.script.output import check
+from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 from airflow_provider_impala_lb.impala.sql.statement import classify
 
 
-class StatementDone(msgspec.Struct):
-    """A statement that has ended well. ``rows``: modified by DML; ``seconds``: from sending to its end."""
-
-    number: int
-    line: int
-    query_id: str
-    rows: int | None
-    seconds: float
-
-
-class ScriptDone(msgspec.Struct):
-    """A script that has ended well, and where.
-
-    :param results: what the handler made of each statement; empty without a handler.
-    :param descriptions: the cursor's description of each statement; empty without a handler.
-    :param left: what its statements changed, for whoever goes on from there on another node.
-    :param resumed: so many statements an earlier try had done.
-    :param output: the file that was written, if one was asked for, and by this try.
-    """
-
-    node: str
-    why: str
-    session: str
-    statements: list[StatementDone]
-    seconds: float
-    results: list[Any] = []
-    descriptions: list[Any] = []
-    left: Upstream = msgspec.field(default_factory=Upstream)
-    resumed: int = 0
-    output: OutputDone | None = None
-
-
 def counted(statements: int) -> str:
-    """``1 statement``, ``2 statements``."""
+    """``1 statement``, ``2 statements``.
+
+    :param statements: how many.
+    """
     return f"{statements} statement" + ("" if statements == 1 else "s")
 
 
 class ScriptPlan:
-    """What is to be run, and whom to tell. Parameters as for :class:`~.run.ScriptRun`.
+    """What is to be run, and how.
 
-    :param texts: the statements with their parameters in them.
+    :param statements: as the author wrote them, for people.
+    :param texts: what is sent for each of them, with its parameters in it.
+    :param options: what its author chose.
     :ivar classified: what each of them is, in the same order.
-    :ivar handler_error: what was raised by the handler, or in writing ``output``.
-    :raises ConfigError: ``output`` cannot be written, or the script gives no rows for it.
+    :ivar last_change: number of the last statement that may change something, from 1; 0: none may.
+    :ivar output_number: of the query whose rows go to ``options.output``, from 1; 0: none do.
+    :raises ConfigError: the output cannot be written, or the script gives no rows for it.
     :raises ScriptError: a comment says that a CREATE TABLE AS SELECT may be repeated.
     """
 
-    def __init__(
-        self,
-        statements: Sequence[Statement],
-        texts: Sequence[str],
-        *,
-        tags: Mapping[str, str],
-        database: str | None,
-        options: Mapping[str, Any] | None,
-        handler: Callable[[Any], Any] | None,
-        last_result_only: bool,
-        on_session: Callable[[Pick, Session], None] | None,
-        on_statement: Callable[[StatementDone], None] | None,
-        statement_timeout: float | None,
-        publish: float | None,
-        output: str | None,
-        logger: Logger,
-    ) -> None:
-        self.statements, self.texts, self.tags = statements, texts, tags
-        self.database, self.options = database, options
-        self.handler, self.on_session, self.on_statement = handler, on_session, on_statement
-        self.last_result_only = last_result_only
-        self.statement_timeout, self.publish = statement_timeout, publish
+    def __init__(self, statements: Sequence[Statement], texts: Sequence[str], options: RunOptions) -> None:
+        self.statements, self.texts, self.options = statements, texts, options
         self.classified = [classify(text) for text in texts]
         for each, statement in zip(self.classified, statements, strict=True):
             if each.kind == "ctas" and each.marked_safe:
@@ -97,27 +47,43 @@ class ScriptPlan:
                 )
         changes = [number for number, each in enumerate(self.classified, 1) if not each.changes_nothing]
         self.last_change = changes[-1] if changes else 0
-        self.log = logger
-        self.handler_error: Exception | None = None
-        self.output, self.output_number = output, 0
-        if output is not None:
-            check(output)
+        self.output_number = 0
+        if options.output is not None:
+            check(options.output)
             queries = [number for number, each in enumerate(self.classified, 1) if each.reads_only]
             if not queries:
-                raise ConfigError(f"output {output}: the script has no query whose rows could go there")
+                raise ConfigError(f"output {options.output}: the script has no query whose rows could go there")
             self.output_number = queries[-1]
+
+    @classmethod
+    def bind(cls, statements: Sequence[Statement], parameters: Any, options: RunOptions) -> ScriptPlan:
+        """A plan whose parameters are put into its statements, before anything is sent: one that is missing in
+        statement 9 must not leave 8 behind.
+
+        :param statements: as the author wrote them.
+        :param parameters: as in DB-API; None: there are none.
+        :param options: what the author chose.
+        :raises ScriptError: a parameter does not fit. And the errors of the class.
+        """
+        texts = bind_script([(statement.line, statement.sql) for statement in statements], parameters)
+        return cls(statements, texts, options)
 
     @property
     def changes_something(self) -> bool:
+        """Whether it has a statement that may change something."""
         return self.last_change > 0
 
     def __len__(self) -> int:
         return len(self.statements)
 
-    def first_to_run(self, done: int) -> int:
-        """So many statements need not run again, of ``done``: rows that are wanted have to be fetched in this try, and
-        those of the queries at the script's end are what its caller is waiting for."""
+    def first_to_run(self, done: int, *, wants_rows: bool) -> int:
+        """How many of the statements that are done need not run again: rows that are wanted have to be fetched by this
+        attempt, and those of the queries at the script's end are what its caller is waiting for.
+
+        :param done: how many were done by others.
+        :param wants_rows: the results of a handler are wanted.
+        """
         # (What goes to a file is there once its query is done.)
-        while self.handler and done and self.classified[done - 1].reads_only:
+        while wants_rows and done and self.classified[done - 1].reads_only:
             done -= 1
         return done

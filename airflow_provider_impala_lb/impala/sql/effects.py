@@ -17,7 +17,7 @@ from airflow_provider_impala_lb.impala.sql.lexer import JAVA_BLANKS, Reader
 Action = Literal["data", "definition", "dropped", "unknown"]
 
 MOST_NAMES = 200
-"""So many names are kept: they travel in an XCom, and nobody refreshes more of them one by one."""
+"""How many names are kept: they travel in an XCom, and nobody refreshes more of them one by one."""
 
 # Nothing of these can make a query on another coordinator wrong: privileges are asked for anew, statistics only choose
 # plans, EXPLAIN runs nothing.
@@ -31,10 +31,10 @@ _PLAIN_NAME = re.compile(r"\w+")  # all that the metastore takes (MetaStoreUtils
 class Change(msgspec.Struct, frozen=True):
     """One thing that a statement changes.
 
-    :param action: ``data`` (rows, files, partitions), ``definition`` (new or altered), ``dropped``; ``unknown``: the
+    :ivar action: ``data`` (rows, files, partitions), ``definition`` (new or altered), ``dropped``; ``unknown``: the
         statement is none that is known here, or changes something that is no table.
-    :param database: in lower case, as the statement names it; None: the session's, or not known.
-    :param table: a table or a view, in lower case; None: the database itself, or not known.
+    :ivar database: in lower case, as the statement names it; None: the session's, or not known.
+    :ivar table: a table or a view, in lower case; None: the database itself, or not known.
     """
 
     action: Action
@@ -42,7 +42,11 @@ class Change(msgspec.Struct, frozen=True):
     table: str | None = None
 
     def name(self, session_database: str) -> str | None:
-        """``db.table``, or ``db`` for a database; None if it is not known."""
+        """What is changed.
+
+        :param session_database: the one in use when the statement ran.
+        :returns: ``db.table``, or ``db`` for a database; None: it is not known.
+        """
         if self.table is None:
             return self.database
         return f"{self.database or session_database.lower()}.{self.table}"
@@ -51,9 +55,10 @@ class Change(msgspec.Struct, frozen=True):
 class Setting(msgspec.Struct, frozen=True):
     """What a statement sets for its session.
 
-    :param database: by USE; else None.
-    :param option: by SET, in capitals; else None. ``value``: its text; "" stands for the default.
-    :param unset_all: UNSET ALL.
+    :ivar database: by USE; else None.
+    :ivar option: by SET, in capitals; else None.
+    :ivar value: the option's text; "" stands for the default.
+    :ivar unset_all: UNSET ALL.
     """
 
     database: str | None = None
@@ -63,8 +68,10 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 class Effects(msgspec.Struct, frozen=True):
-    """:param changes: nothing, one thing, or two (a renamed table: the old name and the new one).
-    :param setting: of USE, SET and UNSET; else None.
+    """What a statement does beside giving rows.
+
+    :ivar changes: nothing, one thing, or two (a renamed table: the old name and the new one).
+    :ivar setting: of USE, SET and UNSET; else None.
     """
 
     changes: tuple[Change, ...] = ()
@@ -83,7 +90,8 @@ def effects_of(verb: str, reader: Reader) -> Effects:
     """What one statement does.
 
     :param verb: the word that says what kind of statement it is, in lower case; "" for none.
-    :param reader: behind it. :raises Refused: a string or a comment behind it has no end.
+    :param reader: behind it.
+    :raises ScriptSyntaxError: a string or a comment behind it has no end.
     """
     if verb in ("use", "set", "unset"):
         return Effects(setting=_setting(verb, reader))
@@ -279,7 +287,9 @@ class WrittenTables:
     """What a session has changed so far, read off its statements. Only the latest action on each name counts.
 
     :param database: the session's at its beginning; None: Impala's own, ``default``.
-    :param sync_ddl: SYNC_DDL at the session's beginning.
+    :param sync_ddl: SYNC_DDL at the session's beginning; default False.
+    :ivar database: the one in use now.
+    :ivar more: there were more than 200 names, and not all were kept.
     """
 
     def __init__(self, database: str | None = None, *, sync_ddl: bool = False) -> None:
@@ -292,11 +302,12 @@ class WrittenTables:
 
     @property
     def written(self) -> list[str]:
-        """Names (``db.table``, or ``db`` for a database) that are there, with new rows or a new definition."""
+        """What is there with new rows or a new definition: ``db.table``, or ``db`` for a database."""
         return [name for name, action in self._actions.items() if action != "dropped"]
 
     @property
     def dropped(self) -> list[str]:
+        """What is there no more: ``db.table``, or ``db`` for a database."""
         return [name for name, action in self._actions.items() if action == "dropped"]
 
     @property
@@ -313,7 +324,8 @@ class WrittenTables:
     def note(self, effects: Effects, *, broadcast: bool = True) -> None:
         """A statement is done, or its outcome is not known.
 
-        :param broadcast: False if it ended in Impala's "its effects may have not been broadcast".
+        :param effects: what it does.
+        :param broadcast: False if it ended in Impala's "its effects may have not been broadcast"; default True.
         """
         if effects.setting is not None:
             self._note_setting(effects.setting)
@@ -347,7 +359,10 @@ class SessionData:
 
     Impala tells no client what a session has set, so the statements do. It goes along when a session key moves.
 
-    :ivar database: the one in use, None for the connection's. :ivar options: what was set, by name in capitals.
+    :param database: the one in use at the beginning; None: the connection's.
+    :param options: what was set before; None: nothing.
+    :ivar database: the one in use; None: the connection's.
+    :ivar options: what was set, by name in capitals.
     """
 
     def __init__(self, database: str | None = None, options: Mapping[str, str] | None = None) -> None:
@@ -355,7 +370,10 @@ class SessionData:
         self.options = dict(options or {})
 
     def note(self, effects: Effects) -> None:
-        """A statement ended well."""
+        """A statement ended well.
+
+        :param effects: what it does.
+        """
         setting = effects.setting
         if setting is None:
             return

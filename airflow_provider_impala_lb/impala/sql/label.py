@@ -1,4 +1,4 @@
-"""The comment that leads each statement, by which admins (and later tries) find it on a coordinator's web page."""
+"""The comment that leads each statement, by which admins (and later attempts) find it on a coordinator's web page."""
 
 from __future__ import annotations
 
@@ -6,24 +6,64 @@ import re
 import secrets
 from collections.abc import Mapping
 
+import msgspec
+
 MAX_CHARS = 200
 """Impala's pages cut statements at 250 characters (``--query_stmt_size``): the label must fit with room to spare."""
 
 _NONCE = re.compile(r"/\* (lb:[0-9a-f]{16}) ")
 
 
-def make_label(number: int, total: int, tags: Mapping[str, str]) -> str:
-    """``/* lb:<16 hex digits> n/m dag=... task=... */``. The digits are new for every submission and stand first.
+class Label(msgspec.Struct, frozen=True):
+    """The label of one sending of one statement; its ``str`` is the comment.
 
-    At most 200 characters; ``*/`` and control characters in the tags are removed, so that no name can end the comment.
+    The comment is ``/* lb:<16 hex digits> n/m dag=... task=... */``, at most 200 characters. The nonce stands first, so
+    that no cut takes it away; ``*/`` and control characters in the tags are removed, so that no name can end the
+    comment.
+
+    :ivar nonce: ``lb:<16 hex digits>``; see :meth:`new`.
+    :ivar number: of the statement in its script, from 1.
+    :ivar total: how many statements the script has.
+    :ivar tags: who sends it, e.g. ``{"dag": ..., "task": ...}``; empty values are left out.
     """
-    head = f"/* lb:{secrets.token_hex(8)} {number}/{total}"
-    text = head + "".join(f" {_clean(key)}={_clean(value)}" for key, value in tags.items() if value)
-    return text[: MAX_CHARS - 3].rstrip("* ") + " */"
+
+    nonce: str
+    number: int
+    total: int
+    tags: Mapping[str, str]
+
+    @classmethod
+    def new(cls, number: int, total: int, tags: Mapping[str, str]) -> Label:
+        """A label with a nonce that no other sending has.
+
+        :param number: of the statement in its script, from 1.
+        :param total: how many statements the script has.
+        :param tags: who sends it.
+        """
+        return cls(f"lb:{secrets.token_hex(8)}", number, total, tags)
+
+    def __str__(self) -> str:
+        head = f"/* {self.nonce} {self.number}/{self.total}"
+        text = head + "".join(f" {_clean(key)}={_clean(value)}" for key, value in self.tags.items() if value)
+        return text[: MAX_CHARS - 3].rstrip("* ") + " */"
+
+
+def make_label(number: int, total: int, tags: Mapping[str, str]) -> str:
+    """The text of :meth:`Label.new`, for who does not need the nonce.
+
+    :param number: of the statement in its script, from 1.
+    :param total: how many statements the script has.
+    :param tags: who sends it.
+    """
+    return str(Label.new(number, total, tags))
 
 
 def nonce_of(sql: str) -> str | None:
-    """The part of a statement's label that is its own: ``lb:<16 hex digits>``."""
+    """The nonce of the label that a text begins with.
+
+    :param sql: a statement as it was sent, or as a page shows it.
+    :returns: ``lb:<16 hex digits>``; None: it has no label.
+    """
     found = _NONCE.match(sql)
     return found[1] if found else None
 

@@ -18,8 +18,14 @@ from typing import Literal, NamedTuple
 Kind = Literal["word", "name", "string", "number", "sign", "comment", "hint", "unexpected", "end"]
 
 
-class Refused(Exception):
-    """``message`` about the text, and ``at``, the offset in it that it is about."""
+class ScriptSyntaxError(Exception):
+    """A text that Impala's lexer, or impala-shell, would not take.
+
+    :param message: what is wrong.
+    :param at: the offset in the text that it is about.
+    :ivar message: as given.
+    :ivar at: as given.
+    """
 
     def __init__(self, message: str, at: int) -> None:
         super().__init__(message)
@@ -52,7 +58,7 @@ ENDLESS_COMMENT = "the comment that begins here with /* has no end"
 
 
 def landmark_pattern(signs: str, stops: str) -> re.Pattern[str]:
-    """For :func:`landmarks`.
+    """What :func:`landmarks` looks for.
 
     :param signs: a pattern of what is looked for. Each of its alternatives begins with a plain character, and none with
         one of ``'"`-/*``.
@@ -66,6 +72,8 @@ class HintEnd:
     """How far a text is known to be in a hint: who reads it in several goes hands this on from one to the next.
 
     Without it each go would look for the same end again, as far away as it may be.
+
+    :ivar at: the offset of that end.
     """
 
     at: int = 0
@@ -76,11 +84,14 @@ def landmarks(
 ) -> Iterator[re.Match[str]]:
     """The signs of ``pattern`` that are outside of strings, quoted names, comments and hints.
 
+    :param text: SQL.
     :param pattern: of :func:`landmark_pattern`.
-    :param in_hints: look into hints, too, and give also where ``-- +`` hints begin.
+    :param position: the offset to begin at; default 0.
+    :param in_hints: look into hints, too, and give also where ``-- +`` hints begin. None: pass over them.
     :param also: give what begins so as well: ``-`` and ``/`` for comments, without those that look like a hint; a
-        backtick for quoted names, of which a match may end too early.
-    :raises Refused: a string, a quoted name, a comment or a hint has no end.
+        backtick for quoted names, of which a match may end too early. Default "": nothing more.
+    :returns: their matches, in order.
+    :raises ScriptSyntaxError: a string, a quoted name, a comment or a hint has no end.
     """
     while found := pattern.search(text, position):
         start, position = found.span()
@@ -92,14 +103,14 @@ def landmarks(
                 yield found
         elif kind == "/":
             if position == start + 2:
-                raise Refused(ENDLESS_COMMENT, start)
+                raise ScriptSyntaxError(ENDLESS_COMMENT, start)
             if not found["hint"]:
                 if kind in also:
                     yield found
             elif in_hints is None or start >= in_hints.at:  # no second look for an end from inside a hint
                 end = text.find("*/", position)
                 if end < 0:
-                    raise Refused(ENDLESS_COMMENT, start)
+                    raise ScriptSyntaxError(ENDLESS_COMMENT, start)
                 if LINE_END.search(text, start, end):
                     position = end + 2  # a hint stays on one line (``HintContent``): this is a comment
                 elif in_hints is not None:
@@ -119,7 +130,12 @@ def landmarks(
 
 
 def quoted_end(text: str, start: int) -> int:
-    """Where the string or quoted name that begins at ``start`` ends. :raises Refused: it has no end."""
+    """Where a string or a quoted name ends.
+
+    :param text: SQL.
+    :param start: the offset of its first quote.
+    :raises ScriptSyntaxError: it has no end.
+    """
     quote, position = text[start], start + 1
     while part := _QUOTED_PART[quote].match(text, position):
         position = part.end()
@@ -129,19 +145,29 @@ def quoted_end(text: str, start: int) -> int:
     if position < len(text) - 1:
         # The lexer's escape is a backslash and a ``.``, which is no LF: there the string falls apart.
         line = 1 + line_ends(text, 0, position)
-        raise Refused(f"{what} has a backslash at the end of line {line}: Impala cannot read that, drop it", start)
-    raise Refused(f"{what} has no end", start)
+        raise ScriptSyntaxError(
+            f"{what} has a backslash at the end of line {line}: Impala cannot read that, drop it", start
+        )
+    raise ScriptSyntaxError(f"{what} has no end", start)
 
 
 def line_ends(text: str, start: int, end: int) -> int:
-    """Line ends of all three kinds, as the lexer's ``LineTerminator`` has them."""
+    """How many line ends there are, of all three kinds, as the lexer's ``LineTerminator`` has them.
+
+    :param text: SQL.
+    :param start: the first offset.
+    :param end: behind the last one.
+    """
     return text.count("\n", start, end) + text.count("\r", start, end) - text.count("\r\n", start, end)
 
 
 class Token(NamedTuple):
-    """:param text: a word in lower case; a ``name`` (of backticks) in lower case and without them; else as written.
+    """One token.
 
-    :param start: its offset in the text; ``end``: that of what follows.
+    :ivar kind: see :data:`Kind`.
+    :ivar text: a word in lower case; a ``name`` (of backticks) in lower case and without them; else as written.
+    :ivar start: its offset in the text.
+    :ivar end: the offset of what follows.
     """
 
     kind: Kind
@@ -173,9 +199,11 @@ _LINE_HINT_BLANK = re.compile(r"[ \t\f]*(\r\n|\r|\n)?")
 
 
 def token_at(text: str, position: int) -> Token:
-    """The next token at or after ``position``, comments and whole hints included; of kind ``end`` behind the last one.
+    """The next token at or after an offset, comments and whole hints included; of kind ``end`` behind the last one.
 
-    :raises Refused: a string, a quoted name, a comment or a hint has no end.
+    :param text: SQL.
+    :param position: the offset, outside of any token.
+    :raises ScriptSyntaxError: a string, a quoted name, a comment or a hint has no end.
     """
     found = _TOKEN.match(text, position)
     if found is not None and found.lastgroup == "space":
@@ -217,11 +245,11 @@ def _comment_or_hint(text: str, found: re.Match[str]) -> Token:
         return Token("hint", text[start:end], start, end)
     if text[start] == "/":
         if end == start + 2:
-            raise Refused(ENDLESS_COMMENT, start)
+            raise ScriptSyntaxError(ENDLESS_COMMENT, start)
         if found["hint"]:
             close = text.find("*/", end)
             if close < 0:
-                raise Refused(ENDLESS_COMMENT, start)
+                raise ScriptSyntaxError(ENDLESS_COMMENT, start)
             if LINE_END.search(text, start, close):
                 return Token("comment", text[start : close + 2], start, close + 2)
             end = _hint_end(text, start, end)
@@ -234,7 +262,7 @@ def _hint_end(text: str, start: int, position: int) -> int:
     while True:
         token = _in_hint(text, position)
         if token.kind == "end":
-            raise Refused("the hint that begins here with /* has no end", start)
+            raise ScriptSyntaxError("the hint that begins here with /* has no end", start)
         position = token.end
         if token.text == "*/":
             return position
@@ -279,7 +307,10 @@ _IGNORABLE = frozenset(map(chr, [*range(0x09), *range(0x0E, 0x1C), *range(0x7F, 
 
 
 def is_identifier_part(char: str) -> bool:
-    """Whether an identifier that is followed by this character goes on with it."""
+    """Whether an identifier that is followed by this character goes on with it.
+
+    :param char: one character.
+    """
     return char <= "\uffff" and (unicodedata.category(char) in _PARTS or char in _IGNORABLE)
 
 
@@ -296,7 +327,11 @@ def _identifier_end(text: str, start: int) -> int:
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """All tokens, comments and hints included. :raises Refused: see :func:`token_at`."""
+    """All tokens, comments and hints included.
+
+    :param text: SQL.
+    :raises ScriptSyntaxError: see :func:`token_at`.
+    """
     token = token_at(text, 0)
     while token.kind != "end":
         yield token
@@ -304,11 +339,14 @@ def tokens(text: str) -> Iterator[Token]:
 
 
 def mentions_of(name: str, text: str) -> Iterator[int]:
-    """Where a name stands, with or without backticks, outside of strings, comments and hints: offsets in ``text``.
+    """Where a name stands, with or without backticks, outside of strings, comments and hints.
 
     In doubt one more: behind a digit, which may be the end of a number or a part of the name.
 
-    :param name: in lower case. :raises Refused: see :func:`landmarks`.
+    :param name: in lower case.
+    :param text: SQL.
+    :returns: offsets in ``text``.
+    :raises ScriptSyntaxError: see :func:`landmarks`.
     """
     if not re.fullmatch(r"[a-z0-9_$]+", name):
         yield from (token.start for token in tokens(text) if token.kind in ("word", "name") and token.text == name)
@@ -338,7 +376,11 @@ def mentions_of(name: str, text: str) -> Iterator[int]:
 
 
 def begin_of_sql(text: str) -> int:
-    """Where the blanks, comments and hints at the beginning end. :raises Refused: see :func:`token_at`."""
+    """Where the blanks, comments and hints at the beginning end.
+
+    :param text: SQL.
+    :raises ScriptSyntaxError: see :func:`token_at`.
+    """
     token = token_at(text, 0)
     while token.kind in ("comment", "hint"):
         token = token_at(text, token.end)
@@ -358,14 +400,16 @@ class Reader:
     Comments and hints are passed over: those in brackets (``[SHUFFLE]``), too, for which alone Impala's SQL has
     brackets, and STRAIGHT_JOIN, which is a hint without any sign (``plan_hints`` of ``sql-parser.cup``) and no name.
 
-    :raises Refused: see :func:`token_at`.
+    :param sql: one statement.
+    :param here: an earlier reader's next token, to go on there; None: at the beginning.
+    :ivar sql: as given.
+    :ivar here: the next token.
+    :raises ScriptSyntaxError: see :func:`token_at`.
     """
 
     def __init__(self, sql: str, here: Token | None = None) -> None:
-        """:param here: an earlier reader's next token, to go on there."""
         self.sql = sql
         self.here = here or token_at(sql, 0)
-        """The next token."""
         self._pass_over()
 
     def next(self) -> Token:
@@ -392,7 +436,11 @@ class Reader:
             self.here = token_at(self.sql, token.end)
 
     def take(self, *words: str) -> str | None:
-        """The next token if it is one of these words or signs: then it is passed."""
+        """Pass the next token if it is one of these.
+
+        :param words: words in lower case, or signs.
+        :returns: the one it is; None: it is none of them.
+        """
         token = self.here
         if token.kind not in ("word", "sign") or token.text not in words:
             return None
@@ -400,7 +448,11 @@ class Reader:
         return token.text
 
     def take_all(self, *words: str) -> bool:
-        """These words one after the other, all or none."""
+        """Pass these words one after the other, all or none.
+
+        :param words: in lower case.
+        :returns: whether they are there.
+        """
         start = self.here
         if all(self.take(word) for word in words):
             return True
@@ -433,8 +485,11 @@ class Reader:
         return False
 
     def skip_to(self, *words: str) -> str | None:
-        """Go on to the first of these words outside of parentheses, and stop before it. None: the end is reached, or
-        a character that is none of the lexer's."""
+        """Go on to the first of these words outside of parentheses, and stop before it.
+
+        :param words: in lower case.
+        :returns: the one it is; None: the end is reached, or a character that is none of the lexer's.
+        """
         while self.here.kind not in ("end", "unexpected"):
             if self.here.kind == "word" and self.here.text in words:
                 return self.here.text

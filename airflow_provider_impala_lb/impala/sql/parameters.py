@@ -51,7 +51,7 @@ from uuid import UUID
 
 from airflow_provider_impala_lb.errors import ScriptError
 from airflow_provider_impala_lb.impala.sql.lexer import (
-    Refused,
+    ScriptSyntaxError,
     begin_of_sql,
     is_identifier_part,
     landmark_pattern,
@@ -88,10 +88,11 @@ _NAMED = re.compile(r"%\(([^()]*)\)s")
 
 
 def bind(sql: str, parameters: Any, *, line: int = 1) -> str:
-    """``sql``, one statement, with its parameters put in.
+    """A statement with its parameters put in.
 
+    :param sql: one statement.
     :param parameters: see the module; None and what is empty: none, and the statement is not looked at.
-    :param line: where the statement begins in its script, for errors.
+    :param line: where the statement begins in its script, for errors; default 1.
     :raises ScriptError: a parameter is missing or left over, the styles are mixed, a value or the statement has no
         text in UTF-8. Nothing was sent. None of these errors says a value.
     """
@@ -105,6 +106,8 @@ def bind_script(statements: Iterable[tuple[int, str]], parameters: Any) -> list[
     Of numbered markers, the highest one of the whole script must be the last of the list.
 
     :param statements: for each the line where it begins, and its text.
+    :param parameters: as for :func:`bind`.
+    :raises ScriptError: as for :func:`bind`.
     """
     script = list(statements)
     for line, sql in script:
@@ -155,8 +158,10 @@ def _check_encodes(sql: str, line: int) -> None:
 
 
 def checked(parameters: Any) -> Mapping[str, Any] | Sequence[Any]:
-    """Parameters as a mapping or a sequence; an iterator is read to its end. Empty for None.
+    """Parameters as a mapping or a sequence; an iterator is read to its end.
 
+    :param parameters: see the module; None: none.
+    :returns: empty for None.
     :raises ScriptError: they are neither.
     """
     if parameters is None:
@@ -169,7 +174,11 @@ def checked(parameters: Any) -> Mapping[str, Any] | Sequence[Any]:
 
 
 def literal(value: Any) -> str:
-    """The text of a value. :raises ValueError: it has none; the message names its type, not the value."""
+    """The text of a value in SQL.
+
+    :param value: see the module.
+    :raises ValueError: it has none; the message names its type, not the value.
+    """
     write = _WRITERS.get(type(value))
     return write(value) if write is not None else _other(value)
 
@@ -374,8 +383,8 @@ def _bind(sql: str, values: Mapping[str, Any] | Sequence[Any], written: dict[Any
             "with a blank behind its %)",
             line=at,
         ) from None
-    except Refused as refused:
-        raise ScriptError(refused.message, line=line) from None
+    except ScriptSyntaxError as error:
+        raise ScriptError(error.message, line=line) from None
     parts.append(sql[position:])
     return "".join(parts), count or most
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from airflow_provider_impala_lb.impala.sql.lexer import Refused
+from airflow_provider_impala_lb.impala.sql.lexer import ScriptSyntaxError
 
 # ``\${var:x}`` is left as it is, backslash included (``replace_variables``). Other ``${...}``, which impala-shell
 # refuses, may be plain SQL text here. No ``{`` or ``$`` in a name: the search stays linear in ``${var:${var:...``.
@@ -72,18 +72,23 @@ def _word(body: str) -> str:
 
 
 class Shell:
-    """The part of impala-shell a script relies on: its variables, and what it sends for each statement."""
+    """The part of impala-shell a script relies on: its variables, and what it sends for each statement.
+
+    :param variables: as by its ``--var``; names without regard to case.
+    """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = {name.upper(): value for name, value in variables.items()}
-        self._quit: Refused | None = None  # what to say if anything follows
+        self._quit: ScriptSyntaxError | None = None  # what to say if anything follows
 
     def to_send(self, lead: str, body: str, at: int) -> str | None:
-        """What to send for one statement, or None if it is done with here.
+        """What to send for one statement.
 
         :param lead: the comments before the SQL, with the blanks after them.
-        :param body: the SQL itself, which begins at ``at`` in the script.
-        :raises Refused: an unknown variable, or a command that only impala-shell can carry out.
+        :param body: the SQL itself.
+        :param at: the offset in the script where ``body`` begins.
+        :returns: None or "": nothing, it is done with here.
+        :raises ScriptSyntaxError: an unknown variable, or a command that only impala-shell can carry out.
         """
         if self._quit is not None:
             raise self._quit
@@ -104,16 +109,16 @@ class Shell:
             body = f"describe{body[4:]}"  # no statement of the server begins with DESC (``do_desc``)
         elif command == ":":
             # The grammar (``admin_fn_stmt``) has ``:shutdown()`` and nothing else.
-            raise Refused("':shutdown' stops a coordinator: run it by impala-shell, on purpose", at)
+            raise ScriptSyntaxError("':shutdown' stops a coordinator: run it by impala-shell, on purpose", at)
         elif command in ("quit", "exit"):
             # At its end it asks for nothing. impala-shell runs what follows all the same (``execute_query_list``),
             # which hardly anybody means.
-            self._quit = Refused(
+            self._quit = ScriptSyntaxError(
                 f"'{command}' is not the last command: remove it, a script ends where its text ends", at
             )
             return None
         elif command in _INSTEAD:
-            raise Refused(f"'{command}' is a command of impala-shell, not SQL: {_INSTEAD[command]}", at)
+            raise ScriptSyntaxError(f"'{command}' is a command of impala-shell, not SQL: {_INSTEAD[command]}", at)
         return lead + body if body else None
 
     def _replace(self, text: str, at: int) -> str:
@@ -124,7 +129,7 @@ class Shell:
             if name.upper() in self._variables:
                 return self._variables[name.upper()]
             known = ", ".join(sorted(self._variables)) or "none"
-            raise Refused(f"unknown variable {name!r} (known: {known})", at + found.start())
+            raise ScriptSyntaxError(f"unknown variable {name!r} (known: {known})", at + found.start())
 
         return _VARIABLE.sub(value, text)
 
@@ -134,11 +139,13 @@ class Shell:
         if prefix := _VARIABLE_NAME.match(option):
             name = option[prefix.end() :].upper()
             if not (name and is_set):
-                raise Refused("a variable is set by SET VAR:name=value", at)
+                raise ScriptSyntaxError("a variable is set by SET VAR:name=value", at)
             self._variables[name] = value
             return ""
         if option.upper() == "OUTPUT_FILE":
-            raise Refused("OUTPUT_FILE is an option of impala-shell: take the rows from the task's result", at)
+            raise ScriptSyntaxError(
+                "OUTPUT_FILE is an option of impala-shell: take the rows from the task's result", at
+            )
         if option.upper() in _DISPLAY_OPTIONS:
             return ""
         # impala-shell sends options beside the statement, so scripts have them in any spelling: 80%, root.etl,

@@ -16,7 +16,7 @@ from airflow_provider_impala_lb.errors import ScriptError
 from airflow_provider_impala_lb.impala.sql.lexer import (
     LINE_END,
     HintEnd,
-    Refused,
+    ScriptSyntaxError,
     landmark_pattern,
     landmarks,
     line_ends,
@@ -37,8 +37,8 @@ _BEGINS_NO_STATEMENT = re.compile(
 class Statement(msgspec.Struct, frozen=True):
     """One statement of a script.
 
-    :param line: line of the script, from 1, where the SQL itself begins: after blank lines and comments.
-    :param sql: as it is sent: with its comments and hints, without ``;`` and without blanks around it.
+    :ivar line: line of the script, from 1, where the SQL itself begins: after blank lines and comments.
+    :ivar sql: as it is sent: with its comments and hints, without ``;`` and without blanks around it.
     """
 
     line: int
@@ -55,8 +55,9 @@ def split(text: str, variables: Mapping[str, str] | None = None, *, name: str | 
 
     A comment ``-- impala-lb: safe to repeat`` behind a ``;``, on the same line, is of the statement before it.
 
-    :param variables: values of ``${var:name}`` and ``${hivevar:name}``; names without regard to case.
-    :param name: what to call the script in errors, as a rule its file name.
+    :param text: the script.
+    :param variables: values of ``${var:name}`` and ``${hivevar:name}``; names without regard to case. None: none.
+    :param name: what to call the script in errors, as a rule its file name; default ``script``.
     :raises ScriptError: a string, a quoted name or a block comment does not end; a variable is unknown; a statement
         begins with a word that begins none; or a command is one that only impala-shell can carry out.
     """
@@ -73,34 +74,44 @@ def split(text: str, variables: Mapping[str, str] | None = None, *, name: str | 
             if not part.body:
                 continue
             if found := _BEGINS_NO_STATEMENT.match(part.body):
-                raise Refused(f"no statement begins with '{found[0]}': is the ';' before it one too many?", part.first)
+                raise ScriptSyntaxError(
+                    f"no statement begins with '{found[0]}': is the ';' before it one too many?", part.first
+                )
             sql = shell.to_send(part.lead, part.body, part.first)
             line, counted = line + line_ends(text, counted, part.first), part.first
             takes_mark = bool(sql)
             if sql:
                 statements.append(Statement(line, sql))
-    except Refused as refused:
-        at = refused.at
+    except ScriptSyntaxError as error:
+        at = error.at
         column = at - max(text.rfind("\n", 0, at), text.rfind("\r", 0, at))
-        raise ScriptError(refused.message, line=1 + line_ends(text, 0, at), column=column, name=name) from None
+        raise ScriptError(error.message, line=1 + line_ends(text, 0, at), column=column, name=name) from None
     return statements
 
 
 def is_blank(text: str) -> bool:
-    """Whether a script holds nothing at all, not even a comment: then something else was meant."""
+    """Whether a script holds nothing at all, not even a comment: then something else was meant.
+
+    :param text: the script.
+    """
     return not text.strip("\ufeff \t\r\n\f;")
 
 
 def is_safe_mark(comment: str) -> bool:
-    """Whether the comment is the author's word that its statement may be sent again: ``impala-lb: safe to repeat``."""
+    """Whether a comment says that its statement may be sent again: ``impala-lb: safe to repeat``.
+
+    :param comment: with its ``--`` or ``/*``.
+    """
     return _SAFE_MARK.fullmatch(comment) is not None
 
 
 class _Part(NamedTuple):
     """What is between two semicolons.
 
-    :param first: the offset where the SQL begins; ``lead``: the comments before it; ``body``: the SQL, or "".
-    :param mark: a comment at the beginning that is of the statement before, or "".
+    :ivar first: the offset where the SQL begins.
+    :ivar lead: the comments before it.
+    :ivar body: the SQL, or "".
+    :ivar mark: a comment at the beginning that is of the statement before, or "".
     """
 
     first: int
@@ -110,7 +121,7 @@ class _Part(NamedTuple):
 
 
 def _cut(text: str) -> Iterator[_Part]:
-    """:raises Refused: at whatever does not end."""
+    """:raises ScriptSyntaxError: at whatever does not end."""
     position, in_hints = 0, HintEnd()
     while position < len(text):
         first, lead, mark = _read_lead(text, position)
@@ -146,7 +157,7 @@ def _read_lead(text: str, start: int) -> tuple[int, str, str]:
                 kept += found[0]
         else:
             if mark and first_line:
-                raise Refused(
+                raise ScriptSyntaxError(
                     "this comment stands between two statements on one line: put it on the line of the one that it is "
                     "about, before its ';'",
                     mark_at,

@@ -10,11 +10,11 @@ import re
 from functools import cached_property
 from typing import Literal
 
-from airflow_provider_impala_lb.cli.tables import plain
+from airflow_provider_impala_lb.core.text import plain
 from airflow_provider_impala_lb.impala.sql.effects import UNKNOWN, Effects, effects_of
 from airflow_provider_impala_lb.impala.sql.lexer import (
     Reader,
-    Refused,
+    ScriptSyntaxError,
     Token,
     landmark_pattern,
     landmarks,
@@ -40,9 +40,11 @@ _MARK_HINT = re.compile("impala-lb", re.IGNORECASE)
 
 
 class Classification:
-    """Of one statement.
+    """What one statement is.
 
     :param sql: as it is sent; comments, labels and hints may stand anywhere in it. It is kept, not copied.
+    :ivar sql: as given.
+    :ivar is_empty: it holds nothing but blanks, comments and hints.
     :ivar kind: see :data:`Kind`.
     :ivar verb: its first word, or that behind WITH, in lower case; "" for none.
     """
@@ -64,7 +66,7 @@ class Classification:
             self.kind = _KINDS.get(self.verb, "unknown")
             if self.verb == "create" and _is_ctas(reader):
                 self.kind = "ctas"
-        except Refused:
+        except ScriptSyntaxError:
             self.is_empty, self.kind = False, "unknown"
 
     @property
@@ -91,7 +93,7 @@ class Classification:
             return any(
                 found[0][0] in "-/" and is_safe_mark(found[0]) for found in landmarks(self.sql, _COMMENTS, also="-/")
             )
-        except Refused:
+        except ScriptSyntaxError:
             return False
 
     @cached_property
@@ -112,7 +114,7 @@ class Classification:
             return False
         try:
             return self.changes_nothing or self.marked_safe or self._leaves_the_same()
-        except Refused:
+        except ScriptSyntaxError:
             return False
 
     def _leaves_the_same(self) -> bool:
@@ -150,7 +152,7 @@ class Classification:
                 return True
             mentions = mentions_of(target[-1], self.sql)
             return any(not start <= mention < reader.here.start for mention in mentions)
-        except Refused:
+        except ScriptSyntaxError:
             return True
 
     @cached_property
@@ -162,7 +164,7 @@ class Classification:
             return UNKNOWN
         try:
             return effects_of(self.verb, self._reader())
-        except Refused:
+        except ScriptSyntaxError:
             return Effects() if self.session_only else UNKNOWN
 
     def _reader(self) -> Reader:
@@ -172,19 +174,26 @@ class Classification:
 
 
 def classify(sql: str) -> Classification:
-    """What ``sql``, one statement, is."""
+    """What a statement is.
+
+    :param sql: one statement, as it is sent.
+    """
     return Classification(sql)
 
 
 def excerpt(sql: str, chars: int = 80) -> str:
-    """How a statement begins, on one line, to recognise it by in a log: no character in it moves a cursor or turns the
-    direction of the text."""
+    """How a statement begins, on one line, to recognise it by in a log.
+
+    :param sql: one statement; comments and hints before it are left out.
+    :param chars: how many characters at most; default 80.
+    :returns: text in which no character moves a cursor or turns the direction of the text.
+    """
     start = 0
     try:
         while (token := token_at(sql, start)).kind in ("comment", "hint") or token.text == "(":
             start = token.end
         start = token.start
-    except Refused:
+    except ScriptSyntaxError:
         pass
     text = plain(" ".join(sql[start : start + 4 * chars].split()))
     return text if len(text) <= chars else text[: chars - 3] + "..."

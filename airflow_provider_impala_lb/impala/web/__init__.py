@@ -1,1 +1,7 @@
-"""TODO"""
+"""A coordinator's web pages, and its host's exporter, over HTTP.
+
+Knows the pages' form and where a version differs; what is done about it is decided elsewhere. May import ``core``.
+
+Read ``http_fetch`` (pages of several servers, all over at one moment), then ``debug_pages`` (what a coordinator runs
+and ran last), ``node_exporter`` (the load of a host) and ``load_probe`` (both loads as one reading).
+"""

@@ -1,27 +1,14 @@
-"""The catalog that all coordinators share, and the delay with which each of them learns of the others' changes.
+"""The catalog that all coordinators share, as the catalog service and the metastore have it.
 
-Every DDL and INSERT appends records to one log, under a lock file; the line of each record gives it a version. A
-coordinator reads the whole log, but *shows* only what has reached it:
-
-* its own changes, at once (as Impala applies the catalog service's answer before it answers the client);
-* what it fetched with REFRESH or INVALIDATE METADATA, which bring a table, but not the database around it;
-* everything else by rounds, as Impala's statestore sends it. Rounds take ``lag / 2`` seconds and start at the
-  catalog's epoch, on the clock all processes share. The update that arrives with round k was gathered at round
-  k - 1, so a change made at time t is seen elsewhere at::
-
-      epoch + (ceil((t - epoch) / (lag / 2)) + 1) * lag / 2        between lag/2 and lag after t
-
-``lag=0`` shows every change at once. :attr:`Catalog.version` is the version that the last round brought; a
-coordinator's own changes do not move it.
+Every DDL and INSERT appends records to one log in the cluster's directory, under a lock file; the position of a record
+in it is its version. What a coordinator SHOWS of it: `common/metadata_lag.py`.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
-import threading
 import time
 import uuid
 from collections import deque
@@ -36,7 +23,12 @@ from airflow_provider_impala_lb.sandbox.common.private_files import write_privat
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file of a table. ``partition`` is ``p=1/q=a``, or empty."""
+    """One file of a table.
+
+    :ivar path: absolute.
+    :ivar rows: how many; None (default): they were not counted.
+    :ivar partition: ``p=1/q=a``; empty (default): of a table without partitions.
+    """
 
     path: str
     rows: int | None = None
@@ -45,11 +37,23 @@ class DataFile:
 
 @dataclass(frozen=True)
 class CatalogObject:
-    """A database (``table`` is empty), a table or a view.
+    """A database, a table or a view.
 
-    :param columns: name, Impala type, comment; the partition columns come last, as in Impala.
-    :param sql: a view's query, as written; unqualified names in it belong to ``view_database``.
-    :param num_rows: what COMPUTE STATS found, -1 before.
+    :ivar database: its name.
+    :ivar table: the name of the table or view without its database; empty (default): it is a database.
+    :ivar kind: ``TABLE`` (default, also of a database) or ``VIEW``.
+    :ivar columns: name, Impala type, comment; the partition columns come last, as in Impala.
+    :ivar partition_columns: names; default none.
+    :ivar file_format: ``PARQUET`` (default) or ``TEXTFILE``.
+    :ivar location: directory of the files.
+    :ivar external: DROP TABLE leaves the files; default False.
+    :ivar delimiter: between the fields of a text file; default Ctrl-A.
+    :ivar comment: default empty.
+    :ivar properties: TBLPROPERTIES, name and value; default none.
+    :ivar sql: a view's query, as written.
+    :ivar view_database: the database of unqualified names in ``sql``.
+    :ivar num_rows: as COMPUTE STATS counted them; -1 (default): it has not.
+    :ivar files: the table's; default none.
     """
 
     database: str
@@ -70,6 +74,7 @@ class CatalogObject:
 
     @property
     def key(self) -> str:
+        """``db`` or ``db.table``."""
         return f"{self.database}.{self.table}" if self.table else self.database
 
 
@@ -85,7 +90,12 @@ def _load(record: dict[str, Any]) -> CatalogObject:
     )
 
 
-def _apply(objects: dict[str, CatalogObject], record: dict[str, Any]) -> None:
+def apply(objects: dict[str, CatalogObject], record: dict[str, Any]) -> None:
+    """Apply one record.
+
+    :param objects: by key; changed.
+    :param record: as it stands in the log: ``op`` (``put``, ``drop`` or ``files``), ``key``, and what ``op`` needs.
+    """
     key = record["key"]
     if record["op"] == "put":
         objects[key] = _load(record["object"])
@@ -98,9 +108,10 @@ def _apply(objects: dict[str, CatalogObject], record: dict[str, Any]) -> None:
 
 
 def create_catalog(directory: Path, lag: float) -> None:
-    """Make the catalog in ``directory``, with the database ``default``; one that is there is kept, with the new lag.
+    """Make the catalog, with the database ``default``; one that is there is kept, with the new lag.
 
-    :param lag: seconds, 0 or more.
+    :param directory: the cluster's.
+    :param lag: seconds, 0 or more: see :mod:`airflow_provider_impala_lb.sandbox.common.metadata_lag`.
     """
     settings = directory / "catalog.json"
     fixed = {"epoch": time.time(), "service_id": f"{uuid.uuid4().hex[:16]}:{uuid.uuid4().hex[:16]}"}
@@ -119,146 +130,117 @@ def create_catalog(directory: Path, lag: float) -> None:
 
 
 class Change:
-    """What one transaction does. Nothing is written unless its block ends without an exception."""
+    """What one transaction does. Nothing is written unless its block ends without an exception.
+
+    :param latest: the catalog as it is now; the change is applied to it.
+    :ivar latest: the catalog as it will be.
+    :ivar records: for the log, in order.
+    """
 
     def __init__(self, latest: dict[str, CatalogObject]) -> None:
         self.latest = latest
         self.records: list[dict[str, Any]] = []
 
     def put(self, item: CatalogObject) -> None:
+        """Make an object, or replace it.
+
+        :param item: as it shall be.
+        """
         self._add({"op": "put", "key": item.key, "object": asdict(item)})
 
     def drop(self, key: str) -> None:
+        """Take an object away, if it is there.
+
+        :param key: ``db`` or ``db.table``.
+        """
         self._add({"op": "drop", "key": key})
 
     def files(self, key: str, add: Sequence[DataFile], remove: Sequence[str] = ()) -> None:
-        """Add and take away files of the CURRENT table, whatever this coordinator knew of it."""
+        """Add and take away files of the table as it is NOW, whatever the coordinator showed of it.
+
+        :param key: ``db.table``; one that is gone stays gone.
+        :param add: new files.
+        :param remove: paths of files; default none.
+        """
         self._add({"op": "files", "key": key, "add": [asdict(file) for file in add], "remove": list(remove)})
 
     def _add(self, record: dict[str, Any]) -> None:
-        _apply(self.latest, record)
+        apply(self.latest, record)
         self.records.append(record)
 
 
-class Catalog:
-    """One coordinator's window on the shared catalog in ``directory``. Safe for threads.
+@dataclass(frozen=True)
+class Record:
+    """One line of the log.
 
-    :attr latest: the catalog's current state, which only the catalog service would know.
+    :ivar version: its position, from 1.
+    :ivar written: seconds since 1970.
+    :ivar content: for :func:`apply`.
+    """
+
+    version: int
+    written: float
+    content: dict[str, Any]
+
+
+class SharedCatalog:
+    """The log in the cluster's directory, as far as this process has read it. One thread at a time.
+
+    :param directory: the cluster's; :func:`create_catalog` was there.
+    :ivar epoch: when the catalog was made, seconds since 1970.
+    :ivar service_id: of the catalog service, as the pages show it.
+    :ivar lag: seconds, as the cluster was started with.
+    :ivar latest: the current state, by key.
+    :ivar version: of the last record.
+    :ivar written: when the last record was written, seconds since 1970; 0: there is none.
+    :ivar unshown: records read, oldest first; the coordinator takes out those that it shows.
     """
 
     def __init__(self, directory: Path) -> None:
         settings = json.loads((directory / "catalog.json").read_text())
         self.epoch: float = settings["epoch"]
         self.service_id: str = settings["service_id"]
-        self.round: float = settings["lag"] / 2
+        self.lag: float = settings["lag"]
         self.latest: dict[str, CatalogObject] = {}
+        self.version = 0
+        self.written = 0.0
+        self.unshown: deque[Record] = deque()
         self._log = directory / "catalog.log"
         self._lock_file = directory / "catalog.lock"
-        self._lock = threading.RLock()
         self._offset = 0
-        self._version = 0
-        self._written_at = 0.0
-        self._shown: dict[str, CatalogObject] = {}
-        self._shown_version: dict[str, int] = {}
-        self._pending: deque[tuple[int, float, dict[str, Any]]] = deque()
-        self._topic_version = 0
         self._log.touch()
 
-    @property
-    def version(self) -> int:
-        """The version that the last round brought to this coordinator."""
-        self._follow()
-        return self._topic_version
-
-    @property
-    def topic(self) -> int:
-        """The number of the round whose update arrived last."""
-        return int((time.time() - self.epoch) / self.round) if self.round else self.version
-
-    def view(self) -> dict[str, CatalogObject]:
-        """What this coordinator shows now, by key (``db`` or ``db.table``): a copy, not changed later."""
-        with self._lock:
-            self._follow()
-            return dict(self._shown)
-
-    def refresh(self, key: str) -> CatalogObject | None:
-        """Fetch one table as it is now. None if there is none: then there is nothing to fetch, and one that is still
-        shown here stays until a round takes it away (``CatalogOpExecutor.execResetMetadata`` answers with an error)."""
-        with self._lock:
-            self._follow()
-            if key in self.latest:
-                self._show(key)
-            return self.latest.get(key)
-
-    def refresh_all(self) -> None:
-        """Fetch everything as it is now."""
-        with self._lock:
-            self._follow()
-            for key in sorted({*self.latest, *self._shown}):  # a database before its tables
-                self._show(key)
+    def read_on(self) -> None:
+        """Read what was appended since the last call. A line without its end is left for later."""
+        if os.stat(self._log).st_size <= self._offset:
+            return
+        with open(self._log, "rb") as log:
+            log.seek(self._offset)
+            text = log.read()
+        for line in text[: text.rfind(b"\n") + 1].splitlines():
+            content = json.loads(line)
+            self.version += 1
+            self.written = content["t"]
+            apply(self.latest, content)
+            self.unshown.append(Record(self.version, self.written, content))
+        self._offset += text.rfind(b"\n") + 1
 
     @contextmanager
     def change(self) -> Iterator[Change]:
-        """A transaction on the current state, alone among all coordinators. Its effects are shown here at once."""
-        with self._lock, open(self._lock_file, "a") as lock:
+        """A transaction on the current state, alone among all coordinators."""
+        with open(self._lock_file, "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self._follow()
+            self.read_on()
             change = Change(dict(self.latest))
             yield change
             if not change.records:
                 return
             # The clock may step back; versions and times must not disagree about the order.
-            self._written_at = max(self._written_at, time.time())
-            lines = [json.dumps({"t": self._written_at, **record}) + "\n" for record in change.records]
+            written = max(self.written, time.time())
+            lines = [json.dumps({"t": written, **record}) + "\n" for record in change.records]
             with open(self._log, "r+b") as log:
                 # A writer killed in mid-write leaves a last line without its end; it was never answered for.
                 log.truncate(self._offset)
                 log.seek(self._offset)
                 log.write("".join(lines).encode())
-            self._follow()
-            for record in change.records:
-                self._show(record["key"])
-
-    def seconds_until_everywhere(self) -> float:
-        """How long until every coordinator shows what is in the catalog now (what SYNC_DDL waits for)."""
-        with self._lock:
-            self._follow()
-            if not self.round or not self._written_at:
-                return 0.0
-            gathered = math.ceil((self._written_at - self.epoch) / self.round)
-            return max(0.0, self.epoch + (gathered + 1) * self.round - time.time())
-
-    def _show(self, key: str) -> None:
-        """As it is now; but nothing comes into a database that is not known here yet (``ImpaladCatalog.addTable``)."""
-        if key in self.latest and "." in key and key.split(".")[0] not in self._shown:
-            return
-        self._shown_version[key] = self._version
-        if key in self.latest:
-            self._shown[key] = self.latest[key]
-        else:
-            self._shown.pop(key, None)
-
-    def _follow(self) -> None:
-        """Read what was appended to the log, then let the rounds that are over take effect."""
-        with self._lock:
-            if os.stat(self._log).st_size > self._offset:
-                with open(self._log, "rb") as log:
-                    log.seek(self._offset)
-                    text = log.read()
-                for line in text[: text.rfind(b"\n") + 1].splitlines():
-                    record = json.loads(line)
-                    self._version += 1
-                    self._written_at = record["t"]
-                    _apply(self.latest, record)
-                    self._pending.append((self._version, record["t"], record))
-                self._offset += text.rfind(b"\n") + 1
-            gathered_until = math.inf
-            if self.round:
-                rounds = math.floor((time.time() - self.epoch) / self.round)
-                gathered_until = self.epoch + max(0, rounds - 1) * self.round
-            while self._pending and self._pending[0][1] <= gathered_until:
-                version, _, record = self._pending.popleft()
-                if self._shown_version.get(record["key"], 0) < version:
-                    _apply(self._shown, record)
-                    self._shown_version[record["key"]] = version
-                self._topic_version = version
+            self.read_on()

@@ -19,7 +19,7 @@ class Confinement:
 
     :param directory: the cluster's. Tables may be in it, but for its own files: those directly in it, and in
         :data:`PRIVATE`, :data:`TEMPORARY` and directories with a dot in their names (the balancer's).
-    :param allowed: other directories in which tables and files to load may be.
+    :param allowed: other directories in which tables and files to load may be; default none.
     """
 
     def __init__(self, directory: Path, allowed: Sequence[Path] = ()) -> None:
@@ -34,6 +34,7 @@ class Confinement:
     def check(self, path: str | Path) -> Path:
         """The path without links and ``..``.
 
+        :param path: of a file or directory, there or not.
         :raises Refused: it leads outside.
         """
         real = _real(path)

@@ -9,21 +9,21 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Flags:
-    """All times are in seconds unless the name says otherwise; fractions are allowed.
+    """Impala's flags. All times are in seconds unless the name says otherwise; fractions are allowed.
 
-    :param fe_service_threads: connections served at once; one more is accepted and left without an answer.
-    :param accepted_client_cnxn_timeout: milliseconds after which such a connection is closed.
-    :param idle_session_timeout: 0: never.
-    :param disconnected_session_timeout: how long a session is kept after its last connection has gone; 0 or less: it is
-        closed with it, which is all that Impala up to 3.2 knows.
-    :param idle_query_timeout: upper bound for QUERY_TIMEOUT_S, 0: none.
-    :param max_hs2_sessions_per_user: -1: no limit.
-    :param max_wait_time_for_sync_ddl_s: the catalog service's, 0: no limit. A statement with SYNC_DDL whose news takes
-        longer than this to reach every coordinator ends in an error, although it is done.
-    :param shutdown_grace_period_s: how long a coordinator that shuts down waits at least.
-    :param shutdown_deadline_s: how long it waits at most.
-    :param stress_metadata_loading_pause_injection_ms: milliseconds that each statement is planned longer, as the first
-        one is that needs a large table.
+    :ivar fe_service_threads: connections served at once, default 64; one more is accepted and left without an answer.
+    :ivar accepted_client_cnxn_timeout: milliseconds after which such a connection is closed; default 300000.
+    :ivar idle_session_timeout: default 0: never.
+    :ivar disconnected_session_timeout: how long a session is kept after its last connection has gone, default 900; 0 or
+        less: it is closed with it, which is all that Impala up to 3.2 knows.
+    :ivar idle_query_timeout: upper bound for QUERY_TIMEOUT_S; default 0: none.
+    :ivar max_hs2_sessions_per_user: default -1: no limit.
+    :ivar max_wait_time_for_sync_ddl_s: the catalog service's; default 0: no limit. A statement with SYNC_DDL whose
+        change takes longer than this to reach every coordinator ends in an error, although it is done.
+    :ivar shutdown_grace_period_s: how long a coordinator that shuts down waits at least; default 120.
+    :ivar shutdown_deadline_s: how long it waits at most; default 3600.
+    :ivar stress_metadata_loading_pause_injection_ms: milliseconds that each statement is planned longer, as the first
+        one is that needs a large table; default 0.
     """
 
     fe_service_threads: int = 64
@@ -39,11 +39,16 @@ class Flags:
 
     @property
     def sync_ddl_limit(self) -> float:
+        """Seconds that SYNC_DDL waits at most; infinite without a limit."""
         return self.max_wait_time_for_sync_ddl_s if self.max_wait_time_for_sync_ddl_s > 0 else math.inf
 
     @classmethod
     def of(cls, values: Mapping[str, float]) -> Flags:
-        """:raises ValueError: an unknown name; the message lists the known ones."""
+        """The flags with some of them set.
+
+        :param values: by Impala's name.
+        :raises ValueError: an unknown name; the message lists the known ones.
+        """
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:

@@ -7,13 +7,21 @@ from pathlib import Path
 
 
 def write_private(path: Path, text: str) -> None:
-    """Mode 0600, also if the file was there with another one."""
+    """Write a file of mode 0600, also if it was there with another one.
+
+    :param path: the file.
+    :param text: all of its content.
+    """
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(text)
 
 
 def make_private(path: Path) -> Path:
-    """A directory of mode 0700; one that is there keeps its own."""
+    """Make a directory of mode 0700; one that is there keeps its own.
+
+    :param path: the directory.
+    :returns: the same path.
+    """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     return path

@@ -44,8 +44,10 @@ _TRUE, _FALSE = {"1", "true"}, {"0", "false", ""}
 
 
 def checked(name: str, value: str) -> tuple[str, str]:
-    """The option as it is kept.
+    """An option's name and value as they are kept.
 
+    :param name: in any case.
+    :param value: as written.
     :raises Refused: an unknown name, or a value that an option which means something here cannot have.
     """
     key = name.strip().upper()
@@ -62,13 +64,26 @@ def checked(name: str, value: str) -> tuple[str, str]:
 
 
 def effective(options: Mapping[str, str]) -> dict[str, str]:
-    """All options that have a value, the unset ones by their defaults."""
+    """All options that have a value, the unset ones by their defaults.
+
+    :param options: those that were set; an empty value unsets.
+    """
     return {**_DEFAULTS, **{name: value for name, value in options.items() if value != ""}}
 
 
 def seconds(options: Mapping[str, str], name: str) -> int:
+    """An option that is a time, in seconds; 0 where it is not set.
+
+    :param options: by name.
+    :param name: in capitals.
+    """
     return int(options.get(name) or 0)
 
 
 def is_on(options: Mapping[str, str], name: str) -> bool:
+    """Is a switch on?
+
+    :param options: by name.
+    :param name: in capitals.
+    """
     return options.get(name, "").lower() in _TRUE

@@ -1,4 +1,4 @@
-"""Load that a coordinator says it has, for tests of what a balancer makes of it: a small file that others write."""
+"""Load that a coordinator reports beside its own, for tests of what a balancer makes of it: a small file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ DEFAULT_POOL = "default-pool"
 
 
 @dataclass(frozen=True)
-class Load:
-    """What the metrics say beside the truth.
+class SimulatedLoad:
+    """What the metrics report beside the truth.
 
-    :param memory: part of the process's memory limit in use, 0 to 1, instead of the real one; None: the real one.
-    :param heap: the same of the JVM's heap.
-    :param connections: open HiveServer2 connections beside the real ones; ``queries`` registered, ``sessions`` open.
-    :param queued: queries that wait for admission in the pool ``default-pool``, of 200 that may.
+    :ivar memory: part of the process's memory limit in use, 0 to 1, instead of the real one; None (default): the real
+        one.
+    :ivar heap: the same of the JVM's heap.
+    :ivar connections: open HiveServer2 connections beside the real ones; default 0.
+    :ivar queries: registered queries beside the real ones; default 0.
+    :ivar sessions: open sessions beside the real ones; default 0.
+    :ivar queued: queries that wait for admission in the pool ``default-pool``, of 200 that may; default 0.
     """
 
     memory: float | None = None
@@ -38,14 +41,21 @@ class Load:
                 raise ValueError(f"{name}={getattr(self, name)}: a part, 0 to 1.")
 
     @classmethod
-    def read(cls, path: Path) -> Load:
+    def read(cls, path: Path) -> SimulatedLoad:
+        """The load that was written last; none where there is no file.
+
+        :param path: the node's load file.
+        """
         try:
             return cls(**json.loads(path.read_text()))
         except FileNotFoundError:
             return cls()
 
     def write(self, path: Path) -> None:
-        """At once for whoever reads."""
+        """Replace the file, in one step for its readers.
+
+        :param path: the node's load file.
+        """
         new = path.with_suffix(".new")
         write_private(new, json.dumps(asdict(self)))
         os.replace(new, path)

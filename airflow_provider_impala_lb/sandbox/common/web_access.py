@@ -30,12 +30,14 @@ _OWN = "X-Sandbox-Key"
 class WebAccess:
     """How the web server is reached.
 
-    :param auth: ``digest`` as with ``--webserver_password_file``, ``basic`` as with ``--webserver_require_ldap``,
-        ``bearer`` as with a JWT; ``none``.
-    :param users: login -> password; for ``bearer`` the passwords are the tokens.
-    :param certificate: PEM file with the certificate and its key (``--webserver_certificate_file``); None: no TLS.
-    :param metrics_port: is there a second port, without any login, for metrics only (``--metrics_webserver_port``)?
-    :param key: by which the sandbox's own processes are let in.
+    :ivar auth: ``digest`` as with ``--webserver_password_file``, ``basic`` as with ``--webserver_require_ldap``,
+        ``bearer`` as with a JWT; ``none`` (default).
+    :ivar users: login -> password; for ``bearer`` the passwords are the tokens. Default none.
+    :ivar certificate: PEM file with the certificate and its key (``--webserver_certificate_file``); None (default): no
+        TLS.
+    :ivar metrics_port: is there a second port, without any login, for metrics only (``--metrics_webserver_port``)?
+        Default False.
+    :ivar key: by which the sandbox's own processes are let in; default a random one.
     """
 
     auth: str = "none"
@@ -54,16 +56,29 @@ class WebAccess:
 
     @classmethod
     def read(cls, path: Path) -> WebAccess:
+        """What :meth:`write` wrote.
+
+        :param path: the file.
+        """
         return cls(**json.loads(path.read_text()))
 
     def write(self, path: Path) -> None:
+        """Write it to a private file, for the coordinators' processes.
+
+        :param path: the file.
+        """
         write_private(path, json.dumps(asdict(self)))
 
     def url(self, host: str, port: int) -> str:
+        """The URL of a web server that is reached this way.
+
+        :param host: name or address.
+        :param port: its port.
+        """
         return f"{'https' if self.certificate else 'http'}://{host}:{port}"
 
     def context(self) -> ssl.SSLContext | None:
-        """For the server's socket."""
+        """TLS for the server's socket; None: none."""
         if self.certificate is None:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -71,7 +86,13 @@ class WebAccess:
         return context
 
     def challenge(self, method: str, path: str, headers: Message) -> str | None:
-        """None: come in. Else the header ``WWW-Authenticate`` of a 401."""
+        """May this request see the page?
+
+        :param method: such as ``GET``.
+        :param path: with the query.
+        :param headers: the request's.
+        :returns: None: yes. Else the header ``WWW-Authenticate`` of a 401.
+        """
         if self.auth == "none" or _same(headers.get(_OWN, ""), self.key):
             return None
         scheme, _, given = headers.get("Authorization", "").partition(" ")
@@ -96,23 +117,30 @@ class WebAccess:
 
     def _digest(self, method: str, path: str, given: str) -> bool:
         try:
-            said: dict[str, str] = key_values(comma_list(given))
+            fields: dict[str, str] = key_values(comma_list(given))
         except (ValueError, IndexError):
             return False
         with self._lock:
-            known = said.get("nonce") in self._nonces
-        user = said.get("username", "")
-        if not known or user not in self.users or said.get("uri") != path:
+            known = fields.get("nonce") in self._nonces
+        user = fields.get("username", "")
+        if not known or user not in self.users or fields.get("uri") != path:
             return False
         # An htdigest file has the first of these hashes in it.
         first = _md5(f"{user}:{REALM}:{self.users[user]}")
         second = _md5(f"{method}:{path}")
-        middle = ":".join(said.get(name, "") for name in ("nonce", "nc", "cnonce", "qop"))
-        return _same(said.get("response", ""), _md5(f"{first}:{middle}:{second}"))
+        middle = ":".join(fields.get(name, "") for name in ("nonce", "nc", "cnonce", "qop"))
+        return _same(fields.get("response", ""), _md5(f"{first}:{middle}:{second}"))
 
 
 def open_page(url: str, key: str, timeout: float) -> Any:
-    """A page for the sandbox's own use, whatever login or certificate it has. A context manager; raises OSError."""
+    """A page for the sandbox's own use, whatever login or certificate it has.
+
+    :param url: with the query.
+    :param key: the cluster's :attr:`WebAccess.key`.
+    :param timeout: seconds.
+    :returns: the response, a context manager.
+    :raises OSError: no answer, or one with an error's status.
+    """
     context = ssl._create_unverified_context() if url.startswith("https:") else None  # noqa: S323 (loopback)
     return urlopen(Request(url, headers={_OWN: key}), timeout=timeout, context=context)  # noqa: S310
 

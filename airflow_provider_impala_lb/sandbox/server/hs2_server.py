@@ -19,11 +19,16 @@ from thrift.transport.TTransport import TBufferedTransport, TFramedTransport, TM
 
 from airflow_provider_impala_lb.sandbox.server import sasl
 from airflow_provider_impala_lb.sandbox.server.coordinator import Connection, Coordinator
-from airflow_provider_impala_lb.sandbox.server.handler import RESPONSES, Handler, failure
+from airflow_provider_impala_lb.sandbox.server.hs2_handler import RESPONSES, Handler, failure
 
 
 class HS2Server:
-    """:param users: login -> password, for SASL PLAIN; None: NOSASL, where the client says who it is."""
+    """Accepts connections and serves them, each in a thread of its own.
+
+    :param coordinator: answers the calls.
+    :param listener: a socket that listens.
+    :param users: login -> password, for SASL PLAIN; None: NOSASL, where the client names its user.
+    """
 
     def __init__(self, coordinator: Coordinator, listener: socket.socket, users: Mapping[str, str] | None) -> None:
         self._coordinator, self._listener, self._users = coordinator, listener, users
@@ -31,6 +36,7 @@ class HS2Server:
         self._protocols = TBinaryProtocolAcceleratedFactory()
 
     def start(self) -> None:
+        """Serve in the background, until the process ends."""
         threading.Thread(target=self._accept, name="hs2-accept", daemon=True).start()
 
     def _accept(self) -> None:
@@ -45,7 +51,7 @@ class HS2Server:
             if self._slots.acquire(blocking=False):
                 self._spawn(self._serve, connection, shown)
             else:
-                # As Impala: the client is connected, and hears nothing until somebody else leaves.
+                # As Impala: the client is connected, and gets no answer until another connection ends.
                 self._coordinator.setup_queue.append(shown)
                 self._spawn(self._wait_for_slot, connection, shown)
 
@@ -58,7 +64,7 @@ class HS2Server:
         if free:
             self._serve(connection, shown)
         else:
-            self._coordinator.counters["setup-timeouts"] += 1
+            self._coordinator.counters.setup_timeouts += 1
             connection.close()
 
     def _serve(self, connection: socket.socket, shown: str) -> None:

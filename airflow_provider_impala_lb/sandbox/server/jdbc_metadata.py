@@ -1,4 +1,4 @@
-"""GetSchemas, GetTables and their kin: what this coordinator shows, in the columns JDBC prescribes."""
+"""GetSchemas, GetTables and the like: what this coordinator shows, in the columns that JDBC prescribes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject
-from airflow_provider_impala_lb.sandbox.server.operation import Outcome, Plan
 from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType, from_impala
 from airflow_provider_impala_lb.sandbox.sql.functions import SHOWN
+from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan
 
 View = Mapping[str, CatalogObject]
 Work = Callable[[View, Any], Plan]
@@ -35,10 +35,20 @@ def _matches(text: str, pattern: str | None) -> bool:
 
 
 def catalogs(view: View, request: Any) -> Plan:
+    """GetCatalogs: none.
+
+    :param view: what the coordinator shows, by key.
+    :param request: Thrift's.
+    """
     return _plan(["TABLE_CAT"], [])
 
 
 def schemas(view: View, request: Any) -> Plan:
+    """GetSchemas: the databases.
+
+    :param view: what the coordinator shows, by key.
+    :param request: Thrift's, with a pattern.
+    """
     names = sorted(item.database for item in view.values() if not item.table)
     rows = [(name, "") for name in names if _matches(name, request.schemaName)]
     return _plan(["TABLE_SCHEM", "TABLE_CATALOG"], rows)
@@ -50,6 +60,11 @@ def _tables(view: View, request: Any) -> list[CatalogObject]:
 
 
 def tables(view: View, request: Any) -> Plan:
+    """GetTables: tables and views.
+
+    :param view: what the coordinator shows, by key.
+    :param request: Thrift's, with patterns and types.
+    """
     wanted = {kind.upper() for kind in request.tableTypes or []}
     found = [item for item in _tables(view, request) if not wanted or item.kind in wanted]
     rows = [("", item.database, item.table, item.kind, item.comment) for item in found]
@@ -57,10 +72,20 @@ def tables(view: View, request: Any) -> Plan:
 
 
 def table_types(view: View, request: Any) -> Plan:
+    """GetTableTypes: TABLE and VIEW.
+
+    :param view: what the coordinator shows, by key.
+    :param request: Thrift's.
+    """
     return _plan(["TABLE_TYPE"], [("TABLE",), ("VIEW",)])
 
 
 def columns(view: View, request: Any) -> Plan:
+    """GetColumns: the columns of tables and views.
+
+    :param view: what the coordinator shows, by key.
+    :param request: Thrift's, with patterns.
+    """
     rows = []
     for table in _tables(view, request):
         for position, (name, text, comment) in enumerate(table.columns, 1):
@@ -95,10 +120,20 @@ def columns(view: View, request: Any) -> Plan:
 
 
 def functions(view: View, request: Any) -> Plan:
+    """GetFunctions: those that people may call.
+
+    :param view: what the coordinator shows, by key.
+    :param request: Thrift's, with a pattern.
+    """
     rows = [("", "", name, "", 1, name) for name in SHOWN if _matches(name, request.functionName)]
     names = ["FUNCTION_CAT", "FUNCTION_SCHEM", "FUNCTION_NAME", "REMARKS", "FUNCTION_TYPE", "SPECIFIC_NAME"]
     return _plan(names, rows, ["FUNCTION_TYPE"])
 
 
 def types(view: View, request: Any) -> Plan:
+    """GetTypeInfo: the types and JDBC's numbers for them.
+
+    :param view: what the coordinator shows, by key.
+    :param request: Thrift's.
+    """
     return _plan(["TYPE_NAME", "DATA_TYPE"], list(_JDBC.items()), ["DATA_TYPE"])

@@ -1,57 +1,44 @@
-"""One statement on its way: started, polled, fetched from, cancelled, closed."""
+"""One statement from its start to its close: run, polled, fetched from, cancelled."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import duckdb  # noqa: TID253 (only a coordinator's process comes here)
 
+from airflow_provider_impala_lb.sandbox.common.activity_log import ActivityLog
+from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled
-from airflow_provider_impala_lb.sandbox.common.ids import new_query_guid, printed
-from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType
-from airflow_provider_impala_lb.sandbox.sql.engine import as_runtime_error
+from airflow_provider_impala_lb.sandbox.common.flags import Flags
+from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
+from airflow_provider_impala_lb.sandbox.server.ids import new_query_guid, printed
+from airflow_provider_impala_lb.sandbox.server.session import Session
+from airflow_provider_impala_lb.sandbox.sql.engine import Engine, as_runtime_error
 from airflow_provider_impala_lb.sandbox.sql.lexer import hint_warnings
+from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan, Row
 
-if TYPE_CHECKING:
-    from airflow_provider_impala_lb.sandbox.server.coordinator import Coordinator
-    from airflow_provider_impala_lb.sandbox.server.session import Session
-
-Row = Sequence[Any]
-Columns = list[tuple[str, ColumnType]]
 _FIRST_FETCH = 1024
 
 
-@dataclass
-class Outcome:
-    """What a statement leaves: rows (all, or a DuckDB cursor that has more), or counts by partition."""
+@dataclass(frozen=True)
+class Services:
+    """What all statements of one coordinator work with.
 
-    rows: Iterable[Row] = ()
-    cursor: duckdb.DuckDBPyConnection | None = None
-    modified: dict[str, int] | None = None
-
-
-@dataclass
-class Plan:
-    """What analysis found.
-
-    :param kind: Impala's word on its pages: QUERY, DML, DDL, SET, LOAD, EXPLAIN; METADATA: a call, not a statement.
-    :param columns: None: no result set.
-    :param immediate: done before ExecuteStatement answers.
-    :param changes_catalog: SYNC_DDL waits for it.
-    :param files: how many files it reads.
+    :ivar flags: the coordinator's.
+    :ivar catalog: what the coordinator shows of the catalog.
+    :ivar engine: runs the queries.
+    :ivar confinement: which files statements may touch.
+    :ivar log: has an entry for each statement that ended.
     """
 
-    kind: str
-    columns: Columns | None
-    run: Callable[[Operation], Outcome]
-    immediate: bool = False
-    changes_catalog: bool = False
-    files: int = 0
-    text: str = ""
+    flags: Flags
+    catalog: CoordinatorCatalog
+    engine: Engine
+    confinement: Confinement
+    log: ActivityLog
 
 
 @dataclass
@@ -63,16 +50,40 @@ class _Buffer:
 class Operation:
     """A statement of a session. It runs in a thread of its own; every other thread only looks or cancels.
 
-    :attr state: ``INITIALIZED``, ``RUNNING``, ``FINISHED`` or ``ERROR`` (also when cancelled, as in Impala).
+    :param services: what it works with.
+    :param session: whose it is.
+    :param sql: as received.
+    :param options: the query options it runs with.
+    :param address: the client's ``host:port``.
+    :ivar guid: of its handle.
+    :ivar secret: of its handle: its session's, since in Impala whoever has that may use the handles of its statements.
+    :ivar id: the guid as printed.
+    :ivar session: as given.
+    :ivar sql: as given.
+    :ivar options: as given.
+    :ivar address: as given.
+    :ivar database: the session's when it came.
+    :ivar plan: None until analysis has passed.
+    :ivar state: ``INITIALIZED``, ``RUNNING``, ``FINISHED`` or ``ERROR`` (also when cancelled, as in Impala).
+    :ivar error: the message in state ``ERROR``, else None.
+    :ivar warnings: of hints that Impala does not know.
+    :ivar started: seconds since 1970.
+    :ivar ended: seconds since 1970; None: it runs.
+    :ivar last_used: when the client last asked for it, seconds since 1970.
+    :ivar calls: how many calls use it now.
+    :ivar rows_fetched: by the client, so far.
+    :ivar modified: rows written, by partition; None: no DML, or not ended.
+    :ivar done: set when it has ended.
+    :ivar cancelled: set when somebody cancelled it.
+    :ivar cancel_reason: the error it gets then.
     """
 
     def __init__(
-        self, coordinator: Coordinator, session: Session, sql: str, options: Mapping[str, str], address: str
+        self, services: Services, session: Session, sql: str, options: Mapping[str, str], address: str
     ) -> None:
-        # As in Impala: whoever has the session's secret may use the handles of its statements.
         self.guid, self.secret = new_query_guid(), session.secret
         self.id = printed(self.guid)
-        self.coordinator, self.session, self.sql = coordinator, session, sql
+        self.session, self.sql = session, sql
         self.options, self.address = options, address
         self.database = session.database
         self.plan: Plan | None = None
@@ -88,6 +99,7 @@ class Operation:
         self.done = threading.Event()
         self.cancelled = threading.Event()
         self.cancel_reason = ""
+        self._services = services
         self._lock = threading.Lock()
         self._fetching = threading.Lock()
         self._cursors: list[duckdb.DuckDBPyConnection] = []
@@ -99,7 +111,11 @@ class Operation:
     # -- life
 
     def start(self, plan: Plan) -> None:
-        """:raises StatementCancelled: it was cancelled while it was planned; nothing of it runs."""
+        """Run the plan: here if it is immediate, else in a thread.
+
+        :param plan: what analysis found.
+        :raises StatementCancelled: it was cancelled while it was planned; nothing of it runs.
+        """
         self.plan = plan
         with self._lock:
             if not self.cancelled.is_set():
@@ -112,7 +128,7 @@ class Operation:
 
     def _run(self) -> None:
         assert self.plan is not None
-        engine = self.coordinator.engine
+        engine = self._services.engine
         engine.register_sleeper(self.id, self._sleep)
         try:
             outcome = self.plan.run(self)
@@ -146,16 +162,22 @@ class Operation:
                 outcome = "FINISHED"
             # Written before the client can see the end, so that who waited for a statement finds it in the journal.
             if self.plan is None or self.plan.kind != "METADATA":
-                self.coordinator.journal.statement(self.session.id, self.session.user, self.sql, outcome, self.id)
+                self._services.log.statement(self.session.id, self.session.user, self.sql, outcome, self.id)
             self.state = "ERROR" if self.error else "FINISHED"
         self.done.set()
 
     def refuse(self, error: Exception) -> None:
-        """Analysis failed: the statement ends before it began."""
+        """Analysis failed: the statement ends before it began.
+
+        :param error: what analysis found.
+        """
         self._end(error)
 
     def cancel(self, reason: str = "Cancelled") -> None:
-        """End it, whatever it is doing. One that has ended, but has rows left, gives no more."""
+        """End it, whatever it is doing. One that has ended, but has rows left, gives no more.
+
+        :param reason: its error from now on; default ``Cancelled``.
+        """
         with self._lock:
             if self.state == "ERROR" or self.cancelled.is_set():
                 return
@@ -168,11 +190,15 @@ class Operation:
             cursor.interrupt()
 
     def fail(self, text: str) -> None:
-        """It ended, but what it found cannot be sent: it is in error from now on."""
+        """It ended, but its rows cannot be sent: it is in error from now on.
+
+        :param text: the error; one that it has already stays.
+        """
         with self._lock:
             self.error, self.state = self.error or text, "ERROR"
 
     def close(self) -> None:
+        """Free its cursors; those that are in use are interrupted."""
         for cursor in self._cursors:
             cursor.interrupt()
         if self.done.is_set():
@@ -183,26 +209,37 @@ class Operation:
     # -- for the statement's own thread
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A DuckDB cursor that :meth:`cancel` interrupts."""
-        cursor = self.coordinator.engine.cursor()
+        """A DuckDB cursor that :meth:`cancel` interrupts.
+
+        :raises StatementCancelled: it is cancelled already.
+        """
+        cursor = self._services.engine.cursor()
         with self._lock:
             self._cursors.append(cursor)
         self.check_cancelled()
         return cursor
 
     def check_cancelled(self) -> None:
+        """Called before a step that cannot be interrupted.
+
+        :raises StatementCancelled: it is cancelled.
+        """
         if self.cancelled.is_set():
             raise StatementCancelled()
 
     def wait(self, seconds: float) -> None:
-        """:raises StatementCancelled: somebody cancelled it meanwhile."""
+        """Sleep.
+
+        :param seconds: how long.
+        :raises StatementCancelled: somebody cancelled it meanwhile.
+        """
         if self.cancelled.wait(seconds):
             raise StatementCancelled()
 
     def _wait_until_everywhere(self) -> None:
         """:raises Refused: not in time (``CatalogServiceCatalog.waitForSyncDdlVersion``); the change is done."""
         self._worked = True
-        needed, limit = self.coordinator.catalog.seconds_until_everywhere(), self.coordinator.flags.sync_ddl_limit
+        needed, limit = self._services.catalog.seconds_until_everywhere(), self._services.flags.sync_ddl_limit
         self.wait(min(needed, limit))
         if needed > limit:
             raise Refused(
@@ -218,8 +255,10 @@ class Operation:
     # -- for the client's calls
 
     def fetch(self, count: int) -> tuple[int, list[Row], bool]:
-        """Up to ``count`` rows: the offset of the first, the rows, whether there are more.
+        """The next rows. Waits until the statement has ended.
 
+        :param count: how many at most.
+        :returns: the offset of the first, the rows, whether there are more.
         :raises Refused: the statement failed or was cancelled.
         """
         self.done.wait()
@@ -227,10 +266,10 @@ class Operation:
             if self.state == "ERROR":
                 raise Refused(self.error or "Cancelled")
             buffer, cursor = self._buffer, self._outcome.cursor
-            left = len(buffer.rows) - buffer.position
-            if cursor is not None and left < count + 1:
+            remaining = len(buffer.rows) - buffer.position
+            if cursor is not None and remaining < count + 1:
                 try:
-                    more: list[Row] = list(cursor.fetchmany(count + 1 - left))
+                    more: list[Row] = list(cursor.fetchmany(count + 1 - remaining))
                 except duckdb.Error as error:
                     failed = as_runtime_error(error)
                     self.error = self.error or (str(failed) if isinstance(failed, Refused) else "Cancelled")
@@ -246,6 +285,7 @@ class Operation:
 
     @property
     def running(self) -> bool:
+        """Has it not ended?"""
         return self.ended is None
 
     @property

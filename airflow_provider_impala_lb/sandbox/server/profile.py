@@ -10,8 +10,11 @@ from impala._thrift_gen.ExecStats.ttypes import TExecStats, TPlanNodeExecSummary
 from airflow_provider_impala_lb.sandbox.server.operation import Operation
 
 
-def moment(seconds: float | None) -> str:
-    """As on Impala's pages, with nanoseconds; empty for an end that has not come."""
+def page_time(seconds: float | None) -> str:
+    """A time as on Impala's pages, with nanoseconds.
+
+    :param seconds: since 1970; None: an end that has not come, which is empty.
+    """
     if seconds is None:
         return ""
     whole = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
@@ -19,11 +22,19 @@ def moment(seconds: float | None) -> str:
 
 
 def impala_state(operation: Operation) -> str:
-    """The word of Impala's pages for it."""
+    """The word of Impala's pages for a statement's state.
+
+    :param operation: the statement.
+    """
     return {"INITIALIZED": "CREATED", "ERROR": "EXCEPTION"}.get(operation.state, operation.state)
 
 
-def profile_text(operation: Operation) -> str:
+def profile_text(operation: Operation, address: str) -> str:
+    """The runtime profile, as text.
+
+    :param operation: the statement.
+    :param address: the coordinator's ``host:port``.
+    """
     session, options = operation.session, operation.options
     kind = operation.plan.kind if operation.plan else "N/A"
     lines = [
@@ -31,8 +42,8 @@ def profile_text(operation: Operation) -> str:
         "  Summary:",
         f"    Session ID: {session.id}",
         "    Session Type: HIVESERVER2",
-        f"    Start Time: {moment(operation.started)}",
-        f"    End Time: {moment(operation.ended)}",
+        f"    Start Time: {page_time(operation.started)}",
+        f"    End Time: {page_time(operation.ended)}",
         f"    Query Type: {kind}",
         f"    Query State: {impala_state(operation)}",
         f"    Impala Query State: {operation.state}",
@@ -42,7 +53,7 @@ def profile_text(operation: Operation) -> str:
         f"    Network Address: {operation.address}",
         f"    Default Db: {operation.database}",
         f"    Sql Statement: {' '.join(operation.sql.splitlines())}",
-        f"    Coordinator: {operation.coordinator.address}",
+        f"    Coordinator: {address}",
         "    Query Options (set by configuration): " + ",".join(f"{k}={v}" for k, v in sorted(options.items())),
     ]
     if operation.plan is not None and operation.plan.text:
@@ -54,7 +65,11 @@ def profile_text(operation: Operation) -> str:
 
 
 def exec_nodes(operation: Operation) -> list[Any]:
-    """One node for all: the whole statement, as the root of the plan."""
+    """The nodes of the summary: one for all, the whole statement as the root of the plan; none for what is no query
+    and no DML.
+
+    :param operation: the statement.
+    """
     if operation.plan is None or operation.plan.kind not in ("QUERY", "DML"):
         return []
     spent = int(((operation.ended or time.time()) - operation.started) * 1e9)

@@ -10,8 +10,7 @@ from impala._thrift_gen.TCLIService import ttypes as t  # noqa: TID253 (only a c
 
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
 from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType
-
-Row = Sequence[Any]
+from airflow_provider_impala_lb.sandbox.sql.plan import Columns, Row
 
 
 def _text(value: Any) -> bytes:
@@ -57,8 +56,11 @@ _WIRE: dict[str, tuple[int, tuple[Any, str, Callable[[Any], Any], Any]]] = {
 }
 
 
-def schema(columns: Sequence[tuple[str, ColumnType]]) -> Any:
-    """The TTableSchema."""
+def schema(columns: Columns) -> Any:
+    """The TTableSchema.
+
+    :param columns: of the result.
+    """
     return t.TTableSchema([_description(number + 1, *column) for number, column in enumerate(columns)])
 
 
@@ -74,8 +76,14 @@ def _description(position: int, name: str, kind: ColumnType) -> Any:
     return t.TColumnDesc(name, t.TTypeDesc([entry]), position, "")
 
 
-def row_set(offset: int, rows: Sequence[Row], columns: Sequence[tuple[str, ColumnType]]) -> Any:
-    """The TRowSet."""
+def row_set(offset: int, rows: Sequence[Row], columns: Columns) -> Any:
+    """The TRowSet.
+
+    :param offset: of the first row in the result.
+    :param rows: the rows.
+    :param columns: of the result.
+    :raises Refused: a value does not fit in its column's type.
+    """
     values = zip(*rows, strict=True) if rows else [()] * len(columns)
     return t.TRowSet(offset, [], [_column(each, kind) for each, (_, kind) in zip(values, columns, strict=True)])
 

@@ -1,4 +1,4 @@
-"""SASL PLAIN as HiveServer2 speaks it over a socket: five-byte headers until it is settled, then frames."""
+"""SASL PLAIN as HiveServer2 speaks it over a socket: five-byte headers until the login is over, then frames."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 from thrift.transport.TTransport import TTransportException
 
-START, OK, BAD, _ERROR, COMPLETE = 1, 2, 3, 4, 5
+START, OK, BAD, COMPLETE = 1, 2, 3, 5
 _LONGEST = 1 << 20
 
 
 def authenticate(transport: Any, users: Mapping[str, str]) -> str:
-    """Who is at the other end.
+    """Let the client log in.
 
     :param transport: read by ``readAll(n)``.
     :param users: login -> password.
-    :raises TTransportException: nobody we know; the client has been told so.
+    :returns: the login.
+    :raises TTransportException: no such login or another password; the client has the refusal already.
     """
     kind, mechanism = _receive(transport)
     if kind != START or mechanism != b"PLAIN":
@@ -47,6 +48,6 @@ def _send(transport: Any, kind: int, body: bytes) -> None:
     transport.flush()
 
 
-def _refuse(transport: Any, why: bytes) -> TTransportException:
-    _send(transport, BAD, why)
-    return TTransportException(TTransportException.NOT_OPEN, why.decode())
+def _refuse(transport: Any, reason: bytes) -> TTransportException:
+    _send(transport, BAD, reason)
+    return TTransportException(TTransportException.NOT_OPEN, reason.decode())

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.sandbox.common import query_options as query_options
+from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
-from airflow_provider_impala_lb.sandbox.common.ids import new_secret, new_session_guid, printed
-
-if TYPE_CHECKING:
-    from airflow_provider_impala_lb.sandbox.server.operation import Operation
+from airflow_provider_impala_lb.sandbox.server.ids import new_secret, new_session_guid, printed
 
 
 class Session:
-    """:param idle_timeout: the coordinator's ``idle_session_timeout``, seconds, 0 for never."""
+    """The state of one session. The coordinator's lock guards what changes, this class's own the options.
+
+    :param user: whose it is.
+    :param connected_user: who opened it: the same, but for delegation.
+    :param idle_timeout: the coordinator's ``idle_session_timeout``, seconds, 0 for never.
+    :ivar guid: of its handle.
+    :ivar secret: of its handle.
+    :ivar id: the guid as printed.
+    :ivar user: as given.
+    :ivar connected_user: as given.
+    :ivar database: the current one; ``default`` at first.
+    :ivar options: query options that were set, by name.
+    :ivar opened: seconds since 1970.
+    :ivar last_used: seconds since 1970.
+    :ivar connections: ids of the connections it was used over and that are open.
+    :ivar disconnected: since when it has no connection, seconds since 1970; None: it has one.
+    :ivar operation_guids: of its registered statements, in order (the values mean nothing).
+    :ivar statements: how many it had.
+    :ivar calls: how many calls use it now.
+    :ivar expired: it was idle for too long; each call that uses it gets that error, until the client closes it.
+    :ivar closed: nothing may use it any more.
+    """
 
     def __init__(self, user: str, connected_user: str, idle_timeout: float) -> None:
         self.guid, self.secret = new_session_guid(), new_secret()
@@ -27,25 +44,32 @@ class Session:
         self.opened = self.last_used = time.time()
         self.connections: set[str] = set()
         self.disconnected: float | None = None
-        self.operations: dict[bytes, Operation] = {}
+        self.operation_guids: dict[bytes, None] = {}
         self.statements = 0
         self.calls = 0
         self.expired = False
         self.closed = False
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         self._flag = idle_timeout
 
     @property
     def idle_timeout(self) -> float:
-        """Seconds; the session's own IDLE_SESSION_TIMEOUT before the coordinator's flag."""
+        """Seconds, 0 for never: the session's own IDLE_SESSION_TIMEOUT before the coordinator's flag."""
         own = self.options.get("IDLE_SESSION_TIMEOUT", "")
         return int(own) if own else self._flag
 
     def idle_too_long(self, now: float) -> bool:
+        """Has it expired by its idle timeout?
+
+        :param now: seconds since 1970.
+        """
         return bool(self.idle_timeout) and self.calls == 0 and now - self.last_used >= self.idle_timeout
 
     def check_usable(self) -> None:
-        """:raises Refused: expired or closed."""
+        """Called before it is used.
+
+        :raises Refused: expired or closed.
+        """
         if self.expired:
             at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.last_used))
             raise Refused(
@@ -55,6 +79,24 @@ class Session:
         if self.closed:
             raise Refused("Session is closed")
 
+    def set_option(self, name: str, value: str) -> None:
+        """Set a query option from the next statement on.
+
+        :param name: in capitals.
+        :param value: as it is kept; empty: the option has its default.
+        """
+        with self._lock:
+            self.options[name] = value
+
+    def clear_options(self) -> None:
+        """Give every query option its default again."""
+        with self._lock:
+            self.options.clear()
+
     def effective_options(self, overlay: dict[str, str] | None = None) -> dict[str, str]:
-        with self.lock:
+        """All options that have a value, the unset ones by their defaults.
+
+        :param overlay: options of one statement, before the session's; default none.
+        """
+        with self._lock:
             return query_options.effective({**self.options, **(overlay or {})})

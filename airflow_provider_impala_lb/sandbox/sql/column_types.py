@@ -53,7 +53,12 @@ _TEXTS = frozenset({"STRING", "VARCHAR", "CHAR"})
 
 @dataclass(frozen=True)
 class ColumnType:
-    """``name`` is Impala's, without the numbers: ``DECIMAL``, not ``DECIMAL(9,2)``."""
+    """A column's type.
+
+    :ivar name: Impala's, without the numbers: ``DECIMAL``, not ``DECIMAL(9,2)``.
+    :ivar precision: digits of a DECIMAL, length of a VARCHAR or CHAR; None (default): the type has none.
+    :ivar scale: digits of a DECIMAL behind the point; None (default): the type has none.
+    """
 
     name: str
     precision: int | None = None
@@ -66,12 +71,16 @@ class ColumnType:
 
     @property
     def duckdb(self) -> str:
+        """DuckDB's name for it."""
         if self.name == "DECIMAL":
             return str(self)
         return "VARCHAR" if self.name in _TEXTS else _IMPALA[self.name]
 
     def takes(self, other: ColumnType) -> bool:
-        """May a value of ``other`` be inserted without a cast? Rougher than Impala, which also refuses lost digits."""
+        """May a value be inserted without a cast? Rougher than Impala, which also refuses lost digits.
+
+        :param other: the value's type.
+        """
         if self.name in _NUMBERS:
             return other.name in _NUMBERS or other.name == "BOOLEAN"
         if self.name in _TEXTS:
@@ -82,8 +91,9 @@ class ColumnType:
 
 
 def from_impala(text: str) -> ColumnType:
-    """``decimal(9,2)``, ``varchar(10)``, ``string`` ... as written in DDL.
+    """The type of a name such as ``decimal(9,2)``, ``varchar(10)``, ``string``, as written in DDL.
 
+    :param text: in any case.
     :raises Refused: a type the sandbox has not.
     """
     match = re.fullmatch(r"\s*(\w+)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?\s*", text)
@@ -98,8 +108,27 @@ def from_impala(text: str) -> ColumnType:
 
 
 def from_duckdb(text: str) -> ColumnType:
-    """A type as DuckDB's DESCRIBE prints it; what has no counterpart travels as STRING."""
+    """The type of a name that DuckDB's DESCRIBE prints; what has no counterpart travels as STRING.
+
+    :param text: as printed.
+    """
     match = re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", text)
     if match:
         return ColumnType("DECIMAL", int(match.group(1)), int(match.group(2)))
     return ColumnType(_DUCKDB.get(text, "STRING"))
+
+
+def quote(name: str) -> str:
+    """A name as DuckDB's quoted identifier.
+
+    :param name: any text.
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text_literal(text: str) -> str:
+    """A text as DuckDB's literal.
+
+    :param text: any text.
+    """
+    return "'" + text.replace("'", "''") + "'"

@@ -11,13 +11,13 @@ from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here
 from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject, Change
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, not_supported, server_error, syntax_error
-from airflow_provider_impala_lb.sandbox.server.operation import Operation, Plan
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.ddl_alter import alter
 from airflow_provider_impala_lb.sandbox.sql.ddl_change import changing
 from airflow_provider_impala_lb.sandbox.sql.ddl_create import create
 from airflow_provider_impala_lb.sandbox.sql.ddl_maintenance import compute_stats, drop_stats, refresh
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
+from airflow_provider_impala_lb.sandbox.sql.plan import Plan
 
 # What Impala's grammar has beyond the tables and views that there are here.
 _LACKING = re.compile(
@@ -29,14 +29,20 @@ _LACKING = re.compile(
 )
 
 
-def without_literals(text: str) -> str:
-    """The text with nothing between its quotes: what is searched for words must not be in a comment of a column."""
+def _without_literals(text: str) -> str:
+    """The text with nothing between its quotes: the comment of a column may hold any words."""
     return re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`", "''", text)
 
 
 def plan(statement: Statement, text: str, first: str) -> Plan:
-    """:param first: the statement's first word."""
-    lacking = _LACKING.search(without_literals(text))
+    """The plan of a DDL statement, REFRESH and INVALIDATE METADATA included.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :param first: the statement's first word, in capitals.
+    :raises Refused: ParseException or AnalysisException.
+    """
+    lacking = _LACKING.search(_without_literals(text))
     if lacking:
         raise not_supported(" ".join(lacking.group().upper().split()))
     if first in ("REFRESH", "INVALIDATE"):
@@ -90,11 +96,11 @@ def _create_database(statement: Statement, name: str, comment: str, lenient: boo
     if name in statement.view and not lenient:
         raise analysis_error(f"Database already exists: {name}")
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         if name not in change.latest:
             change.put(CatalogObject(name, comment=comment, location=str(statement.directory(name))))
         elif lenient:
-            change.put(change.latest[name])  # this coordinator learns of it at once
+            change.put(change.latest[name])  # this coordinator shows it at once
             return "Database already exists."
         else:
             raise server_error(
@@ -114,7 +120,7 @@ def _drop_database(statement: Statement, name: str, lenient: bool, cascade: bool
     if name not in statement.view and not lenient:
         raise analysis_error(f"Database does not exist: {name}")
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         if name not in change.latest:
             if lenient:
                 return "Database does not exist."
@@ -126,7 +132,7 @@ def _drop_database(statement: Statement, name: str, lenient: bool, cascade: bool
                 f"Database {name} is not empty. One or more tables exist."
             )
         for table in tables:
-            _remove(change, table, statement.coordinator.confinement)
+            _remove(change, table, statement.node.confinement)
         change.drop(name)
         shutil.rmtree(statement.directory(name), ignore_errors=True)
         return None
@@ -154,15 +160,15 @@ def _drop(statement: Statement, text: str, tree: exp.Drop) -> Plan:
         word = "DROP VIEW not allowed on a table" if kind == "VIEW" else "DROP TABLE not allowed on a view"
         raise analysis_error(f"{word}: {key}")
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         there = change.latest.get(key)
         if there is None:
-            # Whoever drops what is gone elsewhere learns at least that it is gone.
+            # Another coordinator dropped it: this one stops showing it, too.
             change.drop(key)
             if lenient:
                 return f"{kind.capitalize()} does not exist."
             raise server_error(f"Table does not exist: {key}")
-        _remove(change, there, statement.coordinator.confinement)
+        _remove(change, there, statement.node.confinement)
         return None
 
     return changing(f"{kind.capitalize()} has been dropped.", work, statement)
@@ -187,7 +193,7 @@ def _truncate(statement: Statement, tree: exp.TruncateTable) -> Plan:
         if table.kind == "VIEW":
             raise analysis_error(f"TRUNCATE TABLE not supported on view: {key}")
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         table = change.latest.get(key)
         if table is None:
             if lenient:

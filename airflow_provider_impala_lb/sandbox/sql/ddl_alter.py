@@ -7,14 +7,20 @@ from dataclasses import replace
 
 from airflow_provider_impala_lb.sandbox.common.catalog import Change
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, server_error, syntax_error
-from airflow_provider_impala_lb.sandbox.server.operation import Operation, Plan
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.ddl_change import NAME, changing
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
+from airflow_provider_impala_lb.sandbox.sql.plan import Plan
 from airflow_provider_impala_lb.sandbox.sql.table_definition import columns_of
 
 
 def alter(statement: Statement, text: str) -> Plan:
+    """The plan of ALTER TABLE or ALTER VIEW.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :raises Refused: ParseException or AnalysisException.
+    """
     rename = re.fullmatch(rf"(?is)alter\s+(?:table|view)\s+{NAME}\s+rename\s+to\s+{NAME}", text)
     add = re.fullmatch(rf"(?is)alter\s+table\s+{NAME}\s+add\s+(?:if\s+not\s+exists\s+)?columns?\s*\(?(.*?)\)?", text)
     properties = re.fullmatch(rf"(?is)alter\s+table\s+{NAME}\s+set\s+tblproperties\s*\((.*)\)", text)
@@ -36,13 +42,13 @@ def _rename(statement: Statement, database: str, name: str, new_database: str, n
     if new_key in statement.view:
         raise analysis_error(f"Table/view already exists: {new_key}")
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         item = change.latest.get(old.key)
         if item is None or new_key in change.latest:
             raise server_error(f"Table {old.key} cannot be renamed to {new_key}: gone, or the new name is taken")
         target_database, target = new_key.split(".", 1)
         change.drop(old.key)
-        # The files stay where they are: whoever still knows the old name reads on, as on a file system without a move.
+        # The files stay where they are: a coordinator that still shows the old name can read on.
         change.put(replace(item, database=target_database, table=target))
         return None
 
@@ -58,7 +64,7 @@ def _add_columns(statement: Statement, database: str | None, name: str, columns:
         if column in taken:
             raise analysis_error(f"Column already exists: {column}")
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         latest = change.latest[table.key]
         own = [column for column in latest.columns if column[0] not in latest.partition_columns]
         tail = [column for column in latest.columns if column[0] in latest.partition_columns]
@@ -72,7 +78,7 @@ def _set_properties(statement: Statement, database: str | None, name: str, pairs
     table = statement.existing((database or "").lower(), name.lower())
     new = dict(re.findall(r"['\"]([^'\"]*)['\"]\s*=\s*['\"]([^'\"]*)['\"]", pairs))
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         latest = change.latest[table.key]
         change.put(replace(latest, properties=tuple({**dict(latest.properties), **new}.items())))
         return None

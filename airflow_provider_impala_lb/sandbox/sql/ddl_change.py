@@ -1,4 +1,4 @@
-"""What all DDL has in common: one change of the catalog, and one row that says what was done."""
+"""What all DDL has in common: one change of the catalog, and one row that reports what was done."""
 
 from __future__ import annotations
 
@@ -6,28 +6,37 @@ from collections.abc import Callable
 
 from airflow_provider_impala_lb.sandbox.common.catalog import Change
 from airflow_provider_impala_lb.sandbox.common.errors import server_error
-from airflow_provider_impala_lb.sandbox.server.operation import Columns, Operation, Outcome, Plan
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
+from airflow_provider_impala_lb.sandbox.sql.plan import Columns, Outcome, Plan, RunningStatement
 
-# Every DDL answers with one row that says what it did; REFRESH and INVALIDATE METADATA answer with none.
+# Every DDL answers with one row that reports what it did; REFRESH and INVALIDATE METADATA answer with none.
 SUMMARY: Columns = [("summary", from_impala("string"))]
 NAME = r"(?:`?(\w+)`?\s*\.\s*)?`?(\w+)`?"
 
 
-def changing(summary: str, work: Callable[[Operation, Change], str | None], statement: Statement) -> Plan:
-    """A plan that runs ``work`` in one change of the catalog; ``work`` may return another summary."""
+def changing(summary: str, work: Callable[[Change], str | None], statement: Statement) -> Plan:
+    """A plan that is one change of the catalog.
 
-    def run(operation: Operation) -> Outcome:
-        operation.check_cancelled()
-        with statement.coordinator.catalog.change() as change:
-            said = work(operation, change)
-        return Outcome([(said or summary,)])
+    :param summary: the row that the client gets.
+    :param work: makes the change; may return another summary.
+    :param statement: it.
+    """
+
+    def run(running: RunningStatement) -> Outcome:
+        running.check_cancelled()
+        with statement.node.catalog.change() as change:
+            other_summary = work(change)
+        return Outcome([(other_summary or summary,)])
 
     return Plan("DDL", SUMMARY, run, changes_catalog=True)
 
 
 def exists(key: str) -> Exception:
+    """The metastore's error for a table that another coordinator has made meanwhile.
+
+    :param key: ``db.table``.
+    """
     return server_error(
         "Error making 'createTable' RPC to Hive Metastore: \nCAUSED BY: AlreadyExistsException: "
         f"Table {key} already exists"

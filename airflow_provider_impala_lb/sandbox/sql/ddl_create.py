@@ -10,17 +10,25 @@ from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here
 
 from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject, Change
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, syntax_error
-from airflow_provider_impala_lb.sandbox.server.operation import Operation, Outcome, Plan
 from airflow_provider_impala_lb.sandbox.sql import dml
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
-from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
+from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala, quote
 from airflow_provider_impala_lb.sandbox.sql.ddl_change import SUMMARY, changing, exists
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
-from airflow_provider_impala_lb.sandbox.sql.query import quote, translate
-from airflow_provider_impala_lb.sandbox.sql.table_definition import definition, with_listed_files
+from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan, RunningStatement
+from airflow_provider_impala_lb.sandbox.sql.query import translate
+from airflow_provider_impala_lb.sandbox.sql.table_definition import definition
+from airflow_provider_impala_lb.sandbox.sql.table_files import with_listed_files
 
 
 def create(statement: Statement, text: str, tree: exp.Create) -> Plan:
+    """The plan of CREATE TABLE, CREATE TABLE AS SELECT or CREATE VIEW.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :param tree: the same, parsed.
+    :raises Refused: ParseException or AnalysisException.
+    """
     kind = (tree.args.get("kind") or "").upper()
     if kind == "VIEW":
         return _create_view(statement, text, tree)
@@ -37,14 +45,14 @@ def create(statement: Statement, text: str, tree: exp.Create) -> Plan:
     if tree.expression is not None:
         return _create_as_select(statement, table, tree.expression, lenient, key in statement.view)
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         if key in change.latest:
             if not lenient:
                 raise exists(key)
             change.put(change.latest[key])
             return "Table already exists."
         Path(table.location).mkdir(parents=True, exist_ok=True)
-        change.put(with_listed_files(table, statement.coordinator.confinement))
+        change.put(with_listed_files(table, statement.node.confinement))
         return None
 
     return changing("Table has been created.", work, statement)
@@ -56,7 +64,7 @@ def _create_as_select(
     if isinstance(source, exp.Subquery):
         source = source.this
     query = translate(source, statement.scope)
-    described = statement.coordinator.engine.describe(query.typed())
+    described = statement.node.engine.describe(query.typed())
     if len(query.labels) == len(described):
         described = [(named or name, kind) for named, (name, kind) in zip(query.labels, described, strict=True)]
     names = [
@@ -72,12 +80,12 @@ def _create_as_select(
         for number, (name, kind, _) in enumerate(columns)
     ]
 
-    def run(operation: Operation) -> Outcome:
+    def run(running: RunningStatement) -> Outcome:
         if known and lenient:
             return Outcome([("Inserted 0 row(s)",)])
-        query.check_files(statement.coordinator.address, statement.coordinator.confinement)
-        files = dml.write(operation, table, query, len(columns), expressions)
-        with statement.coordinator.catalog.change() as change:
+        query.check_files(statement.node.address, statement.node.confinement)
+        files = dml.write(running, statement.node.confinement, table, query, len(columns), expressions)
+        with statement.node.catalog.change() as change:
             if table.key in change.latest:
                 for file in files:
                     Path(file.path).unlink(missing_ok=True)
@@ -105,7 +113,7 @@ def _create_view(statement: Statement, text: str, tree: exp.Create) -> Plan:
         raise syntax_error(text, len(text), "EOF", "AS SELECT")
     view = _view_object(statement, key, body.group(1), target)
 
-    def work(_: Operation, change: Change) -> str | None:
+    def work(change: Change) -> str | None:
         there = change.latest.get(key)
         if there is not None and not instead:
             if lenient:
@@ -120,7 +128,7 @@ def _create_view(statement: Statement, text: str, tree: exp.Create) -> Plan:
 
 def _view_object(statement: Statement, key: str, sql: str, target: exp.Expression) -> CatalogObject:
     query = translate(parse(sql), statement.scope)
-    described = statement.coordinator.engine.describe(query.typed())
+    described = statement.node.engine.describe(query.typed())
     names = [name for name, _ in described]
     if len(query.labels) == len(described):
         names = [named or name for named, name in zip(query.labels, names, strict=True)]

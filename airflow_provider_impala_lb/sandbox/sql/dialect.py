@@ -34,8 +34,9 @@ class Impala(Hive):
 
 
 def parse(text: str) -> exp.Expression:
-    """One statement, without comments and hints, as a tree with all its names in lower case.
+    """One statement as a tree with all its names in lower case.
 
+    :param text: without comments and hints.
     :raises Refused: ParseException.
     """
     try:
@@ -61,7 +62,10 @@ def _as_impala(text: str, error: SqlglotError) -> Refused:
 
 
 def label(projection: exp.Expression) -> str:
-    """The column name that Impala gives a projection: its alias, its column, or its text."""
+    """The column name that Impala gives a projection: its alias, its column, or its text.
+
+    :param projection: an expression of a SELECT's list.
+    """
     if isinstance(projection, (exp.Alias, exp.Column)):
         return str(projection.alias_or_name)
     return str(projection.sql(dialect=Impala, normalize_functions="lower")).lower()

@@ -7,22 +7,28 @@ import re
 import shutil
 import uuid
 from pathlib import Path
-from urllib.parse import unquote
 
 from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject, DataFile
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
-from airflow_provider_impala_lb.sandbox.common.errors import Refused, analysis_error, server_error, syntax_error
-from airflow_provider_impala_lb.sandbox.server.operation import Columns, Operation, Outcome, Plan
+from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, server_error, syntax_error
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
-from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
+from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala, quote, text_literal
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
-from airflow_provider_impala_lb.sandbox.sql.query import Query, quote, text_literal, translate
+from airflow_provider_impala_lb.sandbox.sql.plan import Columns, Outcome, Plan, RunningStatement
+from airflow_provider_impala_lb.sandbox.sql.query import Query, translate
+from airflow_provider_impala_lb.sandbox.sql.table_files import list_files, local_path, partition_of
 
 
 def plan(statement: Statement, text: str, first: str) -> Plan:
-    """:param first: the statement's first word."""
+    """The plan of INSERT or LOAD DATA.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :param first: the statement's first word, in capitals.
+    :raises Refused: ParseException or AnalysisException; UPDATE and the like, which Impala has for other tables only.
+    """
     if first == "LOAD":
         return _load_data(statement, text)
     if first != "INSERT":
@@ -39,6 +45,12 @@ def _with_table_keyword(text: str) -> str:
 
 
 def plan_insert(statement: Statement, tree: exp.Insert) -> Plan:
+    """The plan of an INSERT.
+
+    :param statement: it.
+    :param tree: it, parsed; also ``WITH ... INSERT`` and ``FROM ... INSERT``.
+    :raises Refused: AnalysisException.
+    """
     target = tree.this
     written = target.expressions if isinstance(target, exp.Schema) else []
     name = target.this if isinstance(target, exp.Schema) else target
@@ -53,7 +65,7 @@ def plan_insert(statement: Statement, tree: exp.Insert) -> Plan:
         if tree.args.get(clause) and not source.args.get(clause):
             source.set(clause, tree.args[clause])
     query = translate(source, statement.scope)
-    columns = statement.coordinator.engine.describe(query.typed())
+    columns = statement.node.engine.describe(query.typed())
     listed = [column.name for column in written] or [
         column for column, _, _ in table.columns if column not in table.partition_columns
     ]
@@ -62,9 +74,9 @@ def plan_insert(statement: Statement, tree: exp.Insert) -> Plan:
     _check_partitions(table, static, order)
     expressions = _expressions(table, columns, order, static, query.nulls)
 
-    def run(operation: Operation) -> Outcome:
-        query.check_files(statement.coordinator.address, statement.coordinator.confinement)
-        files = write(operation, table, query, len(columns), expressions)
+    def run(running: RunningStatement) -> Outcome:
+        query.check_files(statement.node.address, statement.node.confinement)
+        files = write(running, statement.node.confinement, table, query, len(columns), expressions)
         modified: dict[str, int] = {}
         for file in files:
             modified[file.partition] = modified.get(file.partition, 0) + (file.rows or 0)
@@ -131,19 +143,35 @@ def _expressions(
 
 
 def write(
-    operation: Operation, table: CatalogObject, query: Query, width: int, expressions: list[str]
+    running: RunningStatement,
+    confinement: Confinement,
+    table: CatalogObject,
+    query: Query,
+    width: int,
+    expressions: list[str],
 ) -> list[DataFile]:
-    """Run the query (``width`` columns) and write files of ``table``, which nobody sees before the catalog is told."""
-    cursor = operation.cursor()
-    directory = operation.coordinator.confinement.check(table.location)
-    staging = directory / "_impala_insert_staging" / operation.id.replace(":", "_")
+    """Run a query and write its rows to new files of a table. Nobody reads them before the catalog has them.
+
+    :param running: the statement it is done for.
+    :param confinement: which files it may touch.
+    :param table: whose directory and format they get.
+    :param query: where the rows come from.
+    :param width: how many columns the query has.
+    :param expressions: for each column of the table, DuckDB's expression over the query's columns ``c0``, ``c1`` ...
+    :returns: the files, with their rows counted; none for an empty result.
+    :raises StatementCancelled: somebody cancelled the statement.
+    :raises Refused: the directory leads out of those that tables may be in.
+    """
+    cursor = running.cursor()
+    directory = confinement.check(table.location)
+    staging = directory / "_impala_insert_staging" / running.id.replace(":", "_")
     staging.mkdir(parents=True)
     try:
         names = ", ".join(f"c{number}" for number in range(width))
         source = f"({query.reading()}) AS source({names})"
         select = f"SELECT {', '.join(expressions)} FROM {source}"  # noqa: S608 (names are quoted)
-        cursor.execute(_copy(table, select, staging, operation.id))
-        return _move(cursor, table, staging, directory, operation.coordinator.confinement)
+        cursor.execute(_copy(table, select, staging, running.id))
+        return _move(cursor, table, staging, directory, confinement)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -185,10 +213,6 @@ def _move(
     return files
 
 
-def partition_of(relative: Path) -> str:
-    return "" if str(relative) == "." else unquote(str(relative))
-
-
 def _count_rows(cursor: object, table: CatalogObject, paths: list[Path]) -> dict[Path, int]:
     if table.file_format == "TEXTFILE":
         return {path: _lines(path) for path in paths}
@@ -209,8 +233,9 @@ def _lines(path: Path) -> int:
 def _commit(
     statement: Statement, key: str, files: list[DataFile], static: dict[str, str | None], overwrite: bool
 ) -> None:
-    """Tell the catalog; what OVERWRITE replaced is deleted, so that coordinators that still list it fail to read it."""
-    with statement.coordinator.catalog.change() as change:
+    """Put the files into the catalog. What OVERWRITE replaced is deleted: coordinators that still list it fail to read
+    it."""
+    with statement.node.catalog.change() as change:
         table = change.latest.get(key)
         if table is None:
             for file in files:
@@ -247,7 +272,7 @@ def _load_data(statement: Statement, text: str) -> Plan:
     single, double, overwrite, name, partition = match.groups()
     database, _, short = name.replace("`", "").lower().rpartition(".")
     table = statement.scope.table(short, database)
-    confinement = statement.coordinator.confinement
+    confinement = statement.node.confinement
     source = confinement.check(local_path(single or double))
     if not source.exists():
         raise analysis_error(f"INPATH location '{source}' does not exist.")
@@ -257,7 +282,7 @@ def _load_data(statement: Statement, text: str) -> Plan:
         raise analysis_error(f"Partition spec does not match the partition columns of '{table.key}'.")
     statically: dict[str, str | None] = {column.lower(): value.strip() for column, value in pairs}
 
-    def run(operation: Operation) -> Outcome:
+    def run(running: RunningStatement) -> Outcome:
         paths = [source] if source.is_file() else list_files(source)
         target = confinement.check(Path(table.location) / where)
         target.mkdir(parents=True, exist_ok=True)
@@ -275,18 +300,3 @@ def _load_data(statement: Statement, text: str) -> Plan:
         return Outcome([(f"Loaded {len(files)} file(s). Total files in destination location: {total}",)])
 
     return Plan("LOAD", [("summary", from_impala("string"))], run, changes_catalog=True)
-
-
-def local_path(text: str) -> Path:
-    """:raises Refused: another file system than this machine's."""
-    path = Path(re.sub(r"(?i)^file:(//[^/]*)?", "", text))
-    if not path.is_absolute():
-        raise Refused(f"AnalysisException: URI path must be absolute, and on this machine: {text}")
-    return path
-
-
-def list_files(directory: Path) -> list[Path]:
-    """Data files directly in a directory; names with a leading ``.`` or ``_`` are nobody's data."""
-    if not directory.is_dir():
-        return []
-    return sorted(path for path in directory.iterdir() if path.is_file() and path.name[0] not in "._")

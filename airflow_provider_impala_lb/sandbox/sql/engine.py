@@ -10,16 +10,15 @@ from pathlib import Path
 import duckdb  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled, analysis_error
-from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType, from_duckdb
+from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType, from_duckdb, text_literal
 from airflow_provider_impala_lb.sandbox.sql.functions import macro_statements
-from airflow_provider_impala_lb.sandbox.sql.query import text_literal
 
 
 class Engine:
-    """Opens cursors, which statements use in threads of their own.
+    """One DuckDB. It opens cursors, which statements use in threads of their own.
 
     :param temporary: a directory for what does not fit in memory.
-    :param directories: those whose files it may read and write; whoever speaks SQL to it cannot change that.
+    :param directories: those whose files it may read and write; SQL cannot change that.
     """
 
     def __init__(self, temporary: Path, directories: Sequence[str]) -> None:
@@ -46,12 +45,14 @@ class Engine:
         self._database.execute("SET lock_configuration = true")
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A new cursor, to be closed by the caller."""
         with self._lock:
             return self._database.cursor()
 
     def describe(self, sql: str) -> list[tuple[str, ColumnType]]:
         """The columns of a query, which is checked but not run.
 
+        :param sql: DuckDB's text.
         :raises Refused: AnalysisException.
         """
         cursor = self.cursor()
@@ -64,10 +65,18 @@ class Engine:
         return [(name, from_duckdb(kind)) for name, kind, *_ in rows]
 
     def register_sleeper(self, query: str, wait: Callable[[float], None]) -> None:
-        """``sleep(ms)`` in this query calls ``wait(seconds)``, which raises StatementCancelled when it is cancelled."""
+        """From now on ``sleep(ms)`` in this query calls ``wait(seconds)``.
+
+        :param query: the query's id, as printed.
+        :param wait: raises StatementCancelled when the query is cancelled.
+        """
         self._sleepers[query] = wait
 
     def forget_sleeper(self, query: str) -> None:
+        """The query has ended.
+
+        :param query: the query's id, as printed.
+        """
         self._sleepers.pop(query, None)
 
     def _sleep(self, query: str, milliseconds: int) -> bool:
@@ -77,7 +86,10 @@ class Engine:
 
 
 def as_analysis_error(error: duckdb.Error) -> Refused:
-    """What DuckDB's binder says, with the first word that Impala would use."""
+    """The message of DuckDB's binder, with the first word that Impala would use.
+
+    :param error: DuckDB's.
+    """
     text = str(error).split("\n\nLINE")[0]
     first = text.split("\n")[0].split("Error: ", 1)[-1]
     if "does not exist" in first and "Function" in first:
@@ -93,6 +105,10 @@ def as_analysis_error(error: duckdb.Error) -> Refused:
 
 
 def as_runtime_error(error: duckdb.Error) -> Exception:
+    """What a query that ran has failed of: StatementCancelled, or Refused with a message that Impala would have.
+
+    :param error: DuckDB's.
+    """
     if isinstance(error, duckdb.InterruptException) or "StatementCancelled" in str(error):
         return StatementCancelled()
     text = str(error).split("\n\nLINE")[0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from airflow_provider_impala_lb.sandbox.common.errors import NOT_HERE
-from airflow_provider_impala_lb.sandbox.sql.moment_functions import MOMENTS
+from airflow_provider_impala_lb.sandbox.sql.datetime_functions import DATETIME_MACROS
 
 _DECIMALS = (
     "typeof(a) || typeof(b) LIKE '%DECIMAL%' AND typeof(a) NOT IN ('DOUBLE', 'FLOAT') "
@@ -23,7 +23,7 @@ _WHOLE_TEXT = r"^\s*[+-]?\d+\s*$"
 
 #: name -> one (parameters, body) for each form
 MACROS: dict[str, list[tuple[str, str]]] = {
-    **MOMENTS,
+    **DATETIME_MACROS,
     # -- what the other macros use, and the translation of operators and casts
     "other_string": [
         ("x BOOLEAN", "CASE x WHEN true THEN '1' WHEN false THEN '0' END"),
@@ -424,7 +424,8 @@ SHOWN = sorted(
 
 def macro_statements() -> list[str]:
     """One CREATE MACRO for each function, all its forms in it, each after those it uses; those of UTF8_MODE as
-    ``im_letters_<name>``."""
+    ``im_letters_<name>``.
+    """
     bodies = {f"im_{name}": forms for name, forms in MACROS.items()}
     for name in UTF8:
         bodies[f"im_letters_{name}"] = [(parameters, _letters(name, body)) for parameters, body in MACROS[name]]

@@ -23,9 +23,10 @@ _TOKEN = re.compile(
 
 
 def statement(sql: str) -> str:
-    """The statement in ``sql`` without comments and hints (each leaves a blank) and without its one closing ``;``.
+    """The statement without comments and hints (each leaves a blank) and without its one closing ``;``.
 
-    :raises Refused: a quote that never ends, or a second statement (or a second ``;``) after the first.
+    :param sql: as received.
+    :raises Refused: a quote that never ends, a second statement (or a second ``;``) after the first, or no statement.
     """
     parts: list[str] = []
     ended = None
@@ -53,7 +54,10 @@ def statement(sql: str) -> str:
 
 
 def hint_warnings(sql: str) -> list[str]:
-    """Impala's warnings of hints it does not know, which it otherwise ignores (TableRef, InsertStmt, SelectList)."""
+    """Impala's warnings of hints it does not know, which it otherwise ignores (TableRef, InsertStmt, SelectList).
+
+    :param sql: as received.
+    """
     found = []
     word = ""
     for token in _TOKEN.finditer(sql):
@@ -67,6 +71,11 @@ def hint_warnings(sql: str) -> list[str]:
     return found
 
 
-def words(text: str, count: int) -> list[str]:
-    """The first ``count`` words, in capitals; a sign such as ``(`` counts as a word."""
-    return [word.upper() for word in re.findall(r"\w+|[^\w\s]", text[:400])[:count]]
+def first_word(text: str) -> str:
+    """The first word, in capitals; a sign such as ``(`` counts as a word.
+
+    :param text: a statement, which is not empty.
+    """
+    word = re.search(r"\w+|[^\w\s]", text)
+    assert word is not None, "an empty statement"
+    return word.group().upper()

@@ -14,11 +14,19 @@ from airflow_provider_impala_lb.sandbox.sql.functions import AGGREGATES
 
 @functools.lru_cache(maxsize=512)
 def template(text: str) -> exp.Expression:
+    """DuckDB's text as a tree, which is kept: to be copied before it is used.
+
+    :param text: an expression.
+    """
     return cast("exp.Expression", parse_one(text, dialect="duckdb"))
 
 
 def filled(text: str, x: exp.Expression) -> exp.Expression:
-    """The DuckDB expression ``text`` with ``x`` for the column of that name."""
+    """A DuckDB expression with a value for each column in it.
+
+    :param text: the expression, whose only column is ``x``.
+    :param x: the value.
+    """
 
     def fill(value: exp.Expression) -> exp.Expression:
         tree = template(text).copy()
@@ -30,11 +38,16 @@ def filled(text: str, x: exp.Expression) -> exp.Expression:
 
 
 def macro(name: str, *arguments: exp.Expression) -> exp.Expression:
+    """The call of one of our macros.
+
+    :param name: without ``im_``.
+    :param arguments: its arguments.
+    """
     return _typed(lambda *each: exp.Anonymous(this=f"im_{name}", expressions=list(each)), *arguments)
 
 
 def _typed(make: Callable[..., exp.Expression], *arguments: exp.Expression) -> exp.Expression:
-    """``make(*arguments)``, in which DuckDB can tell the arguments' types, and which it expands once.
+    """``make(*arguments)``, in which DuckDB knows the arguments' types, and which it expands once.
 
     It chooses between a macro's forms before it knows what type an aggregate or a window has, and then refuses, or
     takes the wrong one. And a macro's body has its parameter several times: macros in macros in macros would be too
@@ -72,11 +85,18 @@ _OF_MANY_ROWS = frozenset({*(name for _, name in AGGREGATES.values()), "string_a
 
 
 def as_text(value: exp.Expression) -> exp.Expression:
-    """As it is, if it is a text: else DuckDB refuses it."""
+    """The value as it is, if it is a text: else DuckDB refuses it.
+
+    :param value: any expression.
+    """
     return macro("text", value)
 
 
 def bare(node: exp.Expression) -> exp.Expression:
+    """The expression without the parentheses around it.
+
+    :param node: any expression.
+    """
     while isinstance(node, exp.Paren):
         node = node.this
     return node

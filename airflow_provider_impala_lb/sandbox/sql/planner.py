@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here)
 
-from airflow_provider_impala_lb.sandbox.common import query_options as options
+from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, analysis_error, not_supported, syntax_error
-from airflow_provider_impala_lb.sandbox.server.operation import Operation, Outcome, Plan
 from airflow_provider_impala_lb.sandbox.sql import ddl, dml, show
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
-from airflow_provider_impala_lb.sandbox.sql.lexer import words
+from airflow_provider_impala_lb.sandbox.sql.lexer import first_word
+from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan, RunningStatement
 from airflow_provider_impala_lb.sandbox.sql.query import Query, translate
 
 STRING = ColumnType("STRING")
 
 
 def plan(statement: Statement) -> Plan:
-    """:raises Refused: ParseException or AnalysisException: nothing has run, nothing will."""
+    """What a statement will do.
+
+    :param statement: it.
+    :raises Refused: ParseException or AnalysisException: nothing has run, nothing will.
+    """
     text = statement.text.strip()
-    first = words(text, 1)[0]
+    first = first_word(text)
     match first:
         case "SELECT" | "WITH" | "VALUES" | "(" | "FROM":
             return _select_or_insert(statement, text)
@@ -61,14 +66,14 @@ def _select_or_insert(statement: Statement, text: str) -> Plan:
 
 def _select(statement: Statement, tree: exp.Expression) -> Plan:
     query = translate(tree, statement.scope)
-    columns = statement.coordinator.engine.describe(query.typed())
+    columns = statement.node.engine.describe(query.typed())
     if len(query.labels) == len(columns):
         columns = [(label or name, kind) for label, (name, kind) in zip(query.labels, columns, strict=True)]
     columns = [(name.lower(), kind) for name, kind in columns]
 
-    def run(operation: Operation) -> Outcome:
-        query.check_files(statement.coordinator.address, statement.coordinator.confinement)
-        return Outcome(cursor=operation.cursor().execute(query.reading()))
+    def run(running: RunningStatement) -> Outcome:
+        query.check_files(statement.node.address, statement.node.confinement)
+        return Outcome(cursor=running.cursor().execute(query.reading()))
 
     return Plan("QUERY", columns, run, files=query.file_count, text=_plan_text(query))
 
@@ -81,10 +86,7 @@ def _plan_text(query: Query) -> str:
 
 
 def _explain(statement: Statement, text: str) -> Plan:
-    inner = Statement(
-        statement.coordinator, statement.session, statement.operation, re.sub(r"(?is)^\s*explain\s+", "", text)
-    )
-    planned = plan(inner)
+    planned = plan(replace(statement, text=re.sub(r"(?is)^\s*explain\s+", "", text)))
     if planned.kind not in ("QUERY", "DML"):
         raise syntax_error(text, len("explain "), "IDENTIFIER", "SELECT, INSERT, VALUES, WITH")
     rows = [(line,) for line in (planned.text or "PLAN-ROOT SINK").split("\n")]
@@ -97,7 +99,7 @@ def _use(statement: Statement, text: str) -> Plan:
         raise syntax_error(text, 4, "IDENTIFIER", "IDENTIFIER")
     database = statement.database(match.group(1).lower())
 
-    def run(_: Operation) -> Outcome:
+    def run(_: RunningStatement) -> Outcome:
         statement.session.database = database
         return Outcome()
 
@@ -108,26 +110,24 @@ def _set(statement: Statement, text: str) -> Plan:
     session = statement.session
     if re.fullmatch(r"(?i)unset\s+all", text):
 
-        def unset(_: Operation) -> Outcome:
-            with session.lock:
-                session.options.clear()
+        def unset(_: RunningStatement) -> Outcome:
+            session.clear_options()
             return Outcome()
 
         return Plan("SET", None, unset, immediate=True)
     if re.fullmatch(r"(?i)set(\s+all)?", text):
         columns = [("option", STRING), ("value", STRING), ("level", STRING)]
         values = session.effective_options()
-        rows = [(name, values.get(name, ""), "REGULAR") for name in sorted(options.NAMES)]
+        rows = [(name, values.get(name, ""), "REGULAR") for name in sorted(query_options.NAMES)]
         return Plan("SET", columns, lambda _: Outcome(rows), immediate=True)
     match = re.fullmatch(r"(?is)set\s+`?(\w+)`?\s*=\s*(-?[\w.]+|'[^']*'|\"[^\"]*\")", text)
     if not match:
         place = re.search(r"(?i)^\w+\s+\w*\s*", text)
         raise syntax_error(text, place.end() if place else 0, "Unexpected character", "=")
-    name, value = options.checked(match.group(1), match.group(2).strip("'\""))
+    name, value = query_options.checked(match.group(1), match.group(2).strip("'\""))
 
-    def set_option(_: Operation) -> Outcome:
-        with session.lock:
-            session.options[name] = value
+    def set_option(_: RunningStatement) -> Outcome:
+        session.set_option(name, value)
         return Outcome()
 
     return Plan("SET", None, set_option, immediate=True)
@@ -137,12 +137,12 @@ def _shutdown(statement: Statement, text: str) -> Plan:
     match = re.fullmatch(r"(?is):\s*shutdown\s*\(\s*(?:['\"]([^'\"]*)['\"])?\s*,?\s*(\d+)?\s*\)", text)
     if not match:
         raise syntax_error(text, 1, "IDENTIFIER", "SHUTDOWN")
-    if match.group(1) and match.group(1) != statement.coordinator.address:
+    if match.group(1) and match.group(1) != statement.node.address:
         raise analysis_error("The sandbox shuts down only the coordinator that is asked.")
     deadline = float(match.group(2)) if match.group(2) else None
 
-    def run(_: Operation) -> Outcome:
-        return Outcome([(statement.coordinator.begin_shutdown(deadline),)])
+    def run(_: RunningStatement) -> Outcome:
+        return Outcome([(statement.node.begin_shutdown(deadline),)])
 
     return Plan("DDL", [("summary", STRING)], run, immediate=True)
 
@@ -153,8 +153,8 @@ def _kill(statement: Statement, text: str) -> Plan:
         raise syntax_error(text, 5, "IDENTIFIER", "QUERY")
     query_id = match.group(1)
 
-    def run(_: Operation) -> Outcome:
-        if not statement.coordinator.kill_query(query_id, statement.session.user):
+    def run(_: RunningStatement) -> Outcome:
+        if not statement.node.kill_query(query_id, statement.session.user):
             raise Refused("Could not find query on any coordinator.")
         return Outcome([(f"Query {query_id} is killed.",)])
 

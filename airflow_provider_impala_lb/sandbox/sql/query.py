@@ -6,7 +6,6 @@ rows without a word, and one that has not heard of a DROP asks for files that ar
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,26 +15,33 @@ from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here
 
 from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
-from airflow_provider_impala_lb.sandbox.common.errors import Refused, analysis_error
-from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
+from airflow_provider_impala_lb.sandbox.common.errors import analysis_error
 from airflow_provider_impala_lb.sandbox.sql.dialect import label, parse
+from airflow_provider_impala_lb.sandbox.sql.table_files import check_files, empty_relation, file_relation
 from airflow_provider_impala_lb.sandbox.sql.translation import to_duckdb
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What names mean to a statement."""
+    """What names mean to a statement.
+
+    :ivar database: of names without one.
+    :ivar view: what the coordinator shows of the catalog, by key.
+    :ivar constants: functions without arguments: DuckDB's expression for each.
+    """
 
     database: str
     view: Mapping[str, CatalogObject]
     constants: dict[str, str]
 
-    def key(self, table: str, database: str = "") -> str:
-        return f"{database or self.database}.{table}"
-
     def table(self, table: str, database: str = "") -> CatalogObject:
-        """:raises Refused: this coordinator does not know it (yet)."""
-        found = self.view.get(self.key(table, database))
+        """The table or view of a name.
+
+        :param table: without its database.
+        :param database: empty (default): :attr:`database`.
+        :raises Refused: this coordinator does not show it (yet).
+        """
+        found = self.view.get(f"{database or self.database}.{table}")
         if found is None:
             shown = f"{database}.{table}" if database else table
             raise analysis_error(f"Could not resolve table reference: '{shown}'")
@@ -44,10 +50,12 @@ class Scope:
 
 @dataclass
 class Query:
-    """DuckDB's text with a name where each table stands; ``tables`` says which.
+    """A query for DuckDB.
 
-    :attr labels: the column names as Impala gives them; empty where ``*`` or VALUES leave it to the tables.
-    :attr nulls: positions of columns that are the bare word NULL, and so fit every type.
+    :ivar sql: DuckDB's text with a name where each table stands.
+    :ivar tables: which table each of these names is; default none.
+    :ivar labels: the column names as Impala gives them; empty (default) where ``*`` or VALUES leave it to the tables.
+    :ivar nulls: positions of columns that are the bare word NULL, and so fit every type; default none.
     """
 
     sql: str
@@ -65,11 +73,17 @@ class Query:
 
     @property
     def file_count(self) -> int:
+        """How many files it reads."""
         return sum(len(table.files) for table in self.tables.values())
 
     def check_files(self, host: str, confinement: Confinement) -> None:
-        """:raises Refused: a file of a table is gone: the table was dropped or overwritten elsewhere; or it leads out
-        of the directories that tables may be in."""
+        """Look at each file before it is read.
+
+        :param host: the coordinator's address, for the message.
+        :param confinement: which files may be read.
+        :raises Refused: a file of a table is gone: the table was dropped or overwritten elsewhere; or it leads out of
+            the directories that tables may be in.
+        """
         for table in self.tables.values():
             check_files(table, host, confinement)
 
@@ -81,7 +95,12 @@ class Query:
 
 
 def translate(tree: exp.Expression, scope: Scope) -> Query:
-    """:param tree: a SELECT, a set operation or VALUES, as :func:`dialect.parse` gives it."""
+    """The query for DuckDB.
+
+    :param tree: a SELECT, a set operation or VALUES, as :func:`dialect.parse` gives it; not changed.
+    :param scope: what its names mean.
+    :raises Refused: AnalysisException; or something that the sandbox has not.
+    """
     query = Query("")
     outermost = tree
     while isinstance(outermost, (exp.SetOperation, exp.Subquery)):
@@ -158,82 +177,3 @@ def _is_cte(table: exp.Expression) -> bool:
                 return True
         inside, around = around, cast("exp.Expression | None", around.parent)
     return False
-
-
-def quote(name: str) -> str:
-    """A name as DuckDB's quoted identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def text_literal(text: str) -> str:
-    """A text as DuckDB's literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def check_files(table: CatalogObject, host: str, confinement: Confinement) -> None:
-    """:raises Refused: see :meth:`Query.check_files`."""
-    for file in table.files:
-        confinement.check(file.path)
-        if not os.path.exists(file.path):
-            raise Refused(
-                f"Disk I/O error on {host}: Failed to open HDFS file {file.path}\n"
-                "Error(2): No such file or directory\n"
-                f"Root cause: FileNotFoundException: File does not exist: {file.path}"
-            )
-
-
-def empty_relation(table: CatalogObject) -> str:
-    columns = ", ".join(f"CAST(NULL AS {from_impala(kind).duckdb}) AS {quote(name)}" for name, kind, _ in table.columns)
-    return f"(SELECT {columns} WHERE false)"
-
-
-def file_relation(table: CatalogObject) -> str:
-    """The rows of all files of a table, with the columns in the catalog's order."""
-    if not table.files:
-        return empty_relation(table)
-    files = ", ".join(text_literal(file.path) for file in table.files)
-    types = {name: from_impala(kind).duckdb for name, kind, _ in table.columns}
-    if table.file_format == "PARQUET":
-        # The empty table last gives columns added later to files written earlier.
-        return (
-            f"(SELECT {', '.join(map(quote, types))} FROM (SELECT * FROM read_parquet([{files}], union_by_name=true, "  # noqa: S608
-            f"hive_partitioning=false) UNION ALL BY NAME SELECT * FROM {empty_relation(table)}))"
-        )
-    return _text_relation(table, types)
-
-
-def _text_relation(table: CatalogObject, types: dict[str, str]) -> str:
-    """Text files hold the columns but for the partition's; what is no number is NULL, what is missing too."""
-    skip = int(dict(table.properties).get("skip.header.line.count", "0"))
-    own = [name for name in types if name not in table.partition_columns]
-    columns = "{" + ", ".join(f"{text_literal(name)}: 'VARCHAR'" for name in own) + "}"
-    options = (
-        f"delim={text_literal(table.delimiter)}, header=false, skip={skip}, columns={columns}, nullstr='\\N', "
-        "quote='', escape='', null_padding=true, strict_mode=false, auto_detect=false, ignore_errors=true, "
-        "parallel=false"
-    )
-    parts: dict[str, list[str]] = {}
-    for file in table.files:
-        parts.setdefault(file.partition, []).append(text_literal(file.path))
-    selects = []
-    for partition, paths in parts.items():
-        values = partition_values(partition)
-        shown = ", ".join(_typed(name, kind, values) for name, kind in types.items())
-        selects.append(f"SELECT {shown} FROM read_csv([{', '.join(paths)}], {options})")  # noqa: S608 (quoted)
-    return f"({' UNION ALL '.join(selects)})"
-
-
-def _typed(name: str, kind: str, partition: Mapping[str, str]) -> str:
-    """What is no number is NULL. Without the trim() DuckDB would cast while it reads, and drop or refuse such lines."""
-    value = partition.get(name, f"trim({quote(name)})")
-    return (
-        f"{quote(name)}"
-        if kind == "VARCHAR" and name not in partition
-        else f"TRY_CAST({value} AS {kind}) AS {quote(name)}"
-    )
-
-
-def partition_values(partition: str) -> dict[str, str]:
-    """``p=1/q=a`` -> DuckDB literals by column."""
-    pairs = (part.split("=", 1) for part in partition.split("/") if part)
-    return {name: "NULL" if value == "__HIVE_DEFAULT_PARTITION__" else text_literal(value) for name, value in pairs}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, syntax_error
-from airflow_provider_impala_lb.sandbox.server.operation import Columns, Outcome, Plan, Row
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType
 from airflow_provider_impala_lb.sandbox.sql.functions import SHOWN
+from airflow_provider_impala_lb.sandbox.sql.plan import Columns, Outcome, Plan, Row
 
 _STRING, _BIGINT = ColumnType("STRING"), ColumnType("BIGINT")
 _NAME = r"(?:`?(\w+)`?\s*\.\s*)?`?(\w+)`?"
@@ -19,7 +19,13 @@ _LIKE = r"(?:\s+(?:like\s+)?['\"]([^'\"]*)['\"])?"
 
 
 def plan(statement: Statement, text: str, first: str) -> Plan:
-    """:param first: the statement's first word."""
+    """The plan of SHOW or DESCRIBE.
+
+    :param statement: it.
+    :param text: its text, stripped.
+    :param first: the statement's first word, in capitals.
+    :raises Refused: ParseException or AnalysisException.
+    """
     columns, rows = _describe(statement, text) if first != "SHOW" else _show(statement, text)
     return Plan("DDL", columns, lambda _: Outcome(rows), immediate=True)
 
@@ -31,40 +37,40 @@ def _strings(*names: str) -> Columns:
 def _show(statement: Statement, text: str) -> tuple[Columns, list[Row]]:
     view = statement.view
     if match := re.fullmatch(rf"(?is)show\s+(?:databases|schemas){_LIKE}", text):
-        databases = [item for item in view.values() if not item.table and matches(item.database, match.group(1))]
+        databases = [item for item in view.values() if not item.table and _matches(item.database, match.group(1))]
         return _strings("name", "comment"), [*sorted((item.database, item.comment) for item in databases)]
     if match := re.fullmatch(rf"(?is)show\s+(tables|views)(?:\s+in\s+`?(\w+)`?)?{_LIKE}", text):
         kind, database, pattern = match.groups()
-        names = table_names(statement, (database or "").lower(), pattern, views_only=kind.lower() == "views")
+        names = _table_names(statement, (database or "").lower(), pattern, views_only=kind.lower() == "views")
         return _strings("name"), [(name,) for name in names]
     if match := re.fullmatch(rf"(?is)show\s+create\s+(?:table|view)\s+{_NAME}", text):
-        return _strings("result"), [(create_statement(_existing(statement, match)),)]
+        return _strings("result"), [(_create_statement(_existing(statement, match)),)]
     if match := re.fullmatch(
         rf"(?is)show\s+(partitions|table\s+stats|column\s+stats|files\s+in)\s+{_NAME}(?:\s.*)?", text
     ):
         table = statement.existing((match.group(2) or "").lower(), match.group(3).lower())
         return _statistics(table, match.group(1).lower().split()[0])
     if match := re.fullmatch(rf"(?is)show\s+(?:(?:aggregate|analytic)\s+)?functions(?:\s+in\s+\w+)?{_LIKE}", text):
-        shown = [("", name, "BUILTIN", "true") for name in SHOWN if matches(name, match.group(1))]
+        shown = [("", name, "BUILTIN", "true") for name in SHOWN if _matches(name, match.group(1))]
         return _strings("return type", "signature", "binary type", "is persistent"), list(shown)
     if re.fullmatch(r"(?is)show\s+(current\s+)?roles", text):
         raise analysis_error("Authorization is not enabled.")
     raise syntax_error(text, 5, "IDENTIFIER", "CREATE, DATABASES, FILES, FUNCTIONS, PARTITIONS, TABLE, TABLES, VIEWS")
 
 
-def matches(name: str, pattern: str | None) -> bool:
+def _matches(name: str, pattern: str | None) -> bool:
     """Impala's patterns: ``*`` for any text, ``|`` between alternatives."""
     return pattern is None or any(fnmatch.fnmatchcase(name, each.lower()) for each in pattern.split("|"))
 
 
-def table_names(statement: Statement, database: str, pattern: str | None, views_only: bool = False) -> list[str]:
+def _table_names(statement: Statement, database: str, pattern: str | None, views_only: bool = False) -> list[str]:
     home = statement.database(database or statement.session.database)
     return sorted(
         item.table
         for item in statement.view.values()
         if item.database == home
         and item.table
-        and matches(item.table, pattern)
+        and _matches(item.table, pattern)
         and (item.kind == "VIEW" or not views_only)
     )
 
@@ -73,13 +79,13 @@ def _existing(statement: Statement, match: re.Match[str]) -> CatalogObject:
     return statement.existing((match.group(1) or "").lower(), match.group(2).lower())
 
 
-def create_statement(table: CatalogObject) -> str:
+def _create_statement(table: CatalogObject) -> str:
     """The DDL that would make this table or view."""
     if table.kind == "VIEW":
         return f"CREATE VIEW {table.key} AS {table.sql}"
 
     def listed(columns: list[tuple[str, str, str]]) -> str:
-        return ",\n".join(f"  {name} {kind}" + (f" COMMENT '{said}'" if said else "") for name, kind, said in columns)
+        return ",\n".join(f"  {name} {kind}" + (f" COMMENT '{text}'" if text else "") for name, kind, text in columns)
 
     own = [column for column in table.columns if column[0] not in table.partition_columns]
     partition = [column for column in table.columns if column[0] in table.partition_columns]

@@ -1,23 +1,29 @@
-"""CREATE TABLE: what its clauses say of the table, and the files that are there already."""
+"""CREATE TABLE: its clauses as a table of the catalog."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here)
 
-from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject, DataFile
-from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
+from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error
-from airflow_provider_impala_lb.sandbox.sql import dml
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
 from airflow_provider_impala_lb.sandbox.sql.dialect import Impala
+from airflow_provider_impala_lb.sandbox.sql.table_files import local_path
 
 
 def definition(statement: Statement, key: str, tree: exp.Create, schema: exp.Schema | None) -> CatalogObject:
+    """The table that CREATE TABLE describes, without files.
+
+    :param statement: it.
+    :param key: ``db.table``.
+    :param tree: it, parsed.
+    :param schema: its list of columns; None: it has none (LIKE, AS SELECT).
+    :raises Refused: AnalysisException; or something that the sandbox has not.
+    """
     database, short = key.split(".", 1)
     found = tree.args.get("properties")
     properties = found.expressions if found is not None else []
@@ -43,9 +49,7 @@ def definition(statement: Statement, key: str, tree: exp.Create, schema: exp.Sch
             fields = item.args.get("fields")
             table = replace(table, delimiter=_delimiter(fields.name) if fields is not None else "\x01")
         elif isinstance(item, exp.LocationProperty):
-            table = replace(
-                table, location=str(statement.coordinator.confinement.check(dml.local_path(item.this.name)))
-            )
+            table = replace(table, location=str(statement.node.confinement.check(local_path(item.this.name))))
         elif isinstance(item, exp.ExternalProperty):
             table = replace(table, external=True)
         elif isinstance(item, exp.SchemaCommentProperty):
@@ -65,6 +69,11 @@ def definition(statement: Statement, key: str, tree: exp.Create, schema: exp.Sch
 
 
 def columns_of(items: list[exp.Expression]) -> tuple[tuple[str, str, str], ...]:
+    """Name, Impala type and comment of columns in DDL.
+
+    :param items: the definitions, parsed.
+    :raises Refused: AnalysisException; or something that the sandbox has not.
+    """
     columns = []
     for item in items:
         if not isinstance(item, exp.ColumnDef) or item.kind is None:
@@ -96,7 +105,7 @@ def _file_format(item: exp.Expression) -> str:
 
 
 def _default_format(statement: Statement) -> str:
-    chosen = statement.operation.options.get("DEFAULT_FILE_FORMAT", "TEXT").upper()
+    chosen = statement.options.get("DEFAULT_FILE_FORMAT", "TEXT").upper()
     return "PARQUET" if chosen == "PARQUET" else "TEXTFILE"
 
 
@@ -105,23 +114,3 @@ def _delimiter(text: str) -> str:
     if text in named:
         return named[text]
     return chr(int(text)) if text.isdigit() and len(text) > 1 else text
-
-
-def with_listed_files(table: CatalogObject, confinement: Confinement) -> CatalogObject:
-    """The table with the files its directory holds now, those of its partitions by ``p=1/q=a`` directories.
-
-    :raises Refused: one of them is a link that leads out of the directories that tables may be in.
-    """
-    base = Path(table.location)
-    known = {file.path: file for file in table.files}
-    found: list[DataFile] = []
-    if not table.partition_columns:
-        found = [known.get(str(path), DataFile(str(path))) for path in dml.list_files(base)]
-    else:
-        depth = len(table.partition_columns)
-        for directory in sorted(base.glob("/".join(["*=*"] * depth))):
-            partition = dml.partition_of(directory.relative_to(base))
-            found += [known.get(str(path), DataFile(str(path), None, partition)) for path in dml.list_files(directory)]
-    for file in found:
-        confinement.check(file.path)
-    return replace(table, files=tuple(found))

@@ -9,36 +9,39 @@ import threading
 from typing import Any
 
 from airflow_provider_impala_lb.sandbox.common.registry import registered
-from airflow_provider_impala_lb.sandbox.common.simulated_load import DEFAULT_POOL, Load
+from airflow_provider_impala_lb.sandbox.common.simulated_load import DEFAULT_POOL, SimulatedLoad
 from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Coordinator
-from airflow_provider_impala_lb.sandbox.server.profile import moment
+from airflow_provider_impala_lb.sandbox.server.profile import page_time
 
 _THRIFT = "impala.thrift-server.hiveserver2-frontend"
 
 
 def metrics_of(c: Coordinator) -> dict[str, Any]:
-    """Flat, as on ``/jsonmetrics``. The load of the node's file is read each time."""
-    load = Load.read(c.load_file)
+    """All metrics, flat, as on ``/jsonmetrics``. The simulated load is read each time.
+
+    :param c: the coordinator.
+    """
+    load = SimulatedLoad.read(c.load_file)
     view = c.catalog.view()
     resident, physical = _resident(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # There is no JVM here; its default is a quarter of the memory.
     heap = physical // 4
     return {
-        "process-start-time": moment(c.started),
+        "process-start-time": page_time(c.started),
         "impala-server.ready": True,
         "impala-server.version": VERSION,
         "impala-server.num-open-hiveserver2-sessions": len(c.sessions) + load.sessions,
         "impala-server.num-open-beeswax-sessions": 0,
-        "impala-server.num-queries": c.counters["queries"],
+        "impala-server.num-queries": c.counters.queries,
         "impala-server.num-queries-registered": len(c.queries) + load.queries,
-        "impala-server.num-queries-expired": c.counters["queries-expired"],
-        "impala-server.num-sessions-expired": c.counters["sessions-expired"],
+        "impala-server.num-queries-expired": c.counters.queries_expired,
+        "impala-server.num-sessions-expired": c.counters.sessions_expired,
         "impala-server.backend-num-queries-executing": c.executing(),
         "impala-server.num-fragments-in-flight": c.executing(),
         f"{_THRIFT}.connections-in-use": len(c.connections) + load.connections,
-        f"{_THRIFT}.total-connections": c.counters["connections"],
+        f"{_THRIFT}.total-connections": c.counters.connections,
         f"{_THRIFT}.connection-setup-queue-size": len(c.setup_queue),
-        f"{_THRIFT}.timedout-cnxn-requests": c.counters["setup-timeouts"],
+        f"{_THRIFT}.timedout-cnxn-requests": c.counters.setup_timeouts,
         "catalog.ready": True,
         "catalog.curr-version": c.catalog.version,
         "catalog.curr-topic": c.catalog.topic,
@@ -57,12 +60,12 @@ def metrics_of(c: Coordinator) -> dict[str, Any]:
     }
 
 
-def _admission(c: Coordinator, load: Load) -> dict[str, Any]:
+def _admission(c: Coordinator, load: SimulatedLoad) -> dict[str, Any]:
     """Pools appear when they are first used. Nothing queues here: a pool's limits are Impala's defaults."""
     pools = dict(c.pools)
     if load.queued:
         pools.setdefault(DEFAULT_POOL, 0)
-    said: dict[str, Any] = {}
+    pools_shown: dict[str, Any] = {}
     for pool, admitted in pools.items():
         running = c.executing(pool)
         queued = load.queued if pool == DEFAULT_POOL else 0
@@ -76,12 +79,15 @@ def _admission(c: Coordinator, load: Load) -> dict[str, Any]:
             "pool-queue-timeout": 60000,
             "total-admitted": admitted,
         }.items():
-            said[f"admission-controller.{name}.{pool}"] = value
-    return said
+            pools_shown[f"admission-controller.{name}.{pool}"] = value
+    return pools_shown
 
 
-def tree(metrics: dict[str, Any]) -> dict[str, Any]:
-    """As on ``/metrics?json``, but all in the root group."""
+def metrics_tree(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics as on ``/metrics?json``, but all in the root group.
+
+    :param metrics: as :func:`metrics_of` gives them.
+    """
     listed = [
         {"name": name, "description": "", "human_readable": str(value), "value": value, "kind": _kind(value)}
         for name, value in metrics.items()
@@ -90,7 +96,10 @@ def tree(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def prometheus(metrics: dict[str, Any]) -> str:
-    """As on ``/metrics_prometheus``: properties are left out."""
+    """The metrics as on ``/metrics_prometheus``: properties are left out.
+
+    :param metrics: as :func:`metrics_of` gives them.
+    """
     lines = []
     for name, value in metrics.items():
         if _kind(value) == "GAUGE":

@@ -17,8 +17,8 @@ from airflow_provider_impala_lb.sandbox.common.registry import registered
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
 from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Coordinator
 from airflow_provider_impala_lb.sandbox.server.operation import Operation
-from airflow_provider_impala_lb.sandbox.server.profile import impala_state, moment, profile_text
-from airflow_provider_impala_lb.sandbox.web.metrics import metrics_of, prometheus, tree
+from airflow_provider_impala_lb.sandbox.server.profile import impala_state, page_time, profile_text
+from airflow_provider_impala_lb.sandbox.web.metrics import metrics_of, metrics_tree, prometheus
 
 Parameters = dict[str, str]
 _STATEMENT_SIZE = 250
@@ -30,9 +30,14 @@ class _Server(ThreadingHTTPServer):
 
 
 def start_web(coordinator: Coordinator, address: tuple[str, int], access: WebAccess, metrics_only: bool = False) -> int:
-    """Serve the pages in the background; the port.
+    """Serve the pages in the background, until the process ends.
 
-    :param metrics_only: Impala's metrics port: without login and TLS, and without the other pages.
+    :param coordinator: whose pages they are.
+    :param address: to listen on, host and port.
+    :param access: how they are reached.
+    :param metrics_only: Impala's metrics port: without login and TLS, and without the other pages; default False.
+    :returns: the port.
+    :raises OSError: the port is taken.
     """
     pages = Pages(coordinator, metrics_only)
 
@@ -73,7 +78,11 @@ def start_web(coordinator: Coordinator, address: tuple[str, int], access: WebAcc
 
 
 class Pages:
-    """What each path answers: status, content type, body."""
+    """What each path answers: status, content type, body.
+
+    :param coordinator: whose pages they are.
+    :param metrics_only: only the metrics; default False.
+    """
 
     def __init__(self, coordinator: Coordinator, metrics_only: bool = False) -> None:
         self._coordinator = coordinator
@@ -95,6 +104,12 @@ class Pages:
             self._pages = {path: self._pages[path] for path in ("/jsonmetrics", "/metrics")}
 
     def answer(self, path: str, parameters: Parameters) -> tuple[int, str, bytes]:
+        """The answer to a request.
+
+        :param path: without the query.
+        :param parameters: of the query; ``json`` in them asks for JSON.
+        :returns: status, content type, body.
+        """
         if path == "/healthz":
             return 200, "text/plain", b"OK"
         if path == "/metrics_prometheus":
@@ -115,14 +130,14 @@ class Pages:
         coordinator = self._coordinator
         content: dict[str, Any] = {
             "version": VERSION,
-            "process_start_time": moment(coordinator.started),
+            "process_start_time": page_time(coordinator.started),
             "impala_server_mode": True,
             "is_coordinator": True,
             "is_executor": True,
             "use_local_catalog": False,
-            "is_quiescing": coordinator.shutdown is not None,
+            "is_quiescing": coordinator.shutdown.begun,
         }
-        if coordinator.shutdown is not None:
+        if coordinator.shutdown.begun:
             content["shutdown_status"] = coordinator.shutdown_status()
         return content
 
@@ -130,24 +145,24 @@ class Pages:
         return metrics_of(self._coordinator)
 
     def _metrics_tree(self, _: Parameters) -> dict[str, Any]:
-        return tree(metrics_of(self._coordinator))
+        return metrics_tree(metrics_of(self._coordinator))
 
     def _backends(self, _: Parameters) -> dict[str, Any]:
         rows = []
         for node in registered(self._coordinator.directory):
-            own = node["address"] == self._coordinator.address
+            own = node.address == self._coordinator.address
             rows.append(
                 {
-                    "address": node["address"],
-                    "krpc_address": node["address"],
-                    "webserver_url": node["web"],
+                    "address": node.address,
+                    "krpc_address": node.address,
+                    "webserver_url": node.web,
                     "is_coordinator": True,
                     "is_executor": True,
-                    "is_quiescing": own and self._coordinator.shutdown is not None,
+                    "is_quiescing": own and self._coordinator.shutdown.begun,
                     "is_blacklisted": False,
-                    "is_active": not (own and self._coordinator.shutdown is not None),
+                    "is_active": not (own and self._coordinator.shutdown.begun),
                     "num_admitted": self._coordinator.executing() if own else 0,
-                    "process_start_time": moment(node["started"]),
+                    "process_start_time": page_time(node.started),
                     "version": VERSION,
                 }
             )
@@ -191,16 +206,16 @@ class Pages:
         rows = [
             {
                 "type": "HIVESERVER2",
-                "inflight_queries": len(session.operations),
+                "inflight_queries": len(session.operation_guids),
                 "total_queries": session.statements,
                 "user": session.user,
                 "delegated_user": "",
                 "session_id": session.id,
                 "connection_ids": "".join(f"{each}\n" for each in sorted(session.connections)),
                 "default_database": session.database,
-                "start_time": moment(session.opened)[:19],
+                "start_time": page_time(session.opened)[:19],
                 "start_time_sort": int(session.opened * 1000),
-                "last_accessed": moment(session.last_used)[:19],
+                "last_accessed": page_time(session.last_used)[:19],
                 "last_accessed_sort": int(session.last_used * 1000),
                 "session_timeout": session.idle_timeout,
                 "expired": session.expired,
@@ -243,7 +258,7 @@ class Pages:
             "query_id": query_id,
             "stmt": operation.sql,
             "status": operation.error or "OK",
-            "profile": profile_text(operation),
+            "profile": profile_text(operation, self._coordinator.address),
         }
 
     def _inflight(self, _: Parameters) -> dict[str, Any]:
@@ -274,8 +289,8 @@ def _query_row(operation: Operation) -> dict[str, Any]:
         "default_db": operation.database,
         "stmt": operation.sql[:_STATEMENT_SIZE],
         "stmt_type": operation.plan.kind if operation.plan else "N/A",
-        "start_time": moment(operation.started),
-        "end_time": moment(operation.ended),
+        "start_time": page_time(operation.started),
+        "end_time": page_time(operation.ended),
         "duration": f"{((operation.ended or time.time()) - operation.started) * 1000:.0f}ms",
         "progress": f"{done} / {total} ({part:>3}%)",
         "query_progress": f"{done} / {total} ({part:>3}%)",

@@ -10,25 +10,37 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-
-from airflow_provider_impala_lb.stores.file import filesystem
-from airflow_provider_impala_lb.stores.file.faults import fault_of
+from typing import Protocol
 
 MEASURE_EVERY = 60.0
+"""Seconds between two measurements of the file server's time."""
 PROBE = ".impala-lb-clock."
+"""How the names of the files begin that are made for a measurement."""
+
+
+class Clock(Protocol):
+    """Tells the time by which leases end."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
 
 
 class HostClock:
     """For a local file system, whose time stamps are the host's own clock."""
 
     def now(self) -> float:
+        """Seconds since the epoch."""
         return time.time()
 
 
 class ServerClock:
-    """The time by which the file server stamps files, measured in ``directory`` at once and every 60 s after.
+    """The time by which the file server stamps files, measured in a directory at once and every 60 s after.
 
     Between two measurements it runs by the monotonic clock, so a step of the host's clock does not reach it.
+
+    :param directory: in which files are made to measure.
+    :param measure: gives the server's time in seconds since the epoch, for a directory; default `server_time`.
     """
 
     def __init__(self, directory: str, measure: Callable[[str], float] | None = None) -> None:
@@ -53,7 +65,12 @@ class ServerClock:
 
 
 def server_time(directory: str) -> float:
-    """Let the server stamp a private file with its own "now" (utimensat without a time), and read the stamp."""
+    """The file server's time, in seconds since the epoch: the server stamps a private file with its own "now"
+    (utimensat without a time), and the stamp is read.
+
+    :param directory: in which that file is made.
+    :raises OSError: it cannot be made.
+    """
     path = os.path.join(directory, PROBE + secrets.token_hex(8))
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -63,23 +80,3 @@ def server_time(directory: str) -> float:
         os.close(descriptor)
         with suppress(OSError):
             os.unlink(path)
-
-
-def clock_of(where: str, directory: str) -> tuple[HostClock | ServerClock, bool]:
-    """The clock for files in this directory, and whether a read under a lock sees there what was written under it.
-
-    Parameters and errors as `file_system_of`.
-    """
-    magic = file_system_of(where, directory)
-    return ServerClock(directory) if magic == filesystem.NFS else HostClock(), filesystem.is_coherent(magic)
-
-
-def file_system_of(where: str, directory: str) -> int:
-    """On what kind of file system it is.
-
-    :param where: what is to lie there, for the error. :raises StateUnavailable, ConfigError: as `faults.fault_of`.
-    """
-    try:
-        return filesystem.kind_of(directory)
-    except OSError as error:
-        raise fault_of(where, error, directory, "cannot be reached") from error

@@ -20,16 +20,32 @@ from airflow_provider_impala_lb.stores.file import filesystem, used
 _NO_SUCH_CALL = {errno.ENOSYS, errno.EOPNOTSUPP}
 
 
+class OutcomeUnknown(OSError):
+    """A commit failed after it was sent: it may have been made, once.
+
+    :param error: how it failed.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        message = f"{error.strerror}; outcome unknown: it may have been noted all the same"
+        super().__init__(error.errno, message)
+
+
 def fault_of(
     path: str, error: OSError, directory: str, failed: str, *, rights: str = ""
 ) -> ConfigError | StateUnavailable:
     """The error to raise.
 
+    :param path: the file that was worked on.
+    :param error: what the system said.
     :param directory: the lock file's, also where ``path`` is a file of the journals beside it.
     :param failed: what could not be done, e.g. "cannot be opened".
     :param rights: the directory whose rights count, default that of ``path``. If this process has used it, they were
         taken away meanwhile (a ticket that ran out, say), and what runs goes on.
+    :returns: a `ConfigError` where somebody has to correct something, else a `StateUnavailable`.
     """
+    if isinstance(error, OutcomeUnknown):
+        return StateUnavailable(f"{path}: {error.strerror}")
     code = error.errno
     if code == errno.ELOOP:
         return ConfigError(f"lock_file {path}: is a symbolic link; name the file itself")
@@ -66,6 +82,20 @@ def fault_of(
     return outage
 
 
+def file_system_of(where: str, directory: str) -> int:
+    """The magic number of the directory's file system, see `filesystem.kind`.
+
+    :param where: what is to lie there, for the error.
+    :param directory: the lock file's.
+    :raises StateUnavailable: as `fault_of`.
+    :raises ConfigError: as `fault_of`.
+    """
+    try:
+        return filesystem.kind_of(directory)
+    except OSError as error:
+        raise fault_of(where, error, directory, "cannot be reached") from error
+
+
 def _kind(directory: str) -> str:
     with suppress(OSError):
         return f"Its file system ({filesystem.name(filesystem.kind_of(directory))})"
@@ -87,14 +117,14 @@ def _mount_point(directory: str) -> str:
 def _rights(path: str, directory: str) -> str:
     groups = ", ".join(sorted(_group(group) for group in {os.getegid(), *os.getgroups()}))
     me = f"this process runs as user {_user(os.geteuid())} with the groups {groups}"
-    for place in (path, directory):
+    for item in (path, directory):
         with suppress(OSError):
-            found = os.stat(place)
-            group = _group(found.st_gid)
+            status = os.stat(item)
+            group = _group(status.st_gid)
             return (
-                f"{place} belongs to {_user(found.st_uid)}:{group} with mode {stat.filemode(found.st_mode)}, and {me}: "
-                f"add the user to group {group} and start its processes anew, or give {directory} to a group of all "
-                f"workers' users: chgrp GROUP {directory}; chmod 2770 {directory}"
+                f"{item} belongs to {_user(status.st_uid)}:{group} with mode {stat.filemode(status.st_mode)}, and "
+                f"{me}: add the user to group {group} and start its processes anew, or give {directory} to a group of "
+                f"all workers' users: chgrp GROUP {directory}; chmod 2770 {directory}"
             )
     return f"It lies in a directory that may not be entered, and {me}"
 

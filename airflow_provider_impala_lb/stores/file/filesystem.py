@@ -3,6 +3,9 @@
 Under flock the local ones and NFS are coherent: the kernel's NFS client drops its caches when it takes a lock and
 flushes before it frees one (linux fs/nfs/file.c, do_setlk and do_unlk; 3,080 updates from two clients, none lost).
 GlusterFS over FUSE is not: with default options the same protocol loses half of the updates.
+
+Asked of the kernel for an open descriptor, by ``fstatfs``, which Python has no call for: ``os.statvfs`` leaves the type
+out, and the table of mounts (psutil.disk_partitions) knows paths, not the file that was opened.
 """
 
 from __future__ import annotations
@@ -12,8 +15,7 @@ import os
 import sys
 
 NFS = 0x6969
-# linux/magic.h, and the file systems' own headers
-COHERENT = {
+COHERENT = {  # linux/magic.h, and the file systems' own headers
     0xEF53: "ext",
     0x58465342: "xfs",
     0x9123683E: "btrfs",
@@ -37,7 +39,10 @@ _NAMES = {
 
 
 def kind(descriptor: int) -> int:
-    """The file system's magic number, ``statfs(2).f_type``; 0 where it cannot be asked (not Linux)."""
+    """The file system's magic number, ``statfs(2).f_type``; 0 where it cannot be asked (not Linux).
+
+    :param descriptor: of an open file or directory there.
+    """
     if sys.platform != "linux":
         return 0
     libc = ctypes.CDLL(None, use_errno=True)
@@ -48,7 +53,11 @@ def kind(descriptor: int) -> int:
 
 
 def kind_of(directory: str) -> int:
-    """:raises OSError: it cannot be opened."""
+    """As `kind`, for a directory.
+
+    :param directory: its path.
+    :raises OSError: it cannot be opened.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return kind(descriptor)
@@ -57,9 +66,16 @@ def kind_of(directory: str) -> int:
 
 
 def name(magic: int) -> str:
+    """What to call a file system in a message.
+
+    :param magic: as `kind` gives it.
+    """
     return COHERENT.get(magic) or _NAMES.get(magic) or f"unknown (f_type 0x{magic:x})"
 
 
 def is_coherent(magic: int) -> bool:
-    """True if a read after taking the lock is sure to see what was written before it was freed."""
+    """Whether a read after taking the lock is sure to see what was written before it was freed.
+
+    :param magic: as `kind` gives it.
+    """
     return magic in COHERENT or (magic == 0 and sys.platform != "linux")

@@ -26,8 +26,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from airflow_provider_impala_lb.core.timing import Backoff
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file.faults import fault_of
+from airflow_provider_impala_lb.stores.file.new_file import make_empty
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -51,31 +53,31 @@ os.register_at_fork(
 
 
 def require_regular(path: str, descriptor: int) -> None:
-    """:raises ConfigError: the open file is a pipe, a device or a directory."""
+    """Check that an open file can hold the shared state.
+
+    :param path: of the file, for the error.
+    :param descriptor: of the open file.
+    :raises ConfigError: it is a pipe, a device or a directory.
+    """
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise not_regular(path)
+        raise _not_regular(path)
 
 
-def not_regular(path: str) -> ConfigError:
+def _not_regular(path: str) -> ConfigError:
     return ConfigError(f"{path}: is not a regular file, so it cannot hold the shared state")
 
 
-def make_empty(path: str, mode: int = 0o660) -> None:
-    """:raises FileExistsError: made by another process meanwhile."""
-    descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        os.fchmod(descriptor, mode)  # whatever the umask: the workers of a host share a group, not a user
-    finally:
-        os.close(descriptor)
-
-
 class Lock:
-    """The lock on ``path``; the file is made (mode 0660) if it is not there, its directory is not.
+    """The lock on one file; the file is made if it is not there, its directory is not.
 
-    :param deadline: seconds to wait for the lock, in all.
-    :param make: makes the file, whole at once; raises FileExistsError if another process was faster.
-    :param home: the lock file's directory, where ``path`` is not in it but below.
-    :param shared: not against each other, only against who wants it alone.
+    :param path: of the file.
+    :param deadline: seconds to wait for the lock, in all; default 5.
+    :param make: makes the file, whole at once; raises FileExistsError if another process was faster; default an empty
+        one of mode 0660.
+    :param home: the lock file's directory, where ``path`` is not in it but below; default that of ``path``.
+    :param shared: not against each other, only against who wants it alone; default False.
+    :ivar path: of the file.
+    :ivar deadline: seconds to wait for the lock, in all.
     """
 
     FIRST_PAUSE = 0.0005
@@ -97,8 +99,9 @@ class Lock:
         self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
 
     def acquire(self) -> int:
-        """Open the file, wait for the lock, and return the descriptor, for :meth:`release`.
+        """Open the file and wait for the lock.
 
+        :returns: the descriptor, for :meth:`release`.
         :raises StateUnavailable: names the file, and how long it was waited for.
         :raises ConfigError: the path is not a regular file, or not one that this process can ever use.
         """
@@ -107,7 +110,7 @@ class Lock:
             descriptor = self._open(start)
             held = False
             try:
-                held = self._wait(descriptor, start, self.FIRST_PAUSE)
+                held = self._wait(descriptor, start)
             finally:
                 if not held:
                     with suppress(OSError):  # of a file that is stale; the descriptor is closed all the same
@@ -116,11 +119,18 @@ class Lock:
                 return descriptor
 
     def release(self, descriptor: int) -> None:
-        """Free the lock and close the file. :raises OSError: the mount was cut off."""
+        """Free the lock and close the file.
+
+        :param descriptor: as :meth:`acquire` returned it.
+        :raises OSError: the mount was cut off.
+        """
         self._close(descriptor, unlock=True)
 
     def release_quietly(self, descriptor: int) -> None:
-        """As :meth:`release`, after an error that says more than what goes wrong here."""
+        """As :meth:`release`, after an error that says more than what goes wrong here.
+
+        :param descriptor: as :meth:`acquire` returned it.
+        """
         with suppress(OSError):
             self._close(descriptor, unlock=True)
 
@@ -135,8 +145,9 @@ class Lock:
             raise
         self.release(descriptor)
 
-    def _wait(self, descriptor: int, start: float, pause: float) -> bool:
+    def _wait(self, descriptor: int, start: float) -> bool:
         """Wait for the lock. False: the file was deleted meanwhile, and has to be opened anew."""
+        backoff = self._backoff()
         while True:
             try:
                 fcntl.flock(descriptor, self._kind | fcntl.LOCK_NB)
@@ -149,17 +160,16 @@ class Lock:
                         "millisecond: look for a stopped process or a lost host that holds it (a file server "
                         "frees the locks of a lost host after its lease, often 90 s)"
                     ) from None
-                time.sleep(min(random.uniform(pause / 2, pause), self.deadline - waited))
-                pause = min(pause * 1.5, self.LONGEST_PAUSE)
+                time.sleep(min(_jittered(backoff.next()), self.deadline - waited))
             except OSError as error:
                 return self._is_deleted(error, start)
         try:
-            found = os.fstat(descriptor)
+            status = os.fstat(descriptor)
         except OSError as error:
             return self._is_deleted(error, start)
-        if not stat.S_ISREG(found.st_mode):
-            raise not_regular(self.path)
-        return found.st_nlink > 0
+        if not stat.S_ISREG(status.st_mode):
+            raise _not_regular(self.path)
+        return status.st_nlink > 0
 
     def _is_deleted(self, error: OSError, start: float) -> Literal[False]:
         """A mount may open, by what it still knew, what another host has removed, and hear of that only now."""
@@ -169,7 +179,7 @@ class Lock:
         return False
 
     def _open(self, start: float) -> int:
-        pause = self.FIRST_PAUSE
+        backoff = self._backoff()
         while True:
             with _opening:
                 try:
@@ -182,8 +192,10 @@ class Lock:
                     # files are made and removed all the time, that may be late again: as often as the deadline allows.
                     if error.errno != errno.ESTALE or time.monotonic() - start >= self.deadline:
                         raise fault_of(self.path, error, self._home, "cannot be opened") from error
-            time.sleep(random.uniform(pause / 2, pause))
-            pause = min(pause * 1.5, self.LONGEST_PAUSE)
+            time.sleep(_jittered(backoff.next()))
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self.FIRST_PAUSE, self.LONGEST_PAUSE, growth=1.5)
 
     def _open_or_make(self) -> int:
         # Not O_CREAT at once: in a sticky directory the kernel refuses it on another user's file (filelock#317).
@@ -210,3 +222,7 @@ class Lock:
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
             finally:
                 os.close(descriptor)
+
+
+def _jittered(pause: float) -> float:
+    return random.uniform(pause / 2, pause)

@@ -13,22 +13,36 @@ _FIRST_READ = 8192
 
 
 class First(NamedTuple):
-    """How a slot begins, and the version it says it holds; 0 if none."""
+    """How a slot begins.
+
+    :ivar version: which it says it holds; 0 if none.
+    :ivar content: its first bytes.
+    """
 
     version: int
-    bytes: bytes
+    content: bytes
 
 
 def first(descriptor: int, start: int) -> First:
-    found = os.pread(descriptor, _FIRST_READ, start)
+    """Read how a slot begins.
+
+    :param descriptor: of the open file.
+    :param start: of the slot, in bytes.
+    """
+    content = os.pread(descriptor, _FIRST_READ, start)
     try:
-        return First(int(found[:16]), found)
+        return First(int(content[:16]), content)
     except ValueError:
-        return First(0, found)
+        return First(0, content)
 
 
 def body(descriptor: int, start: int, first: First) -> bytes | None:
-    """The body of the slot that begins so; None if it was never written, is torn or damaged."""
+    """The body of a slot; None if it was never written, is torn or damaged.
+
+    :param descriptor: of the open file.
+    :param start: of the slot, in bytes.
+    :param first: how it begins.
+    """
     version, record = first
     try:
         length, crc = int(record[17:25]), int(record[26:34], 16)
@@ -37,17 +51,29 @@ def body(descriptor: int, start: int, first: First) -> bytes | None:
     missing = HEAD_BYTES + length - len(record)
     if missing > 0:
         record += os.pread(descriptor, missing, start + len(record))
-    found = record[HEAD_BYTES : HEAD_BYTES + length]
-    whole = version > 0 and len(found) == length and zlib.crc32(found, version & 0xFFFFFFFF) == crc
-    return found if whole else None
+    content = record[HEAD_BYTES : HEAD_BYTES + length]
+    whole = version > 0 and len(content) == length and zlib.crc32(content, version & 0xFFFFFFFF) == crc
+    return content if whole else None
 
 
 def pack(version: int, body: bytes) -> bytes:
+    """What a slot holds.
+
+    :param version: 1 or more.
+    :param body: its content.
+    """
     return b"%016d %08d %08x\n" % (version, len(body), zlib.crc32(body, version & 0xFFFFFFFF)) + body
 
 
 def write(descriptor: int, data: bytes, start: int, room: int) -> None:
-    """:raises OSError: EFBIG or ENOSPC; part of it may have been written."""
+    """Write bytes, all of them or with an error.
+
+    :param descriptor: of the open file.
+    :param data: the bytes.
+    :param start: where in the file.
+    :param room: how many bytes there is room for.
+    :raises OSError: EFBIG or ENOSPC; part of it may have been written.
+    """
     if len(data) > room:
         raise OSError(errno.EFBIG, f"the state has outgrown its place of {room >> 10} KiB")
     if os.pwrite(descriptor, data, start) != len(data):

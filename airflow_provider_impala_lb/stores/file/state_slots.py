@@ -1,4 +1,4 @@
-"""The state in the lock file itself, in place: one inode for ever, two checksummed heads, the records behind them.
+"""The state in the lock file itself, in extent: one inode for ever, two checksummed heads, the records behind them.
 
 ::
 
@@ -9,7 +9,7 @@
 
 Version n+1 of the head goes into the slot that does not hold version n, which stays whole: a writer killed in the
 middle costs its own update and nothing else. Records that are only added go behind those that version n knows of;
-what is taken out of them, into the place that version n does not use. So a pick reads and writes the head alone, a
+what is taken out of them, into the extent that version n does not use. So a pick reads and writes the head alone, a
 lease begins with one line more, and only its end reads the other leases. The file is sparse: what was never written
 takes no space.
 
@@ -20,11 +20,15 @@ fsync: after a power loss the state may go back some seconds, which the next pic
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
+from airflow_provider_impala_lb.core.ports import Result
 from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.record_log import Extent
 from airflow_provider_impala_lb.core.state.state import State, encode_head
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import slot
 
@@ -36,26 +40,57 @@ HEAD_BYTES = 4 << 20
 RECORDS_START = 16 << 20
 RECORDS_BYTES = 16 << 20
 """Room for about 60,000 leases."""
+_READ_ATTEMPTS = 5
 
 
-class Slots:
-    """How the state lies in the file ``path``. Each call is given the open file; all but `read` need the lock."""
+class StateSlots:
+    """How the state lies in the file, read and written in extent. All methods but `read` need the lock.
+
+    :param path: of the lock file, for errors.
+    """
+
+    mode: Final = "slots"
+    is_confirmed: Final = False
 
     def __init__(self, path: str) -> None:
-        self._path = path
         self._what = f"lock_file {path}"
 
-    def load(self, descriptor: int) -> tuple[int, State, bool]:
-        """The newest version's number, that version, and whether it had to be begun anew.
+    def update(
+        self, descriptor: int, change: Callable[[State, float], Result], now: float, deadline: Deadline
+    ) -> tuple[Result, bool]:
+        """Replace the state by what ``change`` makes of it, see `StateFormat.update` (store.py).
 
-        :raises ConfigError: the file holds something else, or the work of a newer version.
+        :param descriptor: of the open file.
+        :param change: gets the state and the time.
+        :param now: seconds since the epoch, by the file server's clock.
+        :param deadline: not used: nothing is waited for.
         """
-        version, record = self._newest(descriptor)
-        state, unreadable = load_or_reset(self._what, record, lambda kind, extent: _records(descriptor, kind, extent))
-        return version, state, unreadable
+        version, state, renewed = self._load(descriptor)
+        result = change(state, now)
+        self.save(descriptor, version + 1, state)
+        state.close()
+        return result, renewed
+
+    def read(self, descriptor: int, now: float) -> tuple[State, float]:
+        """A recent state without the lock, see `StateFormat.read` (store.py).
+
+        :param descriptor: of the open file.
+        :param now: seconds since the epoch, by the file server's clock.
+        """
+        for _ in range(_READ_ATTEMPTS):
+            state, again = self._read_once(descriptor)
+            if not again:
+                break
+        return state, now
 
     def save(self, descriptor: int, version: int, state: State) -> None:
-        """Write this version, the one after the newest. :raises OSError: EFBIG or ENOSPC; the newest stays."""
+        """Write the version after the newest.
+
+        :param descriptor: of the open file.
+        :param version: its number.
+        :param state: its content.
+        :raises OSError: EFBIG or ENOSPC; the newest stays.
+        """
         for kind, records in enumerate(state.records):
             extent = records.extent
             if records.rewritten:
@@ -79,13 +114,22 @@ class Slots:
                 os.pwrite(descriptor, bytes(slot.HEAD_BYTES), start)
             raise
 
-    def read(self, descriptor: int) -> tuple[State, bool]:
-        """A recent state without the lock, and whether it has to be tried again: a writer may have passed by."""
-        _, state, unreadable = self.load(descriptor)
+    def _load(self, descriptor: int) -> tuple[int, State, bool]:
+        """The newest version's number, that version, and whether it had to be begun anew.
+
+        :raises ConfigError: the file holds something else, or the work of a newer version.
+        """
+        version, record = self._newest(descriptor)
+        state, renewed = load_or_reset(self._what, record, lambda kind, extent: _records(descriptor, kind, extent))
+        return version, state, renewed
+
+    def _read_once(self, descriptor: int) -> tuple[State, bool]:
+        """A state, and whether it has to be read again: a writer may have passed by."""
+        _, state, unreadable = self._load(descriptor)
         for records in state.records:
             _ = records.text
-        # A place is not written again before a head that names the other one has been: see `save`.
-        _, after, _ = self.load(descriptor)
+        # An extent is not written again before a head that names the other one has been: see `save`.
+        _, after, _ = self._load(descriptor)
         overtaken = any(
             before.extent.generation != now.extent.generation
             for before, now in zip(state.records, after.records, strict=True)
@@ -107,12 +151,12 @@ class Slots:
                 f"{self._what}: holds something else (it begins with {magic[:24]!r}); nothing was "
                 "changed. Name another file, or remove it if it is an old one of yours"
             )
-        starts = [HEAD_START + place * HEAD_BYTES for place in (0, 1)]
+        starts = [HEAD_START + index * HEAD_BYTES for index in (0, 1)]
         firsts = [slot.first(descriptor, start) for start in starts]
         newer = int(firsts[1].version > firsts[0].version)
-        for place in (newer, 1 - newer):  # the other one only if the newer is torn
-            if (body := slot.body(descriptor, starts[place], firsts[place])) is not None:
-                return firsts[place].version, body
+        for index in (newer, 1 - newer):  # the other one only if the newer is torn
+            if (body := slot.body(descriptor, starts[index], firsts[index])) is not None:
+                return firsts[index].version, body
         return 0, None if os.fstat(descriptor).st_size > HEAD_START else b""
 
 

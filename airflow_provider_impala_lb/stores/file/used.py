@@ -21,7 +21,10 @@ _used: set[tuple[int, str]] = set()
 
 
 def note(directory: str) -> None:
-    """This process has used it. Never raises."""
+    """Remember that this process has used a lock file's directory. Never raises.
+
+    :param directory: its path.
+    """
     me = (os.geteuid(), directory)
     if me in _used:
         return
@@ -41,12 +44,18 @@ def note(directory: str) -> None:
 
 
 def by_this_process(directory: str) -> bool:
-    """Whether this process, as this user, has used it."""
+    """Whether this process, as this user, has used a directory.
+
+    :param directory: its path.
+    """
     return (os.geteuid(), directory) in _used
 
 
 def by_this_host(directory: str) -> bool:
-    """Whether a process of this user has used it on this host."""
+    """Whether a process of this user has used a directory on this host.
+
+    :param directory: its path.
+    """
     if by_this_process(directory):
         return True
     with suppress(OSError):
@@ -59,14 +68,17 @@ def by_this_host(directory: str) -> bool:
 
 
 def _open_marks(*, make: bool) -> int:
-    """The directory of the marks. :raises OSError: there is none, or it is not this user's alone."""
+    """The directory of the marks.
+
+    :raises OSError: there is none, or it is not this user's alone.
+    """
     path = os.path.join(os.environ.get("TMPDIR") or "/var/tmp", f"impala-lb-{os.geteuid()}")  # noqa: S108  see the top
     if make:
         with suppress(FileExistsError):
             os.mkdir(path, 0o700)
     descriptor = os.open(path, _FLAGS)
-    found = os.fstat(descriptor)
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
         os.close(descriptor)
         raise PermissionError(f"{path} is not this user's alone")
     return descriptor

@@ -27,12 +27,13 @@ from typing import NamedTuple
 
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import filesystem
+from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown
 
 PREFIX = "user.lb."
 NO_ROOM = {errno.ENOSPC, errno.E2BIG, errno.ERANGE}
 _REFUSED = NO_ROOM | {errno.EDQUOT, errno.EPERM, errno.EACCES, errno.EROFS, errno.EOPNOTSUPP, errno.EINVAL}
 """With these, nothing was changed. Any other error, such as a lost connection, leaves that open."""
-_LIST_TRIES = 10
+_LIST_ATTEMPTS = 10
 _NAME = re.compile(r"user\.lb\.(0|[1-9][0-9]{0,18})")
 
 
@@ -40,16 +41,13 @@ class Stale(Exception):
     """What was read is not the newest version, or not all of it. Nothing was changed."""
 
 
-class OutcomeUnknown(OSError):
-    """The commit may have been made, once."""
-
-    def __init__(self, error: OSError) -> None:
-        said = f"{error.strerror}; outcome unknown: it may have been noted all the same"
-        super().__init__(error.errno, said)
-
-
 class Version(NamedTuple):
-    """``below``: the versions that killed writers left behind, ascending."""
+    """One version, as it was read.
+
+    :ivar number: 0 is the first.
+    :ivar record: the attribute's content.
+    :ivar below: the versions that killed writers left behind, ascending.
+    """
 
     number: int
     record: bytes
@@ -57,7 +55,10 @@ class Version(NamedTuple):
 
 
 def is_used(descriptor: int) -> bool:
-    """Whether this open file holds versions."""
+    """Whether an open file holds versions.
+
+    :param descriptor: of the file.
+    """
     if sys.platform != "linux":  # there Python has no calls for them
         return False
     try:
@@ -69,7 +70,11 @@ def is_used(descriptor: int) -> bool:
 
 
 def begin(descriptor: int, record: bytes) -> None:
-    """Make version 0, unless it is there."""
+    """Make version 0, unless it is there.
+
+    :param descriptor: of the open file.
+    :param record: the version's content.
+    """
     with suppress(FileExistsError):
         os.setxattr(descriptor, f"{PREFIX}0", record, os.XATTR_CREATE)
 
@@ -77,12 +82,13 @@ def begin(descriptor: int, record: bytes) -> None:
 def newest(descriptor: int) -> Version | None:
     """The newest version, as far as this host's caches show it; None if there is none.
 
+    :param descriptor: of the open file.
     :raises Stale: it was gone before it could be read.
     """
-    found = _versions(descriptor)
-    if not found:
+    numbers = _versions(descriptor)
+    if not numbers:
         return None
-    *below, number = found
+    *below, number = numbers
     record = _get(descriptor, number)
     if record is None:
         raise Stale
@@ -90,9 +96,14 @@ def newest(descriptor: int) -> Version | None:
 
 
 def commit(descriptor: int, base: Version, record: bytes) -> None:
-    """Make ``record``, which nobody else can have made, the version after ``base``.
+    """Make the version after ``base``.
 
-    :raises Stale: ``base`` is not the newest. :raises OutcomeUnknown: see there. :raises OSError: nothing was changed.
+    :param descriptor: of the open file.
+    :param base: the version that this one was computed from.
+    :param record: the content of the new one, which nobody else can have made.
+    :raises Stale: ``base`` is not the newest.
+    :raises OutcomeUnknown: it may have been made, once.
+    :raises OSError: nothing was changed.
     """
     # Before the new one: three might not fit. Ascending, and none may stay behind: see the top, 2.
     for number in base.below:
@@ -108,12 +119,12 @@ def commit(descriptor: int, base: Version, record: bytes) -> None:
         if _get(descriptor, base.number + 1) != record:
             raise Stale from None
     try:
-        _claim(descriptor, base.number)
+        _remove_base(descriptor, base.number)
     except OSError as error:
         raise OutcomeUnknown(error) from error
 
 
-def _claim(descriptor: int, version: int) -> None:
+def _remove_base(descriptor: int, version: int) -> None:
     try:
         os.removexattr(descriptor, f"{PREFIX}{version}")
     except OSError as error:
@@ -124,14 +135,15 @@ def _claim(descriptor: int, version: int) -> None:
 
 
 def _is_surpassed(descriptor: int, version: int) -> bool:
-    """Whether there is a newer one than mine. If not, mine must stay, or there would be none at all: then the claim was
-    sent twice, or without the lock others are about to build on mine. Asked again, since a list may be old too."""
-    return any(max(_versions(descriptor), default=0) > version for _ in range(_LIST_TRIES))
+    """Whether there is a newer version than mine. If not, mine must stay, or there would be none at all: then the
+    removal of the base was sent twice, or without the lock others are about to build on mine. Asked again, since a list
+    may be old too."""
+    return any(max(_versions(descriptor), default=0) > version for _ in range(_LIST_ATTEMPTS))
 
 
 def _versions(descriptor: int) -> list[int]:
-    found = (_NAME.fullmatch(name) for name in os.listxattr(descriptor))
-    return sorted(int(match[1]) for match in found if match)
+    matches = (_NAME.fullmatch(name) for name in os.listxattr(descriptor))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def _get(descriptor: int, version: int) -> bytes | None:
@@ -153,7 +165,12 @@ def _remove(descriptor: int, version: int) -> None:
 
 @contextmanager
 def needed(path: str, descriptor: int) -> Iterator[None]:
-    """:raises ConfigError: it turned out that this file system has no such attributes."""
+    """A block that cannot do without attributes.
+
+    :param path: of the file, for the error.
+    :param descriptor: of the open file.
+    :raises ConfigError: it turned out that this file system has no such attributes.
+    """
     try:
         yield
     except OSError as error:

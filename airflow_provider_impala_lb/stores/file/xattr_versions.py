@@ -1,83 +1,159 @@
-"""The state in attributes of the lock file (attributes.py says how), where flock makes nothing coherent.
+"""The state, or a journal, in attributes of its file (xattr.py says how), where flock makes nothing coherent.
 
 Two versions have to fit into the one block of 4 KB that ext4 has for a file's attributes (ext4(5), ea_inode), together
-with the file server's own. A larger one goes into a data file (data_file.py), and the attribute says which.
+with the file server's own. A larger one goes into a data file beside the file, and the attribute says which. That is
+written and synced before the version that names it is committed, so whoever finds the version finds the data file, and
+it is never changed. A writer killed in between leaves one that nobody names; those are removed, long after.
 """
 
 from __future__ import annotations
 
+import enum
+import errno
 import os
 import re
 import secrets
+import stat
 import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from airflow_provider_impala_lb.core.ports import Result
+from airflow_provider_impala_lb.core.state.loading import load_or_reset
+from airflow_provider_impala_lb.core.state.state import State, encode
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
-from airflow_provider_impala_lb.stores.file import data_file
-from airflow_provider_impala_lb.stores.file import xattr as attributes
-from airflow_provider_impala_lb.stores.file.data_file import sync_directory
-from airflow_provider_impala_lb.stores.file.xattr import OutcomeUnknown, Stale, Version
+from airflow_provider_impala_lb.stores.file import xattr
+from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown
+from airflow_provider_impala_lb.stores.file.new_file import (
+    create,
+    hidden_path,
+    make_whole,
+    remove_abandoned,
+    sync_directory,
+)
+from airflow_provider_impala_lb.stores.file.xattr import Stale, Version
 
 INLINE_BYTES = 1600
-"""A state compressed to more than this goes into a data file."""
+"""A body compressed to more than this goes into a data file."""
 LOST_AFTER = 2.0
 """What cannot be read for so long, in seconds, is lost: twice as long as GlusterFS's caches may hide a data file."""
 CLEAN_EVERY = 600.0
+"""Seconds between two looks for what killed writers left."""
 _PAUSE = 0.002
-_READ_TRIES = 10
+_READ_ATTEMPTS = 10
 
 # Format 1; z: the state, or f: the data file's length and crc32. The token, new for each commit, tells mine from yours.
 _RECORD = re.compile(rb"1(?:z([0-9a-f]{16})(.*)|f([0-9a-f]{16}) ([0-9]{1,10}) ([0-9a-f]{8}))", re.DOTALL)
 
 
-def make(path: str, mode: int = 0o660) -> None:
-    """Make the lock file, with an empty state in it, whole or not at all.
+class Durability(enum.Enum):
+    """What is done against a loss, and what a loss is."""
 
-    :raises FileExistsError: another one has made it. :raises ConfigError: no such attributes here.
+    SOFT = enum.auto()
+    """Nothing is synced, and a file without any version is begun anew: for the shared state, which heals."""
+    SYNCED = enum.auto()
+    """Each commit is synced before it returns, and a file without any version is damaged: for journals."""
+
+
+def make(path: str, mode: int = 0o660) -> None:
+    """Make a file with version 0, whose body is empty, whole or not at all.
+
+    :param path: of the new file.
+    :param mode: permission bits, set whatever the umask; default 0660.
+    :raises FileExistsError: another one has made it.
+    :raises ConfigError: no such attributes here.
     """
-    temporary = data_file.path_of(path, secrets.token_hex(8))
-    descriptor = os.open(temporary, data_file.WRITE_NEW, mode)
-    try:
-        os.fchmod(descriptor, mode)
-        with attributes.needed(path, descriptor):
-            attributes.begin(descriptor, _inline(zlib.compress(b"")))
-        data_file.publish(temporary, path)
-    finally:
-        os.close(descriptor)
-        with suppress(OSError):
-            os.unlink(temporary)
+
+    def fill(descriptor: int) -> None:
+        with xattr.needed(path, descriptor):
+            xattr.begin(descriptor, _inline(zlib.compress(b"")))
+
+    make_whole(path, mode, fill)
+
+
+class StateVersions:
+    """The state of the lock file, in versions.
+
+    :param path: of the lock file.
+    :param clock: this host's, in seconds since the epoch: GlusterFS stamps files with the client's time.
+    """
+
+    mode: Final = "cas"
+    is_confirmed: Final = True
+
+    def __init__(self, path: str, clock: Callable[[], float]) -> None:
+        self._what = f"lock_file {path}"
+        self._clock = clock
+        self._versions = Versions(path, Durability.SOFT)
+
+    def update(
+        self, descriptor: int, change: Callable[[State, float], Result], now: float, deadline: Deadline
+    ) -> tuple[Result, bool]:
+        """Replace the state by what ``change`` makes of it, see `StateFormat.update` (store.py).
+
+        :param descriptor: of the open file.
+        :param change: gets the state and the time.
+        :param now: not used: the clock is this host's.
+        :param deadline: when to give up.
+        """
+        renewed = False
+
+        def changed(record: bytes | None) -> tuple[bytes, Result]:
+            nonlocal renewed
+            state, renewed = load_or_reset(self._what, record)
+            result = change(state, self._clock())
+            return encode(state), result
+
+        return self._versions.update(descriptor, changed, deadline), renewed
+
+    def read(self, descriptor: int, now: float) -> tuple[State, float]:
+        """A recent state without the lock, see `StateFormat.read` (store.py).
+
+        :param descriptor: of the open file.
+        :param now: not used: the clock is this host's.
+        """
+        state, _ = load_or_reset(self._what, self._versions.read(descriptor))
+        return state, self._clock()
 
 
 class Versions:
-    """The versions of the lock file ``path``. A body is opaque: bytes in, bytes out; that of a new file is empty.
+    """The versions of one file. A body is opaque: bytes in, bytes out; that of a new file is empty.
 
-    :param journal: for what must not be lost. Each commit is synced; a file without any version is not begun anew, but
-        lost; and nothing is cleaned up (journal_file.py does).
+    What killed writers left is removed only with `Durability.SOFT`; who keeps many files in one directory does that
+    himself, by `remove_abandoned`.
+
+    :param path: of the file.
+    :param durability: what is done against a loss.
+    :param mode: permission bits of data files; default 0660.
+    :ivar data_file: the token of the data file that the last commit named; None if it named none.
     """
 
-    def __init__(self, path: str, *, journal: bool = False) -> None:
+    def __init__(self, path: str, durability: Durability, mode: int = 0o660) -> None:
         self.data_file: str | None = None
-        """The token of the one that the last commit named."""
         self._path = path
-        self._journal = journal
+        self._synced = durability is Durability.SYNCED
+        self._mode = mode
         self._clean_next: float | None = None
 
-    def update(self, descriptor: int, change: Callable[[bytes | None], tuple[bytes, Result]], until: float) -> Result:
+    def update(
+        self, descriptor: int, change: Callable[[bytes | None], tuple[bytes, Result]], deadline: Deadline
+    ) -> Result:
         """Replace the newest body by what ``change`` makes of it; called again each time a read was stale.
 
-        :param descriptor: the open, locked lock file.
+        :param descriptor: of the open, locked file.
         :param change: gets the body, None if it is lost for good; returns the new one, and a result for the caller.
-        :param until: when to give up, by the monotonic clock; tried once in any case.
+        :param deadline: when to give up; attempted once in any case.
         :raises StateUnavailable: no read was fresh in that time; nothing was changed.
-        :raises OSError: the message says so if it is not known whether anything was changed.
+        :raises OutcomeUnknown: it may have been changed, once.
+        :raises OSError: nothing was changed.
         """
         start = time.monotonic()
         while True:
             waited = time.monotonic() - start
-            with suppress(Stale), attributes.needed(self._path, descriptor):
+            with suppress(Stale), xattr.needed(self._path, descriptor):
                 base = self._newest(descriptor)
                 old = self._body(base)
                 if old is None and waited < LOST_AFTER:
@@ -85,33 +161,36 @@ class Versions:
                 body, result = change(old)
                 self._commit(descriptor, base, body)
                 return result
-            if time.monotonic() >= until:
+            if deadline.passed():
                 raise StateUnavailable(f"{self._path}: what was read there was out of date for {waited:.1f} s")
             time.sleep(_PAUSE)
 
     def read(self, descriptor: int) -> bytes | None:
-        """A recent body, without the lock; None if it is lost."""
+        """A recent body, without the lock; None if it is lost.
+
+        :param descriptor: of the open file.
+        """
         body: bytes | None = None
-        with attributes.needed(self._path, descriptor):
-            for attempt in range(_READ_TRIES):
+        with xattr.needed(self._path, descriptor):
+            for attempt in range(_READ_ATTEMPTS):
                 time.sleep(_PAUSE * attempt)
                 with suppress(Stale):
-                    found = attributes.newest(descriptor)
-                    body = self._body(found) if found else None if self._journal else b""
+                    newest = xattr.newest(descriptor)
+                    body = self._body(newest) if newest else None if self._synced else b""
                 if body is not None:
                     break
         return body
 
     def _newest(self, descriptor: int) -> Version:
-        found = attributes.newest(descriptor)
-        if found is None and self._journal:
+        newest = xattr.newest(descriptor)
+        if newest is None and self._synced:
             return Version(0, b"", [])  # it was made with one
-        if found is None:
+        if newest is None:
             # An empty file that an admin made, or all is lost. Go on only with a list that shows version 0: it cannot
             # be so old that it shows none although there are some.
-            attributes.begin(descriptor, _inline(zlib.compress(b"")))
+            xattr.begin(descriptor, _inline(zlib.compress(b"")))
             raise Stale
-        return found
+        return newest
 
     def _body(self, base: Version) -> bytes | None:
         """What this version holds; None if its data file is not there (yet, or any more), or if it is damaged."""
@@ -122,7 +201,7 @@ class Versions:
             return None
         _, packed, token, length, crc = fields.groups()
         if token is not None:
-            packed = data_file.read(self._path, token.decode(), int(length), int(crc, 16))
+            packed = read_data_file(self._path, token.decode(), int(length), int(crc, 16))
         try:
             return zlib.decompress(packed) if packed is not None else None
         except zlib.error:
@@ -135,13 +214,13 @@ class Versions:
             token = self._commit_in_file(descriptor, base, packed)
         else:
             try:
-                attributes.commit(descriptor, base, _inline(packed))
+                xattr.commit(descriptor, base, _inline(packed))
             except OSError as error:
-                if isinstance(error, OutcomeUnknown) or error.errno not in attributes.NO_ROOM:
+                if isinstance(error, OutcomeUnknown) or error.errno not in xattr.NO_ROOM:
                     raise
                 # others' attributes, such as access lists, take room in that block too
                 token = self._commit_in_file(descriptor, base, packed)
-        if self._journal:
+        if self._synced:
             try:
                 os.fsync(descriptor)
             except OSError as error:
@@ -149,30 +228,78 @@ class Versions:
         self.data_file = token
         before = _RECORD.fullmatch(base.record)
         if before and before[3]:
-            data_file.remove(self._path, before[3].decode())
-        if self._journal:
+            _remove_data_file(self._path, before[3].decode())
+        if self._synced:
             return
         if self._clean_next is None or (token and time.monotonic() >= self._clean_next):
             self._clean_next = time.monotonic() + CLEAN_EVERY
             with suppress(OSError):
-                data_file.clean(self._path, token)
+                remove_abandoned(self._path, token)
 
     def _commit_in_file(self, descriptor: int, base: Version, packed: bytes) -> str:
         """:returns: the data file's token."""
         token = secrets.token_hex(8)
         try:
-            data_file.write(self._path, token, packed, 0o600 if self._journal else 0o660)
-            if self._journal:
+            write_data_file(self._path, token, packed, self._mode)
+            if self._synced:
                 sync_directory(os.path.dirname(self._path))
             record = b"1f%s %d %08x" % (token.encode(), len(packed), zlib.crc32(packed))
-            attributes.commit(descriptor, base, record)
+            xattr.commit(descriptor, base, record)
         except OutcomeUnknown:
             raise  # the file may be needed
         except (OSError, Stale):
-            data_file.remove(self._path, token)
+            _remove_data_file(self._path, token)
             raise
         return token
 
 
 def _inline(packed: bytes) -> bytes:
     return b"1z" + secrets.token_hex(8).encode() + packed
+
+
+def write_data_file(path: str, token: str, content: bytes, mode: int = 0o660) -> None:
+    """Make a data file, synced.
+
+    :param path: of the file it belongs to.
+    :param token: 16 hex digits, new.
+    :param content: its content.
+    :param mode: permission bits, set whatever the umask; default 0660.
+    :raises OSError: it was not made, or only in part.
+    """
+    with os.fdopen(create(hidden_path(path, token), mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_data_file(path: str, token: str, length: int, crc: int) -> bytes | None:
+    """A data file's content; None if it is not there, not a regular file, or not what its version says of it.
+
+    :param path: of the file it belongs to.
+    :param token: 16 hex digits.
+    :param length: of its content, in bytes.
+    :param crc: the content's crc32.
+    :raises OSError: it could not be read now, e.g. because of a lost connection: no reason to give the state up.
+    """
+    # O_NONBLOCK: opening a pipe to read would wait for a writer
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(hidden_path(path, token), flags)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            return None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        content = bytearray()
+        while len(content) <= length and (more := os.read(descriptor, length + 1 - len(content))):
+            content += more
+    finally:
+        os.close(descriptor)
+    return bytes(content) if len(content) == length and zlib.crc32(content) == crc else None
+
+
+def _remove_data_file(path: str, token: str) -> None:
+    with suppress(OSError):  # another user's in a sticky directory, say: it takes space, no more
+        os.unlink(hidden_path(path, token))

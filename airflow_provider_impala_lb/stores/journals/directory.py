@@ -11,41 +11,48 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
-from airflow_provider_impala_lb.stores.file.clock import PROBE, file_system_of
-from airflow_provider_impala_lb.stores.file.data_file import WRITE_NEW, sync_directory
-from airflow_provider_impala_lb.stores.file.faults import fault_of
-from airflow_provider_impala_lb.stores.file.lock import Lock, make_empty
+from airflow_provider_impala_lb.stores.file.clock import PROBE
+from airflow_provider_impala_lb.stores.file.faults import fault_of, file_system_of
+from airflow_provider_impala_lb.stores.file.lock import Lock
+from airflow_provider_impala_lb.stores.file.new_file import create, make_empty, sync_directory
 
 _LOCK = "lock"
 _JOURNAL = re.compile(r"[0-9a-f]{32}")
 _NAME_SECONDS, _NAME_PAUSE = 3.0, 0.05
 """A mount may say for a second or so that what another host has just made is there and not there (GlusterFS)."""
-_LEFT = re.compile(r"\.([0-9a-f]{32})\.[0-9a-f]{16}")
+_HIDDEN = re.compile(r"\.([0-9a-f]{32})\.[0-9a-f]{16}")
 
 
 class JournalDirectory:
-    """The directory ``path``, of mode 0700, in one that is there."""
+    """A directory of mode 0700, in one that is there.
+
+    :param path: of the directory; it is made by `make`.
+    :ivar path: of the directory.
+    :ivar parent: the path of the one that it lies in.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.parent = os.path.dirname(path)
-        self._mine = {os.geteuid()}
+        self._own_ids = {os.geteuid()}
         self._synced = False
 
     def make(self) -> None:
         """Make it, if need be, durably.
 
-        :raises StateUnavailable: it cannot be made or opened. :raises ConfigError: as `exists`.
+        :raises StateUnavailable: it cannot be made or opened.
+        :raises ConfigError: as `exists`.
         """
         try:
-            until = time.monotonic() + _NAME_SECONDS
+            deadline = Deadline(_NAME_SECONDS)
             while True:
                 with suppress(FileExistsError):
                     os.mkdir(self.path, 0o700)
                 if self.exists():
                     break
-                if time.monotonic() >= until:
+                if deadline.passed():
                     raise StateUnavailable(f"{self.path}: keeps vanishing")
                 time.sleep(_NAME_PAUSE)
             if not self._synced:  # whoever made it may have been killed before
@@ -70,35 +77,51 @@ class JournalDirectory:
                 raise ConfigError(f"{self.path}: is not a directory, but journals are to be kept in it") from None
             raise fault_of(self.path, error, self.parent, "cannot be opened", rights=self.path) from error
         try:
-            found = os.fstat(descriptor)
+            status = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-        if stat.S_IMODE(found.st_mode) & 0o022:
+        if stat.S_IMODE(status.st_mode) & 0o022:
             raise ConfigError(
-                f"{self.path}: others may write into it (mode {stat.S_IMODE(found.st_mode):o}), so what it says of "
+                f"{self.path}: others may write into it (mode {stat.S_IMODE(status.st_mode):o}), so what it says of "
                 "statements that ran cannot be trusted; remove it, or set its mode to 700 if you know what is in it"
             )
-        if found.st_uid not in self._mine and found.st_uid != self._as_stamped():
+        if status.st_uid not in self._own_ids and status.st_uid != self._user_as_stamped():
             raise ConfigError(
-                f"{self.path}: belongs to user {found.st_uid}, and this process runs as {os.geteuid()}; all that share "
-                "journals have to be one user"
+                f"{self.path}: belongs to user {status.st_uid}, and this process runs as {os.geteuid()}; all that "
+                "share journals have to be one user"
             )
         return True
 
     def names(self) -> list[str]:
-        """The journals' files; they may come and go. :raises StateUnavailable: it cannot be read."""
+        """The names of the journals' files; they may come and go.
+
+        :raises StateUnavailable: the directory cannot be read.
+        """
         return [entry for entry in self._entries() if _JOURNAL.fullmatch(entry)]
 
-    def left(self) -> set[str]:
-        """The journals' files beside which there is what a killed writer may have left, or a data file (cas.py)."""
-        return {match[1] for entry in self._entries() if (match := _LEFT.fullmatch(entry))}
+    def names_with_hidden_files(self) -> set[str]:
+        """The names of the journals' files beside which there is a data file (file/xattr_versions.py), or what a killed
+        writer may have left.
+
+        :raises StateUnavailable: the directory cannot be read.
+        """
+        return {match[1] for entry in self._entries() if (match := _HIDDEN.fullmatch(entry))}
 
     def path_of(self, name: str) -> str:
+        """The path of a file in it.
+
+        :param name: the file's.
+        """
         return os.path.join(self.path, name)
 
     @contextmanager
     def lock(self, deadline: float, *, shared: bool) -> Iterator[None]:
-        """Hold it: shared to work on files, alone to unlink them. :raises StateUnavailable: not in ``deadline`` s."""
+        """Hold the directory's lock for a block.
+
+        :param deadline: seconds to wait.
+        :param shared: True to work on files, False, alone, to unlink them.
+        :raises StateUnavailable: it was not free in that time.
+        """
         lock = Lock(
             self.path_of(_LOCK), deadline, lambda path: make_empty(path, 0o600), home=self.parent, shared=shared
         )
@@ -116,11 +139,11 @@ class JournalDirectory:
         except OSError as error:
             raise fault_of(self.path, error, self.parent, "cannot be read", rights=self.path) from error
 
-    def _as_stamped(self) -> int | None:
+    def _user_as_stamped(self) -> int | None:
         """As which user the file server sees this one (root, or all, may be mapped to another); None: unknown."""
         path = self.path_of(PROBE + secrets.token_hex(8))
         try:
-            descriptor = os.open(path, WRITE_NEW, 0o600)
+            descriptor = create(path, 0o600)
         except OSError:
             return None
         try:
@@ -129,5 +152,5 @@ class JournalDirectory:
             os.close(descriptor)
             with suppress(OSError):
                 os.unlink(path)
-        self._mine.add(user)
+        self._own_ids.add(user)
         return user

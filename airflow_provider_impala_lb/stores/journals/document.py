@@ -14,50 +14,68 @@ import re
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged
 
 MAX_BYTES = 512 << 10
+"""The longest document."""
 _HEAD = re.compile(rb"impala-lb journal 1 ([0-9a-f]{32}) ([0-9]{1,8})\n")
 _NEWER = re.compile(rb"impala-lb journal ([2-9]|[1-9][0-9]+) ")
 
 
 def name_of(key: str) -> str:
-    """32 hex digits that stand for this key: no key can name another place, or be too long for a file name."""
+    """32 hex digits that stand for a key: no key can name another place, or be too long for a file name.
+
+    :param key: any text.
+    """
     return _digest(_encode(key))
 
 
-def seal(at: str, key: str, document: bytes) -> bytes:
-    """Never empty. :raises ConfigError: it is larger than `MAX_BYTES`."""
+def wrap(where: str, key: str, document: bytes) -> bytes:
+    """The envelope in which a document is kept; never empty.
+
+    :param where: what to call the place in the error.
+    :param key: any text.
+    :param document: at most `MAX_BYTES`.
+    :raises ConfigError: it is larger.
+    """
     if len(document) > MAX_BYTES:
         raise ConfigError(
-            f"{at}: the journal of {key!r} would have {len(document) >> 10} KiB, more than the "
+            f"{where}: the journal of {key!r} would have {len(document) >> 10} KiB, more than the "
             f"{MAX_BYTES >> 10} KiB there is room for"
         )
-    name = _encode(key)
-    body = name + document
-    return b"impala-lb journal 1 %s %d\n" % (_digest(body).encode(), len(name)) + body
+    encoded = _encode(key)
+    body = encoded + document
+    return b"impala-lb journal 1 %s %d\n" % (_digest(body).encode(), len(encoded)) + body
 
 
-def unseal(at: str, name: str, envelope: bytes) -> tuple[str, bytes]:
-    """The key and the document that were found under this name, at this place.
+def unwrap(where: str, name: str, envelope: bytes) -> tuple[str, bytes]:
+    """The key and the document in an envelope.
 
+    :param where: what to call the place in the errors.
+    :param name: under which it was found, as `name_of`.
+    :param envelope: as `wrap` made it.
     :raises JournalDamaged: the checksum is wrong, or it belongs elsewhere.
     :raises ConfigError: it was written by a newer version.
     """
     head = _HEAD.match(envelope)
     if head is None:
         if _NEWER.match(envelope):
-            raise ConfigError(f"{at}: was written by a newer version of this package; upgrade this")
-        raise damaged(at, "it does not begin as a journal does")
+            raise ConfigError(f"{where}: was written by a newer version of this package; upgrade this")
+        raise damaged(where, "it does not begin as a journal does")
     body = envelope[head.end() :]
     if _digest(body) != head[1].decode():
-        raise damaged(at, "its checksum is wrong")
+        raise damaged(where, "its checksum is wrong")
     length = int(head[2])
     if _digest(body[:length]) != name:
-        raise damaged(at, f"it belongs to another key, {body[:length]!r}")
+        raise damaged(where, f"it belongs to another key, {body[:length]!r}")
     return body[:length].decode("utf-8", "surrogatepass"), body[length:]
 
 
-def damaged(at: str, why: str) -> JournalDamaged:
+def damaged(where: str, reason: str) -> JournalDamaged:
+    """The error for a journal that is there and cannot be read.
+
+    :param where: what to call it.
+    :param reason: what is wrong with it.
+    """
     return JournalDamaged(
-        f"{at}: this journal cannot be trusted: {why}. So it is unknown which statements ran: "
+        f"{where}: this journal cannot be trusted: {reason}. So it is unknown which statements ran: "
         "look what they left, then remove it"
     )
 

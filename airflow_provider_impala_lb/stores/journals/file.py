@@ -1,43 +1,81 @@
 """Journals in a private directory beside the lock file: one file for each key, changed in place, synced.
 
-How a change is exact is the same as for the state: in place under flock where that makes reads fresh
-(journal_slots.py), elsewhere versions in the file's attributes (cas.py). Each file says which it is, and is made whole:
-one that holds nothing is damaged, not new.
+How a change is exact is the same as for the state: in place under flock where that makes reads fresh (slots.py),
+elsewhere versions in the file's attributes (versions.py, imported only there). Each file says which it is, and is made
+whole: one that holds nothing is damaged, not new.
 
 A file is not unlinked when its document is removed, it is emptied: who waits for its lock would then get the lock of a
 file that is no longer there, and over NFS could not even see that (a file that is open somewhere is renamed by its
-client, and keeps its link). `sweep` unlinks what is empty. Whoever has a file open holds the directory's lock, shared;
-the sweep takes it alone, for a tenth of a second at a time, so what it unlinks nobody has open.
+client, and keeps its link). `FileJournals.sweep` unlinks what is empty. Whoever has a file open holds the directory's
+lock, shared; the sweep takes it alone, for a tenth of a second at a time, so what it unlinks nobody has open.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from airflow_provider_impala_lb.core.ports import Change, Result, Swept
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged, StateUnavailable
-from airflow_provider_impala_lb.stores.file import data_file, filesystem, used
-from airflow_provider_impala_lb.stores.file import xattr as attributes
-from airflow_provider_impala_lb.stores.file import xattr_versions as cas
-from airflow_provider_impala_lb.stores.file.clock import HostClock, ServerClock, clock_of, file_system_of
-from airflow_provider_impala_lb.stores.file.data_file import sync_directory
-from airflow_provider_impala_lb.stores.file.faults import fault_of
+from airflow_provider_impala_lb.stores.file import filesystem, used
+from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown, fault_of, file_system_of
 from airflow_provider_impala_lb.stores.file.lock import Lock
-from airflow_provider_impala_lb.stores.file.xattr_versions import Versions
-from airflow_provider_impala_lb.stores.journals import slots as journal_slots
+from airflow_provider_impala_lb.stores.file.new_file import remove_abandoned, sync_directory
+from airflow_provider_impala_lb.stores.file.shared_file import SharedFile
+from airflow_provider_impala_lb.stores.journals import slots
 from airflow_provider_impala_lb.stores.journals.directory import JournalDirectory
-from airflow_provider_impala_lb.stores.journals.document import damaged, name_of, seal, unseal
+from airflow_provider_impala_lb.stores.journals.document import damaged, name_of, unwrap, wrap
+from airflow_provider_impala_lb.stores.journals.slots import JournalSlots
 
 Answer = TypeVar("Answer")
 
 _ALONE_SECONDS = 0.1
 _ALONE_WAIT = 1.0
+
+
+class JournalFormat(Protocol):
+    """How one journal lies in its open file. An envelope is ``b""`` for no document."""
+
+    def load(self, descriptor: int) -> bytes:
+        """A recent envelope. Under the lock.
+
+        :param descriptor: of the open file.
+        :raises JournalDamaged: it cannot be read.
+        :raises ConfigError: it was written by a newer version.
+        """
+        ...
+
+    def exchange(
+        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, deadline: Deadline
+    ) -> Result:
+        """Replace the envelope, durably. Under the lock.
+
+        :param descriptor: of the open file.
+        :param change: gets the envelope and a clock's time; returns a result for the caller, and the new envelope.
+        :param now: seconds since the epoch, by the file server's clock.
+        :param deadline: when to give up.
+        :raises OutcomeUnknown: it may have been replaced, once.
+        :raises OSError: nothing was changed.
+        :raises JournalDamaged: as `load`.
+        :raises ConfigError: as `load`.
+        """
+        ...
+
+    def data_file(self, descriptor: int, deadline: Deadline) -> str | None:
+        """The token of the hidden file that the newest version needs; None if it needs none. Under the lock.
+
+        :param descriptor: of the open file.
+        :param deadline: when to give up.
+        """
+        ...
+
+
+Work = Callable[[JournalFormat, int, Deadline], Answer]
+"""What is done with a journal, given its open and locked file, and when to give up."""
 
 
 class _Absent(Exception):
@@ -49,61 +87,77 @@ class _Stale(Exception):
 
 
 class FileJournals:
-    """The journals beside ``lock_file``, in ``<lock_file>.journal/``, for this user alone.
+    """The journals beside a lock file, in ``<lock_file>.journal/``, for this user alone.
 
-    :param deadline: seconds to wait for locks, in all.
+    :param lock_file: path of the lock file.
+    :param deadline: seconds to wait for locks, in all; default 5.
+    :ivar where: the directory's path.
     """
 
     def __init__(self, lock_file: str, deadline: float = 5.0) -> None:
         self.where = f"{lock_file}.journal"
         self._directory = JournalDirectory(self.where)
+        self._file = SharedFile(self.where, self._directory.parent, 0o600, slots.begin)
         self._deadline = deadline
-        self._clock: HostClock | ServerClock | None = None
-        self._host_clock = HostClock()
-        self._coherent = True
 
     def change(self, key: str, fn: Change[Result]) -> Result:
+        """See `JournalStore.change`.
+
+        :param key: any text.
+        :param fn: gets the document and the time; returns its result, and the document to keep.
+        """
         name = name_of(key)
 
         def changed(envelope: bytes, now: float) -> tuple[Result, bytes]:
-            result, document = fn(self._opened(name, envelope)[1] if envelope else None, now)
-            return result, b"" if document is None else seal(self.where, key, document)
+            result, document = fn(self._unwrap(name, envelope)[1] if envelope else None, now)
+            return result, b"" if document is None else wrap(self.where, key, document)
 
-        now = self._now()
+        now = self._file.now()
         self._directory.make()
-        result = self._update(name, now, changed, self._make)
+        result = self._locked(
+            name, self._make, lambda journal, descriptor, deadline: journal.exchange(descriptor, changed, now, deadline)
+        )
         used.note(self._directory.parent)
         used.note(self.where)
         return result
 
     def read(self, key: str) -> bytes | None:
+        """See `JournalStore.read`.
+
+        :param key: any text.
+        """
         envelope = self._look(name_of(key)) if self._directory.exists() else None
-        return self._opened(name_of(key), envelope)[1] if envelope else None
+        return self._unwrap(name_of(key), envelope)[1] if envelope else None
 
     def keys(self) -> list[str]:
-        found = []
+        """See `JournalStore.keys`."""
+        keys = []
         for name in self._directory.names() if self._directory.exists() else []:
             with suppress(JournalDamaged):
                 if envelope := self._look(name):
-                    found.append(self._opened(name, envelope)[0])
-        return found
+                    keys.append(self._unwrap(name, envelope)[0])
+        return keys
 
     def sweep(self, wanted: Callable[[str, bytes, float], bool]) -> Swept:
+        """See `JournalStore.sweep`. Also unlinks the files that are empty, and what killed writers left.
+
+        :param wanted: whether to keep a document, given its key, itself and the time.
+        """
         removed, bad, empty = 0, [], []
 
         def swept(envelope: bytes, now: float) -> tuple[bool, bytes]:
             if not envelope:
                 return False, b""
-            key, document = self._opened(name, envelope)
+            key, document = self._unwrap(name, envelope)
             drop = not wanted(key, document, now)
             return drop, b"" if drop else envelope
 
         for name in self._directory.names() if self._directory.exists() else []:
-            now = self._now()
+            now = self._file.now()
             try:
                 envelope = self._look(name)
                 if envelope and swept(envelope, now)[0]:
-                    removed += self._update(name, now, swept, _none)
+                    removed += self._sweep_one(name, now, swept)
                     envelope = self._look(name)
             except _Absent:
                 continue
@@ -116,197 +170,144 @@ class FileJournals:
         return Swept(removed, bad)
 
     def durability(self) -> str | None:
+        """See `JournalStore.durability`.
+
+        :raises StateUnavailable: the directory is out of reach.
+        :raises ConfigError: the directory cannot be used.
+        """
         kind = filesystem.name(file_system_of(self.where, self._directory.parent))
         if kind in ("tmpfs", "ramfs"):
             return f"{self.where} lies on {kind}: a restart of the host forgets which statements ran"
         return None
 
-    def _opened(self, name: str, envelope: bytes) -> tuple[str, bytes]:
-        return unseal(self._directory.path_of(name), name, envelope)
+    def _unwrap(self, name: str, envelope: bytes) -> tuple[str, bytes]:
+        return unwrap(self._directory.path_of(name), name, envelope)
 
     def _look(self, name: str) -> bytes | None:
         """A recent envelope, b"" if the document was removed, None if there is no such file."""
-        self._now()
+        self._file.now()
         try:
-            return self._locked(name, _none, lambda descriptor, until: self._load(name, descriptor))
+            return self._locked(name, _raise_absent, lambda journal, descriptor, deadline: journal.load(descriptor))
         except _Absent:
             return None
 
-    def _load(self, name: str, descriptor: int) -> bytes:
-        if not self._is_cas(name, descriptor):
-            return journal_slots.load(descriptor)[1]
-        envelope = Versions(self._directory.path_of(name), journal=True).read(descriptor)
-        if envelope is None:
-            raise damaged(self._directory.path_of(name), "its newest version is gone or unreadable")
-        return envelope
+    def _sweep_one(self, name: str, now: float, swept: Callable[[bytes, float], tuple[bool, bytes]]) -> bool:
+        """Whether the document was removed, as ``swept`` says of the newest.
 
-    def _update(
-        self,
-        name: str,
-        now: float,
-        change: Callable[[bytes, float], tuple[Answer, bytes]],
-        make: Callable[[str], None],
-    ) -> Answer:
-        """Replace an envelope, b"" for no document, durably.
+        :raises _Absent: there is no such file.
+        """
+        return self._locked(
+            name,
+            _raise_absent,
+            lambda journal, descriptor, deadline: journal.exchange(descriptor, swept, now, deadline),
+        )
+
+    def _locked(self, name: str, make: Callable[[str], None], work: Work[Answer]) -> Answer:
+        """What ``work`` returns, which has the file locked.
 
         :param make: makes the file, if it is not there.
         """
-        return self._locked(name, make, lambda descriptor, until: self._exchange(name, descriptor, until, now, change))
+        deadline = Deadline(self._deadline)
+        with self._directory.lock(self._deadline, shared=True):
+            return self._locked_inside(name, make, work, deadline)
 
-    def _exchange(
+    def _locked_inside(
         self,
         name: str,
-        descriptor: int,
-        until: float,
-        now: float,
-        change: Callable[[bytes, float], tuple[Answer, bytes]],
+        make: Callable[[str], None],
+        work: Work[Answer],
+        deadline: Deadline,
     ) -> Answer:
-        if self._is_cas(name, descriptor):
-            return self._exchange_version(name, descriptor, until, change)
-        version, old = journal_slots.load(descriptor)
-        answer, new = change(old, now)
-        if new != old:
-            journal_slots.prepare(descriptor, version + 1, new)
-            try:
-                if not old:
-                    sync_directory(self.where)  # who made the file may have been killed before it did
-                journal_slots.promise(descriptor, version + 1, new)
-            except OSError as error:
-                raise attributes.OutcomeUnknown(error) from error
-        return answer
-
-    def _exchange_version(
-        self, name: str, descriptor: int, until: float, change: Callable[[bytes, float], tuple[Answer, bytes]]
-    ) -> Answer:
-        # Also if nothing changes: only a commit proves that what was read is the newest (attributes.py).
-        def changed(envelope: bytes | None) -> tuple[bytes, Answer]:
-            if envelope is None:
-                raise damaged(self._directory.path_of(name), "its newest version is gone or unreadable")
-            answer, new = change(envelope, self._host_clock.now())
-            return new, answer
-
-        return Versions(self._directory.path_of(name), journal=True).update(descriptor, changed, until)
-
-    def _locked(self, name: str, make: Callable[[str], None], work: Callable[[int, float], Answer]) -> Answer:
-        until = time.monotonic() + self._deadline
-        with self._directory.lock(self._deadline, shared=True):
-            return self._locked_in(name, make, work, until)
-
-    def _locked_in(
-        self, name: str, make: Callable[[str], None], work: Callable[[int, float], Answer], until: float
-    ) -> Answer:
+        """As `_locked`, for who holds the directory's lock."""
         while True:
             try:
-                return self._once(name, make, work, until)
+                return self._locked_once(name, make, work, deadline)
             except _Stale as stale:
                 # The mount opened, by what it still knew, what a sweep had unlinked before: no sweep does while we are
                 # here. So nothing was read or written that counts.
-                if time.monotonic() >= until:
+                if deadline.passed():
                     raise StateUnavailable(f"{self._directory.path_of(name)}: {os.strerror(errno.ESTALE)}") from stale
 
-    def _once(
-        self, name: str, make: Callable[[str], None], work: Callable[[int, float], Answer], until: float
+    def _locked_once(
+        self,
+        name: str,
+        make: Callable[[str], None],
+        work: Work[Answer],
+        deadline: Deadline,
     ) -> Answer:
         path = self._directory.path_of(name)
-        lock = Lock(path, max(0.0, until - time.monotonic()), make, home=self._directory.parent)
+        lock = Lock(path, deadline.remaining, make, home=self._directory.parent)
         descriptor = lock.acquire()
         try:
-            return work(descriptor, until)
-        except journal_slots.Unreadable as error:
-            raise damaged(self._directory.path_of(name), str(error)) from None
-        except journal_slots.Newer:
-            raise ConfigError(f"{path}: was written by a newer version of this package; upgrade this") from None
+            return work(self._format_of(path, descriptor), descriptor, deadline)
         except OSError as error:
-            if error.errno == errno.ESTALE and not isinstance(error, attributes.OutcomeUnknown):
+            if error.errno == errno.ESTALE and not isinstance(error, OutcomeUnknown):
                 raise _Stale from error
-            if isinstance(error, attributes.OutcomeUnknown):
-                raise StateUnavailable(f"{path}: {error.strerror}") from error
             raise fault_of(path, error, self._directory.parent, "cannot be used") from error
         finally:
             lock.release_quietly(descriptor)  # what was to be durable is: no error here can mean otherwise
 
-    def _is_cas(self, name: str, descriptor: int) -> bool:
+    def _format_of(self, path: str, descriptor: int) -> JournalFormat:
+        """How the journal lies in the open file.
+
+        :raises JournalDamaged: in no way.
+        :raises ConfigError: in slots, on a file system that would lose changes without an error.
+        """
+        if self._file.holds_versions(descriptor):
+            from airflow_provider_impala_lb.stores.journals.versions import JournalVersions
+
+            return JournalVersions(path, lambda: self._file.host_clock.now())
         if not os.fstat(descriptor).st_size:
-            if self._coherent and not attributes.is_used(descriptor):
-                raise damaged(self._directory.path_of(name), "it is empty")
-            return True
-        if not self._coherent:
+            raise damaged(path, "it is empty")
+        if not self._file.is_coherent:
             kind = filesystem.name(filesystem.kind(descriptor))
             raise ConfigError(
-                f"{self._directory.path_of(name)}: was made on another file system, for hosts that see at once what "
-                f"was written under a lock; this one ({kind}) is not known to show it"
+                f"{path}: was made on another file system, for hosts that see at once what was written under a lock; "
+                f"this one ({kind}) is not known to show it"
             )
-        return False
-
-    def _now(self) -> float:
-        if self._clock is None:
-            self._clock, self._coherent = clock_of(self.where, self._directory.parent)
-        return self._clock.now()
+        return JournalSlots(path)
 
     def _make(self, path: str) -> None:
-        """Make the file, whole, with an empty body. :raises FileExistsError: another process was faster."""
-        if self._coherent:
-            _make_slots(path)
-        else:
-            cas.make(path, 0o600)
+        """Make the file, whole, with an empty body.
+
+        :raises FileExistsError: another process was faster.
+        """
+        self._file.make(path)
         sync_directory(self.where)
 
     def _tidy(self, empty: list[str]) -> None:
         """Unlink the files of these names that are empty, and what killed writers have left. As far as possible."""
-        left = sorted(self._directory.left())
+        to_clean = sorted(self._directory.names_with_hidden_files())
         with suppress(StateUnavailable):  # others were there all the time: the next sweep is soon enough
-            while empty or left:
+            while empty or to_clean:
                 with self._directory.lock(_ALONE_WAIT, shared=False):
-                    until = time.monotonic() + _ALONE_SECONDS
-                    while (empty or left) and time.monotonic() < until:
+                    alone = Deadline(_ALONE_SECONDS)
+                    while (empty or to_clean) and not alone.passed():
                         with suppress(_Absent, JournalDamaged, ConfigError, OSError):
-                            self._unlink(empty.pop()) if empty else self._clean(left.pop())
+                            self._unlink(empty.pop()) if empty else self._clean(to_clean.pop())
                     with suppress(OSError):
                         sync_directory(self.where)
 
     def _unlink(self, name: str) -> None:
         """Under the directory's lock, alone."""
 
-        def emptied(envelope: bytes, now: float) -> tuple[bool, bytes]:
-            return not envelope, envelope
+        def is_empty(journal: JournalFormat, descriptor: int, deadline: Deadline) -> bool:
+            return journal.exchange(descriptor, lambda envelope, now: (not envelope, envelope), 0.0, deadline)
 
-        until = time.monotonic() + _ALONE_WAIT
-        if self._locked_in(name, _none, lambda found, _: self._exchange(name, found, until, 0.0, emptied), until):
+        if self._locked_inside(name, _raise_absent, is_empty, Deadline(_ALONE_WAIT)):
             os.unlink(self._directory.path_of(name))
 
     def _clean(self, name: str) -> None:
         """As `_unlink`."""
-        path = self._directory.path_of(name)
-        versions = Versions(path, journal=True)
-        until = time.monotonic() + _ALONE_WAIT
 
-        def renew(descriptor: int, _: float) -> None:
-            def same(envelope: bytes | None) -> tuple[bytes, None]:
-                if envelope is None:
-                    raise damaged(self._directory.path_of(name), "its newest version is gone or unreadable")
-                return envelope, None
+        def data_file(journal: JournalFormat, descriptor: int, deadline: Deadline) -> str | None:
+            return journal.data_file(descriptor, deadline)
 
-            if self._is_cas(name, descriptor):
-                versions.update(descriptor, same, until)
-
+        newest = None
         with suppress(_Absent):
-            self._locked_in(name, _none, renew, until)
-        data_file.clean(path, versions.data_file)
+            newest = self._locked_inside(name, _raise_absent, data_file, Deadline(_ALONE_WAIT))
+        remove_abandoned(self._directory.path_of(name), newest)
 
 
-def _none(path: str) -> None:
+def _raise_absent(path: str) -> None:
     raise _Absent
-
-
-def _make_slots(path: str) -> None:
-    temporary = data_file.path_of(path, secrets.token_hex(8))
-    descriptor = os.open(temporary, data_file.WRITE_NEW, 0o600)
-    try:
-        os.fchmod(descriptor, 0o600)
-        journal_slots.begin(descriptor)
-        os.fsync(descriptor)
-        data_file.publish(temporary, path)
-    finally:
-        os.close(descriptor)
-        with suppress(OSError):
-            os.unlink(temporary)

@@ -1,27 +1,99 @@
-"""redis-py, imported only when a store is in Redis: how to connect, and what its failures mean."""
+"""redis-py, imported only when something is kept in Redis: how to connect, ask again, and what its failures mean."""
 
 from __future__ import annotations
 
 import errno
 import os
+import random
 import ssl
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl
-from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.cluster import RedisCluster
 
+Answer = TypeVar("Answer")
+
+DEADLINE = 5.0
+"""Seconds in which one question has to be answered, all attempts together."""
+APPLIED_MS = 60_000
+"""A commit's id is known this long: far longer than it is sent again, or can be on its way."""
 TIMEOUT = 2.0
 """Seconds for one connect, and for one answer."""
 _HEALTH_CHECK = 30
 """A connection idle for this many seconds is tried with PING first."""
+_PAUSE_AFTER_FAILURE = 0.1
+
+
+class RedisClient:
+    """Asks a Redis until it is answered, or out of time.
+
+    :param url: of the server, of sentinels, or of a cluster's nodes.
+    :param password: if the URL has none; None: none.
+    :param deadline: seconds in which one question has to be answered, all attempts together.
+    :param where: what to call in a message what is kept there.
+    :param commands: which a user has to be allowed, for a message.
+    :ivar url: as given.
+    :ivar deadline: as given.
+    :raises ConfigError: redis-py is not installed.
+    """
+
+    def __init__(self, url: StoreUrl, password: str | None, deadline: float, *, where: str, commands: str) -> None:
+        require_driver()
+        self.url = url
+        self.deadline = deadline
+        self._password = password
+        self._where = where
+        self._commands = commands
+        self._client: tuple[int, Redis | RedisCluster] | None = None
+        self._inherited: tuple[int, Redis | RedisCluster] | None = None
+
+    def ask(self, start: float, question: Callable[[Any], Answer], changes: bool = False) -> Answer:
+        """What ``question`` returns, called again until there is no time left for one more.
+
+        :param start: when the deadline began to run, by the monotonic clock.
+        :param question: asks the server, given redis-py's client.
+        :param changes: whether it makes a difference if it was executed and its answer lost; default False.
+        :raises StateUnavailable: not answered in time; the message says so if with ``changes`` the outcome is unknown.
+        :raises ConfigError: somebody has to change something before it can work.
+        """
+        unknown = False
+        while True:
+            try:
+                return question(self.connected())
+            except failures() as error:
+                self._client = None  # a new one looks the name, the master and the slots up again
+                remedy = to_correct(error, self._commands) or wrong_file(self.url)
+                if remedy:
+                    raise ConfigError(f"store {self._where}: {remedy}") from error
+                unknown = unknown or (changes and not is_refusal(error))
+                waited = time.monotonic() - start
+                if waited + TIMEOUT > self.deadline:
+                    outcome = "; outcome unknown: it may have been noted all the same" if unknown else ""
+                    raise StateUnavailable(f"{self._where}: tried for {waited:.1f} s: {error}{outcome}") from error
+            time.sleep(random.uniform(0.5, 1.0) * _PAUSE_AFTER_FAILURE)
+
+    def connected(self) -> Redis | RedisCluster:
+        """This process's client. A child makes its own: in the parent's, a lock that another thread held at the fork
+        would never be free, and a socket would serve both. The parent's is kept, unused: to collect it is to close it,
+        which waits for the same lock (redis-py, ConnectionPool._checkpid: 5 s)."""
+        known = self._client
+        if known is None or known[0] != os.getpid():
+            self._inherited = known or self._inherited
+            known = self._client = os.getpid(), connect(self.url, self._password)
+        return known[1]
 
 
 def require_driver() -> None:
-    """:raises ConfigError: redis-py is not installed."""
+    """Check that redis-py can be imported.
+
+    :raises ConfigError: it is not installed.
+    """
     try:
         import redis  # noqa: F401
     except ModuleNotFoundError:
@@ -41,7 +113,9 @@ def failures() -> tuple[type[Exception], ...]:
 def connect(url: StoreUrl, password: str | None, timeout: float = TIMEOUT) -> Redis | RedisCluster:
     """A client, whose pool threads may share. Only a cluster's connects here; the others at their first command.
 
-    :param timeout: seconds for one connect, and for one answer.
+    :param url: of the server, of sentinels, or of a cluster's nodes.
+    :param password: if the URL has none; None: none.
+    :param timeout: seconds for one connect, and for one answer; default `TIMEOUT`.
     """
     from redis import Redis
     from redis.backoff import NoBackoff
@@ -67,9 +141,9 @@ def connect(url: StoreUrl, password: str | None, timeout: float = TIMEOUT) -> Re
     if url.kind == "sentinel":
         # Sentinels are not told the servers' password: one that wants none refuses the connection for it. One that
         # wants its own (``requirepass`` in sentinel.conf) gets it from the environment.
-        asking = {**options, "username": None, "password": os.environ.get("IMPALA_LB_SENTINEL_PASSWORD")}
-        asking["socket_connect_timeout"] = asking["socket_timeout"] = timeout / 4  # there are several to ask
-        sentinel = Sentinel(url.hosts, sentinel_kwargs={**asking, **tls}, **options, **tls)  # type: ignore[no-untyped-call]
+        to_sentinel = {**options, "username": None, "password": os.environ.get("IMPALA_LB_SENTINEL_PASSWORD")}
+        to_sentinel["socket_connect_timeout"] = to_sentinel["socket_timeout"] = timeout / 4  # there are several to ask
+        sentinel = Sentinel(url.hosts, sentinel_kwargs={**to_sentinel, **tls}, **options, **tls)  # type: ignore[no-untyped-call]
         master: Redis = sentinel.master_for(url.service, db=url.db)  # type: ignore[no-untyped-call]
         return master
     host, port = url.hosts[0]
@@ -79,7 +153,8 @@ def connect(url: StoreUrl, password: str | None, timeout: float = TIMEOUT) -> Re
 def to_correct(error: BaseException, commands: str = "EVAL") -> str | None:
     """What somebody has to change before this can work, or None if it may get well by itself.
 
-    :param commands: what is needed.
+    :param error: what redis-py raised.
+    :param commands: which are needed; default EVAL.
     """
     from redis.exceptions import AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError
 
@@ -103,7 +178,10 @@ def to_correct(error: BaseException, commands: str = "EVAL") -> str | None:
 
 def wrong_file(url: StoreUrl) -> str | None:
     """Which of the URL's files this host does not have, or may not read; None: none. Looked at when a connection has
-    failed: redis-py says no more than that."""
+    failed: redis-py says no more than that.
+
+    :param url: of the server.
+    """
     for key, path in url.tls_files:
         try:
             if key == "ssl_ca_certs":
@@ -120,7 +198,10 @@ def wrong_file(url: StoreUrl) -> str | None:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """True if the server said no: the command had no effect. Else its answer may have been lost on the way."""
+    """Whether the server refused: the command had no effect. Else its answer may have been lost on the way.
+
+    :param error: what redis-py raised.
+    """
     from redis.exceptions import ResponseError
 
     return isinstance(error, ResponseError)

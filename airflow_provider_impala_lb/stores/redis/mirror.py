@@ -38,7 +38,14 @@ return 1
 
 
 class RedisMirror:
-    """The mirror of the cluster ``name``. :param password: if the URL has none."""
+    """A second home of session records, in a Redis.
+
+    :param url: of the server, of sentinels, or of a cluster's nodes.
+    :param name: the configuration's, which makes the keys its own.
+    :param password: if the URL has none; default none.
+    :ivar where: the URL without its password, and the keys.
+    :raises ConfigError: redis-py is not installed.
+    """
 
     def __init__(self, url: StoreUrl, name: str, *, password: str | None = None) -> None:
         redis_client.require_driver()
@@ -52,14 +59,18 @@ class RedisMirror:
         self._pid = os.getpid()
         self._client: Any = None
         self._away_until = float("-inf")
-        self._said = False
+        self._warned = False
         self._pending: dict[str, SessionRecord] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._sending = False
 
     def copy(self, key: str, record: SessionRecord) -> None:
-        """Send a copy soon. Of several of one key only the last is sent."""
+        """See `Mirror.copy`. Of several copies of one key only the last is sent.
+
+        :param key: the session key.
+        :param record: what to copy.
+        """
         self._check_pid()
         with self._changed:
             self._pending[key] = msgspec.structs.replace(record)
@@ -69,7 +80,10 @@ class RedisMirror:
             self._changed.notify_all()
 
     def find(self, key: str) -> SessionRecord | None:
-        """The copy, or None if there is none, or the mirror is away."""
+        """See `Mirror.find`.
+
+        :param key: the session key.
+        """
         self._check_pid()
         try:
             if time.monotonic() < self._away_until:
@@ -83,7 +97,10 @@ class RedisMirror:
         return None
 
     def flush(self, seconds: float) -> bool:
-        """Wait for what is under way. False if not all of it arrived in time, or the mirror is away."""
+        """See `Mirror.flush`.
+
+        :param seconds: to wait at most.
+        """
         self._check_pid()
         with self._changed:
             return self._changed.wait_for(lambda: not self._pending and not self._sending, seconds)
@@ -111,21 +128,21 @@ class RedisMirror:
             self._connected().eval(
                 _COPY, 1, self._prefix + key, repr(record.expires), msgspec.json.encode(record), str(seconds)
             )
-            self._said = False
+            self._warned = False
         except redis_client.failures() as error:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
         self._client = None
         self._away_until = time.monotonic() + AWAY_SECONDS
-        if not self._said:
-            self._said = True
-            correct = redis_client.to_correct(error, "EVAL, HGET, HSET, EXPIRE")
+        if not self._warned:
+            self._warned = True
+            remedy = redis_client.to_correct(error, "EVAL, HGET, HSET, EXPIRE")
             log.warning(
-                "mirror %s: session records are not copied for now, %g s until the next try: %s",
+                "mirror %s: session records are not copied for now, %g s until the next attempt: %s",
                 self.where,
                 AWAY_SECONDS,
-                correct or error,
+                remedy or error,
             )
 
     def _connected(self) -> Any:

@@ -1,6 +1,6 @@
 """Which Redis server answers, and whether what was written to another one, or before its restart, is the newest here.
 
-What it says of itself in INFO:
+What it reports of itself in INFO:
 
 * ``run_id``: this process. ``master_replid``: the history of its data; a replica that takes over begins a new one and
   keeps the old one's name as ``master_replid2``. So does a primary that is started again from a snapshot (Redis 7,
@@ -17,20 +17,28 @@ CLOCKS_DIFFER = 60.0
 """Seconds by which the clocks of servers may differ."""
 _NONE = "0" * 40
 
-SAID = """
-local function said(section, form) return string.match(redis.call('INFO', section), form) or '-' end
+SERVER_LUA = """
+local function reported(section, form) return string.match(redis.call('INFO', section), form) or '-' end
 local function replicas() return select(2, string.gsub(redis.call('INFO', 'replication'), 'state=online', '')) end
 local function server()
-  return table.concat({said('server', 'run_id:(%w+)'), said('replication', 'master_replid:(%w+)'),
-    said('replication', 'master_replid2:(%w+)'), said('persistence', 'aof_enabled:(%d)'),
-    said('server', 'uptime_in_seconds:(%d+)'), redis.call('TIME')[1]}, ' ')
+  return table.concat({reported('server', 'run_id:(%w+)'), reported('replication', 'master_replid:(%w+)'),
+    reported('replication', 'master_replid2:(%w+)'), reported('persistence', 'aof_enabled:(%d)'),
+    reported('server', 'uptime_in_seconds:(%d+)'), redis.call('TIME')[1]}, ' ')
 end
 """
 """For a Lua script: ``server()``, as `RedisServer.parse` reads it, and ``replicas()``, how many are online."""
 
 
 class RedisServer(NamedTuple):
-    """``appends``: whether it keeps an append-only file. ``started`` and ``at``, when it said so, by its own clock."""
+    """What a server reported of itself.
+
+    :ivar run: its process, INFO's ``run_id``.
+    :ivar history: of its data, ``master_replid``.
+    :ivar before: the history that this one follows, ``master_replid2``.
+    :ivar appends: whether it keeps an append-only file.
+    :ivar started: when it was started, in seconds since the epoch, by its own clock.
+    :ivar at: when it reported this, likewise.
+    """
 
     run: str
     history: str
@@ -40,17 +48,25 @@ class RedisServer(NamedTuple):
     at: float
 
     @classmethod
-    def parse(cls, said: bytes) -> RedisServer:
-        run, history, before, appends, uptime, at = said.decode().split(" ")
+    def parse(cls, report: bytes) -> RedisServer:
+        """Read a report.
+
+        :param report: as ``server()`` of `SERVER_LUA` returns it.
+        """
+        run, history, before, appends, uptime, at = report.decode().split(" ")
         return cls(run, history, before, appends == "1", float(at) - float(uptime if uptime != "-" else 0), float(at))
 
     def took_over_from(self, then: RedisServer) -> bool:
-        """Whether this was a replica of the server ``then`` and has become the primary."""
+        """Whether this server was a replica of another one and has become the primary.
+
+        :param then: the other one, as it was then.
+        """
         return self.before == then.history and self.run != then.run and not self._started_after(then)
 
     def may_be_behind(self, then: RedisServer, replicas: int) -> str | None:
-        """Why a document may be an older one here, that was written to the server ``then``; None if it is the newest.
+        """Why a document that was written to another server may be an older one here; None if it is the newest.
 
+        :param then: the other one, as it was then.
         :param replicas: how many of its replicas had received it.
         """
         if self.run == then.run and (self.history == then.history or self.before in (_NONE, "-")):

@@ -130,11 +130,11 @@ def test_after_an_answer_was_lost_nothing_is_sent_on_that_connection(four, log):
     node = four.nodes[0]
     with changed(four, session={"rpc_timeout": 0.5}).sessions.open(node.address) as session:
         session.execute("SELECT 1")
-        before = session._line._wire
+        before = session._client._connection
         node.pause()
         threading.Timer(1.5, node.resume).start()
         session.execute("DROP TABLE IF EXISTS t")
-        assert session._line._wire is not before
+        assert session._client._connection is not before
     assert [sql for sql in statements_on(node) if "SELECT 1" not in sql] == ["DROP TABLE IF EXISTS t"]
     assert "it is tried anew for up to 600 s" in log.text
 

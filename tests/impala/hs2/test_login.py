@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala.hs2 import reconnecting_client as line
+from airflow_provider_impala_lb.impala.hs2 import reconnecting_client
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import changed, rows_of, run
 
@@ -102,7 +102,7 @@ def doorman(guarded):
 
 
 def with_doorman(guarded, doorman, monkeypatch):
-    monkeypatch.setattr(line, "LOGIN_PAUSE", 0.2)
+    monkeypatch.setattr(reconnecting_client, "LOGIN_PAUSE", 0.2)
     config = {**guarded.config, "nodes": [f"127.0.0.1:{doorman.port}"]}
     config["lock_file"] = str(guarded.directory / f"doorman-{doorman.port}.tmp")
     config["session"] = {**config["session"], "user": "etl", "auth_mechanism": "LDAP", "reconnect_timeout": 20}
@@ -120,4 +120,4 @@ def test_a_login_that_is_refused_for_good_is_not_tried_until_the_account_is_lock
     balancer = with_doorman(guarded, doorman, monkeypatch)
     with pytest.raises(StatementFailed, match=r"(?s)another auth_mechanism.*statement 1 is done"):
         run(balancer, "SELECT 1; SELECT 2", on_statement=lambda done: done.number == 1 and doorman.hang_up(1000))
-    assert doorman.refused <= line.LOGIN_TRIES + 2  # to end the session, and for a new one
+    assert doorman.refused <= reconnecting_client.LOGIN_ATTEMPTS + 2  # to end the session, and for a new one

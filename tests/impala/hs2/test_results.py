@@ -19,8 +19,8 @@ from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.script.output import unique_names
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
+from tests.support.relay import Fault, Relay
 from tests.support.scripts import changed, rows_of, run, statements_on
-from tests.system.faults.relay import Fault, Relay
 
 LARGE = 20_000_000
 ENDINGS = [".csv", ".csv.gz", ".parquet"]

@@ -74,7 +74,7 @@ def test_an_end_that_cannot_be_noted(cluster, log, monkeypatch, next_try, times)
     table = f"noted_{times}"
     script = f"CREATE TABLE IF NOT EXISTS {table} (n INT); INSERT INTO {table} SELECT 1"
     balancer = changed(cluster)
-    options = {"owner": f"{OWNER}{times}", "resume": True, "settles": True}
+    options = {"owner": f"{OWNER}{times}", "resume": True, "one_at_a_time": True}
     journals = open_journals(balancer.config)
     first = Attempt(1, 1000.0, "round 1")
     done = run(balancer, script, journals=LostAtTheEnd(journals, 2), attempt=first, **options)

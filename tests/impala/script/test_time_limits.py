@@ -129,7 +129,7 @@ def test_a_resumable_script_goes_on_elsewhere_with_each_statement_run_once(pair)
     journals = open_journals(changed(pair).config)
     options = {
         "owner": "dag/run/task",
-        "settles": True,
+        "one_at_a_time": True,
         "journals": journals,
         "resume": True,
         "attempt": Attempt(1, 1.0),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, make_label, nonce_of
+from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, Label, make_label, nonce_of
 from airflow_provider_impala_lb.impala.sql.lexer import tokens
 
 tag = st.text(st.sampled_from("*/ \n\r\0\x7f\x85\u2028+-'a;"), max_size=8) | st.text()
@@ -21,6 +21,13 @@ def test_no_tag_ends_the_comment(value):
     assert (first.kind, first.text) == ("comment", label)
     assert second.text == "drop"
     assert nonce_of(f"{label} drop") in label
+
+
+def test_a_label_knows_its_own_nonce_and_each_has_another():
+    label, other = Label.new(3, 12, {"dag": "d", "run": ""}), Label.new(3, 12, {"dag": "d", "run": ""})
+    assert str(label) == f"/* {label.nonce} 3/12 dag=d */"
+    assert nonce_of(f"{label} SELECT 1") == label.nonce != other.nonce
+    assert nonce_of("SELECT 1") is None
 
 
 @pytest.mark.parametrize("key", ["dag*/ drop table x --", "a*\n/ drop", "*/", "a\r\nb", "a*"])

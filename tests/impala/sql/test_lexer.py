@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_impala_lb.impala.sql.lexer import Reader, Refused, begin_of_sql, mentions_of, tokens
+from airflow_provider_impala_lb.impala.sql.lexer import Reader, ScriptSyntaxError, begin_of_sql, mentions_of, tokens
 
 
 def kinds(sql):
@@ -74,7 +74,7 @@ def test_tokens(sql, expected):
 
 @pytest.mark.parametrize("sql", ["'a", "`a", "/* a", "/* + a", "/* +a '*/ b", "'a\\\nb'"])
 def test_what_has_no_end_is_refused(sql):
-    with pytest.raises(Refused):
+    with pytest.raises(ScriptSyntaxError):
         kinds(sql)
 
 
@@ -86,9 +86,9 @@ def test_a_reader_passes_over_hints_and_reads_no_further_than_it_is_asked():
     assert reader.path() == ("db", "t")
     assert reader.parentheses()
     assert reader.here.text == "select"
-    with pytest.raises(Refused):
+    with pytest.raises(ScriptSyntaxError):
         reader.next()  # it looks one token ahead
-    with pytest.raises(Refused):
+    with pytest.raises(ScriptSyntaxError):
         Reader("select 'never ends").skip_to("from")
 
 
@@ -120,7 +120,7 @@ def test_tokens_cover_the_text_and_leave_out_nothing_but_blanks(sql):
                 assert any(
                     unicodedata.category(char) in ("Lu", "Ll", "Sc", "Pc") for char in sql[token.start : token.end]
                 )
-    except Refused:
+    except ScriptSyntaxError:
         return
     assert sql[position:].strip(" \t\f\r\n") == ""
 
@@ -172,7 +172,7 @@ def test_mentions_of_a_name(sql, expected):
 def test_mentions_leave_out_none_that_the_tokens_have(name, sql):
     try:
         expected = {token.start for token in tokens(sql) if token.kind in ("word", "name") and token.text == name}
-    except Refused:
+    except ScriptSyntaxError:
         return
     found = set(mentions_of(name, sql))
     assert expected <= found

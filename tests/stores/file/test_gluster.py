@@ -1,4 +1,4 @@
-"""The lock file on a real GlusterFS, by two mounts. The races of test_races.py run there too."""
+"""The lock file on a real GlusterFS, by two mounts. The races of tests/system/races run there too."""
 
 import fcntl
 import json
@@ -16,20 +16,9 @@ from airflow_provider_impala_lb.doctor.lock_directory import check_lock_file
 from airflow_provider_impala_lb.errors import StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem
 from airflow_provider_impala_lb.stores.file.store import FileStore
-from tests.stores.file.test_store import bump, count
-from tests.stores.file.test_xattr_stale import bump_with_stale_reads
-from tests.stores.file.test_xattr_versions import make_at_once
 from tests.support.servers import eventually
-from tests.support.xattr_files import UNKNOWN, data_files, grow, versions
-from tests.system.races.test_stores import Crew
-
-
-@pytest.fixture
-def crew():
-    crew = Crew(64)
-    yield crew
-    for pid in list(crew.pids):
-        crew.kill(pid)
+from tests.support.store_changes import bump, count
+from tests.support.xattr_files import UNKNOWN, bump_with_stale_reads, data_files, grow, make_at_once, versions
 
 
 @pytest.fixture
@@ -152,15 +141,16 @@ def test_stale_reads_lose_no_update(crew, paths):
 
 
 SLOTS = """
-import json, sys
+import sys
+import msgspec
 from airflow_provider_impala_lb.stores.file import filesystem
-from airflow_provider_impala_lb.doctor import lock_trial as turns
+from airflow_provider_impala_lb.doctor import lock_trial
 filesystem.is_coherent = lambda magic: True
-print(json.dumps(turns.play(tuple(sys.argv[1:]))))
+print(msgspec.json.encode(lock_trial.run_trial(tuple(sys.argv[1:]))).decode())
 """
 
 
-def test_the_other_mode_on_this_file_system_is_found_by_the_doctors_turns(paths):
+def test_the_other_mode_on_this_file_system_is_found_by_the_doctors_trial(paths):
     done = subprocess.run([sys.executable, "-c", SLOTS, *paths], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -170,11 +160,11 @@ def test_the_other_mode_on_this_file_system_is_found_by_the_doctors_turns(paths)
 
 
 def test_the_doctor_finds_this_file_system_fit(paths):
-    found = {check.name: check for check in check_lock_file(paths[0], peer=os.path.dirname(paths[1]))}
-    assert {name: check.verdict for name, check in found.items()} == dict.fromkeys(found, "ok")
-    assert "FUSE" in found["file system"].says
-    assert "mode cas" in found["file system"].says
-    assert "none stale, no update lost" in found["locking, two mounts"].says
+    found = {finding.name: finding for finding in check_lock_file(paths[0], peer=os.path.dirname(paths[1]))}
+    assert {name: finding.verdict for name, finding in found.items()} == dict.fromkeys(found, "ok")
+    assert "FUSE" in found["file system"].message
+    assert "mode cas" in found["file system"].message
+    assert "none stale, no update lost" in found["locking, two mounts"].message
     assert os.listdir(os.path.dirname(paths[0])) == []
 
 

@@ -8,36 +8,14 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS
-from tests.support.components import lacking
+from tests.support.shares import remount
 
 NODES = ["a", "b", "c"]
-
-
-@pytest.fixture
-def share(tmp_path, monkeypatch):
-    """A file system of its own, 1 MiB, that the test may break."""
-    if "TMPDIR" not in os.environ:
-        monkeypatch.setenv("TMPDIR", str(tmp_path))  # for this host's memory of what it has used
-    point = tmp_path / "nas"
-    point.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(point)], capture_output=True, text=True
-    )
-    if made.returncode:
-        lacking(f"no file system can be mounted here, so faults of the NAS are NOT tested: {made.stderr}")
-    (point / "impala").mkdir()
-    yield point
-    while os.path.ismount(point):
-        subprocess.run(["umount", "-l", str(point)], check=True)
 
 
 def balancer_of(share, **keys):
     keys = {"policy": "round_robin", **keys}
     return Balancer.from_config({"nodes": NODES, "lock_file": str(share / "impala" / "node_in_use.tmp"), **keys})
-
-
-def remount(share, how):
-    subprocess.run(["mount", "-o", f"remount,{how}", str(share)], check=True)
 
 
 def picks_go_on(balancer, picks=6):
@@ -127,14 +105,14 @@ def test_a_host_whose_clock_is_wrong_on_a_file_system_without_one_of_its_own(glu
         Balancer.from_config({"nodes": NODES, "lock_file": str(host / "lock"), "max_leases_per_node": 1})
         for host in gluster
     )
-    right.host, odd.host = "right", "odd"
-    odd.store._host_clock = Wrong(wrong)
+    right.cluster.picker._shared.host, odd.cluster.picker._shared.host = "right", "odd"
+    odd.cluster.store._file.host_clock = Wrong(wrong)
     held = [right.acquire("right"), odd.acquire("odd"), right.acquire("right too")]
     shift = 0.0
     for _ in range(8):  # half an hour in which both live
         shift += LEASE_SECONDS / 4
-        right.store._host_clock = Wrong(shift)
-        odd.store._host_clock = Wrong(wrong + shift)
+        right.cluster.store._file.host_clock = Wrong(shift)
+        odd.cluster.store._file.host_clock = Wrong(wrong + shift)
         right.cluster.leases.renew()
         odd.cluster.leases.renew()
         assert {odd.get_host() for _ in range(3)} == {f"{node}:21050" for node in NODES}  # picks go on

@@ -13,20 +13,12 @@ from airflow_provider_impala_lb.stores.file import state_slots as module
 from airflow_provider_impala_lb.stores.file.clock import ServerClock, server_time
 from airflow_provider_impala_lb.stores.file.state_slots import HEAD_BYTES, HEAD_START
 from airflow_provider_impala_lb.stores.file.store import FileStore
+from tests.support.store_changes import bump, count
 
 
 @pytest.fixture
 def path(tmp_path):
     return str(tmp_path / "node_in_use.tmp")
-
-
-def bump(state, now):
-    state.node("a").picks += 1
-    return state.node("a").picks
-
-
-def count(store):
-    return store.read()[0].node("a").picks
 
 
 def test_what_is_written_is_read_and_the_inode_stays(path):

@@ -14,8 +14,8 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import ConfigError
-from tests.stores.file.test_nas_faults import remount, share  # noqa: F401  a fixture
 from tests.support.refusing import SUPPORTED
+from tests.support.shares import remount
 
 NODES = ["a", "b", "c"]
 
@@ -75,7 +75,7 @@ def test_a_directory_that_this_host_has_never_seen(tmp_path, what):
         Balancer.from_config(config_of(tmp_path / "typo")).status()
 
 
-def test_a_share_that_this_host_has_used_is_an_outage_for_new_processes_too(share, marks):  # noqa: F811
+def test_a_share_that_this_host_has_used_is_an_outage_for_new_processes_too(share, marks):
     where = share / "impala"
     assert "ready" not in process(where)
     subprocess.run(["umount", "-l", str(share)], check=True)
@@ -99,7 +99,7 @@ def test_what_lies_on_the_hosts_own_disk_is_not_remembered(tmp_path, marks):
 @pytest.mark.parametrize(
     "attack", ["link to another's directory", "another's directory", "open to all", "link as mark"]
 )
-def test_marks_that_others_could_have_made_are_not_believed(share, marks, attack):  # noqa: F811
+def test_marks_that_others_could_have_made_are_not_believed(share, marks, attack):
     """And nothing is written through a link."""
     where = share / "impala"
     mine, theirs = marks / f"impala-lb-{os.geteuid()}", marks / "theirs"
@@ -123,7 +123,7 @@ def test_marks_that_others_could_have_made_are_not_believed(share, marks, attack
     assert list(theirs.iterdir()) == []
 
 
-def test_a_share_that_is_read_only_from_the_start(share):  # noqa: F811
+def test_a_share_that_is_read_only_from_the_start(share):
     remount(share, "ro")
     for what in ("pick", "acquire", "journal"):
         said = process(share / "impala", what)

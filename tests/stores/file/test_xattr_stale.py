@@ -3,31 +3,21 @@
 import errno
 import fcntl
 import os
-import random
 import threading
 import time
 
 import pytest
 
 from airflow_provider_impala_lb.errors import StateUnavailable
-from airflow_provider_impala_lb.stores.file import xattr as attributes
+from airflow_provider_impala_lb.stores.file import xattr
 from airflow_provider_impala_lb.stores.file.store import FileStore
-from tests.stores.file.test_store import bump, count
-from tests.support.xattr_files import UNKNOWN, grow, versions
-from tests.system.races.test_stores import Crew
+from tests.support.store_changes import bump, count
+from tests.support.xattr_files import UNKNOWN, bump_with_stale_reads, grow, versions
 
 
 @pytest.fixture
 def path(path_on_fuse):
     return path_on_fuse
-
-
-@pytest.fixture
-def crew():
-    crew = Crew(64)
-    yield crew
-    for pid in list(crew.pids):
-        crew.kill(pid)
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -118,14 +108,14 @@ def test_an_error_of_the_unlock_does_not_hide_an_unknown_outcome(path, monkeypat
 
 def show_the_first_again(monkeypatch, reads):
     """These reads, counted from 1, see what the first saw. Returns the list of all that were seen."""
-    read, seen = attributes.newest, []
+    read, seen = xattr.newest, []
 
     def newest(descriptor):
         found = read(descriptor)
         seen.append(seen[0] if len(seen) + 1 in reads else found)
         return seen[-1]
 
-    monkeypatch.setattr(attributes, "newest", newest)
+    monkeypatch.setattr(xattr, "newest", newest)
     return seen
 
 
@@ -151,13 +141,13 @@ def test_reads_that_stay_out_of_date_end_with_the_deadline(path, monkeypatch):
     store = FileStore(path, deadline=0.3)
     store.transact(bump)
     descriptor = os.open(path, os.O_RDONLY)
-    old = attributes.newest(descriptor)
+    old = xattr.newest(descriptor)
     os.close(descriptor)
     store.transact(bump)
     store.transact(bump)
     start = time.monotonic()
     with monkeypatch.context() as patch:
-        patch.setattr(attributes, "newest", lambda descriptor: old)
+        patch.setattr(xattr, "newest", lambda descriptor: old)
         with pytest.raises(StateUnavailable, match=r"out of date for 0\.\d s"):
             store.transact(bump)
     assert 0.3 <= time.monotonic() - start < 2
@@ -174,46 +164,14 @@ def test_the_wait_for_the_lock_counts_for_the_deadline(path, monkeypatch):
     start = time.monotonic()
 
     def stale_for_ever(descriptor):
-        raise attributes.Stale
+        raise xattr.Stale
 
-    monkeypatch.setattr(attributes, "newest", stale_for_ever)
+    monkeypatch.setattr(xattr, "newest", stale_for_ever)
     with pytest.raises(StateUnavailable, match="out of date"):
         store.transact(bump)
     assert 0.4 <= time.monotonic() - start < 0.8
     free.join()
     os.close(descriptor)
-
-
-def inject_stale_reads(rng, lag):
-    """A third of all lists are old ones, and what a version held is never looked up again. In this process only."""
-    lists, records = [], {}
-    real_list, real_get = attributes._versions, attributes._get
-    injected = 0
-
-    def old_list(descriptor):
-        nonlocal injected
-        lists.append(real_list(descriptor))
-        if rng.random() < 0.3:
-            injected += 1
-            return lists[-min(len(lists), rng.randint(1, lag))]
-        return lists[-1]
-
-    def old_record(descriptor, version):
-        if version not in records:
-            records[version] = real_get(descriptor, version)
-        return records[version]
-
-    attributes._versions, attributes._get = old_list, old_record
-    return lambda: injected
-
-
-def bump_with_stale_reads(acks, worker, path, times, lag):
-    injected = inject_stale_reads(random.Random(worker), lag)
-    store = FileStore(path)
-    for _ in range(times):
-        store.transact(bump)
-        acks[worker] += 1
-    assert injected() > times / 5
 
 
 @pytest.mark.parametrize("lag", [2, 20])

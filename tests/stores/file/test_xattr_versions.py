@@ -9,25 +9,15 @@ import pytest
 
 from airflow_provider_impala_lb.core.state.model import Lease
 from airflow_provider_impala_lb.errors import ConfigError
-from airflow_provider_impala_lb.stores.file import filesystem
-from airflow_provider_impala_lb.stores.file import xattr_versions as cas
+from airflow_provider_impala_lb.stores.file import filesystem, xattr_versions
 from airflow_provider_impala_lb.stores.file.store import FileStore
-from tests.stores.file.test_store import bump, count
-from tests.support.xattr_files import data_files, grow, shrink, versions
-from tests.system.races.test_stores import Crew
+from tests.support.store_changes import bump, count
+from tests.support.xattr_files import data_files, grow, make_at_once, shrink, versions
 
 
 @pytest.fixture
 def path(path_on_fuse):
     return path_on_fuse
-
-
-@pytest.fixture
-def crew():
-    crew = Crew(64)
-    yield crew
-    for pid in list(crew.pids):
-        crew.kill(pid)
 
 
 def test_the_file_stays_empty_and_holds_one_version(path):
@@ -173,7 +163,7 @@ def test_who_comes_second_uses_what_the_first_has_made(path, monkeypatch):
 
     def overtaken(temporary, final):
         monkeypatch.setattr(os, "link", link)
-        cas.make(path)
+        xattr_versions.make(path)
         os.setxattr(path, "user.made_by", b"the first")
         link(temporary, final)
 
@@ -181,11 +171,6 @@ def test_who_comes_second_uses_what_the_first_has_made(path, monkeypatch):
     assert FileStore(path).transact(bump) == 1
     assert os.getxattr(path, "user.made_by") == b"the first"
     assert data_files(path) == []
-
-
-def make_at_once(acks, worker, path, start):
-    time.sleep(max(0.0, start - time.time()))
-    FileStore(path).transact(bump)
 
 
 def test_twelve_that_make_it_at_once_have_one_winner(crew, path):

@@ -1,4 +1,4 @@
-"""A journal's file after damage: the newest promised document, or an error."""
+"""A journal's file after damage: the newest committed document, or an error."""
 
 import errno
 import os
@@ -9,32 +9,19 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged, StateUnavailable
-from airflow_provider_impala_lb.stores.file import slot
-from airflow_provider_impala_lb.stores.file import xattr_versions as cas
+from airflow_provider_impala_lb.stores.file import slot, xattr_versions
 from airflow_provider_impala_lb.stores.journals import slots as journal_slots
-from airflow_provider_impala_lb.stores.journals.document import name_of, seal
+from airflow_provider_impala_lb.stores.journals.document import name_of, wrap
 from airflow_provider_impala_lb.stores.journals.file import FileJournals
-from airflow_provider_impala_lb.stores.journals.slots import MARK_START, SLOT_BYTES, SLOTS_START
-from tests.stores.journals.test_journals import put
-from tests.support.xattr_files import versions
-
-KEY = "dag/task/run"
-UNKNOWN = "outcome unknown"
-
-
-@pytest.fixture
-def journals(tmp_path):
-    return FileJournals(str(tmp_path / "node_in_use.tmp"))
+from airflow_provider_impala_lb.stores.journals.slots import COMMIT_RECORD_START, SLOT_BYTES, SLOTS_START
+from tests.support.store_changes import KEY, file_of, put
+from tests.support.xattr_files import UNKNOWN, versions
 
 
 @pytest.fixture
 def on_fuse(path_on_fuse, monkeypatch):
-    monkeypatch.setattr(cas, "LOST_AFTER", 0.05)
+    monkeypatch.setattr(xattr_versions, "LOST_AFTER", 0.05)
     return FileJournals(path_on_fuse)
-
-
-def file_of(journals, key=KEY):
-    return os.path.join(journals.where, name_of(key))
 
 
 def write_at(path, start, data):
@@ -53,26 +40,28 @@ def fill(journals, changes=5):
         journals.change(KEY, put(b"document %d" % number))
 
 
-def assert_damaged(journals, why):
+def assert_damaged(journals, reason):
     for action in (lambda: journals.change(KEY, put(b"new")), lambda: journals.read(KEY)):
-        with pytest.raises(JournalDamaged, match=f"{name_of(KEY)}: this journal cannot be trusted: .*{why}"):
+        with pytest.raises(JournalDamaged, match=f"{name_of(KEY)}: this journal cannot be trusted: .*{reason}"):
             action()
     assert journals.keys() == []
     swept = journals.sweep(lambda *found: False)
     assert swept.removed == 0
-    assert [why in line for line in swept.damaged] == [True]
+    assert [reason in line for line in swept.damaged] == [True]
     assert os.path.exists(file_of(journals))
 
 
-def test_a_writer_killed_before_the_mark_had_not_promised_and_its_version_counts_once_marked(journals, monkeypatch):
+def test_a_version_whose_writer_was_killed_before_its_commit_counts_once_its_commit_record_is_written(
+    journals, monkeypatch
+):
     fill(journals)
     if not (child := os.fork()):
-        monkeypatch.setattr(journal_slots, "promise", lambda *_: os._exit(0))
-        journals.change(KEY, put(b"unpromised"))
+        monkeypatch.setattr(journal_slots, "commit", lambda *_: os._exit(0))
+        journals.change(KEY, put(b"uncommitted"))
     os.waitpid(child, 0)
-    assert journals.read(KEY) == b"unpromised"
+    assert journals.read(KEY) == b"uncommitted"
     descriptor = os.open(file_of(journals), os.O_RDWR)
-    assert journal_slots._marked(descriptor)[0] == 7
+    assert journal_slots._read_commit_record(descriptor)[0] == 7
     os.close(descriptor)
     write_at(file_of(journals), slot_start(7) + 40, b"damage")
     assert_damaged(journals, "version 7, which was noted, fails its checksum, and 6 is older")
@@ -110,7 +99,7 @@ def test_an_older_body_with_a_right_checksum_in_the_newest_slot_is_seen(journals
     fill(journals)
     path = file_of(journals)
     for version in (6, 4):
-        late = slot.pack(version, seal(path, KEY, b"late"))
+        late = slot.pack(version, wrap(path, KEY, b"late"))
         with open(path, "rb") as file:
             before = file.read()
         write_at(path, slot_start(version), late)
@@ -119,10 +108,10 @@ def test_an_older_body_with_a_right_checksum_in_the_newest_slot_is_seen(journals
         assert journals.read(KEY) == b"document 5"
 
 
-@pytest.mark.parametrize("damaged", ["older slot", "mark"])
+@pytest.mark.parametrize("damaged", ["older slot", "commit record"])
 def test_other_damage_is_mended_by_the_next_change(journals, damaged):
     fill(journals)
-    start = slot_start(5) if damaged == "older slot" else MARK_START
+    start = slot_start(5) if damaged == "older slot" else COMMIT_RECORD_START
     write_at(file_of(journals), start, b"\0" * 60)
     assert journals.read(KEY) == b"document 5"
     fill(journals, 2)
@@ -131,11 +120,11 @@ def test_other_damage_is_mended_by_the_next_change(journals, damaged):
 
 
 @pytest.mark.parametrize("version", [5, 6])
-def test_without_the_mark_one_whole_slot_is_not_enough(journals, version):
+def test_without_the_commit_record_one_whole_slot_is_not_enough(journals, version):
     fill(journals)
-    write_at(file_of(journals), MARK_START, b"\0" * 60)
+    write_at(file_of(journals), COMMIT_RECORD_START, b"\0" * 60)
     write_at(file_of(journals), slot_start(version), b"\0" * 60)
-    assert_damaged(journals, "its mark and one of its slots fail")
+    assert_damaged(journals, "its commit record and one of its slots fail")
 
 
 def test_a_cut_or_overwritten_file_is_damaged(journals):

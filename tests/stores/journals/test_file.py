@@ -11,13 +11,12 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
-from airflow_provider_impala_lb.stores.file import data_file
+from airflow_provider_impala_lb.stores.file.new_file import hidden_path
 from airflow_provider_impala_lb.stores.file.store import FileStore
 from airflow_provider_impala_lb.stores.journals.file import FileJournals
-from tests.stores.file.test_nas_faults import remount, share  # noqa: F401
-from tests.stores.file.test_store import bump
-from tests.stores.journals.test_damage import KEY, UNKNOWN, file_of
-from tests.stores.journals.test_journals import put
+from tests.support.shares import remount
+from tests.support.store_changes import KEY, bump, file_of, put
+from tests.support.xattr_files import UNKNOWN
 
 
 @pytest.fixture
@@ -165,7 +164,7 @@ def test_what_cannot_be_looked_at_is_not_absent(journals, monkeypatch):
             action()
 
 
-def test_a_share_that_is_full(share):  # noqa: F811
+def test_a_share_that_is_full(share):
     journals = FileJournals(str(share / "impala" / "lock"))
     journals.change(KEY, put(b"before"))
     journals.change(KEY, put(b"before"))
@@ -186,7 +185,7 @@ def test_a_share_that_is_full(share):  # noqa: F811
     assert "lies on tmpfs: a restart of the host forgets" in journals.durability()
 
 
-def test_a_share_that_is_read_only_or_away(share, journals):  # noqa: F811
+def test_a_share_that_is_read_only_or_away(share, journals):
     assert journals.durability() is None
     journals = FileJournals(str(share / "impala" / "lock"))
     journals.change(KEY, put(b"before"))
@@ -230,7 +229,7 @@ def test_a_stopped_holder_holds_others_up_no_longer_than_the_deadline(journals, 
 
 
 def leave(journals, name, token, age):
-    path = data_file.path_of(os.path.join(journals.where, name), token * 16)
+    path = hidden_path(os.path.join(journals.where, name), token * 16)
     open(path, "w").close()
     then = time.time() - age
     os.utime(path, (then, then))

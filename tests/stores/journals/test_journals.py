@@ -9,11 +9,12 @@ from airflow_provider_impala_lb.core.config import parse as configuration
 from airflow_provider_impala_lb.core.config.store_url import parse_store
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.factory import open_journals
-from airflow_provider_impala_lb.stores.journals.document import MAX_BYTES, name_of, seal, unseal
+from airflow_provider_impala_lb.stores.journals.document import MAX_BYTES, name_of, unwrap, wrap
 from airflow_provider_impala_lb.stores.journals.file import FileJournals
-from airflow_provider_impala_lb.stores.journals.memory import MemoryJournals
+from airflow_provider_impala_lb.stores.memory import MemoryJournals
 from airflow_provider_impala_lb.stores.redis.journals import RedisJournals
 from tests.support.components import SERVERS
+from tests.support.store_changes import bump_document, put
 
 KEY = "load_sales/insert/scheduled__2026-11-25T00:00:00+00:00/-1"
 ODD_KEYS = ["", ".", "..", "lock", "../../etc/passwd", "a\0b", "line\nbreak", "ä" * 1000, "\udc80", "x" * 100_000]
@@ -38,15 +39,6 @@ def opened(request, tmp_path):
     return lambda host=0: RedisJournals(url, "wh")
 
 
-def bump(document, now):
-    count = int(document or b"0") + 1
-    return count, b"%d" % count
-
-
-def put(document):
-    return lambda old, now: (old, document)
-
-
 def test_what_is_changed_is_there_for_all(opened):
     assert opened().read(KEY) is None
     assert opened().change(KEY, put(b"one")) is None
@@ -58,7 +50,7 @@ def test_what_is_changed_is_there_for_all(opened):
 
 def test_each_host_sees_the_others_last_at_once(opened):
     hosts = [opened(0), opened(1)]
-    assert [hosts[turn % 2].change(KEY, bump) for turn in range(30)] == list(range(1, 31))
+    assert [hosts[turn % 2].change(KEY, bump_document) for turn in range(30)] == list(range(1, 31))
 
 
 def test_a_removed_document_is_absent_and_may_come_again(opened):
@@ -132,7 +124,9 @@ def test_now_is_a_clock(opened):
 
 def test_threads_share_one(opened):
     journals = opened()
-    threads = [threading.Thread(target=lambda: [journals.change(KEY, bump) for _ in range(10)]) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: [journals.change(KEY, bump_document) for _ in range(10)]) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -159,7 +153,7 @@ def test_a_sweep_removes_what_is_not_wanted(opened):
     assert sorted(opened(1).keys()) == [f"key {number}" for number in (0, 3, 6, 9)]
     assert [opened(1).read(f"key {number}") for number in (3, 4)] == [b"3", None]
     assert journals.sweep(wanted) == (0, [])
-    assert opened(1).change("key 4", bump) == 1
+    assert opened(1).change("key 4", bump_document) == 1
 
 
 def test_a_sweep_of_nothing(opened):
@@ -185,20 +179,20 @@ def test_a_sweep_that_finds_a_newer_document_asks_again(opened):
 
 
 def test_what_holds_another_key_or_another_byte_is_damaged():
-    envelope = seal("here", "a", b"document")
-    assert unseal("here", name_of("a"), envelope) == ("a", b"document")
+    envelope = wrap("here", "a", b"document")
+    assert unwrap("here", name_of("a"), envelope) == ("a", b"document")
     for place in range(len(envelope)):
         other = bytearray(envelope)
         other[place] ^= 1
         with pytest.raises(Exception, match=r"cannot be trusted|newer version"):
-            unseal("here", name_of("a"), bytes(other))
+            unwrap("here", name_of("a"), bytes(other))
     for length in range(len(envelope)):
         with pytest.raises(Exception, match="cannot be trusted"):
-            unseal("here", name_of("a"), envelope[:length])
+            unwrap("here", name_of("a"), envelope[:length])
     with pytest.raises(Exception, match=r"here: this journal cannot be trusted: it belongs to another key, b'a'"):
-        unseal("here", name_of("b"), envelope)
+        unwrap("here", name_of("b"), envelope)
     with pytest.raises(ConfigError, match="newer version"):
-        unseal("here", name_of("a"), envelope.replace(b"journal 1", b"journal 2"))
+        unwrap("here", name_of("a"), envelope.replace(b"journal 1", b"journal 2"))
 
 
 def test_where_a_configuration_keeps_its_journals(tmp_path):

@@ -7,8 +7,7 @@ import pytest
 
 from airflow_provider_impala_lb.stores.journals import slots as journal_slots
 from airflow_provider_impala_lb.stores.journals.file import FileJournals
-from tests.stores.journals.test_damage import KEY, file_of, journals  # noqa: F401
-from tests.stores.journals.test_journals import put
+from tests.support.store_changes import KEY, file_of, put
 
 
 class Disk:
@@ -61,34 +60,34 @@ def _apply(image, start, data):
 
 
 @pytest.mark.parametrize("size", [10, 3000, 40_000])
-def test_a_loss_of_power_at_any_step_leaves_the_old_or_the_new(journals, tmp_path, monkeypatch, size):  # noqa: F811
+def test_a_loss_of_power_at_any_step_leaves_the_old_or_the_new(journals, tmp_path, monkeypatch, size):
     rng = random.Random(size)
     journals.change(KEY, put(b"first" * size))
     path, states = file_of(journals), set()
     inode = os.stat(path).st_ino
-    for round in range(6):
+    for number in range(6):
         before = open(path, "rb").read()
-        old, new = journals.read(KEY), None if round == 3 else rng.randbytes(rng.randrange(size * 2))
+        old, new = journals.read(KEY), None if number == 3 else rng.randbytes(rng.randrange(size * 2))
         with monkeypatch.context() as patch:
             disk = Disk(patch)
             journals.change(KEY, put(new))
-        promised = len(disk.steps)
-        assert promised >= 4
-        for steps in [*range(promised + 1)] * 8:
+        committed = len(disk.steps)
+        assert committed >= 4
+        for steps in [*range(committed + 1)] * 8:
             disk.after(steps, inode, before, path, rng)
             found = FileJournals(str(tmp_path / "node_in_use.tmp")).read(KEY)
             assert found in (old, new)
-            assert found == new or steps < promised
+            assert found == new or steps < committed
             states.add((steps, found == new))
             # And what comes after it is as sound.
             assert journals.change(KEY, put(b"next")) == found
             assert journals.read(KEY) == b"next"
-        disk.after(promised, inode, before, path, rng)
+        disk.after(committed, inode, before, path, rng)
         assert journals.read(KEY) == new
-    assert (2, False) in states and (promised, True) in states
+    assert (2, False) in states and (committed, True) in states
 
 
-def test_a_loss_of_power_after_a_killed_writer(journals, tmp_path, monkeypatch):  # noqa: F811
+def test_a_loss_of_power_after_a_killed_writer(journals, tmp_path, monkeypatch):
     """Its version is in the file, but in no disk; the next writer must not build on it before it is."""
     rng = random.Random(1)
     journals.change(KEY, put(b"old" * 1000))
@@ -97,10 +96,10 @@ def test_a_loss_of_power_after_a_killed_writer(journals, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         disk = Disk(patch)
         with monkeypatch.context() as kill, pytest.raises(KeyboardInterrupt):
-            kill.setattr(journal_slots, "promise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-            journals.change(KEY, put(b"unpromised" * 1000))
-        assert journals.change(KEY, put(b"new" * 1000)) == b"unpromised" * 1000
-    documents = [document * 1000 for document in (b"old", b"unpromised", b"new")]
+            kill.setattr(journal_slots, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            journals.change(KEY, put(b"uncommitted" * 1000))
+        assert journals.change(KEY, put(b"new" * 1000)) == b"uncommitted" * 1000
+    documents = [document * 1000 for document in (b"old", b"uncommitted", b"new")]
     states = set()
     for steps in [*range(len(disk.steps) + 1)] * 20:
         disk.after(steps, inode, before, path, rng)

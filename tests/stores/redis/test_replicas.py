@@ -10,10 +10,9 @@ import pytest
 from airflow_provider_impala_lb.errors import JournalDamaged, StateUnavailable
 from airflow_provider_impala_lb.stores.redis import client as redis_client
 from airflow_provider_impala_lb.stores.redis import replication as redis_server
-from tests.stores.journals.test_journals import bump
-from tests.stores.redis.test_journals import HASH, KEY, journals_of
-from tests.stores.redis.test_topologies import watched  # noqa: F401
+from tests.support.redis_places import HASH, journals_of
 from tests.support.servers import eventually
+from tests.support.store_changes import KEY, bump_document
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def test_what_is_acknowledged_is_at_the_replica(pair):
     follow(replica, primary)
     journals = journals_of(primary)
     for number in range(1, 30):
-        assert journals.change(KEY, bump) == number
+        assert journals.change(KEY, bump_document) == number
         assert replica.cli("HGET", HASH, "document").endswith(f"run{number}")
 
 
@@ -45,31 +44,31 @@ def test_a_replica_that_is_silent_is_an_unknown_outcome_and_what_it_has_is_the_n
     primary, replica = pair
     follow(replica, primary)
     journals = journals_of(primary, deadline=2.0)
-    assert journals.change(KEY, bump) == 1
+    assert journals.change(KEY, bump_document) == 1
     replica.pause()
     try:
         with pytest.raises(StateUnavailable, match=r"0 of 1 replicas have confirmed it; outcome unknown"):
-            journals.change(KEY, bump)
+            journals.change(KEY, bump_document)
     finally:
         replica.kill()
     eventually(lambda: "connected_slaves:0" in primary.cli("INFO", "replication"))
     # Nor without it: it may come back and take over.
     with pytest.raises(StateUnavailable, match=r"0 of 1 replicas have confirmed it; outcome unknown"):
-        journals.change(KEY, bump)
-    assert journals.change("begun without a replica", bump) == 1
+        journals.change(KEY, bump_document)
+    assert journals.change("begun without a replica", bump_document) == 1
     replica.start()
     follow(replica, primary)
-    assert journals.change(KEY, bump) in (3, 4)
+    assert journals.change(KEY, bump_document) in (3, 4)
 
 
 def test_a_replica_that_takes_over_has_the_newest(pair):
     primary, replica = pair
     follow(replica, primary)
-    journals_of(primary).change(KEY, bump)
+    journals_of(primary).change(KEY, bump_document)
     primary.kill()
     replica.cli("REPLICAOF", "NO", "ONE")
     assert journals_of(replica).read(KEY) == b"1"
-    assert journals_of(replica).change(KEY, bump) == 2
+    assert journals_of(replica).change(KEY, bump_document) == 2
 
 
 @pytest.mark.parametrize("begun", ["before there was one", "when one had left"])
@@ -80,13 +79,13 @@ def test_a_replica_cut_off_between_two_commits_is_not_trusted(pair, begun):
         follow(replica, primary)
         replica.cli("REPLICAOF", "NO", "ONE")
         eventually(lambda: "connected_slaves:0" in primary.cli("INFO", "replication"))
-    journals.change(KEY, bump)
+    journals.change(KEY, bump_document)
     follow(replica, primary)
     replica.cli("REPLICAOF", "NO", "ONE")  # as by a partition, and then elected
     eventually(lambda: "connected_slaves:0" in primary.cli("INFO", "replication"))
-    assert journals.change(KEY, bump) == 2
+    assert journals.change(KEY, bump_document) == 2
     assert replica.cli("HGET", HASH, "document").endswith("run1")  # the old one
-    for action in (lambda: journals_of(replica).change(KEY, bump), lambda: journals_of(replica).read(KEY)):
+    for action in (lambda: journals_of(replica).change(KEY, bump_document), lambda: journals_of(replica).read(KEY)):
         with pytest.raises(JournalDamaged, match="another Redis server has taken over since it was written"):
             action()
 
@@ -96,9 +95,9 @@ def test_a_primary_restarted_from_a_snapshot_is_no_replica_that_takes_over(pair,
     primary, replica = pair
     follow(replica, primary)
     journals = journals_of(primary)
-    journals.change(KEY, bump)
+    journals.change(KEY, bump_document)
     primary.cli("SAVE")
-    journals.change(KEY, bump)
+    journals.change(KEY, bump_document)
     time.sleep(3)  # what is between the write and the start has to exceed what clocks may differ by
     primary.kill()
     primary.start()
@@ -116,20 +115,20 @@ def test_a_primary_that_was_started_again_waits_for_its_replica(pair, monkeypatc
     primary.cli("CONFIG", "REWRITE")
     follow(replica, primary)
     journals = journals_of(primary, deadline=2.0)
-    assert journals.change(KEY, bump) == 1
+    assert journals.change(KEY, bump_document) == 1
     replica.pause()
     time.sleep(3)  # longer than what clocks may differ by here
     primary.kill()
     primary.start()
     assert journals.read(KEY) == b"1"
     with pytest.raises(StateUnavailable, match=r"0 of 1 replicas have confirmed it; outcome unknown"):
-        journals.change(KEY, bump)
+        journals.change(KEY, bump_document)
     replica.go_on()
     eventually(lambda: "state=online" in primary.cli("INFO", "replication"))
-    assert journals.change(KEY, bump) == 3
+    assert journals.change(KEY, bump_document) == 3
 
 
-def test_failovers_lose_nothing_that_was_acknowledged(watched, monkeypatch):  # noqa: F811
+def test_failovers_lose_nothing_that_was_acknowledged(watched, monkeypatch):
     monkeypatch.setattr(redis_server, "CLOCKS_DIFFER", -1.5)
     url, primary, replica, _ = watched
     journals = journals_of(url)
@@ -139,7 +138,7 @@ def test_failovers_lose_nothing_that_was_acknowledged(watched, monkeypatch):  # 
         nonlocal known, failed
         while time.monotonic() < until or not until:
             try:
-                now = journals.change(KEY, bump)
+                now = journals.change(KEY, bump_document)
                 assert known < now <= known + failed + 1
                 known, failed = now, 0
                 if not until:
@@ -162,7 +161,7 @@ def is_primary(server):
     return False
 
 
-def test_failover_under_load_by_command(watched, monkeypatch):  # noqa: F811
+def test_failover_under_load_by_command(watched, monkeypatch):
     monkeypatch.setattr(redis_server, "CLOCKS_DIFFER", -1.5)
     url, primary, replica, sentinels = watched
     journals = journals_of(url)
@@ -173,7 +172,7 @@ def test_failover_under_load_by_command(watched, monkeypatch):  # noqa: F811
         nonlocal known, failed
         while not ended.is_set():
             try:
-                now = journals.change(KEY, bump)
+                now = journals.change(KEY, bump_document)
                 if not known < now <= known + failed + 1:
                     wrong.append((known, failed, now))
                 known, failed = now, 0

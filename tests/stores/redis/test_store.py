@@ -12,22 +12,11 @@ from airflow_provider_impala_lb.core.config.store_url import parse_store
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.redis import client as redis_client
 from airflow_provider_impala_lb.stores.redis.store import RedisStore
+from tests.support.redis_places import store_of
+from tests.support.store_changes import bump, count
 
 SECRET = "s3cret:/@#"
 IN_URL = "s3cret%3A%2F%40%23"
-
-
-def store_of(server, name="wh"):
-    return RedisStore(parse_store(server.url), name)
-
-
-def bump(state, now):
-    state.node("a").picks += 1
-    return state.node("a").picks
-
-
-def count(store):
-    return store.read()[0].node("a").picks
 
 
 def test_what_is_written_is_read(redis):
@@ -157,7 +146,7 @@ def test_a_child_forked_while_another_thread_connects_is_no_deadlock(redis):
     """A pool's lock that is held at the fork stays locked in the child for ever: redis-py waits 5 s, then gives up."""
     store = store_of(redis)
     store.transact(bump)
-    pool = store._client[1].connection_pool
+    pool = store._client.connected().connection_pool
     locks = [getattr(pool, name) for name in ("_lock", "_fork_lock") if hasattr(pool, name)]
     holding, done = threading.Event(), threading.Event()
 
@@ -244,7 +233,7 @@ def test_a_password_is_never_shown(guarded, caplog, monkeypatch):
     guarded.cli("-a", SECRET, "--no-auth-warning", "CONFIG", "SET", "requirepass", "changed")
     bad = Balancer.from_config({"nodes": ["a", "b"], "store": f"redis://:{IN_URL}@127.0.0.1:{guarded.port}"})
     for failing in (bad, balancer):
-        failing.store._deadline = 0.5
+        failing.cluster.store._client.deadline = 0.5
         try:
             failing.get_host()
         except ConfigError:
@@ -258,17 +247,17 @@ def test_a_password_is_never_shown(guarded, caplog, monkeypatch):
 
 def test_the_doctor_tries_to_write(redis):
     """A user that may read and not write: status works, and no worker's pick would."""
-    from airflow_provider_impala_lb.doctor.run import look
+    from airflow_provider_impala_lb.doctor.run import run_checks
 
     redis.cli("ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+@connection", "+eval", "+time")
     try:
         url = redis.url.replace("redis://", "redis://reader:pw@")
         balancer = Balancer.from_config({"name": "c", "nodes": ["127.0.0.1:1"], "store": url})
-        found = {check.name: check for check in look(lambda: balancer, None, listen=False)}
+        found = {check.name: check for check in run_checks(lambda: balancer, None, listen=False)}
         assert found["state"].verdict == "failed"
-        assert "may not do what is needed" in found["state"].says
-        assert "pw" not in found["state"].says
+        assert "may not do what is needed" in found["state"].message
+        assert "pw" not in found["state"].message
     finally:
         redis.cli("ACL", "DELUSER", "reader")
     healthy = Balancer.from_config({"name": "c", "nodes": ["127.0.0.1:1"], "store": redis.url})
-    assert {check.name: check.verdict for check in look(lambda: healthy, None, listen=False)}["state"] == "ok"
+    assert {check.name: check.verdict for check in run_checks(lambda: healthy, None, listen=False)}["state"] == "ok"

@@ -10,16 +10,14 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
-from airflow_provider_impala_lb.impala.script.progress import Progress
+from airflow_provider_impala_lb.impala.script import metadata_sync
+from airflow_provider_impala_lb.impala.script.record import ScriptRecord
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from tests.support.balancers import options_of
 from tests.support.scripts import LOG, changed, run, script_run, statements_on, wait_for
 from tests.support.servers import eventually
+from tests.system.chaos.load import LOAD, WEIGHTS
 
-# The machine's own load must not decide: only the shares that set_load moves have a weight.
-WEIGHTS = dict.fromkeys(("cpu", "disk", "processes", "connections", "admission"), 0)
-LOAD = {"busy": 0.2, "overloaded": 0.1, "floor": 0.0, "refresh": 1, "weights": WEIGHTS}
 SLOW = "INSERT INTO moved SELECT CAST(sleep(30000) AS INT)"
 
 
@@ -127,7 +125,7 @@ def by_address(cluster, address):
 
 @pytest.mark.slow
 def test_a_restartable_script_moves_at_h_and_what_it_ran_has_ended(loaded, lb, log, monkeypatch):
-    monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.5)
+    monkeypatch.setattr(metadata_sync, "MOVE_SECONDS", 0.5)
     run(lb, "DROP TABLE IF EXISTS moved; CREATE TABLE moved (x INT)")
     thread, outcome, opened = start(
         lb, f"SET MEM_LIMIT=1g; INSERT OVERWRITE moved VALUES (7); {SLOW}; SELECT 1", restartable=True
@@ -158,7 +156,7 @@ def test_a_restartable_script_moves_at_h_and_what_it_ran_has_ended(loaded, lb, l
 
 
 def test_one_that_finds_no_other_node_says_how_far_it_had_come(loaded, lb, monkeypatch):
-    monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.1)
+    monkeypatch.setattr(metadata_sync, "MOVE_SECONDS", 0.1)
     run(lb, "DROP TABLE IF EXISTS moved; CREATE TABLE moved (x INT)")
     first, second, third = loaded.nodes
     lb.drain(third.address)
@@ -168,13 +166,13 @@ def test_one_that_finds_no_other_node_says_how_far_it_had_come(loaded, lb, monke
     wait_for(lambda: opened and lb.status()["leases"], 10)
     wait_for(lambda: any("VALUES (7)" in sql for sql in statements_on(first)), 10)
     time.sleep(0.5)
-    note = Progress.interrupted
+    note = ScriptRecord.interrupted
 
     def and_drain(progress, node, moved):
         note(progress, node, moved)
         lb.drain(second.address)
 
-    monkeypatch.setattr(Progress, "interrupted", and_drain)
+    monkeypatch.setattr(ScriptRecord, "interrupted", and_drain)
     first.set_load(memory=0.97)
     thread.join(20)
     assert isinstance(outcome[0], NoNodeAvailable)
@@ -198,9 +196,9 @@ def test_a_script_that_is_not_restartable_finishes_and_the_log_says_so(loaded, l
 
 
 def test_one_that_cannot_be_seen_to_end_does_not_move(loaded, lb, monkeypatch):
-    from airflow_provider_impala_lb.impala.hs2 import ending
+    from airflow_provider_impala_lb.impala.hs2 import connection
 
-    monkeypatch.setattr(ending, "_gone", lambda wire, operation, end: False)
+    monkeypatch.setattr(connection, "_gone", lambda *_: False)
     run(lb, "DROP TABLE IF EXISTS kept; CREATE TABLE kept (x INT)")
     thread, outcome, opened = start(lb, "INSERT OVERWRITE kept SELECT CAST(sleep(30000) AS INT)", restartable=True)
     wait_for(lambda: opened, 10)

@@ -1,4 +1,4 @@
-"""What a run said, held against what the coordinators' journals and the data show."""
+"""What a run reported, held against what the coordinators' journals and the data show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala.script.run import ScriptDone
+from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import SandboxNode
 from tests.support.scripts import script_run
@@ -26,8 +26,10 @@ _LABEL = re.compile(r"/\* lb:[0-9a-f]{16} (\d+)/\d+ dag=(\w+)")
 class Step:
     """One statement of a script.
 
-    :param changes: DML or DDL: it must not run twice. What only reads, REFRESH, SET and USE may.
-    :param rows: what the handler must make of it; None: no result set. :param modified: rows that DML writes.
+    :ivar sql: its text
+    :ivar changes: DML or DDL: it must not run twice. What only reads, REFRESH, SET and USE may
+    :ivar rows: what the handler must make of it; None: no result set
+    :ivar modified: rows that DML writes; None: it is none
     """
 
     sql: str
@@ -42,12 +44,19 @@ class Hangs(Exception):
 
 @dataclass
 class Ran:
-    """A run that is over, or hangs. ``told``: the numbers of the statements it said to be done, as it went on."""
+    """A run that is over, or hangs.
+
+    :ivar name: its owner's
+    :ivar steps: its statements
+    :ivar ended: its result, or what it raised
+    :ivar reported: the numbers of the statements that it reported as done, as it went on
+    :ivar seconds: how long it took
+    """
 
     name: str
     steps: Sequence[Step]
     ended: ScriptDone | BaseException | None = None
-    told: list[int] = field(default_factory=list)
+    reported: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -60,7 +69,13 @@ class Ran:
 
 
 def attempt(balancer: Balancer, name: str, steps: Sequence[Step], limit: float) -> Ran:
-    """Run the script in a thread that is watched: after ``limit`` seconds it counts as hanging."""
+    """Run the script in a thread that is watched.
+
+    :param balancer: which runs it
+    :param name: the script's owner
+    :param steps: its statements
+    :param limit: after so many seconds it counts as hanging
+    """
     ran = Ran(name, steps)
 
     def work() -> None:
@@ -71,8 +86,8 @@ def attempt(balancer: Balancer, name: str, steps: Sequence[Step], limit: float) 
                 owner=name,
                 tags={"dag": name},
                 handler=rows_in_batches,
-                on_statement=lambda done: ran.told.append(done.number),
-                wait=1,
+                on_statement=lambda done: ran.reported.append(done.number),
+                max_wait=1,
             ).run()
         except BaseException as error:
             ran.ended = error
@@ -98,6 +113,7 @@ def rows_in_batches(cursor: Any) -> list[tuple[Any, ...]] | None:
 class Evidence:
     """How often each statement ended well, by script and number, as the journals of all coordinators have it.
 
+    :param nodes: the coordinators
     :param rows: how often the row that a statement writes is there, by script and number, for those that write one.
         A coordinator that is killed may have written the row, and not the journal.
     """
@@ -116,7 +132,11 @@ class Evidence:
 
 
 def faults_of(ran: Ran, evidence: Evidence) -> list[str]:
-    """Where what the run said is not what happened; empty if all is well."""
+    """Where what the run reported is not what happened; empty if all is well.
+
+    :param ran: the run
+    :param evidence: what happened
+    """
     found = [
         f"statement {number} ran {times} times"
         for number, step in enumerate(ran.steps, 1)
@@ -124,16 +144,16 @@ def faults_of(ran: Ran, evidence: Evidence) -> list[str]:
     ]
     ended, total = ran.ended, len(ran.steps)
     if isinstance(ended, ScriptDone):
-        found += [*_all_ran(ran, evidence, total), *_says_all(ran, ended)]
+        found += [*_all_ran(ran, evidence, total), *_reports_all(ran, ended)]
     elif isinstance(ended, StatementFailed):
         found += [*_all_ran(ran, evidence, ended.number - 1), *_none_ran(ran, evidence, ended.number)]
         step, times = ran.steps[ended.number - 1], evidence.times(ran.name, ended.number)
         if step.changes and (
             (times and ended.outcome in ("not started", "user error")) or (not times and ended.outcome == "done")
         ):
-            found.append(f"statement {ended.number} is said to be {ended.outcome!r}, and ran {times} times")
-        if not _told_of(ran, list(range(1, ended.number))):
-            found.append(f"on_statement told of {ran.told}")
+            found.append(f"statement {ended.number} is reported as {ended.outcome!r}, and ran {times} times")
+        if not _reported_are(ran, list(range(1, ended.number))):
+            found.append(f"on_statement reported {ran.reported}")
     elif isinstance(ended, NoNodeAvailable):
         found += _none_ran(ran, evidence, 0)
     else:
@@ -141,11 +161,11 @@ def faults_of(ran: Ran, evidence: Evidence) -> list[str]:
     return found
 
 
-def _told_of(ran: Ran, numbers: list[int]) -> bool:
+def _reported_are(ran: Ran, numbers: list[int]) -> bool:
     """In this order; before that, of SET and USE on nodes that were left for another, where the script began anew."""
-    begin = len(ran.told) - len(numbers)
-    again = [ran.steps[number - 1].sql for number in ran.told[: max(begin, 0)]]
-    return ran.told[max(begin, 0) :] == numbers and all(sql.startswith(("SET", "USE")) for sql in again)
+    begin = len(ran.reported) - len(numbers)
+    again = [ran.steps[number - 1].sql for number in ran.reported[: max(begin, 0)]]
+    return ran.reported[max(begin, 0) :] == numbers and all(sql.startswith(("SET", "USE")) for sql in again)
 
 
 def _all_ran(ran: Ran, evidence: Evidence, until: int) -> list[str]:
@@ -155,17 +175,19 @@ def _all_ran(ran: Ran, evidence: Evidence, until: int) -> list[str]:
 def _none_ran(ran: Ran, evidence: Evidence, behind: int) -> list[str]:
     """SET and USE may have run before a node was left for another."""
     return [
-        f"statement {number} ran, which is said not to have been sent"
+        f"statement {number} ran, which is reported as not sent"
         for number in range(behind + 1, len(ran.steps) + 1)
         if evidence.times(ran.name, number) and not ran.steps[number - 1].sql.startswith(("SET", "USE"))
     ]
 
 
-def _says_all(ran: Ran, done: ScriptDone) -> list[str]:
+def _reports_all(ran: Ran, done: ScriptDone) -> list[str]:
     numbers = list(range(1, len(ran.steps) + 1))
     found = []
-    if [statement.number for statement in done.statements] != numbers or not _told_of(ran, numbers):
-        found.append(f"it says {[s.number for s in done.statements]} are done, and told of {ran.told}")
+    if [statement.number for statement in done.statements] != numbers or not _reported_are(ran, numbers):
+        found.append(
+            f"it reports {[s.number for s in done.statements]} as done, and on_statement reported {ran.reported}"
+        )
     for number, (step, rows) in enumerate(zip(ran.steps, done.results, strict=True), 1):
         # The row of DDL says no more than that it is done: a lost one is not worth doing it again.
         if rows != step.rows and not (rows is None and step.changes):

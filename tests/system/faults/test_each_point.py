@@ -15,12 +15,12 @@ import pytest
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.errors import NoNodeAvailable
-from airflow_provider_impala_lb.impala.script.run import ScriptDone
+from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.memory import MemoryStore
-from tests.system.faults.conftest import wait_until_over
+from tests.support.relay import Call, Fault, Relay
 from tests.system.faults.judge import Evidence, Ran, Step, attempt, faults_of
-from tests.system.faults.relay import Call, Fault, Relay
+from tests.system.faults.node_pages import wait_until_over
 
 LIMITS = {"open_timeout": 1.0, "rpc_timeout": 1.0, "reconnect_timeout": 5.0}
 HANGS_AFTER = 20.0

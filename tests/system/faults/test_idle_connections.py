@@ -9,15 +9,15 @@ import pytest
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.errors import StatementFailed
-from airflow_provider_impala_lb.impala.hs2.sending import MAX_SENDINGS
-from airflow_provider_impala_lb.impala.script.run import ScriptDone
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import MAX_SENDINGS
+from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.memory import MemoryStore
+from tests.support.relay import Relay
 from tests.support.scripts import script_run
 from tests.support.servers import free_port
-from tests.system.faults.conftest import wait_until_over
-from tests.system.faults.relay import Relay
+from tests.system.faults.node_pages import wait_until_over
 
 PLANNING = 1.5
 IDLE = 0.3

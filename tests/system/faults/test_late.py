@@ -8,12 +8,12 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.parse import parse
-from airflow_provider_impala_lb.impala.script.run import ScriptDone
+from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.memory import MemoryStore
-from tests.system.faults.conftest import wait_until_over
+from tests.support.relay import Fault, Relay
 from tests.system.faults.judge import Step, attempt
-from tests.system.faults.relay import Fault, Relay
+from tests.system.faults.node_pages import wait_until_over
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ def test_a_late_use_does_not_send_rows_to_another_database(cluster):
     script = ["USE one", "USE two", "INSERT INTO t SELECT 1 WHERE sleep(500)", "INSERT INTO t SELECT 2"]
     ran = run(cluster, script, late("ExecuteStatement", 1))
     assert execute(cluster, "SELECT n FROM one.t") == [], str(ran)
-    assert execute(cluster, "SELECT n FROM two.t ORDER BY n") == [(1,), (2,)][: len(ran.told) - 2], str(ran)
+    assert execute(cluster, "SELECT n FROM two.t ORDER BY n") == [(1,), (2,)][: len(ran.reported) - 2], str(ran)
 
 
 def test_a_late_set_does_not_change_an_option_back(cluster):

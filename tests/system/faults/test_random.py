@@ -20,14 +20,14 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.parse import parse
-from airflow_provider_impala_lb.impala.script.run import ScriptDone
+from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
 from airflow_provider_impala_lb.stores.memory import MemoryStore
+from tests.support.relay import Call, Fault, Relay
 from tests.support.servers import eventually
 from tests.support.sizes import SEED, sizes
-from tests.system.faults.conftest import executing, wait_until_over
 from tests.system.faults.judge import Evidence, Ran, Step, attempt, faults_of
-from tests.system.faults.relay import Call, Fault, Relay
+from tests.system.faults.node_pages import executing, wait_until_over
 
 ONLY = os.environ.get("FAULT_ONLY")
 AT_ONCE = 8

@@ -14,10 +14,10 @@ from thrift.transport.TSocket import TSocket
 from thrift.transport.TTransport import TBufferedTransport, TTransportException
 
 from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.support.relay import Call, Fault, Relay
 from tests.support.servers import eventually
-from tests.system.faults.conftest import connected, executing, wait_until_over
-from tests.system.faults.messages import Messages
-from tests.system.faults.relay import Call, Fault, Relay
+from tests.support.thrift_messages import Messages
+from tests.system.faults.node_pages import connected, executing, wait_until_over
 
 _number = itertools.count()
 

@@ -11,10 +11,10 @@ from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.memory import MemoryStore
+from tests.support.relay import Fault, Relay
 from tests.support.servers import eventually
-from tests.system.faults.conftest import wait_until_over
 from tests.system.faults.judge import Evidence, Step, attempt, faults_of
-from tests.system.faults.relay import Fault, Relay
+from tests.system.faults.node_pages import wait_until_over
 
 pytestmark = pytest.mark.slow
 

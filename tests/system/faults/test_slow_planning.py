@@ -7,12 +7,12 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.parse import parse
-from airflow_provider_impala_lb.impala.script.run import ScriptDone
+from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.memory import MemoryStore
-from tests.system.faults.conftest import wait_until_over
+from tests.support.relay import Fault, Relay
 from tests.system.faults.judge import Evidence, Step, attempt, faults_of
-from tests.system.faults.relay import Fault, Relay
+from tests.system.faults.node_pages import wait_until_over
 
 pytestmark = pytest.mark.slow
 

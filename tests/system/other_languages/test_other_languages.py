@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.file.lock import Lock
-from tests.cli.test_cli import impala_shell, lb  # noqa: F401  the fixture
+from tests.support.command_line import lb
 from tests.support.components import lacking
 
 EXAMPLES = pathlib.Path(__file__).parents[3] / "docs" / "examples"
@@ -272,7 +272,7 @@ def test_the_shell_script_begins_nothing_without_a_coordinator(fake_shell, envir
     assert not fake_shell.exists()
 
 
-def test_both_programs_run_a_script_by_the_real_impala_shell(impala_shell, classes, environment, tmp_path):  # noqa: F811
+def test_both_programs_run_a_script_by_the_real_impala_shell(impala_shell, classes, environment, tmp_path):
     script = tmp_path / "x.sql"
     script.write_text("CREATE TABLE ${var:t} (a INT);\nINSERT INTO ${var:t} VALUES (1), (2);\n")
     with Sandbox(nodes=2, lag=0, users=None) as cluster:  # this impala-shell has no SASL

@@ -5,28 +5,17 @@ from __future__ import annotations
 import os
 import queue
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.system.phases.lab import Lab
+from tests.system.phases.lab import Lab, add_numbers
 from tests.system.phases.process import forks
 
 AT_ONCE = 4
-
-
-def cases(all_cases: Iterable[object], quick: Collection[str]) -> list[Any]:
-    """For ``pytest.mark.parametrize``: those named in ``quick`` are in the quick suite."""
-    names = set(map(str, all_cases))
-    assert names.issuperset(quick), names
-    return [
-        pytest.param(each, id=str(each), marks=() if str(each) in quick else pytest.mark.slow) for each in all_cases
-    ]
 
 
 @pytest.fixture(scope="session")
@@ -36,13 +25,6 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
     with forks():
         yield
-
-
-def add_numbers(cluster: Sandbox) -> None:
-    with Balancer.from_config(cluster.config).connect() as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE ten (n INT)")
-        cursor.execute(f"INSERT INTO ten VALUES {', '.join(f'({n})' for n in range(10))}")
-        cursor.execute("CREATE TABLE thousand AS SELECT a.n + 10 * b.n + 100 * c.n AS n FROM ten a, ten b, ten c")
 
 
 @pytest.fixture(scope="module")

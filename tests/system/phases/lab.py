@@ -22,9 +22,27 @@ NUMBERS = (1, 2, 4)
 LIMITS = {"open_timeout": 5, "rpc_timeout": 5, "reconnect_timeout": 20}
 
 
+def add_numbers(cluster: Sandbox) -> None:
+    """The tables that the script's query reads: ``ten`` and ``thousand`` numbers.
+
+    :param cluster: the practice cluster that they are made on
+    """
+    with Balancer.from_config(cluster.config).connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE ten (n INT)")
+        cursor.execute(f"INSERT INTO ten VALUES {', '.join(f'({n})' for n in range(10))}")
+        cursor.execute("CREATE TABLE thousand AS SELECT a.n + 10 * b.n + 100 * c.n AS n FROM ten a, ten b, ten c")
+
+
 class Lab:
-    """:ivar keys: for a trigger, of the worker that has let go; ``sql``: its script, if it is another one.
-    :param name: of the Impala user, by which sessions and statements are told from other scripts' ones."""
+    """A script's table, state and Impala user.
+
+    :param cluster: the practice cluster; ``thousand`` is there
+    :param name: of the Impala user, by which its sessions and statements are known from other scripts' ones
+    :param directory: for the lock file, and for what the processes write
+    :ivar keys: the arguments of the trigger, from the worker that has handed over
+    :ivar sql: the trigger's script, if it is another one
+    :ivar processes: all that were started
+    """
 
     def __init__(self, cluster: Sandbox, name: str, directory: Path) -> None:
         self.cluster, self.user = cluster, name
@@ -45,8 +63,11 @@ class Lab:
         self.balancer = Balancer.from_config(config)
 
     def script(self, attempt: int = 0, *, slow: float = 0.6) -> str:
-        """:param attempt: is inserted, too; with ``resume`` the text must not change.
-        :param slow: seconds that statements 2 and 4 take."""
+        """Four statements: `NUMBERS`, and a query.
+
+        :param attempt: is inserted, too; with ``resume`` the text must not change
+        :param slow: seconds that statement 2 takes; 4 takes half of it
+        """
 
         def insert(n: int, seconds: float) -> str:
             return f"INSERT INTO {self.table} SELECT {n}, {attempt} WHERE sleep({1000 * seconds:.0f})"
@@ -97,13 +118,15 @@ class Lab:
         return sorted(found, key=lambda entry: entry["t"])
 
     def finished(self, attempt: int) -> Counter[int]:
-        """How often each INSERT of this try ran: by the journals, or by the rows, since a coordinator that is killed
-        may have written the row and not the journal."""
-        said = Counter(e["n"] for e in self.inserts() if e["state"] == "FINISHED" and e["try"] == attempt)
+        """How often each INSERT of this attempt ran: by the journals, or by the rows.
+
+        A coordinator that is killed may have written the row and not the journal.
+        """
+        journalled = Counter(e["n"] for e in self.inserts() if e["state"] == "FINISHED" and e["try"] == attempt)
         with self.balancer.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"SELECT n FROM {self.table} WHERE try = {attempt}")
             there = Counter(row[0] for row in cursor.fetchall())
-        return said | there
+        return journalled | there
 
     def sessions(self) -> list[str]:
         """Open ones, on the coordinators that live."""
@@ -118,9 +141,9 @@ class Lab:
         document = open_journals(self.balancer.config).read("d/r/t")  # type: ignore[union-attr]
         return None if document is None else decode(document, "")
 
-    def answer(self, said: str) -> None:
+    def answer(self, text: str) -> None:
         """The author's, to the question that the journal asks."""
-        answer(open_journals(self.balancer.config), "d/r/t", said)  # type: ignore[arg-type]
+        answer(open_journals(self.balancer.config), "d/r/t", text)  # type: ignore[arg-type]
 
     def faults_at_the_end(self, *, sessions: bool = True) -> list[str]:
         """What must not be left."""
@@ -136,16 +159,16 @@ class Lab:
         return found
 
     def beside(self, began: float, old: int = 1) -> list[str]:
-        """What of an old try ended well after the next one had begun."""
+        """What of an old attempt ended well after the next one had begun."""
         return [
-            f"statement {entry['n']} of try {old} ended {entry['t'] - began:.3f} s after the next try had begun"
+            f"statement {entry['n']} of try {old} ended {entry['t'] - began:.3f} s after the next attempt had begun"
             for entry in self.inserts()
             if entry["try"] == old and entry["state"] == "FINISHED" and entry["t"] > began
         ]
 
     def story(self) -> str:
-        """For a failed test: all that ran, and what the processes said."""
+        """For a failed test: all that ran, and what the processes wrote."""
         ran = [
             f"{e['t']:.3f} {e['node']} {e['session']} n={e['n']} try={e['try']} {e['state']}" for e in self.inserts()
         ]
-        return "\n".join([*ran, *(f"--- {p.name}: {p.said()}" for p in self.processes)])
+        return "\n".join([*ran, *(f"--- {p.name}: {p.output()}" for p in self.processes)])

@@ -31,9 +31,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Process:
-    """:param order: ``role`` (``worker`` or ``triggerer``), ``connection`` (JSON), ``stop_at`` (a point, or nothing);
-    for a worker ``sql``, ``try``, ``options`` of the operator, ``event``, ``let_go_at`` (a statement under way); for a
-    triggerer ``keys``.
+    """One that runs, or has ended.
+
+    :param order: ``role`` (``worker`` or ``triggerer``), ``connection`` (JSON), ``stop_at`` (a point, or nothing);
+        for a worker ``sql``, ``try``, ``options`` of the operator, ``event``, ``let_go_at`` (a statement under way);
+        for a triggerer ``keys``
+    :param path: where it writes how it ended; its log is beside it
     """
 
     def __init__(self, order: dict[str, Any], path: Path) -> None:
@@ -56,9 +59,13 @@ class Process:
             return False
 
     def wait_stopped(self, seconds: float = 60.0) -> None:
-        """:raises AssertionError: it has not come to its point."""
+        """Wait until it is stopped at its point.
+
+        :param seconds: how long
+        :raises AssertionError: it has not come there
+        """
         eventually(lambda: self.stopped or not self._process.is_alive(), seconds)
-        assert self.stopped, f"{self.name} never came there: {self.said()}"
+        assert self.stopped, f"{self.name} never came there: {self.output()}"
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
@@ -68,14 +75,18 @@ class Process:
         os.kill(self.pid, signal.SIGCONT)
 
     def end(self, seconds: float = 60.0) -> dict[str, Any]:
-        """How it ended. :raises AssertionError: it does not end."""
+        """How it ended.
+
+        :param seconds: how long to wait for it
+        :raises AssertionError: it does not end
+        """
         self._process.join(seconds)
-        assert not self._process.is_alive(), f"{self.name} hangs: {self.said()}"
-        assert self._path.exists(), f"{self.name} has died: {self.said()}"
+        assert not self._process.is_alive(), f"{self.name} hangs: {self.output()}"
+        assert self._path.exists(), f"{self.name} has died: {self.output()}"
         found: dict[str, Any] = json.loads(self._path.read_text())
         return found
 
-    def said(self) -> str:
+    def output(self) -> str:
         """The end of its log."""
         log = self._log.read_text(errors="replace")[-6000:] if self._log.exists() else ""
         return f"{self._path.read_text() if self._path.exists() else 'no end'}\n{log}"
@@ -126,25 +137,28 @@ class _TaskInstance:
 def _worker(order: dict[str, Any]) -> dict[str, Any]:
     from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 
+    from airflow_provider_impala_lb.core.stop_request import HandedOver
     from airflow_provider_impala_lb.errors import StatementFailed
-    from airflow_provider_impala_lb.impala.script.custody import Custody
+    from airflow_provider_impala_lb.impala.script.deferral import Deferral
     from airflow_provider_impala_lb.impala.script.execution import Execution
     from airflow_provider_impala_lb.operators import impala_lb
 
     number = order.get("let_go_at")
     if number:
-        impala_lb.LET_GO_SECONDS = 3600.0
-        is_over, begin, executions = Custody.is_over, Execution.__init__, []
+        impala_lb.HAND_OVER_SECONDS = 3600.0
+        check, begin, executions = Deferral.check, Execution.__init__, []
 
         def noted(execution: Execution, *args: Any, **options: Any) -> None:
             executions.append(execution)
             begin(execution, *args, **options)
 
-        def at_the_statement(custody: Custody) -> bool:
-            return is_over(custody) or (executions[-1].number == number and not executions[-1].between)
+        def at_the_statement(deferral: Deferral) -> None:
+            check(deferral)
+            if executions[-1].number == number and not executions[-1].between:
+                raise HandedOver
 
         Execution.__init__ = noted  # type: ignore[method-assign]
-        Custody.is_over = at_the_statement  # type: ignore[method-assign]
+        Deferral.check = at_the_statement  # type: ignore[method-assign]
 
     def handler(cursor: Any) -> Any:
         if cursor.description is None:

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 import pytest
 
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
-from tests.system.phases.conftest import add_numbers, cases
-from tests.system.phases.lab import NUMBERS, Lab
+from tests.support.sizes import cases
+from tests.system.phases.lab import NUMBERS, Lab, add_numbers
 from tests.system.phases.process import Process
 
 LIMITS = {"open_timeout": 2, "rpc_timeout": 2, "reconnect_timeout": 7}
@@ -50,8 +50,8 @@ class Case(NamedTuple):
 
     @property
     def end(self) -> str:
-        """``itself``: the very process goes on to the script's end. ``later``: the next tries come to it. ``asks``: a
-        statement is in doubt, and a journal's next try asks."""
+        """``itself``: the very process goes on to the script's end. ``later``: the next attempts come to it. ``asks``:
+        a statement is in doubt, and a journal's next attempt asks."""
         stopped = self.coordinator == "stopped"
         if self.process == "killed":
             return "asks" if self.phase in INTENDED and not stopped and self.kind != "plain" else "later"

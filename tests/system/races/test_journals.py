@@ -14,7 +14,6 @@ from airflow_provider_impala_lb.stores.redis.journals import RedisJournals
 from tests.support.components import SERVERS
 from tests.support.servers import eventually
 from tests.support.sizes import SEED, sizes
-from tests.system.races.test_stores import crew  # noqa: F401
 
 KEYS = [f"dag/task {number}" for number in range(5)]
 WORKERS = 8
@@ -68,7 +67,7 @@ def counted(journals):
     return totals
 
 
-def test_eight_processes_on_two_hosts_lose_nothing(crew, hosts):  # noqa: F811
+def test_eight_processes_on_two_hosts_lose_nothing(crew, hosts):
     for worker in range(WORKERS):
         crew.start(count_many, worker, hosts[worker % 2], 40)
     crew.join()
@@ -76,7 +75,7 @@ def test_eight_processes_on_two_hosts_lose_nothing(crew, hosts):  # noqa: F811
 
 
 @pytest.mark.parametrize("kills", sizes("JOURNAL_KILLS"))
-def test_killed_writers_lose_nothing_that_was_acknowledged(crew, hosts, kills):  # noqa: F811
+def test_killed_writers_lose_nothing_that_was_acknowledged(crew, hosts, kills):
     rng = random.Random(SEED)
     workers = {crew.start(count_many, slot, hosts[slot % 2], 10**9): slot for slot in range(WORKERS)}
     watcher = hosts[0]()
@@ -117,8 +116,8 @@ def come_and_go(acks, worker, opened, times):
 
     def leave(document, now):
         names = json.loads(document or b"[]")
-        left = [name for name in names if name != str(worker)]
-        return str(worker) in names, json.dumps(left).encode() if left else None
+        others = [name for name in names if name != str(worker)]
+        return str(worker) in names, json.dumps(others).encode() if others else None
 
     for _ in range(times):
         key = rng.choice(KEYS[:2])
@@ -134,7 +133,7 @@ def sweep_on(acks, worker, opened):
         acks[worker] += 1
 
 
-def test_what_comes_again_beside_a_sweep_is_not_swept_away(crew, hosts):  # noqa: F811
+def test_what_comes_again_beside_a_sweep_is_not_swept_away(crew, hosts):
     sweepers = [crew.start(sweep_on, WORKERS + host, hosts[host]) for host in (0, 1)]
     workers = [crew.start(come_and_go, worker, hosts[worker % 2], 60) for worker in range(4)]
     for pid in workers:
@@ -152,7 +151,7 @@ def test_what_comes_again_beside_a_sweep_is_not_swept_away(crew, hosts):  # noqa
         assert os.listdir(journals.where) == ["lock"]
 
 
-def test_forks_in_the_middle_of_changes_lose_nothing(crew, hosts):  # noqa: F811
+def test_forks_in_the_middle_of_changes_lose_nothing(crew, hosts):
     def work(acks, worker, opened):
         import threading
 

@@ -1,4 +1,4 @@
-"""Leases, session keys and the line under races, on every store; and no change of one that another undoes."""
+"""Leases, session keys and the queue under races, on every store; and no change of one that another undoes."""
 
 import array
 import itertools
@@ -14,8 +14,8 @@ from airflow_provider_impala_lb.core.state.model import SessionRecord
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.components import SERVERS
+from tests.support.crews import Crew
 from tests.support.sizes import SEED, sizes
-from tests.system.races.test_stores import Crew
 
 WORKERS = 10
 SLOTS = 4096  # for each worker, to report in
@@ -132,13 +132,13 @@ def test_no_cap_is_passed_and_all_leases_end(fleet):
     everything = [span for each in spans.values() for span in each]
     assert len(everything) == WORKERS * times
     assert most_at_once(everything) <= 5
-    state, _ = balancer_of(hosts[0]).store.read()
+    state, _ = balancer_of(hosts[0]).cluster.store.read()
     assert len(state.leases) == 0 and not state.head.waiting
     assert all(node.leases == 0 for node in state.nodes.values())
     assert sum(node.picks for node in state.nodes.values()) == WORKERS * times
 
 
-def wait_in_line(reports, worker, host, limits):
+def wait_in_queue(reports, worker, host, limits):
     balancer = balancer_of(host, **limits)
     with balancer.acquire(f"w{worker}", wait=120):
         reports[worker * SLOTS] = time.monotonic()
@@ -150,9 +150,9 @@ def test_those_who_wait_are_served_in_the_order_in_which_they_came(fleet):
     mine = balancer_of(hosts[0], **limits)
     held = mine.acquire("held")
     for worker in range(6):
-        crew.start(wait_in_line, worker, hosts[worker % 2], limits)
+        crew.start(wait_in_queue, worker, hosts[worker % 2], limits)
         end = time.monotonic() + 30
-        while len(mine.store.read()[0].head.waiting) <= worker:
+        while len(mine.cluster.store.read()[0].head.waiting) <= worker:
             assert time.monotonic() < end
             time.sleep(0.01)
     held.release()
@@ -198,7 +198,7 @@ def test_no_session_record_is_lost_while_keys_move(fleet):
     for worker in range(WORKERS):
         crew.start(move_and_remember, worker, hosts[worker % 2], 15)
     crew.join()
-    state, _ = balancer_of(hosts[1]).store.read()
+    state, _ = balancer_of(hosts[1]).cluster.store.read()
     records = dict(state.sessions.items())
     assert set(records) == {"shared", *(f"own{worker}" for worker in range(WORKERS))}
     for worker in range(WORKERS):
@@ -228,7 +228,7 @@ def test_everything_at_once_leaves_the_numbers_right(fleet):
     for worker in range(WORKERS):
         crew.start(mixed, worker, hosts[worker % 2], 10)
     crew.join()
-    state, _ = balancer_of(hosts[0]).store.read()
+    state, _ = balancer_of(hosts[0]).cluster.store.read()
     picked = sum(crew.reports[worker * SLOTS] for worker in range(WORKERS))
     assert sum(node.picks for node in state.nodes.values()) == picked > 0
     assert len(state.leases) == 0
@@ -257,9 +257,9 @@ def test_killed_holders_leave_a_state_that_is_right_by_itself(fleet, kills):
         pid = rng.choice(list(workers))
         slot = workers.pop(pid)
         crew.kill(pid)
-        state = watcher.store.transact(lambda state, now: state)
+        state = watcher.cluster.store.transact(lambda state, now: state)
         counts = {}
-        for lease in watcher.store.read()[0].leases.values():
+        for lease in watcher.cluster.store.read()[0].leases.values():
             counts[lease.node] = counts.get(lease.node, 0) + 1
         assert all(count <= 3 for count in counts.values())
         assert state.head.cluster in ("", "race")
@@ -268,7 +268,7 @@ def test_killed_holders_leave_a_state_that_is_right_by_itself(fleet, kills):
         crew.kill(pid)
     time.sleep(1.1)  # dead processes are looked for once a second
     watcher.get_host()
-    state, _ = watcher.store.read()
+    state, _ = watcher.cluster.store.read()
     assert len(state.leases) == 0 == sum(1 for _ in state.leases.items())
     assert all(node.leases == 0 for node in state.nodes.values())
     assert sum(crew.reports[worker * SLOTS] for worker in range(WORKERS)) > WORKERS

@@ -1,12 +1,9 @@
 """Real processes on one store: no update is lost, whoever is killed."""
 
-import mmap
 import os
 import random
-import signal
 import threading
 import time
-import traceback
 
 import pytest
 
@@ -15,47 +12,6 @@ from tests.support.components import SERVERS
 from tests.support.sizes import SEED, sizes
 
 NODES = 30
-
-
-class Crew:
-    """Forked workers that report by shared memory, so that a kill -9 loses nothing of what they had said."""
-
-    def __init__(self, slots):
-        self.memory = mmap.mmap(-1, 8 * slots)
-        self.acks = memoryview(self.memory).cast("Q")  # an aligned 8-byte store cannot be torn
-        self.pids = set()
-
-    def start(self, work, *arguments):
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                work(self.acks, *arguments)
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        self.pids.add(pid)
-        return pid
-
-    def kill(self, pid):
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        self.pids.discard(pid)
-
-    def join(self):
-        for pid in list(self.pids):
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-            self.pids.discard(pid)
-
-
-@pytest.fixture
-def crew():
-    crew = Crew(64 * NODES)
-    yield crew
-    for pid in list(crew.pids):
-        crew.kill(pid)
 
 
 def config(host, policy="round_robin"):
@@ -105,7 +61,7 @@ def test_round_robin_is_exact_over_two_hosts_of_eight_processes(crew, hosts):
 def test_killed_pickers_lose_nothing_and_leave_no_lock(crew, hosts, kills):
     rng = random.Random(SEED)
     workers = {crew.start(pick_many, slot, hosts[slot % 2], 10**9): slot for slot in range(16)}
-    watcher = Balancer.from_config(config(hosts[0])).store
+    watcher = Balancer.from_config(config(hosts[0])).cluster.store
     slowest = 0.0
     for kill in range(kills):
         time.sleep(rng.uniform(0, 0.004))

@@ -1,3 +1,5 @@
+"""Three Spark Thrift Servers for all these tests, each of which is up when a test begins; and Airflow on them."""
+
 import json
 import logging
 import os
@@ -5,12 +7,10 @@ import os
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.impala.sql.splitter import split
-from tests.airflow.conftest import FOLDER, Run, migrate
-from tests.support.scripts import script_run
+from tests.support.airflow_runs import FOLDER, Run, migrate
+from tests.system.spark.scripts import run
 from tests.system.spark.servers import Servers, require_spark
 
-LOG = logging.getLogger("test.run")
 (FOLDER / "spark").symlink_to(os.path.join(os.path.dirname(__file__), "dags"))
 
 
@@ -76,16 +76,6 @@ def airflow_home(all_servers):
 @pytest.fixture
 def run_dag(airflow_home, connection):
     return Run
-
-
-def run(balancer, script, node=None, **options):
-    options = {"handler": rows_of, "prefer": node and node.address, "logger": LOG, **options}
-    return script_run(balancer, split(script), **options).run()
-
-
-def rows_of(cursor):
-    """As common-sql's handlers do, which are made for every database."""
-    return cursor.fetchall() if cursor.description is not None else None
 
 
 @pytest.fixture

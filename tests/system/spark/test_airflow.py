@@ -12,8 +12,8 @@ import pytest
 
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
+from tests.support.airflow_runs import FOLDER
 from tests.support.servers import eventually
-from tests.system.spark.conftest import FOLDER
 
 
 def test_scripts(run_dag, servers, balancer, cached_everywhere):

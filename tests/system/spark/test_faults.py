@@ -9,7 +9,7 @@ from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from tests.support.scripts import script_run
 from tests.support.servers import eventually
-from tests.system.spark.conftest import LOG, rows_of, run
+from tests.system.spark.scripts import LOG, rows_of, run
 from tests.system.spark.servers import SLEEP
 
 TABLE = "CREATE TABLE IF NOT EXISTS faults (a INT) USING parquet"

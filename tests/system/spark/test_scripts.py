@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from airflow_provider_impala_lb.errors import StatementFailed
-from tests.system.spark.conftest import run
+from tests.system.spark.scripts import run
 
 
 def failure(balancer, script, node=None):

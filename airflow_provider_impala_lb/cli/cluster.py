@@ -1,0 +1,81 @@
+"""Commands about the cluster and its nodes: ``status``, ``drain``, ``ready``, ``doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from airflow_provider_impala_lb.cli.common import open_balancer
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.cli.common import Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the options of these commands to the parser.
+
+    :param commands: what ``add_subparsers`` gave.
+    """
+    status = commands.add_parser("status", help="nodes, leases, sessions")
+    status.add_argument("--json", action="store_true")
+    status.set_defaults(command=_status)
+
+    drain = commands.add_parser("drain", help="no new work for a node; what runs there finishes")
+    drain.add_argument("node", metavar="NODE", help="host:port, as in the configuration")
+    drain.set_defaults(command=_drain)
+
+    ready = commands.add_parser("ready", help="put a node back, also one that is out for its failures")
+    ready.add_argument("node", metavar="NODE", help="host:port, as in the configuration")
+    ready.set_defaults(command=_ready)
+
+    doctor = commands.add_parser("doctor", help="config, lock directory, each node: what is wrong, and what to do")
+    other = doctor.add_mutually_exclusive_group()
+    other.add_argument(
+        "--peer",
+        metavar="DIR|HOST:PORT",
+        help="the lock file's directory by a second mount of this host; or the host that listens",
+    )
+    other.add_argument(
+        "--listen",
+        metavar="[ADDRESS:]PORT",
+        help="wait for the doctor of another host (default address: 127.0.0.1, which no other host can reach)",
+    )
+    doctor.add_argument("--json", action="store_true", help='[{"name","verdict","message","remedy"}]')
+    doctor.set_defaults(command=_doctor)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from airflow_provider_impala_lb.cli.tables import show_status
+
+    status = open_balancer(options).status()
+    if options.json:
+        print(json.dumps(status))
+    else:
+        show_status(status)
+
+
+def _drain(options: argparse.Namespace) -> None:
+    open_balancer(options).drain(options.node)
+
+
+def _ready(options: argparse.Namespace) -> None:
+    open_balancer(options).ready(options.node)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from airflow_provider_impala_lb.core.text import plain
+    from airflow_provider_impala_lb.doctor.run import run_checks
+    from airflow_provider_impala_lb.doctor.two_hosts import parse_listen, parse_peer
+
+    peer = parse_listen(options.listen) if options.listen else parse_peer(options.peer) if options.peer else None
+    findings = []
+    for finding in run_checks(lambda: open_balancer(options), peer, listen=bool(options.listen)):
+        findings.append(finding)
+        if not options.json:
+            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            print(plain(f"{finding.verdict:8} {finding.name}: {finding.message}{remedy}"), flush=True)
+    if options.json:
+        keys = ("name", "verdict", "message", "remedy")
+        print(json.dumps([{key: getattr(finding, key) for key in keys} for finding in findings]))
+    return int(any(finding.verdict == "failed" for finding in findings))

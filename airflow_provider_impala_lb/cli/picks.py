@@ -1,0 +1,114 @@
+"""Commands about one pick or one node's load: ``pick``, ``release``, ``report``, ``probe``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from airflow_provider_impala_lb.cli.common import config_path, open_balancer
+from airflow_provider_impala_lb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.cli.common import Commands
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the options of these commands to the parser.
+
+    :param commands: what ``add_subparsers`` gave.
+    """
+    pick = commands.add_parser("pick", help="one pick, printed as host:port")
+    pick.add_argument("--session-key", metavar="K", help="picks with the same key stay on one node")
+    pick.add_argument(
+        "--hold", type=float, metavar="SECONDS", help="with a lease of this length, whose id is printed too"
+    )
+    pick.add_argument("--json", action="store_true", help='{"host","node","why"}, and "lease" with --hold')
+    pick.set_defaults(command=_pick)
+
+    release = commands.add_parser("release", help="end a lease that was taken by pick --hold")
+    release.add_argument("id", metavar="ID")
+    release.set_defaults(command=_release)
+
+    report = commands.add_parser("report", help="tell the balancer what a node's load is, from an agent of your own")
+    report.add_argument("node", metavar="NODE", help="host:port, as in the configuration")
+    report.add_argument(
+        "--json", required=True, metavar="JSON", help='{"queries": 3, "shares": {"cpu": 0.7, "memory": 0.4}, ...}'
+    )
+    report.set_defaults(command=_report)
+
+    probe = commands.add_parser("probe", help="ask all nodes for their load now, as the workers do by themselves")
+    probe.add_argument("--if-due", action="store_true", help="only if their last reports are older than load.refresh")
+    probe.add_argument("--json", action="store_true", help='{"node": {"shares", ...} or "why not"}')
+    probe.set_defaults(command=_probe)
+
+
+def _pick(options: argparse.Namespace) -> None:
+    balancer = open_balancer(options)
+    reports = balancer.cluster.reports
+    prober, reports.prober = reports.prober, None  # this process is gone before the nodes answer
+    if options.hold is None:
+        pick = balancer.pick(session_key=options.session_key)
+    else:
+        pick = balancer.hold(options.hold, f"impala-lb pick --hold {options.hold:g}", options.session_key)
+    fields = {"host": pick.host, "node": pick.node, "why": pick.why}
+    if pick.lease:
+        fields["lease"] = pick.lease
+    try:
+        print(json.dumps(fields) if options.json else " ".join(filter(None, [pick.host, pick.lease])), flush=True)
+    except OSError:
+        if pick.lease:
+            balancer.release(pick.lease)  # nobody has its id, so nobody else would
+        raise
+    if prober is not None and reports.is_due:
+        _probe_elsewhere(options)
+
+
+def _probe_elsewhere(options: argparse.Namespace) -> None:
+    """By a process of its own, that has none of our files: whoever reads our output must not wait for it."""
+    import subprocess
+
+    where = ["--conn-id", options.conn_id] if options.conn_id else ["--config", config_path(options)]
+    subprocess.Popen(  # noqa: S603  our own command
+        [sys.executable, "-m", "airflow_provider_impala_lb.cli", *where, "probe", "--if-due"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _release(options: argparse.Namespace) -> int:
+    if open_balancer(options).release(options.id):
+        return 0
+    print(f"impala-lb: there is no lease {options.id}: it has expired, or was released before", file=sys.stderr)
+    return 1
+
+
+def _report(options: argparse.Namespace) -> None:
+    from airflow_provider_impala_lb.core.state.load_report import parse_sample
+
+    open_balancer(options).report(options.node, parse_sample(options.json))
+
+
+def _probe(options: argparse.Namespace) -> int:
+    import msgspec
+
+    from airflow_provider_impala_lb.cli.tables import show_readings
+
+    balancer = open_balancer(options)
+    if balancer.config.load is not None and balancer.cluster.reports.prober is None:
+        raise ConfigError("nodes: none has a web, metrics or exporter URL, so there is nobody to ask")
+    results = balancer.cluster.reports.probe(now_anyway=not options.if_due)
+    if results is None:
+        print(
+            "impala-lb: the nodes have been asked a moment ago, or are being asked by another process", file=sys.stderr
+        )
+        return 0
+    readings = {node: msgspec.to_builtins(result) for node, result in results.items()}
+    if options.json:
+        print(json.dumps(readings))
+    else:
+        show_readings(readings)
+    return 0

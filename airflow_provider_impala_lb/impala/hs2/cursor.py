@@ -1,0 +1,123 @@
+"""A DB-API cursor over one session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.stop_request import Cancelled
+from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
+from airflow_provider_impala_lb.impala.hs2.ids import StatementError
+from airflow_provider_impala_lb.impala.hs2.session import Session
+from airflow_provider_impala_lb.impala.sql.label import make_label
+from airflow_provider_impala_lb.impala.sql.parameters import bind
+from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt
+
+
+class Cursor:
+    """A DB-API cursor, and the HiveServer2 session that is its own: SET and USE last as long as it.
+
+    :param session: closed with it.
+    :param pick: its lease is told of the queries; default None: there is none.
+    :ivar session: as given.
+    :ivar query_id: of the last statement, as Impala prints it; None until the coordinator has accepted it.
+    """
+
+    def __init__(self, session: Session, pick: Pick | None = None) -> None:
+        self.session = session
+        self.query_id: str | None = None
+        self._pick = pick
+
+    def execute(self, operation: str, parameters: Any = None) -> None:
+        """Run one statement to its end.
+
+        :param operation: the statement; a semicolon at its end is dropped.
+        :param parameters: see :mod:`~airflow_provider_impala_lb.impala.sql.parameters`; default none.
+        :raises ScriptError: they do not fit; nothing was sent.
+        :raises StatementFailed: says whether it ran.
+        """
+        sql = bind(operation.strip().removesuffix(";"), parameters)
+        label = make_label(1, 1, {})
+        self.query_id = None
+        try:
+            ended = self.session.execute(f"{label} {sql}", on_start=self._started)
+        except (StatementError, Cancelled) as error:
+            found = classify_failure(str(error), classify(sql), accepted=self.query_id is not None)
+            raise StatementFailed(
+                str(error),
+                number=1,
+                total=1,
+                line=1,
+                node=self.session.node.address,
+                query_id=self.query_id,
+                outcome=found.outcome,
+                advice=found.advice,
+                sql=excerpt(operation),
+            ) from error
+        self.query_id = ended.query_id
+
+    def _started(self, query_id: str) -> None:
+        self.query_id = query_id
+        if self._pick:
+            self._pick.accepted()
+            self._pick.note(query=query_id)
+
+    def executemany(self, operation: str, seq_of_parameters: Sequence[Any]) -> None:
+        """Run one statement once for each of several parameters.
+
+        :param operation: as :meth:`execute`.
+        :param seq_of_parameters: one entry for each time.
+        :raises ScriptError: as :meth:`execute`.
+        :raises StatementFailed: as :meth:`execute`.
+        """
+        for parameters in seq_of_parameters:
+            self.execute(operation, parameters)
+
+    @property
+    def description(self) -> Any:
+        """Of the columns of the last statement's rows, as DB-API has it; None: it has none."""
+        return self.session.cursor.description
+
+    @property
+    def rowcount(self) -> int:
+        """Rows a DML statement modified, or rows fetched so far; -1 where neither is known."""
+        return int(self.session.cursor.rowcount)
+
+    @property
+    def arraysize(self) -> int:
+        """How many rows are fetched at a time."""
+        return int(self.session.cursor.arraysize)
+
+    @arraysize.setter
+    def arraysize(self, rows: int) -> None:
+        self.session.cursor.arraysize = rows
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        return self.session.cursor.fetchone()
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        """The next rows.
+
+        :param size: how many at most; default :attr:`arraysize`.
+        """
+        return self.session.cursor.fetchmany(size)
+
+    def fetchall(self) -> Any:
+        """All rows that are left."""
+        return self.session.cursor.fetchall()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.session.cursor)
+
+    def close(self) -> None:
+        """Close the session. Never raises."""
+        self.session.close()
+
+    def __enter__(self) -> Cursor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,78 @@
+"""How this host works on files in a directory that hosts share: by which clock, in which format, and how they are made.
+
+Where a read under the lock sees what was written under it (filesystem.py), a file holds its content itself, in slots.
+Elsewhere it stays empty, and versions lie in its attributes (xattr_versions.py). The file says which it is, so that all
+hosts agree, by whatever way they reach it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from airflow_provider_impala_lb.stores.file import filesystem, xattr
+from airflow_provider_impala_lb.stores.file.clock import Clock, HostClock, ServerClock
+from airflow_provider_impala_lb.stores.file.faults import file_system_of
+from airflow_provider_impala_lb.stores.file.new_file import make_empty, make_whole
+
+
+class SharedFile:
+    """What the lock file and the journals beside it have in common. What file system they lie on is asked once.
+
+    :param where: the lock file or what lies beside it, for errors.
+    :param directory: the lock file's.
+    :param mode: permission bits of new files; default 0660.
+    :param begin: writes the first content of a new file in slots, given its descriptor; default none.
+    :ivar host_clock: this host's own clock.
+    """
+
+    def __init__(
+        self, where: str, directory: str, mode: int = 0o660, begin: Callable[[int], None] | None = None
+    ) -> None:
+        self.host_clock: Clock = HostClock()
+        self._where = where
+        self._directory = directory
+        self._mode = mode
+        self._begin = begin
+        self._clock: Clock | None = None
+        self._coherent = True
+
+    def now(self) -> float:
+        """Seconds since the epoch, by the clock of the file system. Outside the lock: it may create a small file.
+
+        :raises StateUnavailable: the directory is out of reach, at first use.
+        :raises ConfigError: the directory cannot be used, at first use.
+        """
+        if self._clock is None:
+            magic = file_system_of(self._where, self._directory)
+            self._coherent = filesystem.is_coherent(magic)
+            self._clock = ServerClock(self._directory) if magic == filesystem.NFS else HostClock()
+        return self._clock.now()
+
+    @property
+    def is_coherent(self) -> bool:
+        """Whether a read under the lock sees here what was written under it; known once `now` has been called."""
+        return self._coherent
+
+    def make(self, path: str) -> None:
+        """Make a file, whole at once, in the format that is exact on this file system.
+
+        :param path: of the new file.
+        :raises FileExistsError: made by another process meanwhile.
+        :raises ConfigError: no format is exact here.
+        """
+        if not self.is_coherent:
+            from airflow_provider_impala_lb.stores.file import xattr_versions
+
+            xattr_versions.make(path, self._mode)
+        elif self._begin:
+            make_whole(path, self._mode, self._begin)
+        else:
+            make_empty(path, self._mode)
+
+    def holds_versions(self, descriptor: int) -> bool:
+        """Whether an open file is one for versions in attributes: an empty one that has some, or is to have some.
+
+        :param descriptor: of the file.
+        """
+        return not os.fstat(descriptor).st_size and (not self.is_coherent or xattr.is_used(descriptor))
