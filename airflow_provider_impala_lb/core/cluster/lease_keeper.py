@@ -209,7 +209,10 @@ class LeaseKeeper:
         return [lease for lease in gone if lease.id not in late]
 
     def _renew_now(self, lease: Lease) -> None:
-        """A failure is the next renewal's to tell. :raises Superseded: it has been fenced."""
+        """Renew all leases; a failure is reported by the next renewal.
+
+        :raises Superseded: this one has been fenced.
+        """
         with suppress(StateUnavailable, ConfigError):
             self.renew()
         if lease.id in self._fenced:
