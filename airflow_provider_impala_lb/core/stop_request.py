@@ -34,7 +34,7 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # a signal handler may interrupt its own thread in here
         self.cancelled: str | None = None
         self.fenced: str | None = None
         self.move_reason: str | None = None
@@ -83,15 +83,30 @@ class StopRequest:
         """Whether another process is to go on, and nothing else was asked for."""
         return self._hand_over and self.cancelled is None
 
+    def check_cancelled(self) -> None:
+        """Look whether the script is to end.
+
+        :raises Cancelled: it was cancelled.
+        """
+        if self.cancelled is not None:
+            raise Cancelled(self.cancelled)
+
+    def check_moved(self) -> None:
+        """Look whether the next statement is to be run elsewhere.
+
+        :raises Cancelled: it is to move, now or before the next statement.
+        """
+        if self.move_reason is not None:
+            raise Cancelled(f"to move: {self.move_reason}")
+
     def check(self) -> None:
         """Look whether what is under way is to stop.
 
         :raises Cancelled: it was cancelled, or is interrupted to move.
         """
-        if self.cancelled is not None:
-            raise Cancelled(self.cancelled)
-        if self._interrupts and self.move_reason is not None:
-            raise Cancelled(self.move_reason)
+        self.check_cancelled()
+        if self._interrupts:
+            self.check_moved()
 
     def check_fenced(self) -> None:
         """Look whether anything more may be run.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_impala_lb.hooks.dialect import ImpalaDialect
     from airflow_provider_impala_lb.impala.dbapi import Connection as BalancedConnection
-    from airflow_provider_impala_lb.impala.script.plan import ScriptDone
+    from airflow_provider_impala_lb.impala.script.record import ScriptDone
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
 T = TypeVar("T")

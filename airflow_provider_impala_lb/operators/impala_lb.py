@@ -35,7 +35,8 @@ from airflow_provider_impala_lb.errors import (
 from airflow_provider_impala_lb.hooks import task_identity
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
 from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve
-from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
+from airflow_provider_impala_lb.impala.script.deferral import Deferred
+from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Handover, unpack_script
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
 from airflow_provider_impala_lb.impala.sql.statement import classify
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_impala_lb.impala.script.options import StatementDone
-    from airflow_provider_impala_lb.impala.script.plan import ScriptDone
+    from airflow_provider_impala_lb.impala.script.record import ScriptDone
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
     from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
@@ -402,7 +403,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         )
         run = self._script_run
         try:
-            done = run.run() if handover is None else run.go_on(Handover.of(handover))
+            done = run.run() if handover is None else run.go_on(Handover.unpacked(handover))
         finally:
             self._script_run = None
         if sticky.host is not None and done.node == hook.balancer.config.canonical(sticky.host):

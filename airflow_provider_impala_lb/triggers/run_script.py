@@ -16,9 +16,11 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, Superseded
-from airflow_provider_impala_lb.impala.script.handover import Deferred, Handover, unpack_script
+from airflow_provider_impala_lb.impala.script.deferral import Deferred
+from airflow_provider_impala_lb.impala.script.handover import Handover, unpack_script
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
-from airflow_provider_impala_lb.impala.script.plan import ScriptDone, ScriptPlan
+from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
+from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.stores.factory import open_journals
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ class ScriptTrigger(BaseTrigger):
         """
         # Not as soon as `run` is cancelled: then the script could be handed over before `on_kill` ends it.
         if self._run is not None:
-            self._run.leave()
+            self._run.hand_over()
 
     async def on_kill(self) -> None:
         """The task was marked or cleared by a user (Airflow 3.3): what runs is cancelled on its coordinator."""

@@ -84,7 +84,7 @@ def in_doubt(balancer, owner):
     with balancer.connect() as connection, connection.cursor() as cursor:
         cursor.execute("SET SYNC_DDL=1")
         cursor.execute(SCRIPT[0])
-    record = Record(format=1, script=digest(SCRIPT), total=2, epoch=1, by="try 1", at=time.time())
+    record = Record(format=1, script=digest(SCRIPT), total=2, epoch=1, by="attempt 1", at=time.time())
     record.done, record.node = 1, "10.9.9.9:21050"
     record.intent = Intent(2, "0000000000000000", "10.9.9.9:21050", "1:1", time.time())
     open_journals(balancer.config).change(owner, lambda _, now: (None, msgspec.json.encode(record)))
@@ -143,6 +143,6 @@ def test_the_commands_of_a_configuration_file(cluster, balancer, tmp_path):
     commands = proposed(asked.stderr)
     assert len(commands) == 3, asked.stderr
     answered = shell(commands[1])
-    assert "will be run by the next try" in answered.stdout, answered.stderr
+    assert "will be run by the next attempt" in answered.stdout, answered.stderr
     done = shell(run)
     assert done.returncode == 0, done.stderr

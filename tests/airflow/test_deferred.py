@@ -209,9 +209,9 @@ def test_a_script_that_was_killed_between_two_statements_is_not_handed_over(lab,
 
     def killed(_):
         run.kill("the task was killed")
-        run.leave()
+        run.hand_over()
 
-    run._listener = msgspec.structs.replace(run._listener, on_statement=killed)
+    run._record.listener = msgspec.structs.replace(run._record.listener, on_statement=killed)
     assert "the task was killed" in trigger._go_on(run)["failed"]["reason"]
     assert lab.ran() == [("1", "FINISHED")]
     assert lab.balancer.status()["leases"] == []
@@ -230,7 +230,7 @@ def test_cancel_on_kill_before_the_trigger_has_begun(lab, ti):
 @pytest.mark.slow
 @pytest.mark.parametrize("has_begun", [True, False])
 def test_a_kill_that_comes_late_does_not_touch_the_next_try(lab, ti, has_begun):
-    """Airflow tells a trigger that its task was cleared once the scheduler has sent the next try to a worker."""
+    """Airflow tells a trigger that its task was cleared once the scheduler has sent the next attempt to a worker."""
     task, ours = operator(lab.insert(1, 6000), resume=True), ti()
     keys, _ = deferred(task, ours)
     again, theirs = operator(lab.insert(1, 6000), resume=True, deferrable=False), ti()
@@ -245,7 +245,7 @@ def test_a_kill_that_comes_late_does_not_touch_the_next_try(lab, ti, has_begun):
             first.cancel()
             trigger = ScriptTrigger(**keys)
         next_try = asyncio.create_task(asyncio.to_thread(again._run, {"ti": theirs}))
-        while lab.record().by != "try 2":
+        while lab.record().by != "attempt 2":
             await asyncio.sleep(0.05)
         await trigger.on_kill()
         first.cancel()

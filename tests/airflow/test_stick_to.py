@@ -235,7 +235,7 @@ def test_readers_whose_node_takes_no_more_move_and_read_all(run_dag, cluster):
     refreshed = [
         entry["sql"] for node in cluster.nodes for entry in node.journal() if "stuck_moved`" in entry.get("sql", "")
     ]
-    assert len([sql for sql in refreshed if "barrier=" in sql and "REFRESH" in sql]) == 4
+    assert len([sql for sql in refreshed if "metadata_sync=" in sql and "REFRESH" in sql]) == 4
 
 
 def test_a_hook_with_a_session_key_stays_on_its_node(cluster):

@@ -426,16 +426,21 @@ class Session:
         self.stop.cancel(reason)
         self.end_now()
 
-    def end_now(self) -> None:
+    def end_now(self, note: Callable[[], None] = lambda: None) -> None:
         """End the running statement and the session, over a second connection, within 4 s. Never raises.
 
         For a signal handler or another thread, which has noted in :attr:`stop` why: the first connection may be in the
         middle of an answer, and belongs to whoever reads it (impyla's threadsafety is 1). The statement's caller then
         gets `Cancelled`.
+
+        :param note: notes that in :attr:`stop`, where it could not be done before: :meth:`wait_ended` then tells what
+            came of it, however soon the statement's caller closes the session.
         """
         if self._closed or self._ending:
+            note()
             return
         self._ending = True
+        note()
         try:
             self._end_elsewhere()
         finally:

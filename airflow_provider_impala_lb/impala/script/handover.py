@@ -1,8 +1,8 @@
-"""A script on its way from one process to another: a worker lets go of it, a trigger goes on with it.
+"""What travels when a script goes from one process to another: a worker hands it over, a trigger goes on with it.
 
 The session stays on its coordinator, which takes its handle over any connection. The handle's secret travels in the
 trigger's arguments, which Airflow keeps encrypted; a session that a trigger opens later is noted in the journal, its
-secret sealed with a key that is in those arguments alone.
+secret encrypted with a key that is in those arguments alone.
 """
 
 from __future__ import annotations
@@ -24,9 +24,15 @@ LARGEST_SCRIPT = 1 << 20
 class Handover(msgspec.Struct):
     """What the next process needs.
 
-    :param guid: of the session, as hex; ``secret``: its secret. :param epoch: in the journal, of who lets go.
+    :param node: where the session is, ``host:port``.
+    :param why: what spoke for this node.
+    :param guid: the session's id, as hex.
+    :param secret: the session's secret, as hex.
+    :param epoch: in the journal, of the process that hands over.
+    :param lease: on the node.
+    :param key: encrypts the secrets of later sessions.
     :param query: id of the statement that is under way, or "".
-    :param submitted: when it was sent, ``time.time()``. :param key: seals the secrets of later sessions.
+    :param submitted: when it was sent, ``time.time()``; 0: none is under way.
     :param seconds: the script's time so far.
     """
 
@@ -43,49 +49,57 @@ class Handover(msgspec.Struct):
 
     def packed(self) -> dict[str, Any]:
         """For the arguments of a trigger, and its events."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
+        packed: dict[str, Any] = msgspec.to_builtins(self)
+        return packed
 
     @classmethod
-    def of(cls, packed: Mapping[str, Any]) -> Handover:
-        """The inverse of :meth:`packed`."""
+    def unpacked(cls, packed: Mapping[str, Any]) -> Handover:
+        """The inverse of :meth:`packed`.
+
+        :param packed: what that returned.
+        """
         return msgspec.convert(dict(packed), cls)
 
 
-class Deferred(Exception):
-    """:ivar handover: what that somebody needs. :ivar finished: what is left is to fetch the last statement's rows."""
-
-    def __init__(self, handover: Handover, *, finished: bool = False) -> None:
-        super().__init__("the script was handed over")
-        self.handover, self.finished = handover, finished
-
-
 def new_key() -> str:
-    """A key for :func:`seal`."""
+    """A key for :func:`encrypt`."""
     from cryptography.fernet import Fernet
 
     return Fernet.generate_key().decode()
 
 
-def seal(secret: bytes, key: str) -> str:
-    """A secret that only the key opens."""
+def encrypt(secret: bytes, key: str) -> str:
+    """A secret as text that only the key opens.
+
+    :param secret: any bytes.
+    :param key: of :func:`new_key`.
+    """
     from cryptography.fernet import Fernet
 
     return Fernet(key.encode()).encrypt(secret).decode()
 
 
-def unseal(sealed: str, key: str) -> bytes | None:
-    """The secret, or None if this key does not open it."""
+def decrypt(text: str, key: str) -> bytes | None:
+    """The inverse of :func:`encrypt`.
+
+    :param text: what that returned.
+    :param key: the same.
+    :returns: the secret, or None if this key does not open it.
+    """
     from cryptography.fernet import Fernet, InvalidToken
 
     try:
-        return Fernet(key.encode()).decrypt(sealed.encode())
+        return Fernet(key.encode()).decrypt(text.encode())
     except (InvalidToken, ValueError):
         return None
 
 
 def pack_script(statements: Sequence[Statement], texts: Sequence[str]) -> str:
-    """A script as text of its own, compressed."""
+    """A script as one text, compressed.
+
+    :param statements: as the author wrote them.
+    :param texts: what is sent for each of them.
+    """
     rows = [
         (statement.line, statement.sql, "" if statement.sql == text else text)
         for statement, text in zip(statements, texts, strict=True)
@@ -94,6 +108,10 @@ def pack_script(statements: Sequence[Statement], texts: Sequence[str]) -> str:
 
 
 def unpack_script(packed: str) -> tuple[list[Statement], list[str]]:
-    """The inverse of :func:`pack_script`."""
+    """The inverse of :func:`pack_script`.
+
+    :param packed: what that returned.
+    :returns: statements and texts.
+    """
     rows = msgspec.json.decode(zlib.decompress(base64.b64decode(packed)), type=list[tuple[int, str, str]])
     return [Statement(line=line, sql=sql) for line, sql, _ in rows], [text or sql for _, sql, text in rows]

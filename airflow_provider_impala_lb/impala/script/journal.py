@@ -1,10 +1,10 @@
-"""Which statements of a script have run: written and synced around each, so that a later try goes on from there.
+"""Which statements of a script have run: written and synced around each, so that a later attempt goes on from there.
 
 The *intent* is written before a statement is sent, its outcome after it. An intent without an outcome is a statement
-that may have run: it is looked up before anything else is done (takeover.py).
+that may have run: it is looked up before anything else is done (previous_attempts.py).
 
-Each try, and each process that takes a deferred script over, raises the *epoch*. Whoever writes under an older one is
-told that it was superseded, and stops: two processes that both believe they own a task never both submit.
+Each attempt, and each process that takes a deferred script over, raises the *epoch*. Whoever writes under an older one
+gets `Superseded`, and stops: two processes that both believe they own a task never both submit.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 
 from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.core.state.model import Attempt
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
@@ -27,6 +28,7 @@ from airflow_provider_impala_lb.errors import (
     StateUnavailable,
     Superseded,
 )
+from airflow_provider_impala_lb.impala.script.options import RunIdentity
 
 log = getLogger(__name__)
 
@@ -34,15 +36,25 @@ FORMAT = 1
 KEPT_SECONDS = 30 * 24 * 3600.0
 """The journal of a script is kept this long after its last change, in case its task is cleared."""
 _QUERIES = 100
+"""So many query ids are kept, the last ones."""
 _PAUSE = 0.5
+"""Seconds between two writes while the store is out of reach."""
 _END_PATIENCE = 30.0
-"""Seconds to try to note the end: all statements are noted as done before it, so it is not worth longer."""
+"""Seconds to go on with noting the end: all statements are noted as done before it, so it is not worth longer."""
 
 Result = TypeVar("Result")
 
 
 class Intent(msgspec.Struct, omit_defaults=True):
-    """A statement that is about to be sent, or was. ``at``: when, by the store's clock. ``query``: once it is known."""
+    """A statement that is about to be sent, or was.
+
+    :param number: from 1.
+    :param nonce: of its label, by which it is found on the coordinator's page.
+    :param node: where, ``host:port``.
+    :param session: the id of the session it is sent in.
+    :param at: when this was written, by the store's clock.
+    :param query: its query id; "": not known (yet).
+    """
 
     number: int
     nonce: str
@@ -53,14 +65,24 @@ class Intent(msgspec.Struct, omit_defaults=True):
 
 
 class Record(msgspec.Struct, omit_defaults=True):
-    """What is known of a script's run.
+    """What is known of a script's run: the document of a journal.
 
-    :param script: a hash of its statements as they are sent. :param by: which try wrote last.
-    :param at: when it was written last, by the store's clock; of one that a try goes on from: when that took it.
-    :param done: so many statements are done. :param queries: ids of the last 100 of them, ``rows``: modified, in all.
-    :param attempt: which try began last, if that is known.
+    :param format: of this document.
+    :param script: a hash of its statements as they are sent.
+    :param total: how many statements it has.
+    :param epoch: of the process that may write.
+    :param by: which attempt wrote last.
+    :param ended: the whole script has ended well.
+    :param at: when it was written last, by the store's clock; of one that an attempt goes on from: when that took it.
+    :param done: how many statements are done.
+    :param rows: modified by them, in all.
+    :param queries: ids of the last 100 of them.
+    :param node: where it runs, or ran last, ``host:port``.
+    :param session: the id of the session there.
     :param sealed: the session's secret, encrypted with a key that is not here (deferred scripts).
-    :param answer: what the author said of the intent: ``ran`` or ``not-run``.
+    :param intent: the statement that is about to be sent, or was, and whose outcome is not known; None: there is none.
+    :param answer: what the author has said of the intent: ``ran`` or ``not-run``; "": nothing.
+    :param attempt: which one began last; None: not known.
     """
 
     format: int = 0
@@ -86,7 +108,12 @@ _decoder = msgspec.json.Decoder(Record)
 
 
 def decode(document: bytes, where: str) -> Record:
-    """:raises ConfigError: it was written by a newer version of this package."""
+    """A journal's document.
+
+    :param document: its bytes.
+    :param where: what to call the journal in an error.
+    :raises ConfigError: it was written by a newer version of this package.
+    """
     record = _decoder.decode(document)
     if record.format > FORMAT:
         raise ConfigError(f"{where}: a journal of format {record.format}; this version reads up to {FORMAT}")
@@ -94,11 +121,14 @@ def decode(document: bytes, where: str) -> Record:
 
 
 def digest(texts: Sequence[str]) -> str:
-    """A hash of the statements of a script, as they are sent."""
-    found = hashlib.sha256()
+    """A hash of the statements of a script.
+
+    :param texts: as they are sent.
+    """
+    sha = hashlib.sha256()
     for text in texts:
-        found.update(text.encode() + b"\0")
-    return found.hexdigest()[:32]
+        sha.update(text.encode() + b"\0")
+    return sha.hexdigest()[:32]
 
 
 class _Seen(Exception):
@@ -110,29 +140,33 @@ class _Seen(Exception):
 
 
 class Journal:
-    """The journal of one run of a script, for one try.
+    """The journal of one run of a script, for one attempt.
 
-    :param key: whose it is, ``dag/run/task[map]``. :param by: this try, for people; ``attempt``: which one, if known.
-    :param command: how a command for the author begins, for a shell.
-    :param patience: seconds to try while the store is out of reach; ``pause`` waits, or raises.
+    :param journals: where it is.
+    :param identity: whose it is, and which attempt this is.
+    :param texts: the script's statements, as they are sent.
+    :param command: how a command for the author begins, for a shell; default ``impala-lb``.
+    :param patience: seconds to go on for while the store is out of reach; default 60.
+    :param pause: waits so many seconds, or raises; default `time.sleep`.
+    :ivar key: the owner, ``dag/run/task[map]``.
+    :ivar epoch: of this process; 0: it has not begun.
     """
 
     def __init__(
         self,
         journals: JournalStore,
-        key: str,
+        identity: RunIdentity,
         texts: Sequence[str],
         *,
-        by: str = "",
-        attempt: Attempt | None = None,
         command: str = "impala-lb",
         patience: float = 60.0,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.key, self.epoch = key, 0
-        self._journals, self._script, self._total, self._by = journals, digest(texts), len(texts), by
-        self._attempt, self._patience, self._pause = attempt, patience, pause
-        self._command = command
+        self.key, self.epoch = identity.owner, 0
+        self._journals, self._script, self._total = journals, digest(texts), len(texts)
+        number = identity.tags.get("try")
+        self._by, self._attempt = f"attempt {number}" if number else "", identity.attempt
+        self._command, self._patience, self._pause = command, patience, pause
 
     @property
     def where(self) -> str:
@@ -140,7 +174,10 @@ class Journal:
         return f"{self._journals.where} of {self.key}"
 
     def command(self, answer: str) -> str:
-        """What to type into a shell to answer a question about this journal, see :func:`answer`."""
+        """What to type into a shell to answer a question about this journal, see :func:`answer`.
+
+        :param answer: ``ran``, ``not-run`` or ``start-over``.
+        """
         # A key that begins with a dash would be taken for an option.
         return (
             f"{self._command} journal {shlex.join((['--'] if self.key.startswith('-') else []) + [self.key, answer])}"
@@ -151,62 +188,65 @@ class Journal:
         return self._journals.durability()
 
     def begin(self, *, resume: bool) -> tuple[Record, str]:
-        """A new try begins. Returns the record to go on from, and what to say about it, or "".
+        """A new attempt begins.
 
-        :param resume: go on where an earlier try stopped.
-        :raises JournalMissing: there was an earlier try, and nothing says what it did.
-        :raises Superseded: a later try has begun before, and this one was stopped meanwhile.
+        :param resume: go on where an earlier attempt stopped.
+        :returns: the record to go on from, and a message about it for the log, or "".
+        :raises JournalMissing: there was an earlier attempt, and nothing says what it did.
+        :raises Superseded: a later attempt has begun before, and this one was stopped meanwhile.
         """
         attempt = self._attempt
 
         def change(record: Record | None, now: float) -> tuple[tuple[Record, str], Record]:
-            said = ""
+            message = ""
             if record is None:
                 if resume and attempt is not None and attempt.number > 1:
                     raise JournalMissing(
-                        f"{self.where} is missing: it was never written (was resume switched on after the first try?), "
-                        "or it was lost. Which statements have run is not known, so nothing was run. If it may begin "
-                        f"anew, run this and try again:\n  {self.command('start-over')}"
+                        f"{self.where} is missing: it was never written (was resume switched on after the first "
+                        "attempt?), or it was lost. Which statements have run is not known, so nothing was run. If it "
+                        f"may begin anew, run this and try again:\n  {self.command('start-over')}"
                     )
                 record = Record()
             elif attempt is not None and record.attempt is not None and attempt.is_before(record.attempt):
                 raise self._superseded(record.by)
             elif self._is_whole(record) and resume and record.script == self._script and self._repeats(record):
-                said = (
-                    f"{record.by or 'an earlier try'} had come to its end, which did not reach whoever asked for it: "
-                    "nothing of it is done twice"
+                message = (
+                    f"{record.by or 'an earlier attempt'} had come to its end, which did not reach whoever asked for it"
+                    ": nothing of it is done twice"
                 )
                 record.ended = False
             elif self._is_whole(record):
-                said = f"{record.by or 'An earlier run'} had come to its end: the script begins anew"
+                message = f"{record.by or 'An earlier run'} had come to its end: the script begins anew"
                 record = Record(epoch=record.epoch)
             elif record.script != self._script and record.script:
                 if resume:
-                    said = (
-                        f"the script has changed since {record.by or 'the last try'}, which had done {record.done} of "
-                        f"its {record.total} statements: it begins anew"
+                    message = (
+                        f"the script has changed since {record.by or 'the last attempt'}, which had done {record.done} "
+                        f"of its {record.total} statements: it begins anew"
                     )
                 record = Record(epoch=record.epoch)
             elif not resume:
                 record = Record(epoch=record.epoch)
             record.script, record.total, record.attempt = self._script, self._total, attempt
-            return (self._raised(record, now), said), record
+            return (self._raised(record, now), message), record
 
         return self._change(change)
 
     def take(self, epoch: int) -> tuple[Record, bool]:
-        """Go on with a script that another process has let go of. Returns its record, and whether it was handed to us
-        as it is: nobody else has taken it since.
+        """Go on with a script that another process has handed over.
 
-        :param epoch: of the process that let go. :raises JournalMissing: it is gone.
+        :param epoch: of that process.
+        :returns: its record, and whether it was handed to us as it is: nobody else has taken it since.
+        :raises JournalMissing: it is gone.
+        :raises Superseded: another attempt has taken over.
         """
 
         def change(record: Record | None, now: float) -> tuple[tuple[Record, bool], Record]:
             if record is None:
                 raise JournalMissing(f"{self.where} is gone, so which statements have run is not known")
             if record.ended or record.script != self._script:
-                raise Superseded(f"{self.where}: another try has taken over, and ended it or begun anew")
-            if self._by and record.by not in ("", self._by):  # whoever lets go of it is of the same try
+                raise Superseded(f"{self.where}: another attempt has taken over, and ended it or begun anew")
+            if self._by and record.by not in ("", self._by):  # whoever hands it over is of the same attempt
                 raise self._superseded(record.by)
             clean = record.epoch == epoch
             return (self._raised(record, now), clean), record
@@ -214,7 +254,13 @@ class Journal:
         return self._change(change)
 
     def intend(self, number: int, nonce: str, node: str, session: str) -> None:
-        """Statement ``number`` is about to be sent. It must not be before this returns."""
+        """A statement is about to be sent. It must not be before this returns.
+
+        :param number: from 1.
+        :param nonce: of its label.
+        :param node: where, ``host:port``.
+        :param session: the id of the session it is sent in.
+        """
 
         def change(record: Record, now: float) -> None:
             record.intent, record.answer = Intent(number, nonce, node, session, now), ""
@@ -223,7 +269,10 @@ class Journal:
         self._own(change)
 
     def accepted(self, query: str) -> None:
-        """The coordinator has given the statement this id."""
+        """The coordinator has taken the statement.
+
+        :param query: the id it was given.
+        """
 
         def change(record: Record, now: float) -> None:
             if record.intent is not None:
@@ -231,16 +280,24 @@ class Journal:
 
         self._own(change)
 
-    def seal(self, sealed: str) -> None:
-        """Keep the encrypted secret of the session in use."""
+    def keep_secret(self, encrypted: str) -> None:
+        """Keep the secret of the session in use.
+
+        :param encrypted: by a key that is not here.
+        """
 
         def change(record: Record, now: float) -> None:
-            record.sealed = sealed
+            record.sealed = encrypted
 
         self._own(change)
 
     def done(self, number: int, query: str, rows: int | None) -> None:
-        """Statement ``number`` has ended well."""
+        """A statement has ended well.
+
+        :param number: from 1.
+        :param query: its id.
+        :param rows: modified by it; None: none, or not known.
+        """
 
         def change(record: Record, now: float) -> None:
             if record.done < number:
@@ -251,7 +308,10 @@ class Journal:
         self._own(change)
 
     def not_run(self, number: int) -> None:
-        """Statement ``number`` is known not to have run."""
+        """A statement is known not to have run.
+
+        :param number: from 1.
+        """
 
         def change(record: Record, now: float) -> None:
             if record.intent is not None and record.intent.number == number:
@@ -276,7 +336,10 @@ class Journal:
         self._own(change, patience=_END_PATIENCE)
 
     def sweep(self, log: Logger) -> None:
-        """Remove the journals that nobody has written in for a month. Never raises."""
+        """Remove the journals that nobody has written in for a month. Never raises.
+
+        :param log: for what cannot be removed.
+        """
 
         def wanted(_: str, document: bytes, now: float) -> bool:
             return now - decode(document, self._journals.where).at < KEPT_SECONDS
@@ -302,11 +365,11 @@ class Journal:
             if seen.by:
                 raise self._superseded(seen.by) from None
         except ImpalaLBError as error:
-            log.warning("Whether another try of %s has taken over cannot be known now: %s", self.key, error)
+            log.warning("Whether another attempt of %s has taken over cannot be known now: %s", self.key, error)
 
     def _is_whole(self, record: Record) -> bool:
         """Whether the script of the record had come to its end. If its last statement is done and that could not be
-        noted, only a try that knows which one it is can tell a retry of it from the work being asked for anew."""
+        noted, only an attempt that knows which one it is can tell a retry of it from the work being asked for anew."""
         if record.ended:
             return True
         known = self._attempt is not None and record.attempt is not None
@@ -317,7 +380,7 @@ class Journal:
         return attempt is not None and record.attempt is not None and attempt.repeats(record.attempt)
 
     def _superseded(self, by: str) -> Superseded:
-        return Superseded(f"Another try of {self.key} has taken over ({by}): this one runs nothing more")
+        return Superseded(f"Another attempt of {self.key} has taken over ({by}): this one runs nothing more")
 
     def _raised(self, record: Record, now: float) -> Record:
         record.epoch += 1
@@ -348,19 +411,24 @@ class Journal:
             record.format, record.at = FORMAT, now
             return result, _encoder.encode(record)
 
-        until = time.monotonic() + (self._patience if patience is None else patience)
+        deadline = Deadline(self._patience if patience is None else patience)
         while True:
             try:
                 return self._journals.change(self.key, encoded)
             except StateUnavailable:
                 # What it may have noted all the same it notes once more: each change can be made twice.
-                if time.monotonic() + _PAUSE >= until:
+                if deadline.passed(_PAUSE):
                     raise
             self._pause(_PAUSE)
 
 
 def finish(journals: JournalStore, key: str, epoch: int) -> None:
-    """The script has ended well under this epoch. If somebody has taken it over since, nothing is noted."""
+    """The script has ended well. If somebody has taken it over since, nothing is noted.
+
+    :param journals: where its journal is.
+    :param key: the owner, ``dag/run/task[map]``.
+    :param epoch: of the process that ran it to its end.
+    """
 
     def change(document: bytes | None, now: float) -> tuple[None, bytes | None]:
         if document is None:
@@ -373,25 +441,30 @@ def finish(journals: JournalStore, key: str, epoch: int) -> None:
     journals.change(key, change)
 
 
-def answer(journals: JournalStore, key: str, said: str) -> str:
-    """What the author says of a statement whose outcome is not known: ``ran``, ``not-run``; or ``start-over``.
+def answer(journals: JournalStore, key: str, reply: str) -> str:
+    """Note what the author replies to the question about a statement whose outcome is not known.
 
-    Returns what was noted. :raises JournalMissing: there is no such journal. :raises ConfigError: nothing was asked.
+    :param journals: where the journal is.
+    :param key: the owner, ``dag/run/task[map]``.
+    :param reply: ``ran``, ``not-run``; or ``start-over``.
+    :returns: what was noted.
+    :raises JournalMissing: there is no such journal.
+    :raises ConfigError: nothing was asked.
     """
 
     def change(document: bytes | None, now: float) -> tuple[str, bytes]:
-        if said == "start-over":
+        if reply == "start-over":
             old = decode(document, journals.where) if document is not None else Record()
             record = Record(format=FORMAT, epoch=old.epoch + 1, by="impala-lb journal", at=now, attempt=old.attempt)
-            return f"{key}: its next try begins at statement 1", _encoder.encode(record)
+            return f"{key}: its next attempt begins at statement 1", _encoder.encode(record)
         if document is None:
             raise JournalMissing(f"{journals.where}: has no journal of {key}")
         record = decode(document, journals.where)
         if record.intent is None:
             raise ConfigError(f"{key}: no statement of it is in doubt ({record.done} of {record.total} are done)")
-        record.answer, record.at = said, now
-        word = "is taken as done" if said == "ran" else "will be run"
-        return f"{key}: statement {record.intent.number} of {record.total} {word} by the next try", _encoder.encode(
+        record.answer, record.at = reply, now
+        word = "is taken as done" if reply == "ran" else "will be run"
+        return f"{key}: statement {record.intent.number} of {record.total} {word} by the next attempt", _encoder.encode(
             record
         )
 

@@ -1,7 +1,7 @@
 """Before a script that should have stuck to one coordinator runs on another one: the other must know what was written.
 
 A coordinator hears of the others' changes 2 to 6 s late, as a rule. Until then it does not know new tables, and, worse,
-silently leaves out the newest rows of those it knows. What a coordinator is told by REFRESH comes from the catalog
+silently leaves out the newest rows of those it knows. What a coordinator gets by REFRESH comes from the catalog
 service itself, and is whole.
 """
 
@@ -26,6 +26,7 @@ reach the others within about 2 to 6 s: up to two statestore rounds at the catal
 MOST_REFRESHED = 100
 """With more names than this the one wait is cheaper, for Impala too: a REFRESH lists the files of its table."""
 _POLL_SECONDS = 0.5
+"""Between two questions whether something is known by now."""
 
 # The coordinator's own analysis (Analyzer.java): it does not know the name.
 _NO_DATABASE = re.compile(r"Database does not exist")
@@ -37,7 +38,7 @@ _DONE = re.compile(r"operation has been successfully executed")
 _State = Literal["known", "no table", "no database", "gone"]
 
 
-def cross(
+def make_visible(
     session: Session,
     upstream: Upstream,
     *,
@@ -52,16 +53,19 @@ def cross(
     What no statement can bring (a new database, the news that something was dropped, a REFRESH that was refused)
     is waited for, at most until 10 s after the upstream's end. The session's database and options stay as they are.
 
-    :param check: called before each statement; may raise, to stop.
-    :param sleep: called to wait, with seconds; may raise, to stop.
-    :param tags: for the label of each statement.
+    :param session: on the coordinator that is to know it.
+    :param upstream: what ran on another one, and left.
+    :param check: called before each statement; may raise, to stop. Default: nothing.
+    :param sleep: called to wait, with seconds; may raise, to stop. Default `time.sleep`.
+    :param log: for people; default the module's.
+    :param tags: for the label of each statement; default none.
     :raises StatementError: this coordinator takes no new work, or the connection failed. Nothing but this was run here.
     :raises Cancelled: the session was cancelled.
     """
-    _Crossing(session, upstream, check, sleep, log or getLogger(__name__), tags or {}).run()
+    _Sync(session, upstream, check, sleep, log or getLogger(__name__), tags or {}).run()
 
 
-class _Crossing:
+class _Sync:
     def __init__(
         self,
         session: Session,
@@ -73,7 +77,7 @@ class _Crossing:
     ) -> None:
         self._session, self._upstream = session, upstream
         self._check, self._sleep, self._log = check, sleep, log
-        self._tags = {"barrier": upstream.host or "unknown", **tags}
+        self._tags = {"metadata_sync": upstream.host or "unknown", **tags}
         self._names = [*upstream.written, *upstream.dropped]
         self._number = 0
         self._invalidated: set[str] = set()
@@ -93,9 +97,9 @@ class _Crossing:
         if len(self._names) > MOST_REFRESHED:
             self._wait(f"it changed {len(self._names)} tables, too many to refresh one by one")
             return
-        left = self._wait_until_known(self._tell_all())
-        if left or self._refused:
-            self._wait(*self._refused, *(["not known here yet: " + ", ".join(left)] if left else []))
+        unknown = self._wait_until_known(self._ask_all())
+        if unknown or self._refused:
+            self._wait(*self._refused, *(["not known here yet: " + ", ".join(unknown)] if unknown else []))
         elif self._names:
             self._log.info(
                 "%s knows all %d tables that the script on %s changed, after %.2f s",
@@ -105,31 +109,31 @@ class _Crossing:
                 time.monotonic() - self._began,
             )
 
-    def _tell_all(self) -> list[str]:
+    def _ask_all(self) -> list[str]:
         """Returns the names that can only be waited for. The upstream's clock does not matter here: however long ago
         it says it ended, its tables are refreshed."""
-        left = []
+        unknown = []
         for name in self._names:
             self._number += 1
             if time.monotonic() - self._began >= MOVE_SECONDS:
                 break  # the rest has had its time meanwhile
-            if not self._settled(name):
-                left.append(name)
-        return left
+            if not self._is_known(name):
+                unknown.append(name)
+        return unknown
 
-    def _wait_until_known(self, left: list[str]) -> list[str]:
-        """Ask again and again. Returns what is left when the time is over."""
-        if left:
-            self._log.info("Waiting until %s has heard of %s", self._session.node.address, ", ".join(left))
-        while left and (seconds := self._seconds_left()) > 0:
+    def _wait_until_known(self, unknown: list[str]) -> list[str]:
+        """Ask again and again. Returns what is still unknown when the time is over."""
+        if unknown:
+            self._log.info("Waiting until %s has heard of %s", self._session.node.address, ", ".join(unknown))
+        while unknown and (seconds := self._seconds_remaining()) > 0:
             self._sleep(min(_POLL_SECONDS, seconds))
-            left = [name for name in left if not self._settled(name)]
-        return left
+            unknown = [name for name in unknown if not self._is_known(name)]
+        return unknown
 
-    def _settled(self, name: str) -> bool:
+    def _is_known(self, name: str) -> bool:
         """Whether this coordinator has the present state of ``name``, perhaps by what is done here; or refuses to."""
         try:
-            return self._told(name)
+            return self._make_known(name)
         except StatementError as error:
             # Nothing more can be sent here, also not the script.
             if classify_failure(str(error), classify("REFRESH"), accepted=error.query_id is not None).verdict in (
@@ -140,7 +144,7 @@ class _Crossing:
             self._refused.append(f"{name}: {' '.join(str(error).split())}")
             return True
 
-    def _told(self, name: str) -> bool:
+    def _make_known(self, name: str) -> bool:
         state = self._refresh(name)
         if name not in self._upstream.written:
             # INVALIDATE METADATA would be of no use: for what the catalog service has dropped itself it answers with an
@@ -185,7 +189,7 @@ class _Crossing:
                 raise
         self._session.finish()
 
-    def _seconds_left(self) -> float:
+    def _seconds_remaining(self) -> float:
         """Until 10 s after the upstream's end; by another clock perhaps, so never more than 10 s from the beginning."""
         own = MOVE_SECONDS - (time.monotonic() - self._began)
         if self._upstream.ended is None:
@@ -193,7 +197,7 @@ class _Crossing:
         return min(own, self._upstream.ended + MOVE_SECONDS - time.time())
 
     def _wait(self, *reasons: str) -> None:
-        seconds = max(self._seconds_left(), 0.0)
+        seconds = max(self._seconds_remaining(), 0.0)
         self._log.warning(
             "%s: waiting %.1f s, until %g s after the end of the script on %s. Before that, %s may not see all that it "
             "wrote, and rows would silently be missing",

@@ -57,19 +57,6 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_result_only: bool = False
     output: str | None = None
 
-    def packed(self) -> dict[str, Any]:
-        """For the arguments of a trigger."""
-        packed: dict[str, Any] = msgspec.to_builtins(self)
-        return packed
-
-    @classmethod
-    def unpacked(cls, packed: Mapping[str, Any]) -> RunOptions:
-        """The inverse of :meth:`packed`.
-
-        :param packed: what that returned.
-        """
-        return msgspec.convert(dict(packed), cls)
-
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Who runs a script.

@@ -36,7 +36,12 @@ Description = Sequence[Sequence[Any]]
 
 
 class OutputDone(msgspec.Struct):
-    """A file that is whole. ``bytes``: its size."""
+    """A file that is whole.
+
+    :ivar path: as it was asked for.
+    :ivar rows: in it.
+    :ivar bytes: its size.
+    """
 
     path: str
     rows: int
@@ -54,6 +59,7 @@ class _Writer(Protocol):
 def check(path: str | os.PathLike[str]) -> None:
     """Whether :func:`write` can make this file, found out by making another one beside it and removing it again.
 
+    :param path: of the file.
     :raises ConfigError: the ending, a missing directory, no right to write there, a directory of that name, or pyarrow
         is not installed.
     """
@@ -81,12 +87,15 @@ def write(cursor: Any, path: str | os.PathLike[str]) -> OutputDone:
 
     CSV: a header, commas, ``\\n``, UTF-8, quotes where they are needed; NULL is empty, TRUE ``true``, BINARY base64.
     Parquet: Impala's own types; TIMESTAMP in microseconds, without a zone; ARRAY, MAP and STRUCT as their JSON text.
-    Columns of one name, as a join's, are told apart: :func:`unique_names`.
+    Columns of one name, as a join's, get different ones: :func:`unique_names`.
+
+    After an error nothing is left, under any name; also after those of the cursor.
 
     :param cursor: DB-API, with impyla's ``description``.
+    :param path: of the file.
     :raises ConfigError: as :func:`check`, or the statement has no rows to give, like an INSERT.
-    :raises OSError: the disk is full, and the like. :raises ValueError: a value does not fit the file's type.
-        Nothing is left then, under any name; nor after other errors, those of the cursor included.
+    :raises OSError: the disk is full, and the like.
+    :raises ValueError: a value does not fit the file's type.
     """
     path = Path(path)
     check(path)
@@ -120,9 +129,13 @@ def write(cursor: Any, path: str | os.PathLike[str]) -> OutputDone:
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """The names, of which those that were there before get ``_2``, ``_3`` and so on, or the next number that is free:
+    """The names, of which those that were there before get ``_2``, ``_3`` and so on, or the next number that is free.
+
     ``id, id, id_2`` become ``id, id_3, id_2``. ``ID`` and ``id`` are one: they are to Impala, and to most who read
-    Parquet."""
+    Parquet.
+
+    :param names: of the columns, in order.
+    """
     taken, found = {name.lower() for name in names}, []
     seen: set[str] = set()
     for name in names:
@@ -243,7 +256,8 @@ _TO_TEXT: dict[str, Callable[[Any], Any]] = {
 def text_of(value: Any, column_type: Any) -> Any:
     """A value as a CSV file has it.
 
-    :param value: as impyla gives it; not None. :param column_type: of the cursor's description; None: not known.
+    :param value: as impyla gives it; not None.
+    :param column_type: of the cursor's description; None: not known.
     """
     return _TO_TEXT.get(column_type, _plain)(value)
 

@@ -1,45 +1,23 @@
-"""What a run is given and what it gives: the script as it is sent, each statement that is done, and the whole."""
+"""A script as it is sent: its statements, what each of them is, and how its author wants it run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from airflow_provider_impala_lb.errors import ConfigError, ScriptError
-from airflow_provider_impala_lb.impala.script.options import RunOptions, StatementDone
-from airflow_provider_impala_lb.impala.script.output import OutputDone, check
-from airflow_provider_impala_lb.impala.script.upstream import Upstream
+from airflow_provider_impala_lb.impala.script.options import RunOptions
+from airflow_provider_impala_lb.impala.script.output import check
 from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 from airflow_provider_impala_lb.impala.sql.statement import classify
 
 
-class ScriptDone(msgspec.Struct):
-    """A script that has ended well, and where.
-
-    :param results: what the handler made of each statement; empty without a handler.
-    :param descriptions: the cursor's description of each statement; empty without a handler.
-    :param left: what its statements changed, for whoever goes on from there on another node.
-    :param resumed: so many statements an earlier try had done.
-    :param output: the file that was written, if one was asked for, and by this try.
-    """
-
-    node: str
-    why: str
-    session: str
-    statements: list[StatementDone]
-    seconds: float
-    results: list[Any] = []
-    descriptions: list[Any] = []
-    left: Upstream = msgspec.field(default_factory=Upstream)
-    resumed: int = 0
-    output: OutputDone | None = None
-
-
 def counted(statements: int) -> str:
-    """``1 statement``, ``2 statements``."""
+    """``1 statement``, ``2 statements``.
+
+    :param statements: how many.
+    """
     return f"{statements} statement" + ("" if statements == 1 else "s")
 
 
@@ -99,10 +77,10 @@ class ScriptPlan:
         return len(self.statements)
 
     def first_to_run(self, done: int, *, wants_rows: bool) -> int:
-        """So many statements need not run again, of ``done``: rows that are wanted have to be fetched in this try, and
-        those of the queries at the script's end are what its caller is waiting for.
+        """How many of the statements that are done need not run again: rows that are wanted have to be fetched by this
+        attempt, and those of the queries at the script's end are what its caller is waiting for.
 
-        :param done: so many were done by others.
+        :param done: how many were done by others.
         :param wants_rows: the results of a handler are wanted.
         """
         # (What goes to a file is there once its query is done.)

@@ -32,25 +32,32 @@ class Upstream(msgspec.Struct):
     @classmethod
     def of(cls, value: Any) -> Upstream:
         """From what an XCom holds, perhaps of an older version or of another author: what does not fit is unknown.
-        Names are put into SQL: one that no table can have makes the list incomplete."""
-        found = value if isinstance(value, Mapping) else {}
-        host, ended = found.get("host"), found.get("ended")
-        written, written_whole = _names(found.get("written"))
-        dropped, dropped_whole = _names(found.get("dropped"))
+        Names are put into SQL: one that no table can have makes the list incomplete.
+
+        :param value: what the XCom holds, of any type.
+        """
+        fields = value if isinstance(value, Mapping) else {}
+        host, ended = fields.get("host"), fields.get("ended")
+        written, written_whole = _names(fields.get("written"))
+        dropped, dropped_whole = _names(fields.get("dropped"))
         return cls(
             host=host if isinstance(host, str) else "",
             ended=float(ended) if isinstance(ended, (int, float)) and not isinstance(ended, bool) else None,
-            published=found.get("published") is True,
+            published=fields.get("published") is True,
             written=written,
             dropped=dropped,
-            complete=found.get("complete") is True and written_whole and dropped_whole,
+            complete=fields.get("complete") is True and written_whole and dropped_whole,
         )
 
     def as_dict(self) -> dict[str, Any]:
+        """As JSON-ready values, for an XCom."""
         return {name: getattr(self, name) for name in self.__struct_fields__}
 
     def after(self, before: Iterable[Upstream]) -> Upstream:
-        """With what was left by those that ran before, in this order: whoever goes on from here builds on that too."""
+        """With what was left by those that ran before: whoever goes on from here builds on that too.
+
+        :param before: in the order in which they ran.
+        """
         actions: dict[str, str] = {}
         every = [*before, self]
         for each in every:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
+from airflow_provider_impala_lb.impala.script import metadata_sync
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from tests.support.scripts import changed, left_out, patient, run, statements_on
 
@@ -105,7 +105,7 @@ def test_when_all_are_bad_the_error_says_why_for_each(four):
 
 
 def test_stick_move_waits_since_the_upstreams_end_and_says_so(four, log, monkeypatch):
-    monkeypatch.setattr(barrier, "MOVE_SECONDS", 2.0)
+    monkeypatch.setattr(metadata_sync, "MOVE_SECONDS", 2.0)
     four.nodes[1].kill()
     start = time.monotonic()
     done = run(
@@ -198,7 +198,7 @@ def test_a_silent_node_is_busy_and_one_that_shuts_down_is_draining(four):
 
 
 def test_a_host_to_stick_to_that_is_drained_is_not_used(four, log, monkeypatch):
-    monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.0)
+    monkeypatch.setattr(metadata_sync, "MOVE_SECONDS", 0.0)
     balancer = patient(four)
     balancer.drain(four.nodes[1].address)
     done = run(balancer, "SELECT 1", prefer=four.nodes[1].address)

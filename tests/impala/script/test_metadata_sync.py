@@ -12,8 +12,8 @@ from airflow_provider_impala_lb.core.stop_request import Cancelled
 from airflow_provider_impala_lb.impala.hs2 import reconnecting_client
 from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
-from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
-from airflow_provider_impala_lb.impala.script.metadata_sync import MOST_REFRESHED, cross
+from airflow_provider_impala_lb.impala.script import metadata_sync
+from airflow_provider_impala_lb.impala.script.metadata_sync import MOST_REFRESHED, make_visible
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.splitter import split
@@ -111,7 +111,7 @@ class Sleeps:
 
 def sent_on(node):
     """The barrier's statements, without their labels."""
-    return [sql.split("*/ ", 1)[1] for sql in statements_on(node) if "barrier=" in sql]
+    return [sql.split("*/ ", 1)[1] for sql in statements_on(node) if "metadata_sync=" in sql]
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_rows_are_silently_missing_without_it_and_there_with_it(at, table, sent)
     here, there, sleeps = at(0), at(1), Sleeps()
     upstream = run_on(here, f"INSERT INTO {table} VALUES (2)")
     assert rows(there, f"SELECT a FROM {table} ORDER BY a") == [(1,)]  # no error: just not all of them
-    cross(there, upstream, sleep=sleeps)
+    make_visible(there, upstream, sleep=sleeps)
     assert rows(there, f"SELECT a FROM {table} ORDER BY a") == [(1,), (2,)]
     assert sent() == [f"REFRESH `{DATABASE}`.`{table}`"]
     assert sleeps.seconds == []
@@ -136,7 +136,7 @@ def test_a_new_table(at, name, sent):
     upstream = run_on(here, f"CREATE TABLE {name} AS SELECT 1 a")
     with pytest.raises(StatementError, match="Could not resolve table reference"):
         there.execute(f"SELECT a FROM {name}")
-    cross(there, upstream, sleep=sleeps)
+    make_visible(there, upstream, sleep=sleeps)
     assert rows(there, f"SELECT a FROM {name}") == [(1,)]
     assert [sql.split()[0] for sql in sent()] == ["REFRESH", "INVALIDATE", "REFRESH"]
     assert sleeps.seconds == []
@@ -146,7 +146,7 @@ def test_a_new_partition(at, tables):
     here, there, table = at(0), at(1), tables["partitioned"].pop()
     upstream = run_on(here, f"INSERT INTO {table} PARTITION (p=2) VALUES (2)")
     assert rows(there, f"SELECT a, p FROM {table} ORDER BY a") == [(1, 1)]
-    cross(there, upstream)
+    make_visible(there, upstream)
     assert rows(there, f"SELECT a, p FROM {table} ORDER BY a") == [(1, 1), (2, 2)]
 
 
@@ -155,7 +155,7 @@ def test_an_overwritten_table(at, table):
     upstream = run_on(here, f"INSERT OVERWRITE {table} VALUES (7)")
     with pytest.raises(StatementError, match="Failed to open HDFS file"):
         rows(there, f"SELECT a FROM {table}")
-    cross(there, upstream)
+    make_visible(there, upstream)
     assert rows(there, f"SELECT a FROM {table}") == [(7,)]
 
 
@@ -164,18 +164,18 @@ def test_a_view_new_and_altered(at, name):
     upstream = run_on(here, f"CREATE VIEW {name} AS SELECT 2 b")
     with pytest.raises(StatementError, match="Could not resolve"):
         there.execute(f"SELECT b FROM {name}")
-    cross(there, upstream)
+    make_visible(there, upstream)
     assert rows(there, f"SELECT b FROM {name}") == [(2,)]
     upstream = run_on(here, f"DROP VIEW {name}; CREATE VIEW {name} AS SELECT 3 b")
     assert rows(there, f"SELECT b FROM {name}") == [(2,)]
-    cross(there, upstream)
+    make_visible(there, upstream)
     assert rows(there, f"SELECT b FROM {name}") == [(3,)]
 
 
 def test_a_table_made_anew_under_its_name(at, table, name):
     here, there = at(0), at(1)
     script = f"CREATE TABLE {name} AS SELECT 5 a, 6 b; DROP TABLE {table}; ALTER TABLE {name} RENAME TO {table}"
-    cross(there, run_on(here, script))
+    make_visible(there, run_on(here, script))
     assert rows(there, f"SELECT a, b FROM {table}") == [(5, 6)]
 
 
@@ -186,7 +186,7 @@ def test_a_dropped_table_is_waited_for_since_no_statement_brings_the_news(at, ta
         there.execute(f"INVALIDATE METADATA {table}")
     with pytest.raises(StatementError, match="already exists"):
         there.execute(f"CREATE TABLE {table} (b INT)")
-    cross(there, upstream, sleep=sleeps)
+    make_visible(there, upstream, sleep=sleeps)
     there.execute(f"CREATE TABLE {table} (b INT)")
     assert sleeps.seconds
     assert max(sleeps.seconds) <= 0.5
@@ -197,7 +197,7 @@ def test_what_was_dropped_and_made_anew_by_somebody_else_is_refreshed(at, table)
     here, there, sleeps = at(0), at(1), Sleeps()
     upstream = run_on(here, f"DROP TABLE {table}")
     here.execute(f"CREATE TABLE {table} AS SELECT 9 a")
-    cross(there, upstream, sleep=sleeps)
+    make_visible(there, upstream, sleep=sleeps)
     assert rows(there, f"SELECT a FROM {table}") == [(9,)]
     assert sleeps.seconds == []
 
@@ -209,7 +209,7 @@ def test_a_new_database_is_waited_for_since_no_statement_brings_it(at, name, sen
     there.execute(f"INVALIDATE METADATA {name}.t")
     with pytest.raises(StatementError, match="Could not resolve"):
         there.execute(f"SELECT a FROM {name}.t")
-    cross(there, upstream, sleep=sleeps)
+    make_visible(there, upstream, sleep=sleeps)
     assert rows(there, f"SELECT a FROM {name}.t") == [(4,)]
     assert sum(sleeps.seconds) < LAG + 1
     assert not any("INVALIDATE" in sql for sql in sent())
@@ -221,22 +221,22 @@ def test_a_dropped_database(at, name):
     upstream = run_on(here, f"DROP DATABASE {name} CASCADE")
     with pytest.raises(StatementError, match="already exists"):
         there.execute(f"CREATE DATABASE {name}")
-    cross(there, upstream)
+    make_visible(there, upstream)
     with pytest.raises(StatementError, match="Database does not exist"):
         there.execute(f"USE {name}")
 
 
 def test_nothing_is_sent_when_all_was_published(at, table, sent):
     here, there, sleeps = at(0, SYNC_DDL="1"), at(1), Sleeps()
-    cross(there, run_on(here, f"INSERT INTO {table} VALUES (2)", sync_ddl=True), sleep=sleeps)
+    make_visible(there, run_on(here, f"INSERT INTO {table} VALUES (2)", sync_ddl=True), sleep=sleeps)
     assert rows(there, f"SELECT a FROM {table} ORDER BY a") == [(1,), (2,)]
     assert (sent(), sleeps.seconds) == ([], [])
 
 
 def test_nothing_is_sent_when_nothing_was_changed_or_nothing_moves(at, sent):
     there, sleeps = at(1), Sleeps()
-    cross(there, run_on(at(0), "SELECT 1; SET MEM_LIMIT=1g"), sleep=sleeps)
-    cross(there, Upstream(host=there.node.address, written=["x.y"]), sleep=sleeps)
+    make_visible(there, run_on(at(0), "SELECT 1; SET MEM_LIMIT=1g"), sleep=sleeps)
+    make_visible(there, Upstream(host=there.node.address, written=["x.y"]), sleep=sleeps)
     assert (sent(), sleeps.seconds) == ([], [])
 
 
@@ -244,7 +244,7 @@ def waits(at, upstream, caplog):
     """The wait that the barrier asked for, and its line in the log."""
     caplog.set_level(logging.INFO)
     seconds = []
-    cross(at(1), upstream, sleep=seconds.append)
+    make_visible(at(1), upstream, sleep=seconds.append)
     return seconds, next(record for record in caplog.records if record.levelname == "WARNING").getMessage()
 
 
@@ -276,13 +276,13 @@ def test_tables_are_refreshed_however_long_ago_the_upstream_says_it_ended(at, ta
     here, there = at(0), at(1)
     upstream = run_on(here, f"INSERT INTO {table} VALUES (2)")
     upstream.ended = time.time() - 86400
-    cross(there, upstream)
+    make_visible(there, upstream)
     assert rows(there, f"SELECT a FROM {table} ORDER BY a") == [(1,), (2,)]
     assert len(sent()) == 1
 
 
 def test_names_that_are_never_known_cost_the_fixed_wait_and_are_named(at, caplog, monkeypatch):
-    monkeypatch.setattr(barrier, "MOVE_SECONDS", 1.0)
+    monkeypatch.setattr(metadata_sync, "MOVE_SECONDS", 1.0)
     upstream = Upstream("a:1", time.time(), False, [f"{DATABASE}_never"], [], True)
     seconds, line = waits(at, upstream, caplog)
     assert f"not known here yet: {DATABASE}_never" in line
@@ -292,14 +292,14 @@ def test_names_that_are_never_known_cost_the_fixed_wait_and_are_named(at, caplog
 
 def test_a_table_that_is_gone_everywhere_costs_nothing(at, sent):
     sleeps = Sleeps()
-    cross(at(1), Upstream("a:1", time.time(), False, [f"{DATABASE}.never"], [], True), sleep=sleeps)
+    make_visible(at(1), Upstream("a:1", time.time(), False, [f"{DATABASE}.never"], [], True), sleep=sleeps)
     assert [sql.split()[0] for sql in sent()] == ["REFRESH", "INVALIDATE"]
     assert sleeps.seconds == []
 
 
 def test_after_ten_seconds_of_refreshing_the_rest_has_had_its_time(at, sent, monkeypatch):
-    monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.0)
-    cross(at(1), Upstream("a:1", time.time(), False, [f"{DATABASE}.t"], [], True))
+    monkeypatch.setattr(metadata_sync, "MOVE_SECONDS", 0.0)
+    make_visible(at(1), Upstream("a:1", time.time(), False, [f"{DATABASE}.t"], [], True))
     assert sent() == []
 
 
@@ -308,7 +308,7 @@ def test_a_refresh_that_is_refused_for_another_reason_means_the_fixed_wait(at, c
     caplog.set_level(logging.INFO)
     there, seconds = at(1), []
     upstream = Upstream("a:1", time.time(), False, [f"{DATABASE}.`t"], [], True)
-    cross(there, upstream, sleep=seconds.append)
+    make_visible(there, upstream, sleep=seconds.append)
     assert seconds == [pytest.approx(10, abs=0.5)]
     line = next(record for record in caplog.records if record.levelname == "WARNING").getMessage()
     assert "ParseException" in line
@@ -316,15 +316,15 @@ def test_a_refresh_that_is_refused_for_another_reason_means_the_fixed_wait(at, c
 
 def test_the_statements_have_labels_that_say_whose_barrier_it_is(at, table, lagging):
     upstream = run_on(at(0), f"INSERT INTO {table} VALUES (2)")
-    cross(at(1), upstream, tags={"dag": "d", "task": "x"})
-    label = [sql for sql in statements_on(lagging.nodes[1]) if "barrier=" in sql][-1]
+    make_visible(at(1), upstream, tags={"dag": "d", "task": "x"})
+    label = [sql for sql in statements_on(lagging.nodes[1]) if "metadata_sync=" in sql][-1]
     host = re.escape(upstream.host)
-    assert re.match(rf"/\* lb:[0-9a-f]{{16}} 1/1 barrier={host} dag=d task=x \*/ REFRESH", label)
+    assert re.match(rf"/\* lb:[0-9a-f]{{16}} 1/1 metadata_sync={host} dag=d task=x \*/ REFRESH", label)
 
 
 def test_the_sessions_database_stays_and_its_cursor_is_free(at, name):
     there = at(1)
-    cross(there, run_on(at(0), f"CREATE DATABASE {name}"))
+    make_visible(there, run_on(at(0), f"CREATE DATABASE {name}"))
     assert rows(there, "SELECT current_database()") == [(DATABASE,)]
 
 
@@ -333,7 +333,7 @@ def test_check_stops_it_before_anything_is_sent(at, sent):
         raise RuntimeError("told to stop")
 
     with pytest.raises(RuntimeError, match="told to stop"):
-        cross(at(1), Upstream("a:1", time.time(), False, [f"{DATABASE}.t"], [], True), check=check)
+        make_visible(at(1), Upstream("a:1", time.time(), False, [f"{DATABASE}.t"], [], True), check=check)
     assert sent() == []
 
 
@@ -342,7 +342,7 @@ def test_a_cancelled_session_stops_it(at):
     upstream = Upstream("a:1", None, False, [f"{DATABASE}_never"], [], True)
     threading.Timer(0.3, there.cancel, ["the task was stopped"]).start()
     with pytest.raises(Cancelled):
-        cross(there, upstream)
+        make_visible(there, upstream)
 
 
 def test_a_coordinator_that_shuts_down_is_told_apart():
@@ -350,7 +350,7 @@ def test_a_coordinator_that_shuts_down_is_told_apart():
         with Balancer.from_config(cluster.config).sessions.open(cluster.nodes[0].address) as session:
             cluster.nodes[0].drain()
             with pytest.raises(StatementError) as caught:
-                cross(session, Upstream("a:1", time.time(), False, ["default.t"], [], True))
+                make_visible(session, Upstream("a:1", time.time(), False, ["default.t"], [], True))
         assert classify_failure(str(caught.value), classify("REFRESH"), accepted=False).verdict == "refused"
 
 
@@ -360,7 +360,7 @@ def test_a_coordinator_that_is_gone_is_told_apart_within_seconds(monkeypatch):
         session = Balancer.from_config(cluster.config).sessions.open(cluster.nodes[0].address)
         cluster.nodes[0].kill()
         with session, pytest.raises(StatementError, match="so it was not sent"):
-            cross(session, Upstream("a:1", time.time(), False, ["default.t"], [], True))
+            make_visible(session, Upstream("a:1", time.time(), False, ["default.t"], [], True))
 
 
 def test_a_refresh_with_sync_ddl_that_is_not_broadcast_in_time_is_good_enough_here():
@@ -372,7 +372,7 @@ def test_a_refresh_with_sync_ddl_that_is_not_broadcast_in_time_is_good_enough_he
         )
         with here, there:
             upstream, sleeps = run_on(here, "CREATE TABLE t AS SELECT 1 a", "default"), Sleeps()
-            cross(there, upstream, sleep=sleeps)
+            make_visible(there, upstream, sleep=sleeps)
             assert rows(there, "SELECT a FROM t") == [(1,)]
             assert "ERROR" in [entry.get("state") for entry in cluster.nodes[1].journal()]
             assert sleeps.seconds == []

@@ -53,7 +53,7 @@ def test_what_a_killed_worker_left_running_is_ended_first(pair, picks_between, l
     successor(pair)
     assert not running(pair)
     assert finished(pair) == ["INSERT INTO t SELECT 2"]
-    assert "of an earlier try" in log.text
+    assert "of an earlier attempt" in log.text
 
 
 def test_a_stopped_worker_that_goes_on_later_runs_nothing_more(pair):
@@ -82,22 +82,21 @@ def test_one_stopped_before_it_had_a_session_runs_nothing_at_all(pair):
 def test_without_web_pages_the_query_is_killed(pair):
     # A coordinator names its web server itself when a session is opened: there is always one here. Its query is ended
     # by KILL QUERY where the page does not answer.
-    from airflow_provider_impala_lb.core.state.model import LeftoverSession
-    from airflow_provider_impala_lb.impala.script.settle import _by_kill
+    from airflow_provider_impala_lb.impala.script.previous_attempts import kill_query
 
     with worker(config=pair.config, owner=OWNER, script=SLOW) as first:
         wait_for(lambda: running(pair), 20)
         first.send_signal(signal.SIGSTOP)
         row = running(pair)[0]
-        orphan = LeftoverSession(OWNER, pair.nodes[0].address, "s", row["query_id"], 0.0, 0.0)
+        orphan = row["query_id"]
         with Balancer.from_config(pair.config).sessions.open(pair.nodes[0].address) as session:
-            assert _by_kill(session, orphan) is None
+            assert kill_query(session, orphan) is None
             wait_for(lambda: row["state"] != "RUNNING" or not running(pair) or running(pair)[0]["state"] != "RUNNING")
-            unknown = LeftoverSession(OWNER, "n", "s", "0123456789abcdef:0123456700000000", 0.0, 0.0)
-            assert "KILL QUERY" in (_by_kill(session, unknown) or "")
+            unknown = "0123456789abcdef:0123456700000000"
+            assert "KILL QUERY" in (kill_query(session, unknown) or "")
             sent = len(statements_on(pair.nodes[0]))
-            planted = LeftoverSession(OWNER, "n", "s", "1'; DROP TABLE t; --", 0.0, 0.0)
-            assert "is not a query id" in (_by_kill(session, planted) or "")
+            planted = "1'; DROP TABLE t; --"
+            assert "is not a query id" in (kill_query(session, planted) or "")
             assert len(statements_on(pair.nodes[0])) == sent
 
 
@@ -116,7 +115,7 @@ def test_what_cannot_be_seen_to_end_stops_the_try(pair):
     finally:
         node.resume()
     assert finished(pair) == []
-    successor(pair)  # the next try looks again
+    successor(pair)  # the next attempt looks again
     assert not running(pair)
     assert finished(pair) == ["INSERT INTO t SELECT 2"]
 
@@ -133,7 +132,7 @@ def test_where_nobody_listens_nothing_runs(pair):
 
 
 def test_a_try_that_was_between_two_nodes_takes_no_lease_once_another_is_over(pair):
-    """Refused by its first node, it holds no lease while it is stopped, so the next try finds nothing of it."""
+    """Refused by its first node, it holds no lease while it is stopped, so the next attempt finds nothing of it."""
     balancer = Balancer.from_config(pair.config)
     picker, calls = balancer.cluster.picker, []
     acquire = picker.acquire

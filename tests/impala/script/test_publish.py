@@ -38,7 +38,7 @@ def options_of(node, query_id):
 
 
 def barriers_on(node):
-    return [sql.split("*/ ", 1)[1] for sql in statements_on(node) if "barrier=" in sql]
+    return [sql.split("*/ ", 1)[1] for sql in statements_on(node) if "metadata_sync=" in sql]
 
 
 def moves(cluster, upstream, sql):

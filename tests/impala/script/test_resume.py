@@ -1,4 +1,4 @@
-"""A script goes on where an earlier try stopped: nothing is lost or done twice, and where nobody knows, it asks."""
+"""A script goes on where an earlier attempt stopped: nothing is lost or done twice, and where nobody knows, it asks."""
 
 import json
 import random
@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record, answer, decode, digest
+from airflow_provider_impala_lb.impala.script.options import RunIdentity
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 from airflow_provider_impala_lb.sandbox import Sandbox
@@ -51,7 +52,7 @@ def executed(cluster, word="INSERT"):
     return [
         (entry["sql"].partition("*/ ")[2], entry["state"])
         for entry in sorted(entries, key=lambda entry: entry["t"])
-        if "barrier=" not in entry["sql"]
+        if "metadata_sync=" not in entry["sql"]
     ]
 
 
@@ -115,7 +116,8 @@ def test_a_finished_script_begins_anew_when_it_is_asked_for_anew(pair, attempt):
 
 
 def test_an_old_try_that_had_not_begun_begins_no_more(pair):
-    begun = Journal(open_journals(changed(pair).config), OWNER, [inserts(1)], attempt=Attempt(1, 500.0))
+    identity = RunIdentity(owner=OWNER, attempt=Attempt(1, 500.0))
+    begun = Journal(open_journals(changed(pair).config), identity, [inserts(1)])
     begun.begin(resume=True)
     resumed(pair, inserts(1), attempt=Attempt(2, 2000.0))
     with pytest.raises(Superseded):
@@ -162,7 +164,7 @@ def test_a_statement_that_still_runs_is_waited_for_not_ended(pair, log):
 
 
 def test_stopped_between_writing_the_intent_and_sending(pair):
-    """The next try closes its session first, so that the late request is refused."""
+    """The next attempt closes its session first, so that the late request is refused."""
     order = {"config": pair.config, "owner": OWNER, "script": inserts(1, 2), "resume": True, "attempt": 1}
     with worker(**order, stop_at="sent", stop_number=2) as process:
         wait_for(lambda: is_stopped(process), 20)
@@ -207,7 +209,7 @@ def test_while_its_session_is_open_it_may_still_begin(pair, monkeypatch):
             with pytest.raises(StatementFailed, match="could not be closed") as failed:
                 resumed(pair, inserts(1, 2))
         assert (failed.value.outcome, failed.value.retry) == ("unknown", True)
-        assert resumed(pair, inserts(1, 2)).resumed == 1  # the next try looks again
+        assert resumed(pair, inserts(1, 2)).resumed == 1  # the next attempt looks again
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
 
 
@@ -216,7 +218,7 @@ def leave_in_doubt(cluster, script, number=1):
     balancer = changed(cluster)
     node = cluster.nodes[0]
     record = Record(
-        format=1, script=digest([s.sql for s in split(script)]), total=2, epoch=1, by="try 1", at=time.time()
+        format=1, script=digest([s.sql for s in split(script)]), total=2, epoch=1, by="attempt 1", at=time.time()
     )
     record.done, record.node = number - 1, node.address
     record.intent = Intent(number, "lb:0000000000000000", node.address, "1:1", time.time())

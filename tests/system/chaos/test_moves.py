@@ -10,7 +10,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
+from airflow_provider_impala_lb.impala.script import metadata_sync
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import script_run
@@ -55,7 +55,7 @@ def work(config, worker, over, done, moves):
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("seconds", sizes("MOVE_SECONDS"))
 def test_a_moved_script_has_ended_before_it_begins_anew(monkeypatch, seconds):
-    monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.1)
+    monkeypatch.setattr(metadata_sync, "MOVE_SECONDS", 0.1)
     rng = random.Random(SEED)
     with Sandbox(nodes=3, lag=0) as cluster:
         config = {**cluster.config, "load": LOAD, "max_leases_per_node": 5}
@@ -92,7 +92,7 @@ def test_a_moved_script_has_ended_before_it_begins_anew(monkeypatch, seconds):
     for entry in journal:
         if entry.get("event") == "open":
             opened[entry["session"]] = entry["t"]
-        elif "barrier=" not in (sql := entry.get("sql", "")) and (found := re.search(r"dag=(w\d+n\d+)", sql)):
+        elif "metadata_sync=" not in (sql := entry.get("sql", "")) and (found := re.search(r"dag=(w\d+n\d+)", sql)):
             tries = sessions[found[1]]
             if not tries or tries[-1][0] != entry["session"]:
                 assert entry["session"] not in {session for session, _ in tries}, "an earlier try went on"

@@ -141,7 +141,7 @@ def test_what_was_written_two_scripts_before_is_known_too(lagging, between):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("runs", sizes("STALE_RUNS"))
 def test_without_the_barrier_the_same_runs_find_wrong_results(lagging, monkeypatch, runs):
-    monkeypatch.setattr("airflow_provider_impala_lb.impala.script.run.cross", lambda *_, **__: None)
+    monkeypatch.setattr("airflow_provider_impala_lb.impala.script.run.make_visible", lambda *_, **__: None)
     found, bad = tally(lagging, f"without_barrier{runs}_", runs)
     print(*bad[:5], sep="\n")
     assert found["wrong"] > 0

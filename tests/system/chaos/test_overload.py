@@ -10,8 +10,8 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala.script import metadata_sync as barrier
-from airflow_provider_impala_lb.impala.script.progress import Progress
+from airflow_provider_impala_lb.impala.script import metadata_sync
+from airflow_provider_impala_lb.impala.script.record import ScriptRecord
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from tests.support.balancers import options_of
 from tests.support.scripts import LOG, changed, run, script_run, statements_on, wait_for
@@ -125,7 +125,7 @@ def by_address(cluster, address):
 
 @pytest.mark.slow
 def test_a_restartable_script_moves_at_h_and_what_it_ran_has_ended(loaded, lb, log, monkeypatch):
-    monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.5)
+    monkeypatch.setattr(metadata_sync, "MOVE_SECONDS", 0.5)
     run(lb, "DROP TABLE IF EXISTS moved; CREATE TABLE moved (x INT)")
     thread, outcome, opened = start(
         lb, f"SET MEM_LIMIT=1g; INSERT OVERWRITE moved VALUES (7); {SLOW}; SELECT 1", restartable=True
@@ -156,23 +156,23 @@ def test_a_restartable_script_moves_at_h_and_what_it_ran_has_ended(loaded, lb, l
 
 
 def test_one_that_finds_no_other_node_says_how_far_it_had_come(loaded, lb, monkeypatch):
-    monkeypatch.setattr(barrier, "MOVE_SECONDS", 0.1)
+    monkeypatch.setattr(metadata_sync, "MOVE_SECONDS", 0.1)
     run(lb, "DROP TABLE IF EXISTS moved; CREATE TABLE moved (x INT)")
     first, second, third = loaded.nodes
     lb.drain(third.address)
     thread, outcome, opened = start(
-        lb, f"INSERT OVERWRITE moved VALUES (7); {SLOW}", restartable=True, wait=0, prefer=first.address
+        lb, f"INSERT OVERWRITE moved VALUES (7); {SLOW}", restartable=True, max_wait=0, prefer=first.address
     )
     wait_for(lambda: opened and lb.status()["leases"], 10)
     wait_for(lambda: any("VALUES (7)" in sql for sql in statements_on(first)), 10)
     time.sleep(0.5)
-    note = Progress.interrupted
+    note = ScriptRecord.interrupted
 
     def and_drain(progress, node, moved):
         note(progress, node, moved)
         lb.drain(second.address)
 
-    monkeypatch.setattr(Progress, "interrupted", and_drain)
+    monkeypatch.setattr(ScriptRecord, "interrupted", and_drain)
     first.set_load(memory=0.97)
     thread.join(20)
     assert isinstance(outcome[0], NoNodeAvailable)

@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
-from airflow_provider_impala_lb.impala.script.run import ScriptDone
+from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import SandboxNode
 from tests.support.scripts import script_run

@@ -7,7 +7,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.parse import parse
-from airflow_provider_impala_lb.impala.script.run import ScriptDone
+from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.relay import Fault, Relay

@@ -159,9 +159,9 @@ class Lab:
         return found
 
     def beside(self, began: float, old: int = 1) -> list[str]:
-        """What of an old try ended well after the next one had begun."""
+        """What of an old attempt ended well after the next one had begun."""
         return [
-            f"statement {entry['n']} of try {old} ended {entry['t'] - began:.3f} s after the next try had begun"
+            f"statement {entry['n']} of try {old} ended {entry['t'] - began:.3f} s after the next attempt had begun"
             for entry in self.inserts()
             if entry["try"] == old and entry["state"] == "FINISHED" and entry["t"] > began
         ]

@@ -12,11 +12,11 @@ from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.cluster.picker import Picker
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-from airflow_provider_impala_lb.impala.script.custody import Custody
+from airflow_provider_impala_lb.impala.script.deferral import Deferral
 from airflow_provider_impala_lb.impala.script.execution import Execution
 from airflow_provider_impala_lb.impala.script.journal import Journal
+from airflow_provider_impala_lb.impala.script.record import ScriptRecord
 from airflow_provider_impala_lb.impala.script.run import ScriptRun
-from airflow_provider_impala_lb.impala.script.tally import Tally
 
 Condition = Callable[..., bool]
 
@@ -55,25 +55,25 @@ POINTS: dict[str, tuple[type, str, str, Condition]] = {
     "before its lease": (Picker, "acquire", "before", _always),
     "leased": (SessionFactory, "open", "before", _always),
     "session not noted": (SessionFactory, "open", "after", _always),
-    "session open": (Execution, "_replay", "before", _always),
+    "session open": (Execution, "replay", "before", _always),
     "not sent": (Operation, "send", "before", _statement(2)),
     "sent": (Operation, "send", "after", _statement(2)),
-    "running": (Execution, "_accepted", "after", _at(2)),
+    "running": (Execution, "accepted", "after", _at(2)),
     "ended": (Operation, "ended", "after", _polled(2)),
-    "not written": (Tally, "note_done", "before", _at(2)),
-    "between": (Execution, "_statement", "before", _statement(4)),
+    "not written": (ScriptRecord, "note_done", "before", _at(2)),
+    "between": (Execution, "statement", "before", _statement(4)),
     "last done": (Execution, "close", "before", _always),
     "session closed": (ScriptRun, "finish", "before", _always),
     "letting go": (Pick, "hand_over", "before", _always),
-    "let go": (Custody, "hand_over", "after", _always),
+    "let go": (Deferral, "hand_over", "after", _always),
     "not there": (Journal, "take", "before", _always),
     "taken": (Journal, "take", "after", _always),
     "attached": (SessionFactory, "attach", "after", _always),
-    "polls": (Custody, "is_over", "before", _always),
+    "polls": (Deferral, "check", "before", _always),
     "before the intent": (Journal, "intend", "before", _statement(4)),
     "4 not sent": (Operation, "send", "before", _statement(4)),
     "4 sent": (Operation, "send", "after", _statement(4)),
-    "4 runs": (Execution, "_accepted", "after", _at(4)),
+    "4 runs": (Execution, "accepted", "after", _at(4)),
     "lease not ended": (LeaseKeeper, "drop", "before", _always),
 }
 

@@ -137,25 +137,28 @@ class _TaskInstance:
 def _worker(order: dict[str, Any]) -> dict[str, Any]:
     from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 
+    from airflow_provider_impala_lb.core.stop_request import HandedOver
     from airflow_provider_impala_lb.errors import StatementFailed
-    from airflow_provider_impala_lb.impala.script.custody import Custody
+    from airflow_provider_impala_lb.impala.script.deferral import Deferral
     from airflow_provider_impala_lb.impala.script.execution import Execution
     from airflow_provider_impala_lb.operators import impala_lb
 
     number = order.get("let_go_at")
     if number:
         impala_lb.HAND_OVER_SECONDS = 3600.0
-        is_over, begin, executions = Custody.is_over, Execution.__init__, []
+        check, begin, executions = Deferral.check, Execution.__init__, []
 
         def noted(execution: Execution, *args: Any, **options: Any) -> None:
             executions.append(execution)
             begin(execution, *args, **options)
 
-        def at_the_statement(custody: Custody) -> bool:
-            return is_over(custody) or (executions[-1].number == number and not executions[-1].between)
+        def at_the_statement(deferral: Deferral) -> None:
+            check(deferral)
+            if executions[-1].number == number and not executions[-1].between:
+                raise HandedOver
 
         Execution.__init__ = noted  # type: ignore[method-assign]
-        Custody.is_over = at_the_statement  # type: ignore[method-assign]
+        Deferral.check = at_the_statement  # type: ignore[method-assign]
 
     def handler(cursor: Any) -> Any:
         if cursor.description is None:

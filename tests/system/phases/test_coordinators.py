@@ -50,8 +50,8 @@ class Case(NamedTuple):
 
     @property
     def end(self) -> str:
-        """``itself``: the very process goes on to the script's end. ``later``: the next tries come to it. ``asks``: a
-        statement is in doubt, and a journal's next try asks."""
+        """``itself``: the very process goes on to the script's end. ``later``: the next attempts come to it. ``asks``:
+        a statement is in doubt, and a journal's next attempt asks."""
         stopped = self.coordinator == "stopped"
         if self.process == "killed":
             return "asks" if self.phase in INTENDED and not stopped and self.kind != "plain" else "later"

@@ -1,5 +1,5 @@
 """A triggerer is killed, or stopped and taken for lost, in every phase of a script that it has taken over; then comes
-another triggerer with the same arguments, or the next try of the task."""
+another triggerer with the same arguments, or the next attempt of the task."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Case(NamedTuple):
     phase: str
     how: str
     then: str
-    """``trigger``: another triggerer; ``plain`` or ``resume``: the next try of such a task."""
+    """``trigger``: another triggerer; ``plain`` or ``resume``: the next attempt of such a task."""
 
     def __str__(self) -> str:
         return f"{self.how} {self.phase}, then {self.then}".replace(" ", "_")

@@ -1,4 +1,4 @@
-"""A worker is killed, or stopped and taken for lost, in every phase of its script; then comes the next try."""
+"""A worker is killed, or stopped and taken for lost, in every phase of its script; then comes the next attempt."""
 
 from __future__ import annotations
 
@@ -73,17 +73,17 @@ def check(case: Case, lab: Lab) -> list[str]:
         # Nothing was written of a try that never began, and that is not "nothing done".
         end = lab.worker(number, resume=True).end()
         if end.get("error") != "JournalMissing":
-            return [f"the next try ended in: {end}"]
+            return [f"the next attempt ended in: {end}"]
         lab.answer("start-over")
         number = 3
     end = lab.worker(number, resume=case.resume).end()
     if "done" not in end:
-        return [f"the next try ended in: {end}"]
+        return [f"the next attempt ended in: {end}"]
     if case.how != "kill":
         first.go_on()
         late = first.end()
         if "done" in late and case.phase not in ("last done", "session closed"):
-            return [f"the first try said afterwards: {late}"]
+            return [f"the first attempt said afterwards: {late}"]
     attempt = 0 if case.resume else 2
     ran, faults = lab.finished(attempt), []
     if ran != dict.fromkeys(NUMBERS, 1):
