@@ -267,12 +267,14 @@ def test_execution_timeout_holds_in_the_trigger(lab, ti):
 
 def test_a_retry_settles_what_the_trigger_left(lab, ti):
     task, ours = operator(lab.insert(1, 60000)), ti()
-    deferred(task, ours)  # and no trigger ever comes
+    keys, _ = deferred(task, ours)  # and no trigger ever comes
     assert lab.balancer.status()["leases"]
     again = operator(lab.insert(2, 1), deferrable=False)
     again.execute({"ti": ti()})
+    # On a busy host it may have been handed over before its statement was sent.
+    left = [("1", "CANCELLED")] if keys["deferred"]["handover"]["query"] else []
     # Its session is closed, so no page shows it any more; its thread may end a moment later, and write its line then.
-    eventually(lambda: sorted(lab.ran()) == [("1", "CANCELLED"), ("2", "FINISHED")])
+    eventually(lambda: sorted(lab.ran()) == [*left, ("2", "FINISHED")])
 
 
 def test_results_of_all_statements_keep_the_worker(lab, ti, caplog):
