@@ -161,7 +161,7 @@ def test_one_that_finds_no_other_node_says_how_far_it_had_come(loaded, lb, monke
     first, second, third = loaded.nodes
     lb.drain(third.address)
     thread, outcome, opened = start(
-        lb, f"INSERT OVERWRITE moved VALUES (7); {SLOW}", restartable=True, wait=0, prefer=first.address
+        lb, f"INSERT OVERWRITE moved VALUES (7); {SLOW}", restartable=True, max_wait=0, prefer=first.address
     )
     wait_for(lambda: opened and lb.status()["leases"], 10)
     wait_for(lambda: any("VALUES (7)" in sql for sql in statements_on(first)), 10)
