@@ -167,17 +167,10 @@ class Balancer:
         :raises NoNodeAvailable: none could take it; the error says why for each.
         :raises ConfigError: the login was refused, or ``prefer`` is not a node of the configuration.
         """
-        from airflow_provider_impala_lb.impala.dbapi import connect
+        from airflow_provider_impala_lb.impala.dbapi import ConnectOptions, connect
 
-        return connect(
-            self.cluster,
-            self.sessions,
-            owner,
-            database=database,
-            session_key=session_key,
-            prefer=prefer,
-            upstream=upstream,
-        )
+        options = ConnectOptions(owner, database, session_key, prefer, upstream)
+        return connect(self.cluster, self.sessions, options)
 
     def status(self) -> dict[str, Any]:
         """The cluster as JSON-ready values: ``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``, ``waiting``.

@@ -257,6 +257,13 @@ class Bad:
 
 def nothing(a): ...
 
+class Implementation:
+    """Implementation. Parameters as `Iface`."""
+    def method(self, a): ...
+
+def see(a):
+    """See `Store.update`."""
+
 def another_name(a):
     """
     :param ab: x
@@ -270,7 +277,7 @@ def test_unexplained_parameters_are_found(found):
         "main.py:44 Bad: a",
         "main.py:47 Bad.method: b",
         "main.py:53 nothing: a",
-        "main.py:55 another_name: a",
+        "main.py:62 another_name: a",
     ]
 
 

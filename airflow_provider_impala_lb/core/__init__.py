@@ -5,9 +5,9 @@ It knows neither Airflow, nor Impala, nor where the state lies: no I/O but that 
 
 Read in this order, each may import those before it:
 
-* `timing`, `stop_request`, `process_identity`: small tools;
+* `text`, `timing`, `stop_request`: small tools;
 * `config`: what the user writes; `state`: what all workers share;
-* `ports`: what others implement;
+* `process_identity`: whether a lease's process lives; `ports`: what others implement;
 * `rules`: one transaction's decision, pure functions of (state, now);
 * `cluster`: the objects that run those rules, for one process.
 """

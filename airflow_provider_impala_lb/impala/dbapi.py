@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
+
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.errors import NoNodeAvailable
@@ -21,7 +23,9 @@ from airflow_provider_impala_lb.impala.script.upstream import Upstream
 class Connection:
     """A DB-API connection to one picked node. Each cursor is a session there; ``close()`` ends them and the lease.
 
+    :param pick: the node, and the lease on it.
     :param open_session: opens one more session on the node.
+    :ivar pick: as given.
     """
 
     def __init__(self, pick: Pick, open_session: Callable[[], Session]) -> None:
@@ -32,11 +36,18 @@ class Connection:
         self._unused: Session | None = first
 
     def hear_of(self, upstream: Upstream) -> None:
-        """Return once the node knows all that ``upstream`` left. :raises StatementError: it takes no work."""
+        """Return once the node knows all that ``upstream`` left.
+
+        :param upstream: what ran on another node before, and changed.
+        :raises StatementError: the node takes no work.
+        """
         make_visible(self._sessions[0], upstream)
 
     def cursor(self) -> Cursor:
-        """A cursor with a session of its own. :raises NodeRefused: the node has stopped taking sessions."""
+        """A cursor with a session of its own.
+
+        :raises NodeRefused: the node has stopped taking sessions.
+        """
         session, self._unused = self._unused, None
         if session is None:
             session = self._open_session()
@@ -49,12 +60,16 @@ class Connection:
     def rollback(self) -> None:
         """Cannot be done; common-sql calls it after an error, whose own text matters more."""
 
-    def cancel(self, why: str) -> None:
-        """End what runs, over a second connection. Never raises."""
+    def cancel(self, reason: str) -> None:
+        """End what runs, over a second connection. Never raises.
+
+        :param reason: for whoever waits for it.
+        """
         for session in self._sessions:
-            session.cancel(why)
+            session.cancel(reason)
 
     def close(self) -> None:
+        """Close the cursors' sessions, and end the lease. Never raises."""
         for session in self._sessions:
             session.close()
         self.pick.release()
@@ -66,34 +81,47 @@ class Connection:
         self.close()
 
 
-def connect(
-    cluster: Cluster,
-    sessions: SessionFactory,
-    owner: str,
-    *,
-    database: str | None = None,
-    session_key: str | None = None,
-    prefer: str | None = None,
-    upstream: Upstream | None = None,
-) -> Connection:
+class ConnectOptions(msgspec.Struct, frozen=True):
+    """What is wanted of a connection.
+
+    :ivar owner: who asks, e.g. ``dag/run/task``; shown by status.
+    :ivar database: of each cursor's session, instead of the configuration's; None: that.
+    :ivar session_key: connections and scripts with the same key are on one node; None: on any.
+    :ivar prefer: a node (``host:port``) to keep if it takes the connection; None: none.
+    :ivar upstream: what ran on ``prefer`` before, and changed; another node is told of it first. None: not known.
+    """
+
+    owner: str = ""
+    database: str | None = None
+    session_key: str | None = None
+    prefer: str | None = None
+    upstream: Upstream | None = None
+
+
+def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions) -> Connection:
     """A connection on a picked node; those that refuse a session are left out, and the next one is picked.
 
-    Parameters as :meth:`~..balancer.Balancer.connect`.
-
-    :raises NoNodeAvailable: all refused. :raises ConfigError: two of them refused the login.
+    :param cluster: picks the node.
+    :param sessions: opens the sessions.
+    :param options: what is wanted.
+    :raises NoNodeAvailable: all refused.
+    :raises ConfigError: two of them refused the login, or ``prefer`` is not a node of the configuration.
     """
-    prefer = cluster.config.canonical(prefer) if prefer else None
+    prefer = cluster.config.canonical(options.prefer) if options.prefer else None
+    upstream = options.upstream
     if prefer and upstream is None:
         upstream = Upstream(host=prefer)
     refused: dict[str, str] = {}
     refusals = Refusals(cluster.config)
     while True:
         try:
-            pick = cluster.picker.acquire(owner, session_key, prefer, refused)
+            pick = cluster.picker.acquire(options.owner, options.session_key, prefer, refused)
         except NoNodeAvailable as error:
             raise NoNodeAvailable(f"{error.summary}; nothing was run", error.reasons) from None
         # What the session key brings along comes after the connection's database, and before the caller's.
-        open_session = partial(sessions.open, pick.node, database=database or pick.database, options=pick.options)
+        open_session = partial(
+            sessions.open, pick.node, database=options.database or pick.database, options=pick.options
+        )
         connection: Connection | None = None
         try:
             connection = Connection(pick, open_session)

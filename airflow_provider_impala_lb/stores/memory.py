@@ -31,7 +31,10 @@ class MemoryStore:
         self._record = encode(State())
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
-        """See `Store.transact`."""
+        """See `Store.transact`.
+
+        :param change: gets the state and the time; called again if it was computed on a stale state.
+        """
         with self._mutex:
             state = decode(self._record)
             result = change(state, self._clock())
@@ -58,7 +61,11 @@ class MemoryJournals:
         self._envelopes: dict[str, bytes] = {}
 
     def change(self, key: str, fn: Change[Result]) -> Result:
-        """See `JournalStore.change`."""
+        """See `JournalStore.change`.
+
+        :param key: any text.
+        :param fn: gets the document and the time; returns its result, and the document to keep.
+        """
         with self._mutex:
             result, document = fn(self._document(key), self._clock())
             if document is None:
@@ -68,7 +75,10 @@ class MemoryJournals:
             return result
 
     def read(self, key: str) -> bytes | None:
-        """See `JournalStore.read`."""
+        """See `JournalStore.read`.
+
+        :param key: any text.
+        """
         with self._mutex:
             return self._document(key)
 
@@ -82,7 +92,10 @@ class MemoryJournals:
         return keys
 
     def sweep(self, wanted: Callable[[str, bytes, float], bool]) -> Swept:
-        """See `JournalStore.sweep`."""
+        """See `JournalStore.sweep`.
+
+        :param wanted: whether to keep a document, given its key, itself and the time.
+        """
         removed, bad = 0, []
         with self._mutex:
             for name, envelope in list(self._envelopes.items()):

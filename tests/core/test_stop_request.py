@@ -19,9 +19,11 @@ def test_the_first_reason_to_cancel_stays():
     stop = StopRequest()
     stop.cancel("the task was killed")
     stop.cancel("the worker ends")
-    with pytest.raises(Cancelled, match="^the task was killed$"):
-        stop.check()
+    for check in (stop.check, stop.check_cancelled):
+        with pytest.raises(Cancelled, match="^the task was killed$"):
+            check()
     stop.check_fenced()
+    stop.check_moved()
 
 
 def test_a_fence_is_looked_for_by_itself_and_its_first_reason_stays():
@@ -37,12 +39,16 @@ def test_a_move_interrupts_only_if_it_says_so_and_is_over_when_the_script_has_mo
     stop = StopRequest()
     stop.move("overloaded", interrupt=False)
     stop.check()
+    stop.check_cancelled()
     assert stop.move_reason == "overloaded"
+    with pytest.raises(Cancelled, match="^to move: overloaded$"):
+        stop.check_moved()
     stop.move("more overloaded", interrupt=True)
-    with pytest.raises(Cancelled, match="^more overloaded$"):
+    with pytest.raises(Cancelled, match="^to move: more overloaded$"):
         stop.check()
     stop.moved()
     stop.check()
+    stop.check_moved()
     assert stop.move_reason is None
 
 

@@ -1,10 +1,8 @@
 """The doctor, on directories that are right and on ones that are wrong."""
 
-import contextlib
 import errno
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ from airflow_provider_impala_lb.doctor.lock_directory import check_lock_file, mo
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.file import filesystem, xattr_versions
 from airflow_provider_impala_lb.stores.file.store import FileStore
+from tests.support.broken_mounts import NO_LOCK, STALE_CACHE, commands
 from tests.support.command_line import lb
 from tests.support.web_servers import page_server
 
@@ -252,25 +251,11 @@ def run_trial(path, breakage=""):
 
 def test_locks_that_do_not_exclude_are_found(tmp_path):
     assert run_trial(tmp_path / "right")["lost"] == 0
-    assert run_trial(tmp_path / "broken", "fcntl.flock = lambda *_: None")["lost"] > 0
+    assert run_trial(tmp_path / "broken", NO_LOCK)["lost"] > 0
 
 
 def test_reads_that_are_stale_are_found(tmp_path):
-    """A cache that serves what it read before: each process sees only its own writes."""
-    breakage = """
-class Cached(state_slots.StateSlots):
-    known = None
-    def _newest(self, descriptor):
-        fresh = super()._newest(descriptor)
-        if self.known is None:
-            self.known = fresh
-        return self.known
-    def save(self, descriptor, version, state):
-        super().save(descriptor, version, state)
-        self.known = (version, encode_head(state))
-store.StateSlots = Cached
-"""
-    found = run_trial(tmp_path / "cached", breakage)
+    found = run_trial(tmp_path / "cached", STALE_CACHE)
     assert found["stale"] > found["turns"] / 2
 
 
@@ -281,12 +266,6 @@ def test_a_lock_that_hangs_is_given_up(tmp_path, monkeypatch):
     while any(str(tmp_path) in command for command in commands()):
         assert time.monotonic() < end, "a process was left behind"
         time.sleep(0.05)
-
-
-def commands():
-    for process in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            yield process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def test_two_mounts_of_one_directory(tmp_path):

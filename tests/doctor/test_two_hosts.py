@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from airflow_provider_impala_lb.doctor.two_hosts import check_other_host, parse_
 from airflow_provider_impala_lb.doctor.two_hosts_protocol import Task, TwoHostResult
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import xattr_versions
+from tests.support.broken_mounts import NO_LOCK, STALE_CACHE, commands
 from tests.support.command_line import COMMAND, lb
 
 PROGRAM = """
@@ -30,19 +30,6 @@ from airflow_provider_impala_lb.stores.file import filesystem, state_slots, stor
 lock_trial.FAST_SECONDS, lock_trial.SLOW_TURNS, lock_trial.SLOW_PAUSE, two_hosts.GREETING_SECONDS = 0.3, 1, 0.1, 0.3
 {breakage}
 two_hosts.main(sys.argv[1])
-"""
-NO_LOCK = "fcntl.flock = lambda *_: None"
-CACHED = """
-class Cached(state_slots.StateSlots):
-    known = None
-    def _newest(self, descriptor):
-        if self.known is None:
-            self.known = super()._newest(descriptor)
-        return self.known
-    def save(self, descriptor, version, state):
-        super().save(descriptor, version, state)
-        self.known = (version, encode_head(state))
-store.StateSlots = Cached
 """
 NAME = ".impala-lb-doctor.0123456789abcdef"
 
@@ -161,8 +148,8 @@ def test_a_lock_that_does_nothing_on_one_host_is_found_by_both(shared, port, beg
 
 @pytest.mark.parametrize("broken", ["listener", "caller"])
 def test_a_cache_that_is_stale_on_one_host_is_found_by_both(shared, port, begin, broken):
-    listener = begin(shared[0], port, True, CACHED if broken == "listener" else "")
-    caller = begin(shared[1], port, False, CACHED if broken == "caller" else "")
+    listener = begin(shared[0], port, True, STALE_CACHE if broken == "listener" else "")
+    caller = begin(shared[1], port, False, STALE_CACHE if broken == "caller" else "")
     found = ended(listener)
     assert ended(caller) == found
     assert found["trial"]["stale"] > 0
@@ -340,12 +327,6 @@ def until_gone(directory):
     while any(str(directory) in command and "doctor.two_hosts" in command for command in commands()):
         assert time.monotonic() < end, "a process was left behind"
         time.sleep(0.05)
-
-
-def commands():
-    for process in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            yield process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def test_directories_and_addresses_are_told_apart(tmp_path, monkeypatch):

@@ -85,11 +85,11 @@ _SHELLS = ("cli", "operators", "triggers", "hooks", "dag_test.py", "get_provider
 PLAN = Plan(
     floors=(
         ("errors.py", "get_provider_info.py"),
-        ("core/text.py", "core/timing.py", "core/process_identity.py"),
+        ("core/text.py", "core/timing.py"),
         ("core/stop_request.py",),
         ("core/config",),
         ("core/state",),
-        ("core/ports.py",),
+        ("core/process_identity.py", "core/ports.py"),
         ("core/rules",),
         ("core/cluster",),
         ("stores/file", "impala/sql", "sandbox/common"),

@@ -74,7 +74,11 @@ class BareBalancer:
 
 
 def make(clock, nodes=3, store=None, **keys):
-    """:param nodes: how many, or the list; :param keys: of the configuration."""
+    """A balancer on this clock.
+
+    :param nodes: how many, or the list
+    :param keys: of the configuration
+    """
     raw = {
         "nodes": [f"n{i}" for i in range(nodes)] if isinstance(nodes, int) else nodes,
         "lock_file": "/not/used",

@@ -19,7 +19,14 @@ class Authority:
         self._directory, self._name = directory, x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         constraints = x509.BasicConstraints(ca=True, path_length=None)
-        self._certificate = self._sign(self._name, self._key, [(constraints, True)])
+        only_signs = dict.fromkeys(
+            ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False
+        )
+        usage = x509.KeyUsage(
+            **only_signs, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False
+        )  # Python 3.13 insists on it (VERIFY_X509_STRICT), and on the key identifiers
+        identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        self._certificate = self._sign(self._name, self._key, [(constraints, True), (usage, True), (identifier, False)])
         self.file = directory / f"{name.replace(' ', '_')}.pem"
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -38,21 +45,27 @@ class Authority:
             builder = builder.add_extension(extension, critical)
         return builder.sign(self._key, hashes.SHA256())
 
-    def context(self, host="127.0.0.1", days=30):
-        """A server's, with a certificate for this address that this authority has signed."""
+    def issue(self, name, alternative, days=30):
+        """A PEM file with a certificate for this :class:`x509.GeneralName`, which this authority has signed, and its
+        key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
-        certificate = self._sign(subject, key, [(names, False)], days)
-        file = self._directory / f"{host}-{x509.random_serial_number():x}.pem"
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        extensions = [(x509.SubjectAlternativeName([alternative]), False), (authority, False)]
+        certificate = self._sign(subject, key, extensions, days)
+        file = self._directory / f"{name}-{x509.random_serial_number():x}.pem"
         file.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
+        return file
+
+    def context(self, host="127.0.0.1", days=30):
+        """A server's, with a certificate for this address."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
+        context.load_cert_chain(self.issue(host, x509.IPAddress(ipaddress.ip_address(host)), days))
         return context
 
 

@@ -1,8 +1,7 @@
-"""Web servers for tests of probes: ones that misbehave, and certificates made on the spot."""
+"""Web servers for tests of probes: ones that misbehave, and ones of given pages."""
 
 import json
 import socket
-import subprocess
 import threading
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,36 +61,3 @@ def page_server(pages):
     finally:
         server.shutdown()
         server.server_close()
-
-
-def openssl(*arguments):
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
-
-
-class Authority:
-    """A certificate authority: ``ca_cert`` is its own certificate."""
-
-    def __init__(self, directory, name):
-        self.directory, self.name = directory, name
-        self.ca_cert, self.key = directory / f"{name}.pem", directory / f"{name}.key"
-        openssl(
-            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
-            *("-subj", f"/CN={name}", "-keyout", self.key, "-out", self.ca_cert),
-            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),  # Python 3.13 insists on it (VERIFY_X509_STRICT)
-        )
-
-    def issue(self, name, alternative):
-        """A PEM file with a certificate for e.g. ``IP:127.0.0.1`` and its key."""
-        key, request, both = (self.directory / f"{self.name}-{name}.{kind}" for kind in ("key", "csr", "both"))
-        extensions = self.directory / f"{name}.ext"
-        extensions.write_text(f"subjectAltName={alternative}\nauthorityKeyIdentifier=keyid\n")
-        openssl(
-            *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-subj", f"/CN={name}", "-keyout", key, "-out", request),
-        )
-        openssl(
-            *("x509", "-req", "-in", request, "-CA", self.ca_cert, "-CAkey", self.key, "-CAcreateserial"),
-            *("-days", "2", "-extfile", extensions, "-out", both),
-        )
-        both.write_text(both.read_text() + key.read_text())
-        return both

@@ -29,12 +29,12 @@ _NEVER = Deadline(inf)
 
 
 class _Held(msgspec.Struct):
-    """A lease of this process, whom to tell what becomes of its node, and whether that was done."""
+    """A lease of this process, whom to tell what becomes of it, and what was reported already."""
 
     lease: Lease
     listener: LeaseListener
-    told_to_move: bool = False
-    told_of_overload: bool = False
+    move_reported: bool = False
+    overload_reported: bool = False
 
 
 class LeaseKeeper:
@@ -200,32 +200,35 @@ class LeaseKeeper:
 
         gone = self._store.transact(change) if mine else []
         for lease_id in fenced:
-            self._tell_fenced(lease_id)
+            self._report_fenced(lease_id)
         # One that was released while it was being renewed would otherwise be back until its expiry.
         late = [lease.id for lease in mine if lease.id not in self._held and lease.id not in fenced]
         if late:
             self._store.transact(lambda state, now: [state.end_lease(lease_id) for lease_id in late] and None)
-        self._tell_to_move()
+        self._report_moves()
         return [lease for lease in gone if lease.id not in late]
 
     def _renew_now(self, lease: Lease) -> None:
-        """A failure is the next renewal's to tell. :raises Superseded: it has been fenced."""
+        """Renew all leases; a failure is reported by the next renewal.
+
+        :raises Superseded: this one has been fenced.
+        """
         with suppress(StateUnavailable, ConfigError):
             self.renew()
         if lease.id in self._fenced:
             raise superseded(lease.owner)
 
-    def _tell_fenced(self, lease_id: str) -> None:
+    def _report_fenced(self, lease_id: str) -> None:
         self._fenced.add(lease_id)
         with self._mutex:
             held = self._held.pop(lease_id, None)
         if held is not None and held.listener.on_fenced:
             held.listener.on_fenced()
 
-    def _tell_to_move(self) -> None:
+    def _report_moves(self) -> None:
         for held in list(self._held.values()):
-            if held.lease.move and held.listener.on_move and not held.told_to_move:
-                held.told_to_move = held.told_of_overload = True
+            if held.lease.move and held.listener.on_move and not held.move_reported:
+                held.move_reported = held.overload_reported = True
                 held.listener.on_move(held.lease.move)
 
     def _look_at_load(self) -> None:
@@ -237,16 +240,16 @@ class LeaseKeeper:
             found = state.leases.get(held.lease.id)
             if found is not None and found.move:
                 held.lease.move = found.move
-            self._tell_of_overload(held, state)
-        self._tell_to_move()
+            self._report_overload(held, state)
+        self._report_moves()
 
     @staticmethod
-    def _tell_of_overload(held: _Held, state: State) -> None:
+    def _report_overload(held: _Held, state: State) -> None:
         """Only of what stays on the node: what can be moved is told to move."""
         node = state.nodes.get(held.lease.node)
         if node is None or node.summary is None or node.summary.level != "overloaded":
             return
-        if held.told_of_overload or held.listener.on_overload is None:
+        if held.overload_reported or held.listener.on_overload is None:
             return
         if held.listener.on_move is None:
             reason = "it is not declared restartable"
@@ -254,7 +257,7 @@ class LeaseKeeper:
             reason = f"it has run for more than {MOVE_WITHIN:g} s, too long to be begun anew"
         else:
             return
-        held.told_of_overload = True
+        held.overload_reported = True
         held.listener.on_overload(f"headroom {node.summary.headroom:.2f}; {reason}")
 
     def _run(self) -> None:

@@ -284,7 +284,10 @@ class Picker:
             self.leave_queue(ticket.id)
 
     def _transact(self, request: Request, *, only_ask: bool = False) -> Placed | Wait:
-        """One pick's transaction. :raises _Free: with ``only_ask``, when it could have had a node."""
+        """One pick's transaction.
+
+        :raises _Free: with ``only_ask``, when it could have had a node.
+        """
         if request.session_key:
             request.known = self._session_keys.find_in_mirror(request.session_key)
         try:

@@ -206,8 +206,8 @@ def shed_load(config: Config, state: State, now: float, answered: Collection[str
     if not over:
         return
     for key, record in list(state.sessions.items()):
-        if record.node in over and not record.broken:
-            record.broken = "overloaded"
+        if record.node in over and not record.unplaced_reason:
+            record.unplaced_reason = "overloaded"
             state.sessions.put(key, record, record.expires)
     if not any(_takes_work(state.nodes.get(address), now, ttl) for address in config.addresses):
         return

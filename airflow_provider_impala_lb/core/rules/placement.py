@@ -128,7 +128,7 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
     remarks: list[str] = []
     scores: Scores | None = None
 
-    want = request.prefer or (record.node if record and not record.broken else None)
+    want = request.prefer or (record.node if record and not record.unplaced_reason else None)
     if want is not None and any(node.address == want for node in candidates):
         node = want
         reason = "asked for by name" if request.prefer else f"session key {key!r} is on it"
@@ -137,7 +137,7 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
     else:
         if record is not None and not request.prefer:
             left = admitted.left_out.get(record.node)
-            lost = record.broken or (left.reason if left else "no longer a node of the configuration")
+            lost = record.unplaced_reason or (left.reason if left else "no longer a node of the configuration")
             remarks.append(f"session key {key!r} was on {record.node} ({lost})")
         if candidates:
             best, scores = choose(config.policy, config, candidates, state, now, rng)
@@ -222,8 +222,8 @@ def _note(
         state.lease(lease)
     if key:
         ends = now + SESSION_SECONDS
-        if record is None or record.node != address or record.broken or record.expires < ends - _SESSION_SLACK:
+        if record is None or record.node != address or record.unplaced_reason or record.expires < ends - _SESSION_SLACK:
             record = record or SessionRecord(node=address, expires=ends)
-            record.node, record.broken, record.expires = address, "", ends
+            record.node, record.unplaced_reason, record.expires = address, "", ends
             state.sessions.put(key, record, ends)
         placed.session = record

@@ -198,7 +198,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True):
 
     :param node: ``host:port``.
     :param expires: the key is forgotten then.
-    :param broken: why it left its last node, until it is placed again (``node`` is that node).
+    :param unplaced_reason: why it left its last node, until it is placed again (``node`` is that node).
     :param database: the one in use at the end of the key's last session.
     :param options: what was set in that session by SET.
     :param at: when the data were recorded; of two copies the later one holds.
@@ -206,7 +206,7 @@ class SessionRecord(msgspec.Struct, omit_defaults=True):
 
     node: str
     expires: float
-    broken: str = ""
+    unplaced_reason: str = ""
     database: str | None = None
     options: dict[str, str] = {}
     at: float = 0.0

@@ -61,9 +61,11 @@ class NodeRefused(ImpalaLBError):
     """This coordinator cannot take the work, and nothing of it was run: another one may be tried.
 
     :param reason: a sentence without a full stop.
-    :ivar cause: what the other workers should make of it, if the fault is the node's: overload is not failure; default
+    :param cause: what the other workers should make of it, if the fault is the node's: overload is not failure; default
         "failure".
-    :ivar fault: whose fault it is; default "node".
+    :param fault: whose fault it is; default "node".
+    :ivar cause: as given.
+    :ivar fault: as given.
     """
 
     def __init__(self, reason: str, cause: Cause = "failure", fault: Fault = "node") -> None:

@@ -16,7 +16,8 @@ class StatementError(Exception):
     """A statement failed.
 
     :param text: the server's, or the connection's.
-    :ivar query_id: None if the statement has no handle: the failure came in place of one.
+    :param query_id: default None: the statement has no handle, the failure came in place of one.
+    :ivar query_id: as given.
     :ivar unanswered: it was sent, nothing came back, and its session was closed so that it can be sent in another one.
     """
 

@@ -24,8 +24,19 @@ _STATUS = re.compile(
 
 
 class Query(msgspec.Struct):
-    """A statement on the page. ``ended``: seconds since the epoch by the coordinator's clock and its time zone read as
-    UTC: good for comparing two entries of one page only. None while it runs, or if the page does not say."""
+    """A statement on the page ``/queries``.
+
+    Times are seconds since the epoch by the coordinator's clock and its time zone read as UTC: good for comparing two
+    entries of one page only.
+
+    :ivar id: its query id, as Impala prints it.
+    :ivar text: the statement, or how it begins.
+    :ivar kind: e.g. "QUERY", "DML", "DDL".
+    :ivar state: e.g. "RUNNING", "FINISHED", "EXCEPTION".
+    :ivar in_flight: it is registered: running, or ended and not closed.
+    :ivar started: when it began; None: the page does not say.
+    :ivar ended: when it ended; None while it runs, or if the page does not say.
+    """
 
     id: str
     text: str
@@ -42,7 +53,11 @@ class Query(msgspec.Struct):
 
 
 class Queries(msgspec.Struct):
-    """The page ``/queries``. ``kept``: how many ended statements the coordinator keeps (``--query_log_size``)."""
+    """The page ``/queries``.
+
+    :ivar queries: what the coordinator runs, and what it ran last.
+    :ivar kept: how many ended statements it keeps (``--query_log_size``); 0: the page does not say.
+    """
 
     queries: list[Query]
     kept: int
@@ -50,18 +65,28 @@ class Queries(msgspec.Struct):
     def labelled(self, nonce: str) -> Query | None:
         """The statement whose label has this nonce; of several, one that is under way. A statement that was sent twice,
         or that Impala has run again by itself (RETRY_FAILED_QUERIES: every attempt is a query of its own, with the same
-        text), has ended only if none is."""
+        text), has ended only if none is.
+
+        :param nonce: of the label.
+        """
         found = [query for query in self.queries if nonce in query.text]
         return next((query for query in found if query.under_way), found[0] if found else None)
 
     def by_id(self, query_id: str) -> Query | None:
-        """The statement with this query id."""
+        """The statement with this query id.
+
+        :param query_id: as Impala prints it.
+        """
         return next((query for query in self.queries if query.id == query_id), None)
 
 
 class DebugPages:
-    """:param url: where the coordinator's web server is. :param settings: how it wants a login.
-    :param password: for that login.
+    """The pages of one coordinator.
+
+    :param url: where its web server is.
+    :param settings: how it wants a login; None: it wants none.
+    :param password: for that login; None: there is none.
+    :ivar url: without a slash at its end.
     """
 
     def __init__(self, url: str, settings: LoadConfig | None, password: str | None) -> None:
@@ -70,7 +95,10 @@ class DebugPages:
         self._password = password if self._settings.web_auth != "none" else None
 
     def queries(self) -> Queries:
-        """What it runs, and what it ran last. :raises ProbeFailed: it does not say."""
+        """What it runs, and what it ran last.
+
+        :raises ProbeFailed: it does not say.
+        """
         page = self._get("/queries?json")
         if "in_flight_queries" not in page or "completed_queries" not in page:
             raise ProbeFailed(f"{self.url}: /queries is not Impala's")
@@ -79,27 +107,44 @@ class DebugPages:
         return Queries(found, int(page.get("completed_log_size", 0)))
 
     def started(self) -> float | None:
-        """When its process began, in the same measure as :class:`Query`'s times."""
+        """When its process began, in the same measure as :class:`Query`'s times; None: the page does not say.
+
+        :raises ProbeFailed: there is no page.
+        """
         text = str(self._get("/?json").get("process_start_time"))
         started = _moment(text)
         # Older versions leave the fraction out: then it may have been at the end of that second.
         return started if started is None or "." in text else started + 1
 
     def status(self, query_id: str) -> str:
-        """How a statement ended, by its profile: ``OK``, the error's text, or "" where the page does not tell."""
+        """How a statement ended, by its profile: ``OK``, the error's text, or "" where the page does not tell.
+
+        :param query_id: as Impala prints it.
+        :raises ProbeFailed: there is no page.
+        """
         found = _STATUS.search(str(self._get(f"/query_profile?query_id={quote(query_id)}&json").get("profile", "")))
         return found[1].strip() if found else ""
 
     def running(self) -> set[str]:
-        """Ids of the statements it has registered: running, or ended and not closed."""
+        """Ids of the statements it has registered: running, or ended and not closed.
+
+        :raises ProbeFailed: there is no page.
+        """
         return set(str(self._get("/inflight_query_ids?json").get("contents", "")).split())
 
     def sessions(self) -> set[str]:
-        """Ids of its open sessions."""
+        """Ids of its open sessions.
+
+        :raises ProbeFailed: there is no page.
+        """
         return {str(row.get("session_id")) for row in self._get("/sessions?json").get("sessions", [])}
 
     def close_session(self, session_id: str) -> None:
-        """End a session and all that runs in it. One that is not there is fine. :raises ProbeFailed: no answer."""
+        """End a session and all that runs in it. One that is not there is fine.
+
+        :param session_id: as Impala prints it.
+        :raises ProbeFailed: no answer.
+        """
         self._get(f"/close_session?session_id={quote(session_id)}&json", errors=False)
 
     def _get(self, path: str, *, errors: bool = True) -> dict[str, Any]:

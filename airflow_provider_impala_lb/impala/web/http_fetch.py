@@ -7,13 +7,13 @@ import re
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.config.checks import in_clear_text
 from airflow_provider_impala_lb.core.config.model import LoadConfig
+from airflow_provider_impala_lb.core.timing import Deadline
 
 if TYPE_CHECKING:
     import httpx
@@ -24,7 +24,7 @@ THREAD_NAME = "impala-lb probe"
 
 
 class ProbeFailed(Exception):
-    """A node did not say how it is. The text says why, and holds no password."""
+    """A node's page could not be had, or is not what it should be. The text says why, and holds no password."""
 
 
 class Fetch:
@@ -34,8 +34,13 @@ class Fetch:
     connection is noted here, and :meth:`stop` ends it whatever it is doing: login, TLS handshake, headers or body.
 
     :param url: where the server's pages begin.
+    :param settings: how the server wants a login.
     :param plan: fetches the pages, calling :meth:`get`. What it got before a failure stays in ``pages``.
-    :param login: the password or token for ``settings.web_auth``; None: no login is sent.
+    :param context: how certificates are checked; False: the server does not speak TLS.
+    :param login: the password or token for ``settings.web_auth``; default None: no login is sent.
+    :ivar url: as given.
+    :ivar pages: path -> body, of what was fetched.
+    :ivar failed: why it ended early; None: it did not.
     """
 
     def __init__(
@@ -54,14 +59,15 @@ class Fetch:
         self._lock = threading.Lock()
         self._connections: list[socket.socket] = []
         self._stopped = False
-        self._deadline = 0.0
+        self._deadline = Deadline(0.0)
         self._seconds = 0.0
         self._client: httpx.Client | None = None
 
-    def run(self, seconds: float, deadline: float) -> None:
+    def run(self, seconds: float, deadline: Deadline) -> None:
         """Fetch until done, failed or stopped; never raises.
 
-        :param deadline: by the monotonic clock; ``seconds``: what that was, for the error.
+        :param seconds: what the deadline was, for the error.
+        :param deadline: when it has to be over.
         """
         import httpx
 
@@ -85,16 +91,20 @@ class Fetch:
                 self._connections.clear()
 
     def get(self, path: str) -> bytes:
-        """This page's body, which also goes to ``pages``. :raises ProbeFailed: it has none for us, or not in time."""
+        """This page's body, which also goes to ``pages``.
+
+        :param path: behind the url.
+        :raises ProbeFailed: it has none for us, or not in time.
+        """
         import httpx
 
-        left = self._deadline - time.monotonic()
-        if left <= 0 or self._client is None:
+        remaining = self._deadline.remaining
+        if remaining <= 0 or self._client is None:
             raise self._late()
         body = bytearray()
         try:
             with self._client.stream(
-                "GET", self.url + path, timeout=left, extensions={"trace": self._note_connection}
+                "GET", self.url + path, timeout=remaining, extensions={"trace": self._note_connection}
             ) as answer:
                 self._check(answer, path)
                 for part in answer.iter_bytes():
@@ -108,8 +118,8 @@ class Fetch:
                 raise self._late() from None
             # A malformed answer is quoted in the text, and could be what we sent.
             hung_up = isinstance(error, httpx.RemoteProtocolError)
-            says = "hung up, or does not speak HTTP" if hung_up else str(error) or type(error).__name__
-            raise ProbeFailed(f"{self.url}: {says}") from None
+            reason = "hung up, or does not speak HTTP" if hung_up else str(error) or type(error).__name__
+            raise ProbeFailed(f"{self.url}: {reason}") from None
         self.pages[path] = bytes(body)
         return self.pages[path]
 
@@ -179,11 +189,15 @@ def _end(connection: socket.socket) -> None:
 
 
 def fetch_all(fetches: Iterable[Fetch], seconds: float) -> None:
-    """Run all at once. This returns after ``seconds`` at the latest, whatever the servers do."""
+    """Run all at once. This returns in time, whatever the servers do.
+
+    :param fetches: one for each server.
+    :param seconds: after which it returns at the latest.
+    """
     import httpx  # noqa: F401  # the first import takes 0.1 s, which must not count
 
     _be_quiet()
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     running = []
     for fetch in fetches:
         # Not a pool's threads: Python would wait at its exit for one that the resolver of names holds up.
@@ -195,7 +209,7 @@ def fetch_all(fetches: Iterable[Fetch], seconds: float) -> None:
         else:
             running.append((fetch, thread))
     for fetch, thread in running:
-        thread.join(max(0.0, deadline - time.monotonic()))
+        thread.join(deadline.remaining)
         if thread.is_alive():
             fetch.failed = fetch.failed or ProbeFailed(f"{fetch.url}: no whole answer within {seconds:g} s")
             fetch.stop()
@@ -215,7 +229,11 @@ def _be_quiet() -> None:
 
 
 def tls_context(settings: LoadConfig) -> ssl.SSLContext:
-    """How certificates are checked. :raises ProbeFailed: ``ca_cert`` cannot be read."""
+    """How certificates are checked.
+
+    :param settings: its ``ca_cert`` and ``verify_cert``.
+    :raises ProbeFailed: ``ca_cert`` cannot be read.
+    """
     try:
         context = ssl.create_default_context(cafile=settings.ca_cert)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a node says of its load: its own web server's pages, and its host's exporter, as one reading."""
+"""The load of a node: by its own web server's pages and by its host's exporter, as one reading."""
 
 from __future__ import annotations
 
@@ -35,9 +35,14 @@ def probe(
     before: ExporterCounters | None = None,
     seconds: float = 1.0,
 ) -> ProbeResult:
-    """What this node says now. See :func:`probe_all`.
+    """The load of one node now. See :func:`probe_all`.
 
-    :raises ProbeFailed: it did not say it in time, or is no coordinator (:class:`NotACoordinator`).
+    :param node: which one.
+    :param settings: as there.
+    :param password: as there.
+    :param before: counters of its last reading; default None.
+    :param seconds: as there; default 1.
+    :raises ProbeFailed: it did not answer in time, or is no coordinator (:class:`NotACoordinator`).
     """
     found = _probe([node], settings, password, seconds, {node.address: before} if before else {})[node.address]
     if isinstance(found, ProbeFailed):
@@ -53,7 +58,7 @@ def probe_all(
     *,
     before: Mapping[str, ExporterCounters] | None = None,
 ) -> dict[str, ProbeResult | str]:
-    """What each node (``host:port``) says now, or why it did not; all nodes at once. Never raises.
+    """The load of each node (``host:port``) now, or why it is not known; all nodes at once. Never raises.
 
     A node's sources are its ``web`` (may want a login: ``settings.web_auth``), its ``metrics`` port (never does, but
     has no page that tells of a shutdown: without ``web`` beside it, ``quiescing`` is never true, and the
@@ -61,10 +66,14 @@ def probe_all(
     port is preferred. One that is configured must answer: a dead coordinator on an idle host is not idle. What else
     does not answer is in ``missing`` of the reading.
 
-    :param password: for digest and basic, or the token for bearer.
-    :param seconds: for each node, all its pages together, whatever its servers do. The first call in a process also
-        imports httpx. TLS with ``verify_cert`` and no ``ca_cert`` reads the system's certificates each time.
-    :param before: counters of the last readings, without which there is no share of ``disk``, and ``cpu`` is a guess.
+    :param nodes: which ones.
+    :param settings: how their web servers want a login.
+    :param password: for digest and basic, or the token for bearer; None: there is none.
+    :param seconds: default 1, for each node, all its pages together, whatever its servers do. The first call in a
+        process also imports httpx. TLS with ``verify_cert`` and no ``ca_cert`` reads the system's certificates each
+        time.
+    :param before: counters of the last readings by node; default none, without which there is no share of ``disk``,
+        and ``cpu`` is a guess.
     """
     return {
         address: str(found) if isinstance(found, ProbeFailed) else found

@@ -29,7 +29,17 @@ _NOT_DISKS = re.compile(r"loop|z?ram|dm-|md|fd\d|sr\d")
 
 
 class Figures:
-    """One scrape, parsed. :raises ProbeFailed: it is not node_exporter's."""
+    """One scrape, parsed.
+
+    :param text: the page.
+    :param url: whose it is, for the error; default "exporter".
+    :raises ProbeFailed: it is not node_exporter's.
+    :ivar single: metric, without ``node_`` -> its value, of those that have no labels.
+    :ivar disks: disk -> seconds that it was busy since the host has started.
+    :ivar idle: seconds that all CPUs were idle since then.
+    :ivar total: seconds of all CPUs since then.
+    :ivar cpus: how many there are.
+    """
 
     def __init__(self, text: str, url: str = "exporter") -> None:
         self.single: dict[str, float] = {}
@@ -59,6 +69,7 @@ class Figures:
 
     @property
     def counters(self) -> ExporterCounters:
+        """For the next reading."""
         # The host's own clock, as its counters are: how long the answer took on its way does not matter.
         return ExporterCounters(self.single.get("time_seconds", time.time()), self.idle, self.total, self.disks)
 
@@ -75,8 +86,9 @@ def host_shares(figures: Figures, before: ExporterCounters | None) -> tuple[dict
       processes run right now (``node_procs_running``) is no share of anything, and cpu says it better.
     * ``memory``: what programs could still get / all there is (collector meminfo).
 
-    :param before: counters of this host's last scrape. Those from before a reboot, or more than 5 minutes old, are as
-        good as none; ones less than a second old are kept for the next time.
+    :param figures: of the scrape.
+    :param before: counters of this host's last scrape; None: there was none. Those from before a reboot, or more than
+        5 minutes old, are as good as none; ones less than a second old are kept for the next time.
     """
     now = figures.counters
     elapsed = now.at - before.at if before else 0.0

@@ -82,7 +82,7 @@ def _answers(response: Any) -> Callable[[Any], Any]:
 class Handler(service.Iface):  # type: ignore[misc]
     """The calls of HiveServer2, each named as in the protocol: from Thrift's ``request`` to its response.
 
-    An exception becomes the status of the response.
+    An exception becomes the status of the response. Parameters as `service.Iface` has them.
 
     :param coordinator: answers them.
     :param connection: where the calls come from; its user, if it proved to be one, must be the session's.

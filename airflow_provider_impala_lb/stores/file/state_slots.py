@@ -58,7 +58,13 @@ class StateSlots:
     def update(
         self, descriptor: int, change: Callable[[State, float], Result], now: float, deadline: Deadline
     ) -> tuple[Result, bool]:
-        """Replace the state by what ``change`` makes of it, see `StateFormat.update` (store.py)."""
+        """Replace the state by what ``change`` makes of it, see `StateFormat.update` (store.py).
+
+        :param descriptor: of the open file.
+        :param change: gets the state and the time.
+        :param now: seconds since the epoch, by the file server's clock.
+        :param deadline: not used: nothing is waited for.
+        """
         version, state, renewed = self._load(descriptor)
         result = change(state, now)
         self.save(descriptor, version + 1, state)
@@ -66,7 +72,11 @@ class StateSlots:
         return result, renewed
 
     def read(self, descriptor: int, now: float) -> tuple[State, float]:
-        """A recent state without the lock, see `StateFormat.read` (store.py)."""
+        """A recent state without the lock, see `StateFormat.read` (store.py).
+
+        :param descriptor: of the open file.
+        :param now: seconds since the epoch, by the file server's clock.
+        """
         for _ in range(_READ_ATTEMPTS):
             state, again = self._read_once(descriptor)
             if not again:

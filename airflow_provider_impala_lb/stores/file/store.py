@@ -113,7 +113,10 @@ class FileStore:
         return self.mode == "slots"
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
-        """See `Store.transact`."""
+        """See `Store.transact`.
+
+        :param change: gets the state and the time; called again if it was computed on a stale state.
+        """
         deadline = Deadline(self._lock.deadline)
         now = self._file.now()
         confirmed = False

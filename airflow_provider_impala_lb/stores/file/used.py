@@ -68,7 +68,10 @@ def by_this_host(directory: str) -> bool:
 
 
 def _open_marks(*, make: bool) -> int:
-    """The directory of the marks. :raises OSError: there is none, or it is not this user's alone."""
+    """The directory of the marks.
+
+    :raises OSError: there is none, or it is not this user's alone.
+    """
     path = os.path.join(os.environ.get("TMPDIR") or "/var/tmp", f"impala-lb-{os.geteuid()}")  # noqa: S108  see the top
     if make:
         with suppress(FileExistsError):

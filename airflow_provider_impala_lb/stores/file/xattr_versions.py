@@ -92,7 +92,13 @@ class StateVersions:
     def update(
         self, descriptor: int, change: Callable[[State, float], Result], now: float, deadline: Deadline
     ) -> tuple[Result, bool]:
-        """Replace the state by what ``change`` makes of it, see `StateFormat.update` (store.py)."""
+        """Replace the state by what ``change`` makes of it, see `StateFormat.update` (store.py).
+
+        :param descriptor: of the open file.
+        :param change: gets the state and the time.
+        :param now: not used: the clock is this host's.
+        :param deadline: when to give up.
+        """
         renewed = False
 
         def changed(record: bytes | None) -> tuple[bytes, Result]:
@@ -104,7 +110,11 @@ class StateVersions:
         return self._versions.update(descriptor, changed, deadline), renewed
 
     def read(self, descriptor: int, now: float) -> tuple[State, float]:
-        """A recent state without the lock, see `StateFormat.read` (store.py)."""
+        """A recent state without the lock, see `StateFormat.read` (store.py).
+
+        :param descriptor: of the open file.
+        :param now: not used: the clock is this host's.
+        """
         state, _ = load_or_reset(self._what, self._versions.read(descriptor))
         return state, self._clock()
 

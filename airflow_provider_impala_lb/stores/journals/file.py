@@ -74,6 +74,10 @@ class JournalFormat(Protocol):
         ...
 
 
+Work = Callable[[JournalFormat, int, Deadline], Answer]
+"""What is done with a journal, given its open and locked file, and when to give up."""
+
+
 class _Absent(Exception):
     """There is no such file."""
 
@@ -97,7 +101,11 @@ class FileJournals:
         self._deadline = deadline
 
     def change(self, key: str, fn: Change[Result]) -> Result:
-        """See `JournalStore.change`."""
+        """See `JournalStore.change`.
+
+        :param key: any text.
+        :param fn: gets the document and the time; returns its result, and the document to keep.
+        """
         name = name_of(key)
 
         def changed(envelope: bytes, now: float) -> tuple[Result, bytes]:
@@ -114,7 +122,10 @@ class FileJournals:
         return result
 
     def read(self, key: str) -> bytes | None:
-        """See `JournalStore.read`."""
+        """See `JournalStore.read`.
+
+        :param key: any text.
+        """
         envelope = self._look(name_of(key)) if self._directory.exists() else None
         return self._unwrap(name_of(key), envelope)[1] if envelope else None
 
@@ -128,7 +139,10 @@ class FileJournals:
         return keys
 
     def sweep(self, wanted: Callable[[str, bytes, float], bool]) -> Swept:
-        """See `JournalStore.sweep`. Also unlinks the files that are empty, and what killed writers left."""
+        """See `JournalStore.sweep`. Also unlinks the files that are empty, and what killed writers left.
+
+        :param wanted: whether to keep a document, given its key, itself and the time.
+        """
         removed, bad, empty = 0, [], []
 
         def swept(envelope: bytes, now: float) -> tuple[bool, bytes]:
@@ -178,17 +192,18 @@ class FileJournals:
             return None
 
     def _sweep_one(self, name: str, now: float, swept: Callable[[bytes, float], tuple[bool, bytes]]) -> bool:
-        """Whether the document was removed, as ``swept`` says of the newest. :raises _Absent: there is none."""
+        """Whether the document was removed, as ``swept`` says of the newest.
+
+        :raises _Absent: there is no such file.
+        """
         return self._locked(
             name,
             _raise_absent,
             lambda journal, descriptor, deadline: journal.exchange(descriptor, swept, now, deadline),
         )
 
-    def _locked(
-        self, name: str, make: Callable[[str], None], work: Callable[[JournalFormat, int, Deadline], Answer]
-    ) -> Answer:
-        """What ``work`` returns, given the journal, its open and locked file, and when to give up.
+    def _locked(self, name: str, make: Callable[[str], None], work: Work[Answer]) -> Answer:
+        """What ``work`` returns, which has the file locked.
 
         :param make: makes the file, if it is not there.
         """
@@ -200,7 +215,7 @@ class FileJournals:
         self,
         name: str,
         make: Callable[[str], None],
-        work: Callable[[JournalFormat, int, Deadline], Answer],
+        work: Work[Answer],
         deadline: Deadline,
     ) -> Answer:
         """As `_locked`, for who holds the directory's lock."""
@@ -217,7 +232,7 @@ class FileJournals:
         self,
         name: str,
         make: Callable[[str], None],
-        work: Callable[[JournalFormat, int, Deadline], Answer],
+        work: Work[Answer],
         deadline: Deadline,
     ) -> Answer:
         path = self._directory.path_of(name)
@@ -253,7 +268,10 @@ class FileJournals:
         return JournalSlots(path)
 
     def _make(self, path: str) -> None:
-        """Make the file, whole, with an empty body. :raises FileExistsError: another process was faster."""
+        """Make the file, whole, with an empty body.
+
+        :raises FileExistsError: another process was faster.
+        """
         self._file.make(path)
         sync_directory(self.where)
 

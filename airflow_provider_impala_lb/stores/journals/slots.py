@@ -66,14 +66,23 @@ class JournalSlots:
         self._path = path
 
     def load(self, descriptor: int) -> bytes:
-        """See `JournalFormat.load`."""
+        """See `JournalFormat.load`.
+
+        :param descriptor: of the open file.
+        """
         with self._named():
             return load(descriptor)[1]
 
     def exchange(
         self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, deadline: Deadline
     ) -> Result:
-        """See `JournalFormat.exchange`."""
+        """See `JournalFormat.exchange`.
+
+        :param descriptor: of the open file.
+        :param change: gets the envelope and the time; returns its result, and the new envelope.
+        :param now: seconds since the epoch, by the file server's clock.
+        :param deadline: not used: nothing is waited for.
+        """
         with self._named():
             version, old = load(descriptor)
         result, new = change(old, now)
@@ -88,7 +97,11 @@ class JournalSlots:
         return result
 
     def data_file(self, descriptor: int, deadline: Deadline) -> str | None:
-        """See `JournalFormat.data_file`: there is none."""
+        """See `JournalFormat.data_file`: there is none.
+
+        :param descriptor: not used.
+        :param deadline: not used: nothing is waited for.
+        """
         return None
 
     @contextmanager

@@ -24,14 +24,23 @@ class JournalVersions:
         self._versions = Versions(path, Durability.SYNCED, 0o600)
 
     def load(self, descriptor: int) -> bytes:
-        """See `JournalFormat.load`."""
+        """See `JournalFormat.load`.
+
+        :param descriptor: of the open file.
+        """
         return self._known(self._versions.read(descriptor))
 
     def exchange(
         self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, deadline: Deadline
     ) -> Result:
         """See `JournalFormat.exchange`. Commits also if nothing changes: only a commit proves that what was read is the
-        newest (file/xattr.py)."""
+        newest (file/xattr.py).
+
+        :param descriptor: of the open file.
+        :param change: gets the envelope and the time; returns its result, and the new envelope.
+        :param now: not used: the clock is this host's.
+        :param deadline: when to give up.
+        """
 
         def changed(envelope: bytes | None) -> tuple[bytes, Result]:
             result, new = change(self._known(envelope), self._clock())
@@ -40,7 +49,11 @@ class JournalVersions:
         return self._versions.update(descriptor, changed, deadline)
 
     def data_file(self, descriptor: int, deadline: Deadline) -> str | None:
-        """See `JournalFormat.data_file`."""
+        """See `JournalFormat.data_file`.
+
+        :param descriptor: of the open file.
+        :param deadline: when to give up.
+        """
         self.exchange(descriptor, lambda envelope, now: (None, envelope), 0.0, deadline)
         return self._versions.data_file
 

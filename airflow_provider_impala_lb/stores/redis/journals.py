@@ -111,7 +111,11 @@ class RedisJournals:
         self._applied = f"{{{name}}}:applied:"
 
     def change(self, key: str, fn: Change[Result]) -> Result:
-        """See `JournalStore.change`."""
+        """See `JournalStore.change`.
+
+        :param key: any text.
+        :param fn: gets the document and the time; returns its result, and the document to keep.
+        """
         start = time.monotonic()
         name = name_of(key)
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, growth=1.5)
@@ -128,7 +132,10 @@ class RedisJournals:
             time.sleep(random.uniform(pause / 2, pause))
 
     def read(self, key: str) -> bytes | None:
-        """See `JournalStore.read`."""
+        """See `JournalStore.read`.
+
+        :param key: any text.
+        """
         found = self._read(time.monotonic(), name_of(key))
         return self._unwrap(name_of(key), found.envelope)[1] if found.envelope else None
 
@@ -143,7 +150,10 @@ class RedisJournals:
         return keys
 
     def sweep(self, wanted: Callable[[str, bytes, float], bool]) -> Swept:
-        """See `JournalStore.sweep`."""
+        """See `JournalStore.sweep`.
+
+        :param wanted: whether to keep a document, given its key, itself and the time.
+        """
         removed, bad = 0, []
         for name in self._names():
             try:

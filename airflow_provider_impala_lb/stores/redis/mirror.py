@@ -66,7 +66,11 @@ class RedisMirror:
         self._sending = False
 
     def copy(self, key: str, record: SessionRecord) -> None:
-        """See `Mirror.copy`. Of several copies of one key only the last is sent."""
+        """See `Mirror.copy`. Of several copies of one key only the last is sent.
+
+        :param key: the session key.
+        :param record: what to copy.
+        """
         self._check_pid()
         with self._changed:
             self._pending[key] = msgspec.structs.replace(record)
@@ -76,7 +80,10 @@ class RedisMirror:
             self._changed.notify_all()
 
     def find(self, key: str) -> SessionRecord | None:
-        """See `Mirror.find`."""
+        """See `Mirror.find`.
+
+        :param key: the session key.
+        """
         self._check_pid()
         try:
             if time.monotonic() < self._away_until:
@@ -90,7 +97,10 @@ class RedisMirror:
         return None
 
     def flush(self, seconds: float) -> bool:
-        """See `Mirror.flush`."""
+        """See `Mirror.flush`.
+
+        :param seconds: to wait at most.
+        """
         self._check_pid()
         with self._changed:
             return self._changed.wait_for(lambda: not self._pending and not self._sending, seconds)

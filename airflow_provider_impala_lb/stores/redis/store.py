@@ -83,7 +83,10 @@ class RedisStore:
         self._warned = False
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
-        """See `Store.transact`."""
+        """See `Store.transact`.
+
+        :param change: gets the state and the time; called again if it was computed on a stale state.
+        """
         start = time.monotonic()
         me = uuid.uuid4().hex
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, growth=1.5)

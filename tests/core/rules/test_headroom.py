@@ -222,7 +222,7 @@ def test_at_h_session_keys_are_dropped_at_once_and_their_data_stay(picker):
     picker.session_keys.remember("k", first, "dwh", {"MEM_LIMIT": "4g"})
     tell(picker, first.split(":")[0], 0.05, times=2)
     record = picker.store.read()[0].sessions.get("k")
-    assert (record.broken, record.database) == ("overloaded", "dwh")
+    assert (record.unplaced_reason, record.database) == ("overloaded", "dwh")
     tell(picker, first.split(":")[0], 0.9, times=2)  # back before the key is used again
     pick = picker.pick(session_key="k", exclude=[first])
     assert f"was on {first} (overloaded)" in pick.why

@@ -1,16 +1,11 @@
-"""Errors as Spark's Thrift Server words them; tests/system/spark has them from a real one."""
+"""What each error text means: Impala's by its sources, Spark's as tests/system/spark has them from a real server."""
 
 import pytest
 
-from airflow_provider_impala_lb.impala.hs2.failure_rules import outcome_of
-from airflow_provider_impala_lb.impala.hs2.ids import without_stack
+from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure, outcome_of
 from airflow_provider_impala_lb.impala.sql.statement import classify
 
 SAYS = "org.apache.hive.service.cli.HiveSQLException: Error running query: "
-STACK = """
-\tat org.apache.spark.sql.hive.thriftserver.HiveThriftServerErrors$.runningQueryError(HiveThriftServerErrors.scala:43)
-\tat java.base/java.util.concurrent.FutureTask.run(FutureTask.java:264)
-"""
 PARSER = (
     f"{SAYS}[PARSE_SYNTAX_ERROR] org.apache.spark.sql.catalyst.parser.ParseException: \n"
     "[PARSE_SYNTAX_ERROR] Syntax error at or near 'SELEC'.(line 1, pos 30)\n\n== SQL ==\nSELEC 1\n^^^"
@@ -45,19 +40,94 @@ def test_what_spark_refuses_after_it_has_accepted_it(text, outcome):
     assert outcome_of(text, classify("INSERT INTO t SELECT 1"), accepted=True) == outcome
 
 
-def test_a_stack_is_cut_out_and_each_cause_said_once():
-    task = "org.apache.spark.SparkException: [TASK_WRITE_FAILED] Task failed"
-    sent = (
-        f"{SAYS}org.apache.spark.SparkException: Job aborted: {task}{STACK}"
-        f"Caused by: java.lang.RuntimeException: boom{STACK}\t... 1 more\n\nDriver stacktrace:{STACK}"
-        f"Caused by: {task}{STACK}Caused by: java.lang.RuntimeException: boom{STACK.rstrip()}\n\t... 1 more"
+def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
+    text = (
+        "ImpalaRuntimeException: Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 5 "
+        "attempts.The operation has been successfully executed but its effects may have not been broadcast to all the "
+        "coordinators."
     )
-    said = without_stack(sent)
-    assert said == (
-        f"{SAYS}org.apache.spark.SparkException: Job aborted: {task}\nCaused by: java.lang.RuntimeException: boom"
+    assert outcome_of(text, classify("INSERT INTO t SELECT 1"), accepted=True) == "done"
+    assert outcome_of(text, classify("CREATE TABLE t (a INT)"), accepted=True) == "done"
+    # That is its first step: the table is there, and no row of it.
+    assert outcome_of(text, classify("CREATE TABLE t AS SELECT 1"), accepted=True) == "unknown"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Rejected query from pool P: queue full, limit=1, num_queued=1",
+        "Rejected query from pool P: request memory needed 4.00 GB is greater than pool max mem resources 1.00 GB",
+        "Admission for query exceeded timeout 60000ms in pool P. Queued reason: x",
+        "Cannot schedule query: no registered backends available.",
+        "Couldn't open transport for catalogd:26000 (connect() failed: Connection refused)",
+    ],
+)
+@pytest.mark.parametrize("accepted", [True, False])
+def test_the_second_step_of_create_table_as_leaves_the_table_of_the_first(text, accepted):
+    for sql in ("CREATE TABLE t AS SELECT 1", "CREATE TABLE IF NOT EXISTS t STORED AS ORC AS VALUES (1)"):
+        found = classify_failure(text, classify(sql), accepted=accepted)
+        assert (found.verdict, found.outcome) == ("unknown", "unknown")
+        assert "without its rows" in found.advice
+    assert classify_failure(text, classify("INSERT INTO t SELECT 1"), accepted=False).outcome == "not started"
+    assert (
+        classify_failure(text, classify("EXPLAIN CREATE TABLE t AS SELECT 1"), accepted=False).outcome == "not started"
     )
 
 
-@pytest.mark.parametrize("text", ["", "Cancelled", "ParseException: Syntax error\n\n  at x\nCAUSED BY: Caused by: y "])
-def test_a_text_without_a_stack_is_left_as_it_is(text):
-    assert without_stack(text) == text
+EXECUTED = (
+    "Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 5 attempts.The operation has been "
+    "successfully executed but its effects"
+)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "operation has been successfully executed",
+        EXECUTED,
+        "Rejected query from pool p",
+        "Rejected query from pool p: queue full",
+        "Admission for query exceeded timeout",
+        "Server is being shut down",
+        "Invalid session id",
+        "so it was not sent",
+        "the connection failed while it was sent; it never reached the coordinator",
+        "AnalysisException: Could not resolve table reference",
+    ],
+)
+def test_what_a_message_quotes_is_no_word_of_the_servers(told):
+    """A value, a name or the statement itself may hold any text, with quotes around it or without."""
+    sql = "INSERT INTO t SELECT cast(a AS DATE) FROM m"
+    for text in (
+        f'UDF ERROR: String to Date parse failed. Invalid string val: "{told}"',
+        f"Query a:b failed:\nUDF ERROR: String to Date parse failed. Invalid string val: {told}",
+    ):
+        assert outcome_of(text, classify(sql), accepted=True) == "unknown"
+        assert outcome_of(text, classify("SELECT 1"), accepted=True) == "not started"
+    refused = f"AnalysisException: Incompatible types in predicate: id = '{told}'"
+    assert classify_failure(refused, classify(sql), accepted=False).verdict == "user error"
+
+
+@pytest.mark.parametrize(
+    ("text", "sql", "refused", "accepted"),
+    [  # the outcome in place of a query id, and after one was given
+        ("Query 1:2 failed:\nServer is being shut down: shutdown grace", "INSERT", "not started", "unknown"),
+        ("Invalid session id: a:b", "INSERT INTO t SELECT 1", "not started", "unknown"),
+        ("Session is closed", "DROP TABLE t", "not started", "unknown"),
+        ("Invalid or unknown query handle: a:b.", "INSERT INTO t SELECT 1", "unknown", "unknown"),
+        ("AnalysisException: Could not resolve table reference: 'd.t'", "INSERT", "not started", "unknown"),
+        ("AnalysisException: Column 'x' is ambiguous", "SELECT x FROM t", "user error", "not started"),
+        ("ParseException: Syntax error in line 1", "SELEC", "user error", "unknown"),
+        ("Rejected query from pool P: queue full", "INSERT INTO t SELECT 1", "not started", "not started"),
+        ("Memory limit exceeded", "INSERT INTO t SELECT 1", "unknown", "unknown"),
+        ("Memory limit exceeded", "/* c */ (SELECT 1)", "not started", "not started"),
+        ("Memory limit exceeded", "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "unknown", "unknown"),
+        ("Memory limit exceeded", "WITH a AS (SELECT 1) SELECT * FROM a", "not started", "not started"),
+        ("TSocket read 0 bytes", "DROP TABLE t", "unknown", "unknown"),
+        ("whatever", "REFRESH t", "not started", "not started"),
+        ("the connection had failed before, so it was not sent", "DROP TABLE t", "not started", "unknown"),
+    ],
+)
+def test_outcomes(text, sql, refused, accepted):
+    assert outcome_of(text, classify(sql), accepted=False) == refused
+    assert outcome_of(text, classify(sql), accepted=True) == accepted

@@ -8,8 +8,6 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import ScriptError, StatementFailed
-from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure, outcome_of
-from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import changed, events_on, rows_of, run, statements_on
 
@@ -92,97 +90,10 @@ def test_parameters_are_bound_before_anything_runs(cluster, balancer):
     assert done.results == [[("it's; 1",)]]
 
 
-def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
-    text = (
-        "ImpalaRuntimeException: Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 5 "
-        "attempts.The operation has been successfully executed but its effects may have not been broadcast to all the "
-        "coordinators."
-    )
-    assert outcome_of(text, classify("INSERT INTO t SELECT 1"), accepted=True) == "done"
-    assert outcome_of(text, classify("CREATE TABLE t (a INT)"), accepted=True) == "done"
-    # That is its first step: the table is there, and no row of it.
-    assert outcome_of(text, classify("CREATE TABLE t AS SELECT 1"), accepted=True) == "unknown"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Rejected query from pool P: queue full, limit=1, num_queued=1",
-        "Rejected query from pool P: request memory needed 4.00 GB is greater than pool max mem resources 1.00 GB",
-        "Admission for query exceeded timeout 60000ms in pool P. Queued reason: x",
-        "Cannot schedule query: no registered backends available.",
-        "Couldn't open transport for catalogd:26000 (connect() failed: Connection refused)",
-    ],
-)
-@pytest.mark.parametrize("accepted", [True, False])
-def test_the_second_step_of_create_table_as_leaves_the_table_of_the_first(text, accepted):
-    for sql in ("CREATE TABLE t AS SELECT 1", "CREATE TABLE IF NOT EXISTS t STORED AS ORC AS VALUES (1)"):
-        found = classify_failure(text, classify(sql), accepted=accepted)
-        assert (found.verdict, found.outcome) == ("unknown", "unknown")
-        assert "without its rows" in found.advice
-    assert classify_failure(text, classify("INSERT INTO t SELECT 1"), accepted=False).outcome == "not started"
-    assert (
-        classify_failure(text, classify("EXPLAIN CREATE TABLE t AS SELECT 1"), accepted=False).outcome == "not started"
-    )
-
-
 EXECUTED = (
     "Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 5 attempts.The operation has been "
     "successfully executed but its effects"
 )
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        "operation has been successfully executed",
-        EXECUTED,
-        "Rejected query from pool p",
-        "Rejected query from pool p: queue full",
-        "Admission for query exceeded timeout",
-        "Server is being shut down",
-        "Invalid session id",
-        "so it was not sent",
-        "the connection failed while it was sent; it never reached the coordinator",
-        "AnalysisException: Could not resolve table reference",
-    ],
-)
-def test_what_a_message_quotes_is_no_word_of_the_servers(told):
-    """A value, a name or the statement itself may hold any text, with quotes around it or without."""
-    sql = "INSERT INTO t SELECT cast(a AS DATE) FROM m"
-    for text in (
-        f'UDF ERROR: String to Date parse failed. Invalid string val: "{told}"',
-        f"Query a:b failed:\nUDF ERROR: String to Date parse failed. Invalid string val: {told}",
-    ):
-        assert outcome_of(text, classify(sql), accepted=True) == "unknown"
-        assert outcome_of(text, classify("SELECT 1"), accepted=True) == "not started"
-    refused = f"AnalysisException: Incompatible types in predicate: id = '{told}'"
-    assert classify_failure(refused, classify(sql), accepted=False).verdict == "user error"
-
-
-@pytest.mark.parametrize(
-    ("text", "sql", "refused", "accepted"),
-    [  # the outcome in place of a query id, and after one was given
-        ("Query 1:2 failed:\nServer is being shut down: shutdown grace", "INSERT", "not started", "unknown"),
-        ("Invalid session id: a:b", "INSERT INTO t SELECT 1", "not started", "unknown"),
-        ("Session is closed", "DROP TABLE t", "not started", "unknown"),
-        ("Invalid or unknown query handle: a:b.", "INSERT INTO t SELECT 1", "unknown", "unknown"),
-        ("AnalysisException: Could not resolve table reference: 'd.t'", "INSERT", "not started", "unknown"),
-        ("AnalysisException: Column 'x' is ambiguous", "SELECT x FROM t", "user error", "not started"),
-        ("ParseException: Syntax error in line 1", "SELEC", "user error", "unknown"),
-        ("Rejected query from pool P: queue full", "INSERT INTO t SELECT 1", "not started", "not started"),
-        ("Memory limit exceeded", "INSERT INTO t SELECT 1", "unknown", "unknown"),
-        ("Memory limit exceeded", "/* c */ (SELECT 1)", "not started", "not started"),
-        ("Memory limit exceeded", "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "unknown", "unknown"),
-        ("Memory limit exceeded", "WITH a AS (SELECT 1) SELECT * FROM a", "not started", "not started"),
-        ("TSocket read 0 bytes", "DROP TABLE t", "unknown", "unknown"),
-        ("whatever", "REFRESH t", "not started", "not started"),
-        ("the connection had failed before, so it was not sent", "DROP TABLE t", "not started", "unknown"),
-    ],
-)
-def test_outcomes(text, sql, refused, accepted):
-    assert outcome_of(text, classify(sql), accepted=False) == refused
-    assert outcome_of(text, classify(sql), accepted=True) == accepted
 
 
 def test_no_threads_or_sockets_stay(balancer):
@@ -191,37 +102,6 @@ def test_no_threads_or_sockets_stay(balancer):
     for _ in range(5):
         run(balancer, "SELECT 1")
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_a_slow_statement_says_how_far_it_is(balancer, log, monkeypatch):
-    from airflow_provider_impala_lb.impala.hs2 import operation
-
-    monkeypatch.setattr(operation, "SLOW_SECONDS", 0.1)
-    done = run(balancer, "SELECT sleep(700)")
-    said = [record.getMessage() for record in log.records if "has run on" in record.getMessage()]
-    assert said
-    assert re.search(
-        rf"Query {done.statements[0].query_id} has run on {done.node} for 0 s: Query {done.statements[0].query_id}: "
-        rf"\d+% Complete \(\d+ out of \d+\), http://127.0.0.1:\d+/query_plan\?query_id=",
-        said[0],
-    )
-    ended = [record.getMessage() for record in log.records if record.getMessage().startswith("[1/1]")]
-    assert len(ended) == 1
-    assert re.fullmatch(rf"\[1/1\] line 1 on {done.node}: query [0-9a-f:]+, \d+\.\d\d s: SELECT sleep\(700\)", ended[0])
-
-
-@pytest.mark.parametrize(("waited", "pause"), [(0, 0.002), (0.036, 0.003), (0.72, 0.022), (7.2, 0.202), (3600, 1.0)])
-def test_the_pause_between_polls_grows_with_the_time_waited(waited, pause):
-    from airflow_provider_impala_lb.impala.hs2.operation import next_poll
-
-    assert next_poll(waited) == pytest.approx(pause, rel=0.01)
-
-
-def test_ids_are_printed_as_impala_prints_them():
-    from airflow_provider_impala_lb.impala.hs2.ids import print_id
-
-    guid = bytes.fromhex("0123456789abcdef") + b"76543210"  # impala tests/hs2/test_hs2.py
-    assert print_id(guid) == "efcdab8967452301:3031323334353637"
 
 
 def test_warnings_are_shown_with_rows_fetched_or_not(balancer, log):

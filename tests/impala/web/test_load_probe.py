@@ -1,12 +1,14 @@
 """What nodes say of their load, over real HTTP."""
 
 import contextlib
+import ipaddress
 import json
 import logging
 import threading
 import time
 
 import pytest
+from cryptography import x509
 from impala.dbapi import connect
 
 from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
@@ -18,7 +20,8 @@ from airflow_provider_impala_lb.impala.web.load_probe import NotACoordinator, Pr
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.sandbox.common.web_access import open_page
 from tests.support.servers import eventually
-from tests.support.web_servers import Authority, page_server, raw_server
+from tests.support.tls import Authority
+from tests.support.web_servers import page_server, raw_server
 
 ROOT = {"is_coordinator": True, "is_quiescing": False, "process_start_time": "2026-05-29 08:00:01.123456000"}
 METRICS = {
@@ -232,7 +235,7 @@ def test_metrics_ports_and_exporters_never_get_the_login():
 def test_tls_with_the_sites_authority(tmp_path):
     site, other = Authority(tmp_path, "site"), Authority(tmp_path, "other")
     users = {"ann": "s3cret"}
-    certificate = site.issue("right", "IP:127.0.0.1")
+    certificate = site.issue("right", x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
     with Sandbox(nodes=1, lag=0, web_auth="basic", web_users=users, web_certificate=certificate) as cluster:
         (node,) = cluster.nodes
         assert node.web.startswith("https://")
@@ -241,25 +244,26 @@ def test_tls_with_the_sites_authority(tmp_path):
         def settings(**keys):
             return LoadConfig(web_auth="basic", web_user="ann", **keys)
 
-        found = probe(of(node), settings(ca_cert=str(site.ca_cert)), "s3cret")
+        found = probe(of(node), settings(ca_cert=str(site.file)), "s3cret")
         assert found.sample.shares["memory"] == pytest.approx(0.5)
-        for wrong in (settings(), settings(ca_cert=str(other.ca_cert))):
+        for wrong in (settings(), settings(ca_cert=str(other.file))):
             assert "certificate verify failed" in reason(of(node), wrong, "s3cret")
         assert probe(of(node), settings(verify_cert=False), "s3cret").sample.shares["memory"] == pytest.approx(0.5)
         missing = settings(ca_cert=str(tmp_path / "nowhere.pem"))
         assert reason(of(node), missing, "s3cret") == f"load.ca_cert: {tmp_path}/nowhere.pem: No such file or directory"
         assert reason(of(node), settings(ca_cert=__file__), "s3cret").startswith(f"load.ca_cert: {__file__}: ")
         node.drain()  # the sandbox's own way in
-        assert probe(of(node), settings(ca_cert=str(site.ca_cert)), "s3cret").sample.quiescing
+        assert probe(of(node), settings(ca_cert=str(site.file)), "s3cret").sample.quiescing
 
 
 def test_tls_with_a_certificate_for_another_host(tmp_path):
     site = Authority(tmp_path, "site")
-    with Sandbox(nodes=1, lag=0, web_certificate=site.issue("elsewhere", "DNS:impala-13.example.com")) as cluster:
+    certificate = site.issue("elsewhere", x509.DNSName("impala-13.example.com"))
+    with Sandbox(nodes=1, lag=0, web_certificate=certificate) as cluster:
         (node,) = cluster.nodes
-        says = reason(of(node), LoadConfig(ca_cert=str(site.ca_cert)))
+        says = reason(of(node), LoadConfig(ca_cert=str(site.file)))
         assert "certificate verify failed" in says and "127.0.0.1" in says
-        assert probe(of(node), LoadConfig(ca_cert=str(site.ca_cert), verify_cert=False), None).sample.queries == 0
+        assert probe(of(node), LoadConfig(ca_cert=str(site.file), verify_cert=False), None).sample.queries == 0
 
 
 def silent(connection, over):

@@ -105,7 +105,7 @@ def test_a_host_whose_clock_is_wrong_on_a_file_system_without_one_of_its_own(glu
         Balancer.from_config({"nodes": NODES, "lock_file": str(host / "lock"), "max_leases_per_node": 1})
         for host in gluster
     )
-    right.host, odd.host = "right", "odd"
+    right.cluster.picker._shared.host, odd.cluster.picker._shared.host = "right", "odd"
     odd.cluster.store._file.host_clock = Wrong(wrong)
     held = [right.acquire("right"), odd.acquire("odd"), right.acquire("right too")]
     shift = 0.0
