@@ -44,7 +44,7 @@ from airflow_provider_impala_lb.operators.no_retry import forbid_retry
 from airflow_provider_impala_lb.operators.parse_stick_to import StickyPartial, refer
 from airflow_provider_impala_lb.operators.run_xcoms import RunXComs, warn_after_end
 from airflow_provider_impala_lb.operators.xcom_values import carried
-from airflow_provider_impala_lb.triggers.run_script import DeferredScript, ScriptTrigger, summary
+from airflow_provider_impala_lb.triggers.run_script import DeferredScript, ScriptTrigger
 from airflow_provider_impala_lb.triggers.wait_for_node import RESUME_SECONDS, NodeTrigger
 
 if TYPE_CHECKING:
@@ -408,7 +408,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             self._script_run = None
         if sticky.host is not None and done.node == hook.balancer.config.canonical(sticky.host):
             done.why = f"sticks to {sticky.task_id or 'the host it was given'}"
-        self._xcoms.push_end(context, summary(done), self._logger)
+        self._xcoms.push_end(context, done.summary(), self._logger)
         result = self._result(done, split_statements)
         # Last: what a retry would have to do again, if this one died here, is not done yet.
         run.finish()

@@ -46,7 +46,7 @@ class RunXComs:
         """Push ``impala_run``, and the host where another process has moved the script. The log gets one line of it.
 
         :param context: Airflow's, of the task.
-        :param run: as of :func:`~..triggers.run_script.summary`.
+        :param run: as of `ScriptDone.summary`.
         :param log: of the task.
         :raises AirflowFailException: dependent tasks would be led to another node than the one it ended on.
         """

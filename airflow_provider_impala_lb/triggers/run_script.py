@@ -20,7 +20,6 @@ from airflow_provider_impala_lb.impala.script.deferral import Deferred
 from airflow_provider_impala_lb.impala.script.handover import Handover, unpack_script
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
-from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.stores.factory import open_journals
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ class ScriptTrigger(BaseTrigger):
             alarm.start()
         try:
             done = run.go_on(self.deferred.handover)
-            return {"done": summary(done), "epoch": run.epoch, "changes": run.changes_something}
+            return {"done": done.summary(), "epoch": run.epoch, "changes": run.changes_something}
         except Deferred as deferred:
             # With the script: a template that is rendered again for the worker may give another one.
             return {"go_on": deferred.handover.packed(), "script": self.deferred.script}
@@ -188,22 +187,3 @@ async def _in_a_thread(work: Callable[[], Any]) -> Any:
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(run,), name="impala-lb script", daemon=True).start()
     return await future
-
-
-def summary(done: ScriptDone) -> dict[str, Any]:
-    """A script's end as JSON-ready values, for the XCom ``impala_run``; see `XCOM_RUN`.
-
-    :param done: the script.
-    """
-    return {
-        **done.left.as_dict(),
-        "host": done.node,
-        "why": done.why,
-        "session": done.session,
-        "ended": time.time(),
-        "resumed": done.resumed,
-        "seconds": round(done.seconds, 3),
-        "statements": len(done.statements),
-        "rows": sum(statement.rows or 0 for statement in done.statements),
-        "query_ids": [statement.query_id for statement in done.statements[-100:] if statement.query_id],
-    }

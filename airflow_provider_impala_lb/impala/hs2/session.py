@@ -23,12 +23,7 @@ from airflow_provider_impala_lb.impala.hs2.connection import (
     describe,
     end_from_outside,
 )
-from airflow_provider_impala_lb.impala.hs2.connection_failure import (
-    ask_anew,
-    is_refused,
-    is_transport_failure,
-    refusal,
-)
+from airflow_provider_impala_lb.impala.hs2.connection_failure import ask_anew, is_refused, is_transport_failure, refusal
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError, print_id
 from airflow_provider_impala_lb.impala.hs2.operation import Limits, Operation
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient

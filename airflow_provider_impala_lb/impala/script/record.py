@@ -46,6 +46,21 @@ class ScriptDone(msgspec.Struct):
     resumed: int = 0
     output: OutputDone | None = None
 
+    def summary(self) -> dict[str, Any]:
+        """As JSON-ready values, for XCom ``impala_run``; of the query ids the last 100."""
+        return {
+            **self.left.as_dict(),
+            "host": self.node,
+            "why": self.why,
+            "session": self.session,
+            "ended": time.time(),
+            "resumed": self.resumed,
+            "seconds": round(self.seconds, 3),
+            "statements": len(self.statements),
+            "rows": sum(statement.rows or 0 for statement in self.statements),
+            "query_ids": [statement.query_id for statement in self.statements[-100:] if statement.query_id],
+        }
+
 
 class Moved(Exception):
     """The node is overloaded, what ran there was seen to end, and the script begins anew elsewhere, or goes on there.
