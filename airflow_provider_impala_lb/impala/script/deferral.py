@@ -28,8 +28,8 @@ from airflow_provider_impala_lb.impala.script.record import ScriptDone
 class Deferred(Exception):
     """The script was handed over.
 
-    :ivar handover: what the next process needs.
-    :ivar finished: what remains is to fetch the last statement's rows.
+    :param handover: what the next process needs.
+    :param finished: what remains is to fetch the last statement's rows; default False.
     """
 
     def __init__(self, handover: Handover, *, finished: bool = False) -> None:

@@ -43,7 +43,8 @@ _SHORTEST_POLL, _LONGEST_POLL = 0.1, 10.0
 class InDoubt(Exception):
     """Whether the statement ran is not known.
 
-    :ivar may_clear_up: a later look may tell.
+    :param reason: why it is not known.
+    :param may_clear_up: a later look may tell; default False.
     """
 
     def __init__(self, reason: str, *, may_clear_up: bool = False) -> None:

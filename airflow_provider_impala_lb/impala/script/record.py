@@ -65,8 +65,9 @@ class ScriptDone(msgspec.Struct):
 class Moved(Exception):
     """The node is overloaded, what ran there was seen to end, and the script begins anew elsewhere, or goes on there.
 
-    :ivar done: how many statements were done.
-    :ivar left: what they, or the one that was interrupted, may have changed.
+    :param reason: why it leaves the node.
+    :param done: how many statements were done.
+    :param left: what they, or the one that was interrupted, may have changed; default None: not known.
     """
 
     def __init__(self, reason: str, done: int, left: Upstream | None = None) -> None:

@@ -15,11 +15,9 @@ from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
+from tests.support.resumed_scripts import OWNER, executed, journal_of, resumed
 from tests.support.script_worker import end_of, is_stopped, worker
 from tests.support.scripts import changed, in_flight, run, statements_on, wait_for
-
-OWNER = "dag/run/task"
-
 
 @pytest.fixture
 def pair():
@@ -29,31 +27,6 @@ def pair():
         # they are is known to within the time that a statement takes.
         time.sleep(2)
         yield cluster
-
-
-def resumed(cluster, script, *, attempt=2, **options):
-    """:param attempt: its number, or all of it."""
-    balancer = options.pop("balancer", None) or changed(cluster)
-    options["journals"] = open_journals(balancer.config)
-    if isinstance(attempt, int):
-        attempt = Attempt(attempt, time.time())
-    return run(balancer, script, owner=OWNER, one_at_a_time=True, resume=True, attempt=attempt, **options)
-
-
-def journal_of(cluster):
-    journals = open_journals(changed(cluster).config)
-    document = journals.read(OWNER)
-    return None if document is None else decode(document, "")
-
-
-def executed(cluster, word="INSERT"):
-    """(n, state) of each statement with this word, of all nodes, in the order of their ends."""
-    entries = [entry for node in cluster.nodes for entry in node.journal() if word in entry.get("sql", "")]
-    return [
-        (entry["sql"].partition("*/ ")[2], entry["state"])
-        for entry in sorted(entries, key=lambda entry: entry["t"])
-        if "metadata_sync=" not in entry["sql"]
-    ]
 
 
 def inserts(*numbers, sleep=0):

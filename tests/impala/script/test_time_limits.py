@@ -10,7 +10,7 @@ from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
-from tests.impala.script.test_resume import executed, journal_of, resumed
+from tests.support.resumed_scripts import executed, journal_of, resumed
 from tests.support.scripts import changed, events_on, in_flight, only, rows_of, run, start_script, wait_for
 
 SLOW = "INSERT INTO t SELECT 2 WHERE sleep({})"

@@ -1,0 +1,35 @@
+"""Scripts that are begun, stopped and resumed under one owner, and what is known of them afterwards."""
+
+import time
+
+from airflow_provider_impala_lb.core.state.model import Attempt
+from airflow_provider_impala_lb.impala.script.journal import decode
+from airflow_provider_impala_lb.stores.factory import open_journals
+from tests.support.scripts import changed, run
+
+OWNER = "dag/run/task"
+
+
+def resumed(cluster, script, *, attempt=2, **options):
+    """:param attempt: its number, or all of it."""
+    balancer = options.pop("balancer", None) or changed(cluster)
+    options["journals"] = open_journals(balancer.config)
+    if isinstance(attempt, int):
+        attempt = Attempt(attempt, time.time())
+    return run(balancer, script, owner=OWNER, one_at_a_time=True, resume=True, attempt=attempt, **options)
+
+
+def journal_of(cluster):
+    journals = open_journals(changed(cluster).config)
+    document = journals.read(OWNER)
+    return None if document is None else decode(document, "")
+
+
+def executed(cluster, word="INSERT"):
+    """(n, state) of each statement with this word, of all nodes, in the order of their ends."""
+    entries = [entry for node in cluster.nodes for entry in node.journal() if word in entry.get("sql", "")]
+    return [
+        (entry["sql"].partition("*/ ")[2], entry["state"])
+        for entry in sorted(entries, key=lambda entry: entry["t"])
+        if "metadata_sync=" not in entry["sql"]
+    ]
