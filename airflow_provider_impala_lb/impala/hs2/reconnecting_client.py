@@ -106,7 +106,7 @@ class ReconnectingClient:
         repeatable = name in _LOOKING or name in _ENDING or name == "FetchResults"
         first: BaseException | None = None
         broken_at, unreadable = 0.0, 0
-        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        backoff: Backoff | None = None
         while True:
             sent = False
             try:
@@ -126,8 +126,8 @@ class ReconnectingClient:
                     raise
                 now, reconnect_timeout = time.monotonic(), self._login.config.reconnect_timeout
                 self._sleep(0.0)  # raises if the script was told to stop, which also ends the connection
-                if first is None:
-                    first, broken_at = error, now
+                if first is None or backoff is None:
+                    first, broken_at, backoff = error, now, Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
                     log.warning(
                         "The connection to %s broke (%s, while %s): it is tried anew for up to %g s; what runs there "
                         "goes on meanwhile",

@@ -414,12 +414,11 @@ class Session:
         return problem is None or "Invalid session id" in problem
 
     def cancel(self, reason: str) -> None:
-        """Note in :attr:`stop` that the work is cancelled, then :meth:`end_now`. Never raises.
+        """Note in :attr:`stop` that the work is cancelled, and :meth:`end_now`. Never raises.
 
         :param reason: the text of the `Cancelled` that the statement's caller gets.
         """
-        self.stop.cancel(reason)
-        self.end_now()
+        self.end_now(lambda: self.stop.cancel(reason))
 
     def end_now(self, note: Callable[[], None] = lambda: None) -> None:
         """End the running statement and the session, over a second connection, within 4 s. Never raises.
@@ -485,14 +484,9 @@ class Session:
 
     def _end_elsewhere(self) -> None:
         ending = end_from_outside(self._login, self._handle, self.operation.handle)
-        self._ended = ending.seen
+        self._ended, address = ending.seen, self.node.address
         if ending.problem is None and self.operation.handle is not None:
-            log.info("Query %s on %s was cancelled", self.query_id, self.node.address)
+            log.info("Query %s on %s was cancelled", self.query_id, address)
         elif ending.problem:
-            log.warning(
-                "Session %s on %s (query %s) could not be ended: %s. The coordinator ends it by itself",
-                self.id,
-                self.node.address,
-                self.query_id,
-                ending.problem,
-            )
+            text = "Session %s on %s (query %s) could not be ended: %s. The coordinator ends it by itself"
+            log.warning(text, self.id, address, self.query_id, ending.problem)
