@@ -51,6 +51,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
 }
 """By rule, what may break it, and why. One that is not needed any more fails too."""
 
+
 @dataclass(frozen=True)
 class Breach:
     """One breach of a rule.

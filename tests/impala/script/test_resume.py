@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, Superseded
-from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record, answer, decode, digest
+from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record, answer, digest
 from airflow_provider_impala_lb.impala.script.options import RunIdentity
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
@@ -18,6 +18,7 @@ from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.resumed_scripts import OWNER, executed, journal_of, resumed
 from tests.support.script_worker import end_of, is_stopped, worker
 from tests.support.scripts import changed, in_flight, run, statements_on, wait_for
+
 
 @pytest.fixture
 def pair():
