@@ -11,7 +11,7 @@ from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.session import Session
-from airflow_provider_impala_lb.impala.sql.label import make_label
+from airflow_provider_impala_lb.impala.sql.label import Label
 from airflow_provider_impala_lb.impala.sql.parameters import bind
 from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt
 
@@ -39,7 +39,7 @@ class Cursor:
         :raises StatementFailed: says whether it ran.
         """
         sql = bind(operation.strip().removesuffix(";"), parameters)
-        label = make_label(1, 1, {})
+        label = Label.new(1, 1, {})
         self.query_id = None
         try:
             ended = self.session.execute(f"{label} {sql}", on_start=self._started)

@@ -18,7 +18,7 @@ from airflow_provider_impala_lb.core.stop_request import StopRequest
 from airflow_provider_impala_lb.core.timing import Backoff, Deadline
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import REFUSED_SECONDS
-from airflow_provider_impala_lb.impala.sql.label import make_label, nonce_of
+from airflow_provider_impala_lb.impala.sql.label import Label
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Queries, Query
 
 log = getLogger(__name__)
@@ -217,10 +217,10 @@ def absence_doubt(coordinator: Coordinator, pages: DebugPages, page: Queries, se
     :param page: the one without the label.
     :param sent_at: when the statement was sent, by the monotonic clock.
     """
-    mark = make_label(1, 1, {"for": "the clock of this page"})
+    mark = Label.new(1, 1, {"for": "the clock of this page"})
     try:
         began_by = coordinator.run_beside(f"{mark} SELECT 1")
-        entry = pages.queries().labelled(nonce_of(mark) or mark)
+        entry = pages.queries().labelled(mark.nonce)
         process_started = pages.started()
     except Exception as error:
         return f"the clock of {pages.url} cannot be read ({error})"

@@ -30,7 +30,7 @@ from airflow_provider_impala_lb.impala.script.handover import encrypt
 from airflow_provider_impala_lb.impala.script.output import OutputDone, write
 from airflow_provider_impala_lb.impala.script.record import ScriptRecord
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
-from airflow_provider_impala_lb.impala.sql.label import Label, make_label
+from airflow_provider_impala_lb.impala.sql.label import Label
 
 NEW_SESSIONS = 3
 """So many times one statement may lose its session, and go on in a new one."""
@@ -238,7 +238,7 @@ class Execution:
         """
         for number, text in enumerate(self._plan.texts[: self.number - 1], 1):
             if self._plan.classified[number - 1].session_only:
-                label = make_label(number, len(self._plan), self._record.identity.tags)
+                label = Label.new(number, len(self._plan), self._record.identity.tags)
                 try:
                     session.execute(f"{label} {text}")
                 except StatementError as error:

@@ -17,7 +17,7 @@ from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
-from airflow_provider_impala_lb.impala.sql.label import make_label
+from airflow_provider_impala_lb.impala.sql.label import Label
 from airflow_provider_impala_lb.impala.sql.statement import classify
 
 MOVE_SECONDS = 10.0
@@ -183,7 +183,7 @@ class _Sync:
     def _execute(self, sql: str) -> None:
         self._check()
         try:
-            self._session.execute(f"{make_label(self._number, len(self._names), self._tags)} {sql}")
+            self._session.execute(f"{Label.new(self._number, len(self._names), self._tags)} {sql}")
         except StatementError as error:
             if not _DONE.search(str(error)):
                 raise

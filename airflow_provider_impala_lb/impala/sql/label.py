@@ -48,16 +48,6 @@ class Label(msgspec.Struct, frozen=True):
         return text[: MAX_CHARS - 3].rstrip("* ") + " */"
 
 
-def make_label(number: int, total: int, tags: Mapping[str, str]) -> str:
-    """The text of :meth:`Label.new`, for who does not need the nonce.
-
-    :param number: of the statement in its script, from 1.
-    :param total: how many statements the script has.
-    :param tags: who sends it.
-    """
-    return str(Label.new(number, total, tags))
-
-
 def nonce_of(sql: str) -> str | None:
     """The nonce of the label that a text begins with.
 

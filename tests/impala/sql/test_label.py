@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, Label, make_label, nonce_of
+from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, Label, nonce_of
 from airflow_provider_impala_lb.impala.sql.lexer import tokens
 
 tag = st.text(st.sampled_from("*/ \n\r\0\x7f\x85\u2028+-'a;"), max_size=8) | st.text()
@@ -15,7 +15,7 @@ tag = st.text(st.sampled_from("*/ \n\r\0\x7f\x85\u2028+-'a;"), max_size=8) | st.
 @example("x" * 160 + "*" * 60)
 @given(tag)
 def test_no_tag_ends_the_comment(value):
-    label = make_label(1, 1, {"dag": value, "task": "t*"})
+    label = str(Label.new(1, 1, {"dag": value, "task": "t*"}))
     assert len(label) <= MAX_CHARS
     first, second = tokens(f"{label} drop")
     assert (first.kind, first.text) == ("comment", label)
@@ -32,7 +32,7 @@ def test_a_label_knows_its_own_nonce_and_each_has_another():
 
 @pytest.mark.parametrize("key", ["dag*/ drop table x --", "a*\n/ drop", "*/", "a\r\nb", "a*"])
 def test_no_tags_name_ends_the_comment(key):
-    label = make_label(1, 1, {key: "x", "task": "t"})
+    label = str(Label.new(1, 1, {key: "x", "task": "t"}))
     first, second = tokens(f"{label} drop")
     assert (first.kind, first.text) == ("comment", label)
     assert second.text == "drop"
