@@ -122,11 +122,12 @@ class Execution:
         :param reason: of the request to move.
         :param anew: the script begins anew there. Else a statement that must not run twice comes to its end first.
         """
-        session, interrupt = self.session, anew or self._record.safe_to_repeat
-        if session is None or not interrupt:
-            self._stop.move(reason, interrupt=interrupt)
-        else:
+        session = self.session
+        if session is not None and (anew or self._record.safe_to_repeat):
             session.end_now(lambda: self._stop.move(reason, interrupt=True))
+        else:
+            # Not interrupted: a statement that is sent meanwhile, in a session that nobody ends, would not be seen to end.
+            self._stop.move(reason, interrupt=False)
 
     def run(self) -> None:
         """Run what is left of the script.

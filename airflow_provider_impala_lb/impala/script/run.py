@@ -457,11 +457,11 @@ class ScriptRun:
 
     def _on_move(self, reason: str) -> None:
         """The script's own thread hears of it from its session."""
-        anew, execution = not self._plan.options.resume, self._execution
+        execution = self._execution
         if execution is not None:
-            execution.move(reason, anew=anew)
+            execution.move(reason, anew=not self._plan.options.resume)
         else:
-            self._stop.move(reason, interrupt=anew or self._record.safe_to_repeat)
+            self._stop.move(reason, interrupt=False)
 
     def _on_overload(self, reason: str) -> None:
         self._log.warning("The node is overloaded, and the script finishes there all the same (%s)", reason)
