@@ -126,7 +126,7 @@ class Execution:
         if session is not None and (anew or self._record.safe_to_repeat):
             session.end_now(lambda: self._stop.move(reason, interrupt=True))
         else:
-            # Not interrupted: nobody ends the session of a statement that is sent meanwhile, nor sees that it has ended.
+            # Not interrupted: nobody ends the session of a statement that is sent meanwhile, nor sees it end.
             self._stop.move(reason, interrupt=False)
 
     def run(self) -> None:
