@@ -289,7 +289,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                 conn_id=str(self.conn_id),
                 ticket=task_identity.ticket(tags),
                 owner=task_identity.owner(tags),
-                session_key=self.session_key,
+                session_key=self._session_key,
                 prefer=self._sticky_host(context).host,
                 wait=self.max_wait,
             ),
@@ -336,6 +336,11 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         if not (self.resume or self.restartable):
             reason = f"{counted(statements)} ran to the end on {host}, so the task is not retried: they would run again"
             forbid_retry(self, context, reason)
+
+    @property
+    def _session_key(self) -> str | None:
+        # A template that is rendered to an object of Python (render_template_as_native_obj) may give a number.
+        return None if self.session_key is None else str(self.session_key)
 
     @property
     def _publish_seconds(self) -> float | None:
@@ -439,12 +444,12 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         """What the author chose, for the worker and for the trigger."""
         split_statements = self.split_statements is not False
         return RunOptions(
-            session_key=self.session_key,
+            session_key=self._session_key,
             prefer=sticky.host,
             on_unavailable=self.on_unavailable,
             upstream=sticky.upstream,
-            restartable=self.restartable,
-            resume=self.resume,
+            restartable=bool(self.restartable),
+            resume=bool(self.resume),
             publish=self._publish_seconds,
             max_wait=self.max_wait,
             database=self._hook.schema,

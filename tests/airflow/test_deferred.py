@@ -140,6 +140,14 @@ def test_rows_that_are_wanted_are_fetched_by_a_worker(lab, ti):
     assert ours.pushed[XCOM_RUN]["statements"] == 2
 
 
+def test_what_a_template_renders_to_need_not_be_text(lab, ti):
+    """With render_template_as_native_obj a date without dashes is a number, for the worker and for the trigger."""
+    task = operator(lab.insert(1, 1000), session_key=20261127, resume=1, statement_timeout=60)
+    keys, _ = deferred(task, ti())
+    assert event(keys)["done"]["statements"] == 1
+    assert [key["key"] for key in lab.balancer.status()["sessions"]] == ["20261127"]
+
+
 def test_a_failure_in_the_trigger_is_the_tasks_failure(lab, ti):
     task, ours = operator(f"{lab.insert(1)}; SELEC"), ti()
     keys, method = deferred(task, ours)
