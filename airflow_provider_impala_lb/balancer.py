@@ -79,7 +79,7 @@ class Balancer:
         :raises NoNodeAvailable: as :meth:`acquire`.
         :raises ConfigError: as :meth:`acquire`.
         """
-        return self.pick().host
+        return self.cluster.picker.pick().host
 
     def pick(
         self,

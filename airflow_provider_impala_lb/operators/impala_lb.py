@@ -35,8 +35,7 @@ from airflow_provider_impala_lb.errors import (
 from airflow_provider_impala_lb.hooks import task_identity
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
 from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve
-from airflow_provider_impala_lb.impala.script.deferral import Deferred
-from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Handover, unpack_script
+from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
 from airflow_provider_impala_lb.impala.sql.statement import classify

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 from airflow_provider_impala_lb.core.rules.supersession import note_leftover
-from airflow_provider_impala_lb.core.state.model import Avoid, Lease, LeftoverSession, SessionRecord
+from airflow_provider_impala_lb.core.state.model import Lease
 from airflow_provider_impala_lb.core.state.record_log import RecordLog
 from airflow_provider_impala_lb.core.state.state import State
-
-Expiring = TypeVar("Expiring", SessionRecord, Avoid, LeftoverSession)
 
 
 def end_expired(
@@ -48,12 +46,8 @@ def end_expired(
             if ticket.id not in dead
             and (ticket.until > now or (may_expire is not None and not may_expire(ticket.host)))
         ]
-    _drop_expired(state.leftovers, now)
-    _drop_expired(state.sessions, now)
-    _drop_expired(state.avoid, now)
+    expiring: tuple[RecordLog[Any], ...] = (state.leftovers, state.sessions, state.avoid)
+    for records in expiring:
+        if records.is_due(now):
+            records.keep(lambda record: record.expires if record.expires > now else None)
     return ended
-
-
-def _drop_expired(records: RecordLog[Expiring], now: float) -> None:
-    if records.is_due(now):
-        records.keep(lambda record: record.expires if record.expires > now else None)

@@ -18,23 +18,11 @@ from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 from airflow_provider_impala_lb.impala.hs2.ids import guid_of, print_id
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-from airflow_provider_impala_lb.impala.script.handover import Handover, decrypt
+from airflow_provider_impala_lb.impala.script.handover import Deferred, Handover, decrypt
 from airflow_provider_impala_lb.impala.script.journal import Journal, Record
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions
 from airflow_provider_impala_lb.impala.script.previous_attempts import PreviousAttempts
 from airflow_provider_impala_lb.impala.script.record import ScriptDone
-
-
-class Deferred(Exception):
-    """The script was handed over.
-
-    :param handover: what the next process needs.
-    :param finished: what remains is to fetch the last statement's rows; default False.
-    """
-
-    def __init__(self, handover: Handover, *, finished: bool = False) -> None:
-        super().__init__("the script was handed over")
-        self.handover, self.finished = handover, finished
 
 
 class ResumedSession(msgspec.Struct, frozen=True):

@@ -61,6 +61,18 @@ class Handover(msgspec.Struct):
         return msgspec.convert(dict(packed), cls)
 
 
+class Deferred(Exception):
+    """The script was handed over.
+
+    :param handover: what the next process needs.
+    :param finished: what remains is to fetch the last statement's rows; default False.
+    """
+
+    def __init__(self, handover: Handover, *, finished: bool = False) -> None:
+        super().__init__("the script was handed over")
+        self.handover, self.finished = handover, finished
+
+
 def new_key() -> str:
     """A key for :func:`encrypt`."""
     from cryptography.fernet import Fernet

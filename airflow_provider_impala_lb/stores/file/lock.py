@@ -147,7 +147,7 @@ class Lock:
 
     def _wait(self, descriptor: int, start: float) -> bool:
         """Wait for the lock. False: the file was deleted meanwhile, and has to be opened anew."""
-        backoff = self._backoff()
+        backoff: Backoff | None = None  # as a rule nobody has it
         while True:
             try:
                 fcntl.flock(descriptor, self._kind | fcntl.LOCK_NB)
@@ -160,6 +160,7 @@ class Lock:
                         "millisecond: look for a stopped process or a lost host that holds it (a file server "
                         "frees the locks of a lost host after its lease, often 90 s)"
                     ) from None
+                backoff = backoff or self._backoff()
                 time.sleep(min(_jittered(backoff.next()), self.deadline - waited))
             except OSError as error:
                 return self._is_deleted(error, start)
@@ -179,7 +180,7 @@ class Lock:
         return False
 
     def _open(self, start: float) -> int:
-        backoff = self._backoff()
+        backoff: Backoff | None = None
         while True:
             with _opening:
                 try:
@@ -192,6 +193,7 @@ class Lock:
                     # files are made and removed all the time, that may be late again: as often as the deadline allows.
                     if error.errno != errno.ESTALE or time.monotonic() - start >= self.deadline:
                         raise fault_of(self.path, error, self._home, "cannot be opened") from error
+            backoff = backoff or self._backoff()
             time.sleep(_jittered(backoff.next()))
 
     def _backoff(self) -> Backoff:

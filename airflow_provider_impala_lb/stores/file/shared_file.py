@@ -24,6 +24,7 @@ class SharedFile:
     :param mode: permission bits of new files; default 0660.
     :param begin: writes the first content of a new file in slots, given its descriptor; default none.
     :ivar host_clock: this host's own clock.
+    :ivar is_coherent: whether a read under the lock sees here what was written under it; known once `now` was called.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class SharedFile:
         self._mode = mode
         self._begin = begin
         self._clock: Clock | None = None
-        self._coherent = True
+        self.is_coherent = True
 
     def now(self) -> float:
         """Seconds since the epoch, by the clock of the file system. Outside the lock: it may create a small file.
@@ -45,14 +46,9 @@ class SharedFile:
         """
         if self._clock is None:
             magic = file_system_of(self._where, self._directory)
-            self._coherent = filesystem.is_coherent(magic)
+            self.is_coherent = filesystem.is_coherent(magic)
             self._clock = ServerClock(self._directory) if magic == filesystem.NFS else HostClock()
         return self._clock.now()
-
-    @property
-    def is_coherent(self) -> bool:
-        """Whether a read under the lock sees here what was written under it; known once `now` has been called."""
-        return self._coherent
 
     def make(self, path: str) -> None:
         """Make a file, whole at once, in the format that is exact on this file system.

@@ -188,7 +188,8 @@ class FileStore:
         """
         mode: Mode = "cas" if self._file.holds_versions(descriptor) else "slots"
         if mode == "slots":
-            self._require_coherent(descriptor)
+            if not self._file.is_coherent:
+                self._refuse_slots(descriptor)
         elif mode not in self._formats:
             from airflow_provider_impala_lb.stores.file.xattr_versions import StateVersions
 
@@ -196,9 +197,9 @@ class FileStore:
         self._mode = mode
         return self._formats[mode]
 
-    def _require_coherent(self, descriptor: int) -> None:
+    def _refuse_slots(self, descriptor: int) -> None:
         # Where the file holds something else, StateSlots says so.
-        if not self._file.is_coherent and os.pread(descriptor, len(MAGIC), 0).strip(b"\0") in (b"", MAGIC):
+        if os.pread(descriptor, len(MAGIC), 0).strip(b"\0") in (b"", MAGIC):
             raise ConfigError(
                 f"lock_file {self.where}: was made on another file system, for hosts that see at once what was written "
                 f"under a lock, and this one ({filesystem.name(filesystem.kind(descriptor))}) is not known to show it: "
