@@ -12,9 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.parameters import bind
 from airflow_provider_impala_lb.impala.sql.splitter import split
-from airflow_provider_impala_lb.impala.sql.statement import classify
 
 BYTES = 8_000_000
 ROW = "({}, 'name of {}', '2024-01-01 10:20:30', 'http://h/a?b={}', NULL, 1.5)"

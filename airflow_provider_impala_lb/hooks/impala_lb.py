@@ -20,8 +20,8 @@ from airflow_provider_impala_lb.hooks.task_identity import owner, tags_from_envi
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
+from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.splitter import Statement, is_blank, split
-from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.stores.factory import open_journals
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ class ImpalaLBHook(DbApiHook):
         :param parameters: as for :meth:`run`.
         :raises ScriptError: a parameter does not fit.
         """
-        from airflow_provider_impala_lb.impala.script.handover import pack_script
+        from airflow_provider_impala_lb.impala.script.handover_message import pack_script
         from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 
         return pack_script(script, bind_script([(each.line, each.sql) for each in script], parameters))

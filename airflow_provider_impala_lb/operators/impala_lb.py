@@ -22,7 +22,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from airflow_provider_impala_lb import errors
-from airflow_provider_impala_lb.core.config.checks import WEEK, check_seconds
+from airflow_provider_impala_lb.core.config.value_limits import WEEK, check_seconds
 from airflow_provider_impala_lb.errors import (
     ConfigError,
     ImpalaLBError,
@@ -35,10 +35,10 @@ from airflow_provider_impala_lb.errors import (
 from airflow_provider_impala_lb.hooks import task_identity
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
 from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve
-from airflow_provider_impala_lb.impala.script.handover import LARGEST_SCRIPT, Deferred, Handover, unpack_script
+from airflow_provider_impala_lb.impala.script.handover_message import LARGEST_SCRIPT, Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
-from airflow_provider_impala_lb.impala.sql.statement import classify
+from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.operators.no_retry import forbid_retry
 from airflow_provider_impala_lb.operators.parse_stick_to import StickyPartial, refer
 from airflow_provider_impala_lb.operators.run_xcoms import RunXComs, warn_after_end

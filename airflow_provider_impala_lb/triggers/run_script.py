@@ -16,7 +16,7 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, Superseded
-from airflow_provider_impala_lb.impala.script.handover import Deferred, Handover, unpack_script
+from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.stores.factory import open_journals

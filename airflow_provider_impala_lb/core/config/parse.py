@@ -15,7 +15,6 @@ from typing import Any, get_args
 import msgspec
 
 from airflow_provider_impala_lb.core.config.address import DEFAULT_PORT, parse_address
-from airflow_provider_impala_lb.core.config.checks import DAY, WEEK, check_port, check_seconds, check_url, in_clear_text
 from airflow_provider_impala_lb.core.config.model import (
     DEFAULT_WEIGHTS,
     MAX_WAIT,
@@ -28,6 +27,14 @@ from airflow_provider_impala_lb.core.config.model import (
     WebAuth,
 )
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl, parse_store
+from airflow_provider_impala_lb.core.config.value_limits import (
+    DAY,
+    WEEK,
+    check_port,
+    check_seconds,
+    check_url,
+    in_clear_text,
+)
 from airflow_provider_impala_lb.core.config.yaml_file import read_yaml
 from airflow_provider_impala_lb.errors import ConfigError
 

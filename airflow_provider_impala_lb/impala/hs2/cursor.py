@@ -11,9 +11,9 @@ from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.session import Session
+from airflow_provider_impala_lb.impala.sql.classification import classify, excerpt
 from airflow_provider_impala_lb.impala.sql.label import Label
 from airflow_provider_impala_lb.impala.sql.parameters import bind
-from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt
 
 
 class Cursor:

@@ -12,7 +12,7 @@ import re
 from typing import Literal, NamedTuple
 
 from airflow_provider_impala_lb.errors import Outcome
-from airflow_provider_impala_lb.impala.sql.statement import Classification
+from airflow_provider_impala_lb.impala.sql.classification import Classification
 
 Verdict = Literal["refused", "session", "wait", "not started", "done", "unknown", "user error"]
 """``refused``: not started, and this coordinator takes nothing new, another one may. ``session``: not started, or it

@@ -27,7 +27,7 @@ from airflow_provider_impala_lb.impala.hs2.ids import (
 )
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.replies import status_error
-from airflow_provider_impala_lb.impala.sql.statement import classify
+from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
 
 log = getLogger(__name__)

@@ -29,8 +29,8 @@ from airflow_provider_impala_lb.impala.hs2.operation import Limits, Operation
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.replies import UnreadableReply, status_error
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings, look_for, look_up
+from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.label import nonce_of
-from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
 
 log = getLogger(__name__)

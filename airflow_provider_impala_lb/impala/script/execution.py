@@ -25,8 +25,8 @@ from airflow_provider_impala_lb.impala.hs2.reconnecting_client import RowsLost
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings
-from airflow_provider_impala_lb.impala.script.deferral import Deferral, ResumedSession
-from airflow_provider_impala_lb.impala.script.handover import encrypt
+from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession
+from airflow_provider_impala_lb.impala.script.handover_message import encrypt
 from airflow_provider_impala_lb.impala.script.output import OutputDone, write
 from airflow_provider_impala_lb.impala.script.record import ScriptRecord
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables

@@ -1,129 +1,173 @@
-"""What travels when a script goes from one process to another: a worker hands it over, a trigger goes on with it.
+"""A script goes from one process to another: this one hands its session over, the other one goes on in it.
 
-The session stays on its coordinator, which takes its handle over any connection. The handle's secret travels in the
-trigger's arguments, which Airflow keeps encrypted; a session that a trigger opens later is noted in the journal, its
-secret encrypted with a key that is in those arguments alone.
+What travels is `Handover` (handover_message.py). The session stays open on its coordinator meanwhile, with what runs in it.
 """
 
 from __future__ import annotations
 
-import base64
-import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Callable
+from logging import Logger
 
 import msgspec
 
-from airflow_provider_impala_lb.core.state.model import Lease
-from airflow_provider_impala_lb.impala.sql.splitter import Statement
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.stop_request import HandedOver, StopRequest
+from airflow_provider_impala_lb.errors import Superseded
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
+from airflow_provider_impala_lb.impala.hs2.ids import guid_of, print_id
+from airflow_provider_impala_lb.impala.hs2.session import Session
+from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
+from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover, decrypt
+from airflow_provider_impala_lb.impala.script.journal import Journal, Record
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions
+from airflow_provider_impala_lb.impala.script.previous_attempts import PreviousAttempts
+from airflow_provider_impala_lb.impala.script.record import ScriptDone
 
-LARGEST_SCRIPT = 1 << 20
-"""Bytes, packed: a larger one is not put into Airflow's database, and runs in its worker to the end."""
 
+class ResumedSession(msgspec.Struct, frozen=True):
+    """A session that another process has opened, to go on in.
 
-class Handover(msgspec.Struct):
-    """What the next process needs.
-
-    :param node: where the session is, ``host:port``.
-    :param why: what spoke for this node.
-    :param guid: the session's id, as hex.
-    :param secret: the session's secret, as hex.
-    :param epoch: in the journal, of the process that hands over.
-    :param lease: on the node.
-    :param key: encrypts the secrets of later sessions.
-    :param query: id of the statement that is under way, or "".
-    :param submitted: when it was sent, ``time.time()``; 0: none is under way.
-    :param seconds: the script's time so far.
+    :ivar session: connected, by this process.
+    :ivar query_id: of the statement under way; "": there is none.
+    :ivar sent_at: when that was sent, by the monotonic clock.
+    :ivar inherited: another process may still believe that the session is its own: nothing is sent in it.
+    :ivar has_run: whether the statement under way has run, for when its handle is not known any more; None: nothing is
+        known of it.
     """
 
-    node: str
-    why: str
-    guid: str
-    secret: str
-    epoch: int
-    lease: Lease
-    key: str
-    query: str = ""
-    submitted: float = 0.0
-    seconds: float = 0.0
+    session: Session
+    query_id: str
+    sent_at: float
+    inherited: bool
+    has_run: Callable[[], bool] | None
 
-    def packed(self) -> dict[str, Any]:
-        """For the arguments of a trigger, and its events."""
-        packed: dict[str, Any] = msgspec.to_builtins(self)
-        return packed
 
-    @classmethod
-    def unpacked(cls, packed: Mapping[str, Any]) -> Handover:
-        """The inverse of :meth:`packed`.
+class Deferral:
+    """Whether and when this process hands the script over. :meth:`check` may be called from any thread.
 
-        :param packed: what that returned.
+    :param stop: of the run; asks for it, or forbids it.
+    :param process: after how many seconds, and whether with the last statement's rows.
+    :param log: for people.
+    :ivar key: encrypts the session's secret in the journal; "": nobody could go on with the script.
+    :ivar rows: the last statement's rows are another process's to fetch.
+    """
+
+    def __init__(self, stop: StopRequest, process: ProcessOptions, log: Logger) -> None:
+        self.key = ""
+        self.rows = process.hand_over_rows
+        self._stop, self._after, self._log = stop, process.hand_over_after, log
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the script has been this process's."""
+        return time.monotonic() - self._started
+
+    def check(self) -> None:
+        """Asked often while a statement is under way, and between two.
+
+        :raises HandedOver: another process is to go on.
+        :raises Superseded: a later attempt has taken over.
         """
-        return msgspec.convert(dict(packed), cls)
+        self._stop.check_fenced()
+        if not self.key or self._stop.cancelled is not None:
+            return
+        if self._stop.wants_hand_over or (self._after is not None and self.seconds >= self._after):
+            raise HandedOver
 
+    def hand_over(
+        self, session: Session | None, pick: Pick, done: ScriptDone, submitted: float | None, epoch: int
+    ) -> Deferred | None:
+        """Leave the session to whoever goes on.
 
-class Deferred(Exception):
-    """The script was handed over.
+        :param session: the one in use; None: the script is between two nodes.
+        :param pick: with the lease, which goes along.
+        :param done: what is done.
+        :param submitted: when the statement under way was sent, by the monotonic clock; None: none is.
+        :param epoch: of this process in the journal.
+        :returns: what to raise; None: the session would not be there any more, and the script stays here.
+        :raises StateUnavailable: nobody could find the lease.
+        :raises Superseded: a later attempt has taken over.
+        """
+        if session is None:
+            return None
+        if self._after is not None and not session.outlives_connections():
+            self._log.warning(
+                "%s ends a session with its connection, so nobody else could go on with the script: it runs here",
+                pick.node,
+            )
+            self._after = None
+            return None
+        try:
+            lease = pick.hand_over()
+        except Superseded:
+            session.detach()
+            raise
+        assert lease is not None
+        guid, secret = session.handle
+        handover = Handover(
+            node=pick.node,
+            why=done.why,
+            guid=guid.hex(),
+            secret=secret.hex(),
+            epoch=epoch,
+            lease=lease,
+            key=self.key,
+            query=(session.query_id or "") if submitted is not None else "",
+            submitted=time.time() - (time.monotonic() - submitted) if submitted is not None else 0.0,
+            seconds=done.seconds,
+        )
+        session.detach()
+        return Deferred(handover, finished=session.has_ended)
 
-    :param handover: what the next process needs.
-    :param finished: what remains is to fetch the last statement's rows; default False.
-    """
+    def resume_session(
+        self,
+        sessions: SessionFactory,
+        journal: Journal,
+        previous: PreviousAttempts,
+        handover: Handover,
+        record: Record,
+        *,
+        clean: bool,
+    ) -> ResumedSession | None:
+        """How to go on in the session that another process has left.
 
-    def __init__(self, handover: Handover, *, finished: bool = False) -> None:
-        super().__init__("the script was handed over")
-        self.handover, self.finished = handover, finished
+        What is found out about a statement in doubt goes into ``record``.
 
+        :param sessions: attaches to it.
+        :param journal: of the script.
+        :param previous: finds out what became of a statement in doubt.
+        :param handover: of the process that has handed over.
+        :param record: what the journal says.
+        :param clean: it was handed to us as it is. Else another process may still use the session, or try to.
+        :returns: None: a new session is needed, and nothing is under way.
+        :raises NodeRefused: nothing can be found out at its node.
+        :raises StatementFailed: a statement is in doubt.
+        """
+        guid, secret = bytes.fromhex(handover.guid), bytes.fromhex(handover.secret)
+        intent, read_at, node = record.intent, time.monotonic(), record.node or handover.node
+        if record.session != print_id(guid):  # one that a process after the first has opened
+            opened = decrypt(record.sealed, handover.key) if record.sealed and record.session else None
+            guid, secret = (guid_of(record.session), opened) if opened else (b"", b"")
+        query = intent.query if intent else ""
 
-def new_key() -> str:
-    """A key for :func:`encrypt`."""
-    from cryptography.fernet import Fernet
+        def done() -> int:
+            return previous.resolve_intent(journal, record, time.monotonic() - read_at)
 
-    return Fernet.generate_key().decode()
-
-
-def encrypt(secret: bytes, key: str) -> str:
-    """A secret as text that only the key opens.
-
-    :param secret: any bytes.
-    :param key: of :func:`new_key`.
-    """
-    from cryptography.fernet import Fernet
-
-    return Fernet(key.encode()).encrypt(secret).decode()
-
-
-def decrypt(text: str, key: str) -> bytes | None:
-    """The inverse of :func:`encrypt`.
-
-    :param text: what that returned.
-    :param key: the same.
-    :returns: the secret, or None if this key does not open it.
-    """
-    from cryptography.fernet import Fernet, InvalidToken
-
-    try:
-        return Fernet(key.encode()).decrypt(text.encode())
-    except (InvalidToken, ValueError):
+        if guid and (clean or query):
+            try:
+                session = sessions.attach(node, guid, secret, stop=self._stop)
+            except NodeRefused as error:
+                if clean and not query:
+                    raise
+                self._log.warning("Its session cannot be used any more: %s", error)
+            else:
+                sent_at = time.monotonic() - max(0.0, time.time() - handover.submitted)
+                has_run = (lambda: done() >= intent.number) if intent is not None else None
+                return ResumedSession(session, query, sent_at, not clean, has_run)
+        if intent is not None:
+            record.done = done()
+        if guid:
+            sessions.end(node, guid, secret)
         return None
-
-
-def pack_script(statements: Sequence[Statement], texts: Sequence[str]) -> str:
-    """A script as one text, compressed.
-
-    :param statements: as the author wrote them.
-    :param texts: what is sent for each of them.
-    """
-    rows = [
-        (statement.line, statement.sql, "" if statement.sql == text else text)
-        for statement, text in zip(statements, texts, strict=True)
-    ]
-    return base64.b64encode(zlib.compress(msgspec.json.encode(rows))).decode()
-
-
-def unpack_script(packed: str) -> tuple[list[Statement], list[str]]:
-    """The inverse of :func:`pack_script`.
-
-    :param packed: what that returned.
-    :returns: statements and texts.
-    """
-    rows = msgspec.json.decode(zlib.decompress(base64.b64decode(packed)), type=list[tuple[int, str, str]])
-    return [Statement(line=line, sql=sql) for line, sql, _ in rows], [text or sql for _, sql, text in rows]

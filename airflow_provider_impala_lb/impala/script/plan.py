@@ -8,9 +8,9 @@ from typing import Any
 from airflow_provider_impala_lb.errors import ConfigError, ScriptError
 from airflow_provider_impala_lb.impala.script.options import RunOptions
 from airflow_provider_impala_lb.impala.script.output import check
+from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
-from airflow_provider_impala_lb.impala.sql.statement import classify
 
 
 def counted(statements: int) -> str:

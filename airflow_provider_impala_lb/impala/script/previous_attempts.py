@@ -29,7 +29,7 @@ from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import absence_doubt
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
-from airflow_provider_impala_lb.impala.sql.statement import excerpt
+from airflow_provider_impala_lb.impala.sql.classification import excerpt
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
 
 END_SECONDS = 20.0

@@ -16,8 +16,8 @@ from airflow_provider_impala_lb.impala.script.options import RunIdentity, RunLis
 from airflow_provider_impala_lb.impala.script.output import OutputDone
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
+from airflow_provider_impala_lb.impala.sql.classification import Classification, excerpt
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
-from airflow_provider_impala_lb.impala.sql.statement import Classification, excerpt
 
 
 class ScriptDone(msgspec.Struct):

@@ -26,9 +26,9 @@ from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-from airflow_provider_impala_lb.impala.script.deferral import Deferral, ResumedSession
 from airflow_provider_impala_lb.impala.script.execution import Execution
-from airflow_provider_impala_lb.impala.script.handover import Handover, new_key
+from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession
+from airflow_provider_impala_lb.impala.script.handover_message import Handover, new_key
 from airflow_provider_impala_lb.impala.script.journal import Journal
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, make_visible
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener

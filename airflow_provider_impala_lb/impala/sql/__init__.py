@@ -5,6 +5,6 @@ nodes. May import `errors` and `core.text`.
 
 Read :mod:`.lexer` first (words and signs, strings and comments passed over), then :mod:`.splitter` with
 :mod:`.shell_compat` (a script into statements), :mod:`.effects` (what a statement changes and sets),
-:mod:`.statement` (what a statement is: the one place that others ask), :mod:`.parameters` (values into a statement),
-:mod:`.label` (the comment by which a statement is found on a coordinator's page).
+:mod:`.classification` (what a statement is: the one place that others ask), :mod:`.parameters` (values into a
+statement), :mod:`.label` (the comment by which a statement is found on a coordinator's page).
 """

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_impala_lb.core.config.checks import in_clear_text
 from airflow_provider_impala_lb.core.config.model import LoadConfig
+from airflow_provider_impala_lb.core.config.value_limits import in_clear_text
 from airflow_provider_impala_lb.core.timing import Deadline
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import pytest
 
 from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure, outcome_of
-from airflow_provider_impala_lb.impala.sql.statement import classify
+from airflow_provider_impala_lb.impala.sql.classification import classify
 
 SAYS = "org.apache.hive.service.cli.HiveSQLException: Error running query: "
 PARSER = (

@@ -15,9 +15,9 @@ from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.script import metadata_sync
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOST_REFRESHED, make_visible
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
+from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.splitter import split
-from airflow_provider_impala_lb.impala.sql.statement import classify
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import statements_on
 

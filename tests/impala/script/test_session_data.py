@@ -3,8 +3,8 @@
 import pytest
 
 from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.effects import SessionData
-from airflow_provider_impala_lb.impala.sql.statement import classify
 from tests.support.scripts import changed, run
 
 

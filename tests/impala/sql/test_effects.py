@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.effects import MOST_NAMES, WrittenTables
 from airflow_provider_impala_lb.impala.sql.lexer import tokens
 from airflow_provider_impala_lb.impala.sql.splitter import split
-from airflow_provider_impala_lb.impala.sql.statement import classify
 
 NOTHING = []
 UNKNOWN = [(None, "unknown")]

@@ -139,8 +139,8 @@ def _worker(order: dict[str, Any]) -> dict[str, Any]:
 
     from airflow_provider_impala_lb.core.stop_request import HandedOver
     from airflow_provider_impala_lb.errors import StatementFailed
-    from airflow_provider_impala_lb.impala.script.deferral import Deferral
     from airflow_provider_impala_lb.impala.script.execution import Execution
+    from airflow_provider_impala_lb.impala.script.handover import Deferral
     from airflow_provider_impala_lb.operators import impala_lb
 
     number = order.get("let_go_at")

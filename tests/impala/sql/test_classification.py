@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_impala_lb.impala.sql import lexer
-from airflow_provider_impala_lb.impala.sql.statement import classify, excerpt
+from airflow_provider_impala_lb.impala.sql.classification import classify, excerpt
 
 SAFE = [
     "SELECT 1",

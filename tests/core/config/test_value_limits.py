@@ -2,7 +2,7 @@ from math import inf, nan
 
 import pytest
 
-from airflow_provider_impala_lb.core.config.checks import WEEK, check_seconds, in_clear_text
+from airflow_provider_impala_lb.core.config.value_limits import WEEK, check_seconds, in_clear_text
 from airflow_provider_impala_lb.errors import ConfigError
 
 

@@ -1,0 +1,129 @@
+"""What travels when a script goes from one process to another: a worker hands it over, a trigger goes on with it.
+
+The session stays on its coordinator, which takes its handle over any connection. The handle's secret travels in the
+trigger's arguments, which Airflow keeps encrypted; a session that a trigger opens later is noted in the journal, its
+secret encrypted with a key that is in those arguments alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from airflow_provider_impala_lb.core.state.model import Lease
+from airflow_provider_impala_lb.impala.sql.splitter import Statement
+
+LARGEST_SCRIPT = 1 << 20
+"""Bytes, packed: a larger one is not put into Airflow's database, and runs in its worker to the end."""
+
+
+class Handover(msgspec.Struct):
+    """What the next process needs.
+
+    :param node: where the session is, ``host:port``.
+    :param why: what spoke for this node.
+    :param guid: the session's id, as hex.
+    :param secret: the session's secret, as hex.
+    :param epoch: in the journal, of the process that hands over.
+    :param lease: on the node.
+    :param key: encrypts the secrets of later sessions.
+    :param query: id of the statement that is under way, or "".
+    :param submitted: when it was sent, ``time.time()``; 0: none is under way.
+    :param seconds: the script's time so far.
+    """
+
+    node: str
+    why: str
+    guid: str
+    secret: str
+    epoch: int
+    lease: Lease
+    key: str
+    query: str = ""
+    submitted: float = 0.0
+    seconds: float = 0.0
+
+    def packed(self) -> dict[str, Any]:
+        """For the arguments of a trigger, and its events."""
+        packed: dict[str, Any] = msgspec.to_builtins(self)
+        return packed
+
+    @classmethod
+    def unpacked(cls, packed: Mapping[str, Any]) -> Handover:
+        """The inverse of :meth:`packed`.
+
+        :param packed: what that returned.
+        """
+        return msgspec.convert(dict(packed), cls)
+
+
+class Deferred(Exception):
+    """The script was handed over.
+
+    :param handover: what the next process needs.
+    :param finished: what remains is to fetch the last statement's rows; default False.
+    """
+
+    def __init__(self, handover: Handover, *, finished: bool = False) -> None:
+        super().__init__("the script was handed over")
+        self.handover, self.finished = handover, finished
+
+
+def new_key() -> str:
+    """A key for :func:`encrypt`."""
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode()
+
+
+def encrypt(secret: bytes, key: str) -> str:
+    """A secret as text that only the key opens.
+
+    :param secret: any bytes.
+    :param key: of :func:`new_key`.
+    """
+    from cryptography.fernet import Fernet
+
+    return Fernet(key.encode()).encrypt(secret).decode()
+
+
+def decrypt(text: str, key: str) -> bytes | None:
+    """The inverse of :func:`encrypt`.
+
+    :param text: what that returned.
+    :param key: the same.
+    :returns: the secret, or None if this key does not open it.
+    """
+    from cryptography.fernet import Fernet, InvalidToken
+
+    try:
+        return Fernet(key.encode()).decrypt(text.encode())
+    except (InvalidToken, ValueError):
+        return None
+
+
+def pack_script(statements: Sequence[Statement], texts: Sequence[str]) -> str:
+    """A script as one text, compressed.
+
+    :param statements: as the author wrote them.
+    :param texts: what is sent for each of them.
+    """
+    rows = [
+        (statement.line, statement.sql, "" if statement.sql == text else text)
+        for statement, text in zip(statements, texts, strict=True)
+    ]
+    return base64.b64encode(zlib.compress(msgspec.json.encode(rows))).decode()
+
+
+def unpack_script(packed: str) -> tuple[list[Statement], list[str]]:
+    """The inverse of :func:`pack_script`.
+
+    :param packed: what that returned.
+    :returns: statements and texts.
+    """
+    rows = msgspec.json.decode(zlib.decompress(base64.b64decode(packed)), type=list[tuple[int, str, str]])
+    return [Statement(line=line, sql=sql) for line, sql, _ in rows], [text or sql for _, sql, text in rows]
