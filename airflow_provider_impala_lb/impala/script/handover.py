@@ -1,6 +1,7 @@
 """A script goes from one process to another: this one hands its session over, the other one goes on in it.
 
-What travels is `Handover` (handover_message.py). The session stays open on its coordinator meanwhile, with what runs in it.
+What travels is `Handover` (handover_message.py). The session stays open on its coordinator meanwhile, with what runs in
+it.
 """
 
 from __future__ import annotations

@@ -117,9 +117,8 @@ class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
         process; None: the lease's id.
     :param asks_again: with ``ticket``: the caller comes back after so many seconds, and :meth:`~.run.ScriptRun.run`
         raises :class:`MustWait` instead of waiting for a node. None: it waits.
-    :param hand_over_after: with ``journals``: after so many seconds :meth:`~.run.ScriptRun.run` raises
-        :class:`~.handover_message.Deferred`, and another process goes on by :meth:`~.run.ScriptRun.go_on`. None: only when it
-        is asked to.
+    :param hand_over_after: with ``journals``: after so many seconds :meth:`~.run.ScriptRun.run` raises `Deferred`, and
+        another process goes on by :meth:`~.run.ScriptRun.go_on`. None: only when it is asked to.
     :param hand_over_rows: it does so once the last statement has ended, if that has rows, for another process to fetch
         them.
     :param finish_at_end: the journal says at once that the script has ended; False: when
