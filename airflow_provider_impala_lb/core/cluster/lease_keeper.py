@@ -65,10 +65,13 @@ class LeaseKeeper:
         :param lease: as it is in the state.
         :param listener: whom to tell what becomes of it.
         """
+        self._keep(_Held(lease, listener))
+
+    def _keep(self, held: _Held) -> None:
         with self._mutex:
             if self._pid != os.getpid():  # a fork: the parent renews its own, and its thread is not here
                 self._held, self._thread, self._pid = {}, None, os.getpid()
-            self._held[lease.id] = _Held(lease, listener)
+            self._held[held.lease.id] = held
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="impala-lb-leases", daemon=True)
                 self._thread.start()
@@ -131,7 +134,7 @@ class LeaseKeeper:
         except Superseded:
             raise
         except BaseException:
-            self.add(held.lease, held.listener)
+            self._keep(held)
             raise
         return lease
 

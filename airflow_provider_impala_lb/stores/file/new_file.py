@@ -59,13 +59,15 @@ def make_whole(path: str, mode: int, fill: Callable[[int], None]) -> None:
     :raises ConfigError: there are no hard links on this file system (link(2), EPERM).
     """
     temporary = hidden_path(path, secrets.token_hex(8))
-    descriptor = create(temporary, mode)
     try:
-        fill(descriptor)
-        _publish(temporary, path)
+        descriptor = create(temporary, mode)
+        try:
+            fill(descriptor)
+            _publish(temporary, path)
+        finally:
+            os.close(descriptor)
     finally:
-        os.close(descriptor)
-        with suppress(OSError):
+        with suppress(OSError):  # also where its mode could not be set
             os.unlink(temporary)
 
 

@@ -257,3 +257,24 @@ def test_a_lease_taken_without_the_store_reaches_it_once_it_is_back(clock):
     assert [lease["owner"] for lease in picker.status()["leases"]] == ["x"]
     pick.release()
     assert picker.status()["leases"] == []
+
+
+def test_a_hand_over_that_failed_reports_nothing_twice(clock):
+    moves = []
+    picker = make(clock, 2)
+    pick = picker.acquire("x", on_move=moves.append)
+
+    def overloaded(state, now):
+        lease = state.end_lease(pick.lease)
+        lease.move = "overloaded"
+        state.lease(lease)
+
+    picker.store.transact(overloaded)
+    picker.leases.renew()
+    working, picker.store = picker.store, Broken()
+    with pytest.raises(StateUnavailable):
+        pick.hand_over()
+    picker.store = working
+    picker.leases.renew()
+    assert moves == ["overloaded"]
+    pick.release()
