@@ -91,6 +91,7 @@ class Session:
         self._closed = self._ending = False
         self._ended: bool | None = None
         self._end_tried = threading.Event()
+        self._mutex = threading.RLock()  # who ends it; a signal handler may interrupt its own thread in here
 
     @classmethod
     def open(
@@ -418,39 +419,43 @@ class Session:
 
         :param reason: the text of the `Cancelled` that the statement's caller gets.
         """
-        self.end_now(lambda: self.stop.cancel(reason))
+        if not self.end_now(lambda: self.stop.cancel(reason)):
+            self.stop.cancel(reason)
 
-    def end_now(self, note: Callable[[], None] = lambda: None) -> None:
+    def end_now(self, note: Callable[[], None] = lambda: None) -> bool:
         """End the running statement and the session, over a second connection, within 4 s. Never raises.
 
-        For a signal handler or another thread, which has noted in :attr:`stop` why: the first connection may be in the
-        middle of an answer, and belongs to whoever reads it (impyla's threadsafety is 1). The statement's caller then
-        gets `Cancelled`.
+        For a signal handler or another thread: the first connection may be in the middle of an answer, and belongs to
+        whoever reads it (impyla's threadsafety is 1). The statement's caller then gets `Cancelled`.
 
-        :param note: notes that in :attr:`stop`, where it could not be done before: :meth:`wait_ended` then tells what
-            came of it, however soon the statement's caller closes the session.
+        :param note: notes in :attr:`stop` why. Called once the session is known to be ended from here: its own thread,
+            which hears of it by that, then leaves it alone, and :meth:`wait_ended` tells what came of it.
+        :returns: False: it has ended, or is being ended, and ``note`` was not called.
         """
-        if self._closed or self._ending:
-            note()
-            return
-        self._ending = True
+        with self._mutex:
+            if self._closed or self._ending:
+                return False
+            self._ending = True
         note()
         try:
             self._end_elsewhere()
         finally:
             self._end_tried.set()
             self._client.interrupt()
+        return True
 
     def wait_ended(self) -> bool:
-        """After :meth:`end_now`, maybe still under way in another thread: was the statement seen to have ended?"""
+        """After :meth:`end_now` or :meth:`close`: was the statement seen to have ended? :meth:`end_now` may still be
+        under way in another thread, and is waited for; a session that was closed by its own thread has seen nothing."""
         self._end_tried.wait(CANCEL_SECONDS + 1)
         return bool(self._ended)
 
     def close(self) -> None:
         """Close the session. What runs in it is cancelled first. Never raises."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
         self.operation.abandon()
         try:
             if not self._ending and not self.lost:
@@ -459,6 +464,8 @@ class Session:
                 else:
                     self._end_elsewhere()
         finally:
+            if not self._ending:
+                self._end_tried.set()  # nobody else ends it now, so there is nothing to wait for
             self._client.disconnect()
 
     def __enter__(self) -> Session:

@@ -110,11 +110,14 @@ class Execution:
         self._inherited, self._has_run = resumed.inherited, resumed.has_run
         self._prepare, self._shared = None, True
 
-    def end_now(self) -> None:
-        """From another thread, which has noted in the stop request why: end what runs, within 4 s. Never raises."""
+    def end_now(self, note: Callable[[], None] = lambda: None) -> bool:
+        """From another thread: end what runs, within 4 s. Never raises.
+
+        :param note: as of `Session.end_now`.
+        :returns: False: no session was there to be ended, and ``note`` was not called.
+        """
         session = self.session
-        if session is not None:
-            session.end_now()
+        return session is not None and session.end_now(note)
 
     def move(self, reason: str, *, anew: bool) -> None:
         """From another thread: stop here, to go elsewhere; :meth:`run` raises :class:`Cancelled`. Never raises.
@@ -122,10 +125,8 @@ class Execution:
         :param reason: of the request to move.
         :param anew: the script begins anew there. Else a statement that must not run twice comes to its end first.
         """
-        session = self.session
-        if session is not None and (anew or self._record.safe_to_repeat):
-            session.end_now(lambda: self._stop.move(reason, interrupt=True))
-        else:
+        interrupt = anew or self._record.safe_to_repeat
+        if not interrupt or not self.end_now(lambda: self._stop.move(reason, interrupt=True)):
             # Not interrupted: nobody ends the session of a statement that is sent meanwhile, nor sees it end.
             self._stop.move(reason, interrupt=False)
 

@@ -105,10 +105,12 @@ class ScriptRun:
 
         :param reason: for the error's text; the first one counts.
         """
-        self._stop.cancel(reason)
         execution = self._execution
-        if execution is not None:
-            execution.end_now()
+        if execution is None or not execution.end_now(lambda: self._stop.cancel(reason)):
+            self._stop.cancel(reason)
+            execution = self._execution
+            if execution is not None:
+                execution.end_now()  # a session that was opened in between
 
     def kill(self, reason: str) -> None:
         """As :meth:`cancel`, for a user's word on the task, which may come late: unless another process has taken the

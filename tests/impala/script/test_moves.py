@@ -1,5 +1,7 @@
 """A script that is to leave its node: what is interrupted is seen to end, and what nobody would see end is not."""
 
+import time
+
 from tests.support.scripts import changed, in_flight, start_script, wait_for
 
 
@@ -23,3 +25,28 @@ def test_a_move_interrupts_the_statement_under_way_and_the_script_begins_anew(cl
     thread.join()
     done = outcome[0]
     assert (len(done.statements), done.node == first) == (2, False)
+
+
+def test_a_cancel_is_the_sessions_end_before_the_run_hears_of_it(cluster, log, monkeypatch):
+    """The thread that cancels loses its turn once the reason is noted: the run must not close the session meanwhile."""
+    script_run, thread, outcome = start_script(changed(cluster), "SELECT sleep(60000)")
+    wait_for(lambda: any(in_flight(node) for node in cluster.nodes))
+    note = script_run._stop.cancel
+    monkeypatch.setattr(script_run._stop, "cancel", lambda reason: (note(reason), time.sleep(0.5)))
+    script_run.cancel("the task was killed")
+    thread.join()
+    assert "cancelled: the task was killed" in str(outcome[0])
+    assert [line for line in log.messages if line.startswith("Query ") and line.endswith(" was cancelled")]
+
+
+def test_a_session_that_its_own_thread_closed_is_not_waited_for(cluster):
+    """As where it hears of the cancel in a session that the one who cancels has not seen."""
+    script_run, thread, outcome = start_script(changed(cluster), "SELECT sleep(60000)")
+    wait_for(lambda: any(in_flight(node) for node in cluster.nodes))
+    session = script_run._execution.session
+    script_run._stop.cancel("noted, and no more")
+    thread.join()
+    assert "cancelled: noted, and no more" in str(outcome[0])
+    assert session._end_tried.is_set()
+    assert not session.end_now(lambda: outcome.append("too late"))
+    assert len(outcome) == 1
