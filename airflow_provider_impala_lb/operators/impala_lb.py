@@ -36,7 +36,13 @@ from airflow_provider_impala_lb.hooks import task_identity
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
 from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve
 from airflow_provider_impala_lb.impala.script.handover_message import LARGEST_SCRIPT, Deferred, Handover, unpack_script
-from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.script.options import (
+    ProcessOptions,
+    RunIdentity,
+    RunListener,
+    RunOptions,
+    why_not_json,
+)
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
 from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.operators.no_retry import forbid_retry
@@ -354,7 +360,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     def _script(self) -> list[Statement]:
         return statements(self.sql, split_statements=self.split_statements is not False, variables=self.variables)
 
-    def _may_hand_over(self, script: list[Statement]) -> bool:
+    def _may_hand_over(self, script: list[Statement], options: RunOptions) -> bool:
         """Whether a trigger can go on with the script. Logs why not."""
         if not self.deferrable or not script:
             return False
@@ -370,6 +376,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             and not return_single_query_results(self.sql, self.return_last, self.split_statements is not False)
         ):
             reason = "the results of all its statements are wanted, which a trigger does not fetch"
+        elif (problem := why_not_json(options)) is not None:
+            reason = f"its parameters cannot be kept in Airflow's database: {problem}"
         else:
             self._packed = self._hook.pack(script, self.parameters)
             if len(self._packed) <= LARGEST_SCRIPT:
@@ -384,8 +392,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         script, texts = unpack_script(packed) if packed else (self._script(), None)
         sticky = self._sticky_host(context)
         tags = task_identity.tags(context)
-        may_hand_over = handover is not None or self._may_hand_over(script)
         options = self._options(sticky)
+        may_hand_over = handover is not None or self._may_hand_over(script, options)
         plan = ScriptPlan(script, texts, options) if texts else ScriptPlan.bind(script, self.parameters, options)
         self._script_run = hook.script_run(
             plan,
@@ -452,7 +460,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             publish=self._publish_seconds,
             max_wait=self.max_wait,
             database=self._hook.schema,
-            query_options=self.query_options,
+            query_options=dict(self.query_options) if self.query_options else None,
             statement_timeout=self.statement_timeout,
             last_result_only=return_single_query_results(self.sql, self.return_last, split_statements),
             output=self.output_file,

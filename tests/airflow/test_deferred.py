@@ -6,6 +6,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import msgspec
 import pytest
@@ -146,6 +147,23 @@ def test_what_a_template_renders_to_need_not_be_text(lab, ti):
     keys, _ = deferred(task, ti())
     assert event(keys)["done"]["statements"] == 1
     assert [key["key"] for key in lab.balancer.status()["sessions"]] == ["20261127"]
+
+
+def test_query_options_may_be_any_mapping(lab, ti):
+    task = operator(lab.insert(1, 1000), query_options=MappingProxyType({"mem_limit": "1g"}))
+    keys, _ = deferred(task, ti())
+    assert event(keys)["done"]["statements"] == 1
+
+
+def test_what_a_trigger_could_not_read_keeps_the_worker(lab, ti):
+    """It has to show before the script is handed over: after that nobody would wait for its statement."""
+
+    class Limit:
+        def __str__(self):
+            return "1g"
+
+    operator(lab.insert(1, 1000), query_options={"mem_limit": Limit()})._run({"ti": ti()})
+    assert lab.ran() == [("1", "FINISHED")]
 
 
 def test_a_failure_in_the_trigger_is_the_tasks_failure(lab, ti):

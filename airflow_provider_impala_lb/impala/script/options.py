@@ -58,6 +58,19 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output: str | None = None
 
 
+def why_not_json(options: RunOptions) -> str | None:
+    """Whether another process would get these options as they are: a trigger's travel as JSON.
+
+    :param options: as a caller made them, unchecked.
+    :returns: None if it would; else what is wrong, and where.
+    """
+    try:
+        msgspec.convert(msgspec.to_builtins(options), RunOptions)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Who runs a script.
 
