@@ -77,7 +77,8 @@ class ImpalaLBHook(DbApiHook):
                 f"connection {self.get_conn_id()}: hook_params: {', '.join(sorted(unknown))} is unknown; allowed: "
                 "schema, session_key, stick_to"
             )
-        self.schema, self.stick_to, self.session_key = schema, stick_to, session_key
+        self.schema, self.stick_to = schema, stick_to
+        self.session_key = None if session_key is None else str(session_key)  # a native template may give a number
         self._resolved: StickyHost | None = None
         self._changed: Upstream | None = None
         self.host: str | None = None

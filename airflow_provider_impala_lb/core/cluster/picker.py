@@ -26,7 +26,7 @@ from airflow_provider_impala_lb.core.rules.queue import dequeue
 from airflow_provider_impala_lb.core.rules.supersession import check_announced, check_attempt
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, Head, Lease, Ticket
 from airflow_provider_impala_lb.core.state.state import State
-from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable, StateUnavailable
+from airflow_provider_impala_lb.errors import ConfigError, MustWait, NoNodeAvailable, StateUnavailable
 
 log = getLogger(__name__)
 
@@ -115,7 +115,8 @@ class Picker:
         :raises Superseded: a later attempt of ``owner`` has taken over since.
         :raises NoNodeAvailable: every node is excluded, drained or full; the message says how many, and why each.
         :raises MustWait: with ``options.queue.asks_again``: come back later.
-        :raises ConfigError: ``prefer`` is not a node of this configuration, or the store belongs to another cluster.
+        :raises ConfigError: ``prefer`` is not a node of this configuration, ``session_key`` is no text, or the store
+            belongs to another cluster.
         """
         options = options or LeaseOptions()
         queue = options.queue
@@ -226,6 +227,9 @@ class Picker:
         prefer: str | None,
         exclude: Collection[str] | Mapping[str, str],
     ) -> Request:
+        """:raises ConfigError: the session key is no text, or ``prefer`` no node of this configuration."""
+        if session_key is not None and not isinstance(session_key, str):
+            raise ConfigError(f"session_key: is {session_key!r}, must be a text")  # others could not read the state
         return Request(
             token=lease.id if lease else "",
             lease=lease,

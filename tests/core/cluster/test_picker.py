@@ -278,3 +278,10 @@ def test_a_hand_over_that_failed_reports_nothing_twice(clock):
     picker.leases.renew()
     assert moves == ["overloaded"]
     pick.release()
+
+
+def test_a_session_key_that_is_no_text_is_refused_before_it_is_in_the_state(clock):
+    picker = make(clock)
+    with pytest.raises(ConfigError, match="session_key: is 42, must be a text"):
+        picker.pick(session_key=42)
+    assert picker.status()["sessions"] == []
