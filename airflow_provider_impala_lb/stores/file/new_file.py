@@ -19,7 +19,8 @@ from airflow_provider_impala_lb.stores.file.clock import PROBE, server_time
 
 ABANDONED_SECONDS = 3600.0
 """What nobody names is removed when it is this old."""
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+"""Flags of ``open`` for a file that must not be there yet."""
 
 
 def create(path: str, mode: int) -> int:
@@ -30,7 +31,7 @@ def create(path: str, mode: int) -> int:
     :raises FileExistsError: made by another process meanwhile.
     :raises OSError: it cannot be made.
     """
-    descriptor = os.open(path, _NEW, mode)
+    descriptor = os.open(path, NEW, mode)
     try:
         os.fchmod(descriptor, mode)
     except BaseException:

@@ -16,7 +16,7 @@ from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file.clock import PROBE
 from airflow_provider_impala_lb.stores.file.faults import fault_of, file_system_of
 from airflow_provider_impala_lb.stores.file.lock import Lock
-from airflow_provider_impala_lb.stores.file.new_file import create, make_empty, sync_directory
+from airflow_provider_impala_lb.stores.file.new_file import NEW, make_empty, sync_directory
 
 _LOCK = "lock"
 _JOURNAL = re.compile(r"[0-9a-f]{32}")
@@ -143,7 +143,7 @@ class JournalDirectory:
         """As which user the file server sees this one (root, or all, may be mapped to another); None: unknown."""
         path = self.path_of(PROBE + secrets.token_hex(8))
         try:
-            descriptor = create(path, 0o600)
+            descriptor = os.open(path, NEW, 0o600)  # its mode does not matter, and a server may refuse to set one
         except OSError:
             return None
         try:

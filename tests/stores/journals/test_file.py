@@ -115,6 +115,16 @@ def test_another_users_directory_is_refused(journals, monkeypatch):
         journals.change(KEY, put(b"x"))
     assert journals.read(KEY) == b"x"
 
+    # And such a server may let nobody set modes.
+    def refuse(descriptor, mode):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", mapped)
+        patch.setattr(os, "fchmod", refuse)
+        assert FileJournals(journals.where.removesuffix(".journal")).read(KEY) == b"x"
+    assert not [name for name in os.listdir(journals.where) if name.startswith(".impala-lb-clock")]
+
 
 @pytest.mark.parametrize("thing", ["link", "directory", "pipe"])
 def test_something_else_in_a_files_place_is_refused(journals, tmp_path, thing):
