@@ -3,7 +3,7 @@
 ::
 
     caller                                         listener
-    impala-lb-doctor 1 <cluster> <lock file>  ->
+    impala-lb-doctor 2 <cluster> <lock file>  ->
                                               <-   the same, of its own: either host sees what differs
     {its host and directory}                  ->
                                               <-   {its host, directory, and the new file's name}
@@ -29,7 +29,7 @@ import msgspec
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.doctor.lock_trial import TrialResult
 
-VERSION = "1"
+VERSION = "2"
 GREETING = "impala-lb-doctor"
 SILENCE = 30.0
 """Seconds to wait for a line: longer than a turn may take: a lock has a deadline of 5 s."""
