@@ -1,4 +1,8 @@
-"""Pauses that grow, and times that run out."""
+"""Pauses that grow, and times that run out.
+
+Not tenacity or stamina: those call one function again and again, and what loops here looks at something else between
+two attempts (a stop request, a page, another host), and often ends by what it has seen.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,7 @@ class Backoff:
     """
 
     def __init__(self, first: float, longest: float, growth: float = 2.0) -> None:
-        self._first, self._longest, self._growth = first, longest, growth
+        self._longest, self._growth = longest, growth
         self.pause = first
 
     def next(self) -> float:
@@ -46,10 +50,6 @@ class Backoff:
         pause = self.pause
         self.pause = min(pause * self._growth, self._longest)
         return pause
-
-    def reset(self) -> None:
-        """Begin with ``first`` again."""
-        self.pause = self._first
 
 
 def sleep(seconds: float, meanwhile: Callable[[], None] | None = None, every: float = 0.2) -> None:

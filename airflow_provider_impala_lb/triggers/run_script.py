@@ -36,7 +36,7 @@ class DeferredScript(msgspec.Struct, frozen=True, kw_only=True):
 
     :param owner: whose lease and journal it is, ``dag/run/task[map]``.
     :param tags: for the statements' labels.
-    :param script: as packed by :func:`~..impala.script.handover.pack_script`.
+    :param script: as packed by :func:`~..impala.script.handover_message.pack_script`.
     :param handover: where it runs, and how far it is.
     :param options: what its author chose.
     :param hand_over_rows: the rows of the last statement are a worker's to fetch; default False.

@@ -46,11 +46,9 @@ def test_a_deadline_may_be_never_or_now(clock):
     assert Deadline(-1).remaining == 0.0
 
 
-def test_pauses_grow_up_to_the_longest_and_begin_again():
+def test_pauses_grow_up_to_the_longest():
     backoff = Backoff(0.5, 3)
     assert [backoff.next() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
-    backoff.reset()
-    assert (backoff.pause, backoff.next()) == (0.5, 0.5)
     assert [Backoff(1, 100, growth=3).next(), Backoff(1, 100, growth=3).pause] == [1, 1]
     tripled = Backoff(1, 100, growth=3)
     assert [tripled.next() for _ in range(6)] == [1, 3, 9, 27, 81, 100]

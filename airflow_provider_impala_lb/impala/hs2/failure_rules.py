@@ -323,13 +323,3 @@ def handle_gone(message: str) -> bool:
     :param message: the error's.
     """
     return _HANDLE_GONE.search(message) is not None
-
-
-def outcome_of(message: str, statement: Classification, *, accepted: bool) -> Outcome:
-    """Only the outcome of :func:`classify_failure`.
-
-    :param message: as there.
-    :param statement: as there.
-    :param accepted: as there.
-    """
-    return classify_failure(message, statement, accepted=accepted).outcome

@@ -52,7 +52,6 @@ _QUOTED_AND_COMMENTS = r"""
     | \*/
 """
 _QUOTED_PART = {q: re.compile(rf"(?:[^{q}\\]+|\\[^\n]){{1,1000}}") for q in "'\"`"}
-BLANKS = " \t\f\r\n"  # ``Whitespace``: to the lexer everything else that looks blank is an error
 LINE_END = re.compile(r"[\r\n]")
 ENDLESS_COMMENT = "the comment that begins here with /* has no end"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure, outcome_of
+from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.sql.classification import classify
 
 SAYS = "org.apache.hive.service.cli.HiveSQLException: Error running query: "
@@ -37,7 +37,7 @@ FROM_A_TASK = f"{SAYS}org.apache.spark.SparkException: Job aborted: {PARSER.remo
     ],
 )
 def test_what_spark_refuses_after_it_has_accepted_it(text, outcome):
-    assert outcome_of(text, classify("INSERT INTO t SELECT 1"), accepted=True) == outcome
+    assert classify_failure(text, classify("INSERT INTO t SELECT 1"), accepted=True).outcome == outcome
 
 
 def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
@@ -46,10 +46,10 @@ def test_sync_ddl_that_was_executed_but_not_broadcast_counts_as_done():
         "attempts.The operation has been successfully executed but its effects may have not been broadcast to all the "
         "coordinators."
     )
-    assert outcome_of(text, classify("INSERT INTO t SELECT 1"), accepted=True) == "done"
-    assert outcome_of(text, classify("CREATE TABLE t (a INT)"), accepted=True) == "done"
+    assert classify_failure(text, classify("INSERT INTO t SELECT 1"), accepted=True).outcome == "done"
+    assert classify_failure(text, classify("CREATE TABLE t (a INT)"), accepted=True).outcome == "done"
     # That is its first step: the table is there, and no row of it.
-    assert outcome_of(text, classify("CREATE TABLE t AS SELECT 1"), accepted=True) == "unknown"
+    assert classify_failure(text, classify("CREATE TABLE t AS SELECT 1"), accepted=True).outcome == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_what_a_message_quotes_is_no_word_of_the_servers(told):
         f'UDF ERROR: String to Date parse failed. Invalid string val: "{told}"',
         f"Query a:b failed:\nUDF ERROR: String to Date parse failed. Invalid string val: {told}",
     ):
-        assert outcome_of(text, classify(sql), accepted=True) == "unknown"
-        assert outcome_of(text, classify("SELECT 1"), accepted=True) == "not started"
+        assert classify_failure(text, classify(sql), accepted=True).outcome == "unknown"
+        assert classify_failure(text, classify("SELECT 1"), accepted=True).outcome == "not started"
     refused = f"AnalysisException: Incompatible types in predicate: id = '{told}'"
     assert classify_failure(refused, classify(sql), accepted=False).verdict == "user error"
 
@@ -129,5 +129,5 @@ def test_what_a_message_quotes_is_no_word_of_the_servers(told):
     ],
 )
 def test_outcomes(text, sql, refused, accepted):
-    assert outcome_of(text, classify(sql), accepted=False) == refused
-    assert outcome_of(text, classify(sql), accepted=True) == accepted
+    assert classify_failure(text, classify(sql), accepted=False).outcome == refused
+    assert classify_failure(text, classify(sql), accepted=True).outcome == accepted

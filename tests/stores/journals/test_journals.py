@@ -11,7 +11,6 @@ from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.factory import open_journals
 from airflow_provider_impala_lb.stores.journals.document import MAX_BYTES, name_of, unwrap, wrap
 from airflow_provider_impala_lb.stores.journals.file import FileJournals
-from airflow_provider_impala_lb.stores.memory import MemoryJournals
 from airflow_provider_impala_lb.stores.redis.journals import RedisJournals
 from tests.support.components import SERVERS
 from tests.support.store_changes import bump_document, put
@@ -20,12 +19,9 @@ KEY = "load_sales/insert/scheduled__2026-11-25T00:00:00+00:00/-1"
 ODD_KEYS = ["", ".", "..", "lock", "../../etc/passwd", "a\0b", "line\nbreak", "ä" * 1000, "\udc80", "x" * 100_000]
 
 
-@pytest.fixture(params=["memory", "file", "fuse", *SERVERS])
+@pytest.fixture(params=["file", "fuse", *SERVERS])
 def opened(request, tmp_path):
     """Journals as two hosts open them; each call is another process's."""
-    if request.param == "memory":
-        memory = MemoryJournals()
-        return lambda host=0: memory
     if request.param == "file":
         return lambda host=0: FileJournals(str(tmp_path / "node_in_use.tmp"))
     if request.param == "fuse":
@@ -167,15 +163,14 @@ def test_a_sweep_that_finds_a_newer_document_asks_again(opened):
     asked = []
 
     def wanted(key, document, now):
-        if not asked and not isinstance(journals, MemoryJournals):  # there the sweep is one step
+        if not asked:
             opened(1).change(KEY, put(b"new"))
         asked.append(document)
-        return document == b"new" or isinstance(journals, MemoryJournals)
+        return document == b"new"
 
     assert journals.sweep(wanted).removed == 0
-    if not isinstance(journals, MemoryJournals):
-        assert asked[0] == b"old" and asked[-1] == b"new"
-        assert journals.read(KEY) == b"new"
+    assert asked[0] == b"old" and asked[-1] == b"new"
+    assert journals.read(KEY) == b"new"
 
 
 def test_what_holds_another_key_or_another_byte_is_damaged():

@@ -12,9 +12,8 @@ import pytest
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.script import metadata_sync
 from airflow_provider_impala_lb.impala.script.record import ScriptRecord
-from airflow_provider_impala_lb.impala.sql.splitter import split
 from tests.support.balancers import options_of
-from tests.support.scripts import LOG, changed, run, script_run, statements_on, wait_for
+from tests.support.scripts import changed, run, start_script, statements_on, wait_for
 from tests.support.servers import eventually
 from tests.system.chaos.load import LOAD, WEIGHTS
 
@@ -103,19 +102,8 @@ def test_a_node_that_shuts_down_is_left_out_before_anybody_tries_it(four):
 
 def start(lb, script, **options):
     """The run in a thread; its outcome is put into the list."""
-    outcome, opened = [], []
-    started = script_run(
-        lb, split(script), logger=LOG, on_session=lambda pick, session: opened.append(pick.host), **options
-    )
-
-    def work():
-        try:
-            outcome.append(started.run())
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
+    opened = []
+    _, thread, outcome = start_script(lb, script, on_session=lambda pick, session: opened.append(pick.host), **options)
     return thread, outcome, opened
 
 
