@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_impala_lb.doctor import two_hosts
 from airflow_provider_impala_lb.doctor.two_hosts import check_other_host, parse_listen, parse_peer
-from airflow_provider_impala_lb.doctor.two_hosts_protocol import Task, TwoHostResult
+from airflow_provider_impala_lb.doctor.two_hosts_protocol import GREETING, VERSION, Task, TwoHostResult
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import xattr_versions
 from tests.support.broken_mounts import NO_LOCK, STALE_CACHE, commands
@@ -32,6 +32,7 @@ lock_trial.FAST_SECONDS, lock_trial.SLOW_TURNS, lock_trial.SLOW_PAUSE, two_hosts
 two_hosts.main(sys.argv[1])
 """
 NAME = ".impala-lb-doctor.0123456789abcdef"
+HELLO = f"{GREETING} {VERSION} c lock\n".encode()
 
 
 @pytest.fixture
@@ -172,7 +173,7 @@ def test_the_clocks_are_compared(shared, port, begin):
 
 def test_strays_are_sent_away(shared, port, begin):
     listener = begin(shared[0], port, True)
-    for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000, b"impala-lb-doctors 1 c lock\n"):
+    for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000, HELLO.replace(b" ", b"s ", 1)):
         with socket.create_connection(("127.0.0.1", port), timeout=5) as stray, contextlib.suppress(OSError):
             stray.sendall(said)
             assert stray.recv(100) == b""
@@ -186,8 +187,8 @@ def test_strays_are_sent_away(shared, port, begin):
 def test_nobody_else_is_let_in_once_they_have_met(shared, port, begin):
     listener = begin(shared[0], port, True)
     with socket.create_connection(("127.0.0.1", port)) as first:
-        first.sendall(b"impala-lb-doctor 1 c lock\n")
-        assert first.recv(100) == b"impala-lb-doctor 1 c lock\n"
+        first.sendall(HELLO)
+        assert first.recv(100) == HELLO
         end = time.monotonic() + 5  # it closes the port just after its answer
         with pytest.raises(ConnectionRefusedError):
             while time.monotonic() < end:
@@ -254,14 +255,14 @@ def talk(port, *lines):
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ([b"impala-lb-doctor 2 c lock\n"], "the other host has version 2 of this check, this one 1"),
-        ([b"impala-lb-doctor 1 c lock.tmp\n"], "another lock file: lock.tmp, not lock"),
+        ([b"impala-lb-doctor 1 c lock\n"], f"the other host has version 1 of this check, this one {VERSION}"),
+        ([HELLO.replace(b"lock\n", b"lock.tmp\n")], "another lock file: lock.tmp, not lock"),
         ([b"impala-lb-doctor\n"], "version ? of this check"),
         ([b"HTTP/1.1 400 Bad Request\r\n"], "is not impala-lb doctor --listen"),
-        ([b"impala-lb-doctor 1 c lock\n", b'{"host":"x","directory":"/","file":"../x"}\n'], "it named the file '../x'"),
-        ([b"impala-lb-doctor 1 c lock\n", b'{"host":7}\n'], "sent what is not understood"),
-        ([b"impala-lb-doctor 1 c lock\n", b"x" * 99_999], "has gone in the middle"),
-        ([b"impala-lb-doctor 1 c lock\n", b'{"host":"x","directory":"/","file":"%s"}\n' % NAME.encode(),
+        ([HELLO, b'{"host":"x","directory":"/","file":"../x"}\n'], "it named the file '../x'"),
+        ([HELLO, b'{"host":7}\n'], "sent what is not understood"),
+        ([HELLO, b"x" * 99_999], "has gone in the middle"),
+        ([HELLO, b'{"host":"x","directory":"/","file":"%s"}\n' % NAME.encode(),
           b'{"failed":"a\\u001b[31mb"}\n'], "a?[31mb"),
     ],
 )  # fmt: skip
