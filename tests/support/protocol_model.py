@@ -29,7 +29,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from airflow_provider_impala_lb.impala.script.protocol import (
+from airflow_provider_impala_lb.impala.sql.classification import classify
+from airflow_provider_impala_lb.impala.statement.protocol import (
     Action,
     Evidence,
     Failure,
@@ -39,7 +40,6 @@ from airflow_provider_impala_lb.impala.script.protocol import (
     decide,
     failure_of,
 )
-from airflow_provider_impala_lb.impala.sql.classification import classify
 
 Decide = Callable[[StatementRecord, Evidence], Action]
 ReadFailure = Callable[..., Failure]
@@ -393,6 +393,7 @@ class Model:
         return StatementRecord(self.sql, w.state, w.seen_witness)  # type: ignore[arg-type]
 
     def _act(self, w: World, action: Action, name: str, now: Now) -> Iterator[tuple[str, World]]:
+        settles = not self.site.records and w.epoch == 1  # it only wants to know whether the attempt is over
         match action:
             case "send" if w.state == "pending":
                 if (
@@ -407,7 +408,7 @@ class Model:
                     )
             case "send":
                 changes = {} if self.site.kind in ("query", "session") else {"again": True}
-                if not self.site.records and w.epoch == 1:
+                if settles:
                     changes = {"over": True}
                 yield f"{name} sends it again", now(w._replace(**changes), at="send again")
             case "wait":
@@ -417,16 +418,14 @@ class Model:
             case "look up":
                 yield from self._look(w, name, now)
             case "go on":
-                over = not self.site.records and w.epoch == 1
                 yield (
                     f"{name} goes on after it",
-                    now(w._replace(over=True) if over else w._replace(next_sent=True), at="go on"),
+                    now(w._replace(over=True) if settles else w._replace(next_sent=True), at="go on"),
                 )
             case "failed":
-                over = not self.site.records and w.epoch == 1
                 yield (
                     f"{name} says that it changed nothing",
-                    now(w._replace(over=True) if over else w._replace(nothing=True), at="failed"),
+                    now(w._replace(over=True) if settles else w._replace(nothing=True), at="failed"),
                 )
             case "ended":
                 yield f"{name} says that it has ended", now(w._replace(over=True), at="ended")

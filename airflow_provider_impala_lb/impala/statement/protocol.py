@@ -35,8 +35,8 @@ from typing import Literal
 
 import msgspec
 
-from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_again, classify_failure
 from airflow_provider_impala_lb.impala.sql.classification import Classification
+from airflow_provider_impala_lb.impala.statement.failure_rules import classify_again, classify_failure
 
 State = Literal["pending", "intended", "registered", "accepted"]
 """``intended``: written down, and then sent. ``registered``: it was on its coordinator's page. ``accepted``: the

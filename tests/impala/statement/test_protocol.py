@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from airflow_provider_impala_lb.impala.script.protocol import Action, Evidence, StatementRecord, decide
-from airflow_provider_impala_lb.impala.script.protocol import failure_of as real_failure_of
 from airflow_provider_impala_lb.impala.sql.classification import classify
+from airflow_provider_impala_lb.impala.statement.protocol import Action, Evidence, StatementRecord, decide
+from airflow_provider_impala_lb.impala.statement.protocol import failure_of as real_failure_of
 from tests.support.explorer import explore, needless_questions, stuck
 from tests.support.protocol_model import Model, Site
 
