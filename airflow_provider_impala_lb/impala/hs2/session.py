@@ -26,11 +26,13 @@ from airflow_provider_impala_lb.impala.hs2.connection import (
 from airflow_provider_impala_lb.impala.hs2.connection_failure import ask_anew, is_refused, is_transport_failure, refusal
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError, print_id
 from airflow_provider_impala_lb.impala.hs2.operation import Limits, Operation
+from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.replies import UnreadableReply, status_error
-from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings, look_for, look_up
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import Closed, Sendings, look_for, look_up
 from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.label import nonce_of
+from airflow_provider_impala_lb.impala.statement.protocol import StatementRecord
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
 
 log = getLogger(__name__)
@@ -67,7 +69,9 @@ class Session:
     :ivar pages: the coordinator's web pages; None: it has none.
     :ivar cursor: impyla's cursor of the session, to fetch rows from.
     :ivar operation: the statement under way.
+    :ivar pause: waits so many seconds, or raises `Cancelled`.
     :ivar stop: says when the work is to stop; shared with the other sessions of a run.
+    :ivar proof: what makes the coordinator's page a proof of what became of a statement.
     :ivar lost: the session was closed to find out what became of a statement: the script needs a new one.
     """
 
@@ -82,12 +86,14 @@ class Session:
         # A login is for the configured address only, not for whatever a server says of itself.
         self.pages = pages or (DebugPages(self.web, None, None) if self.web else None)
         self.stop = stop or StopRequest()
+        self.pause = self.stop.sleep
         self._login, self._handle = login, handle
         self._client = service.client = ReconnectingClient(login, opened.connection, self.stop.sleep)
         protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
         self.cursor = HiveServer2Cursor(HS2Session(service, handle, opened.configuration, protocol, retries=1))
         self.operation = Operation(self.cursor, self._client, self.stop, self.pages, address is not None)
         self.lost = False
+        self.proof = PageProof(self.pages, self.open_another)
         self._closed = self._ending = False
         self._ended: bool | None = None
         self._end_tried = threading.Event()
@@ -254,9 +260,11 @@ class Session:
         if not self.is_open:
             raise StatementError("the session was closed before, so it was not sent")
         sendings = sendings or Sendings(self.reconnect_timeout)
+        statement = classify(sql)
+        if not statement.changes_nothing:
+            self.proof.see_witness()
         while True:
             sendings.begin()
-            sent_at = time.monotonic()
             try:
                 operation.send(sql, options)
                 sendings.answered()
@@ -269,7 +277,6 @@ class Session:
                     raise StatementError(str(error)) from error
                 failure = StatementError(f"the connection failed while it was sent: {describe(error)}")
                 failure.__cause__ = cause = error
-            statement = classify(sql)
             if statement.session_only:
                 # Not in this session: the lost one may still arrive, and undo a later USE or SET.
                 self.close_to_prove()
@@ -281,7 +288,8 @@ class Session:
                 if self._is_under_way(sql, failure, sendings):
                     return False
                 continue
-            found = look_up(self, nonce_of(sql), sent_at, failure)
+            record = StatementRecord(statement, "intended", repeated=sendings.count > 1)
+            found = look_up(self, record, nonce_of(sql), self.proof.witness, failure)
             sendings.answered()
             if not found.in_flight:
                 operation.query_id = found.id
@@ -354,19 +362,6 @@ class Session:
         """Close the last statement if it is still open. Returns its warnings, and the rows it modified."""
         return self.operation.finish()
 
-    def run_beside(self, sql: str) -> float:
-        """Run a statement in a second session on the same node.
-
-        :param sql: the statement.
-        :returns: when it had begun, by the monotonic clock.
-        :raises Exception: it could not be run.
-        """
-        with self.open_another() as other:
-            other.submit(sql)
-            began_by = time.monotonic()
-            other.wait()
-        return began_by
-
     def nobody_listens(self) -> bool:
         """Whether a connection is refused: the process is gone."""
         try:
@@ -396,23 +391,29 @@ class Session:
         self.operation.abandon()
         self._client.disconnect()
 
-    def close_to_prove(self) -> bool:
-        """Close the session so that a statement of it that is still on its way is refused, and the session lost.
+    def close_to_prove(self) -> Closed:
+        """Close the session so that a statement of it that is still on its way is refused, and the session lost. The
+        one for a marker is opened before.
 
-        :returns: whether the coordinator has confirmed it.
         :raises Cancelled: by :attr:`stop`.
         """
         from impala._thrift_gen.TCLIService.ttypes import TCloseSessionReq
 
         self.lost = True
         try:
+            self.proof.open_marker()
+        except ImpalaLBError as error:
+            log.info("No session for a marker on %s: %s", self.node.address, error)
+        try:
             reply = self._client.call("CloseSession", TCloseSessionReq(sessionHandle=self._handle))
         except Exception as error:
             self.stop.check()
             log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, describe(error))
-            return False
+            return "failed"
         problem = status_error(reply)
-        return problem is None or "Invalid session id" in problem
+        if problem is None:
+            return "closed"
+        return "unknown" if "Invalid session id" in problem else "failed"
 
     def cancel(self, reason: str) -> None:
         """Note in :attr:`stop` that the work is cancelled, and :meth:`end_now`. Never raises.
@@ -467,6 +468,7 @@ class Session:
             if not self._ending:
                 self._end_tried.set()  # nobody else ends it now, so there is nothing to wait for
             self._client.disconnect()
+            self.proof.close()
 
     def __enter__(self) -> Session:
         return self

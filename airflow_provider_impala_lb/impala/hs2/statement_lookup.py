@@ -1,8 +1,7 @@
-"""What became of a statement whose answer was lost: looked up on the coordinator's web page, by its label.
+"""What became of a statement whose answer was lost: looked for by its label, and decided by `statement.protocol`.
 
-A label that is not there proves nothing while the session could still take a late request. So the session is closed
-first (Impala then refuses it: "Session has been closed, ignoring query"), and the page read again. It keeps the last
-200 ended statements (``--query_log_size``): if it may have dropped ours already, the outcome is unknown.
+The driver of that protocol for one statement: it takes copies of its coordinator's page, closes its session, and sends
+the marker that says how fresh a copy is. It decides nothing itself.
 
 What changes nothing may be sent again instead: `Sendings` says how often, and until when.
 """
@@ -10,44 +9,69 @@ What changes nothing may be sent again instead: `Sendings` says how often, and u
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from logging import getLogger
-from typing import NamedTuple, Protocol
+from typing import Literal, Protocol
+
+import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Node
-from airflow_provider_impala_lb.core.stop_request import StopRequest
+from airflow_provider_impala_lb.core.stop_request import Cancelled
 from airflow_provider_impala_lb.core.timing import Backoff, Deadline
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
+from airflow_provider_impala_lb.impala.hs2.operation import next_poll
+from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import REFUSED_SECONDS
 from airflow_provider_impala_lb.impala.sql.label import Label
+from airflow_provider_impala_lb.impala.statement.protocol import (
+    Action,
+    Evidence,
+    Failure,
+    Found,
+    PageCopy,
+    PageOf,
+    StatementRecord,
+    decide,
+    failure_of,
+    page_of,
+)
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Queries, Query
 
 log = getLogger(__name__)
 
-MARGIN_SECONDS = 0.25
-"""By so much the coordinator's process, and its page, must be older than the moment of sending."""
-_HOUR = 3600
 _LOOKS = (0.05, 0.1, 0.2, 0.4)
 """Pauses between looks before the session is closed: a statement that has just arrived would be cancelled with it."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_LONGEST_POLL = 10.0
+_FRESH_SECONDS = 10.0
+"""So long a copy is waited for that shows the marker: a proxy may serve an older one for a while."""
+_FINISHED = "FINISHED"
 MAX_SENDINGS = 5
 """So often one statement is sent, those that the coordinator refused for the time being not counted."""
 _FIRST_SENDING_PAUSE, _SENDING_PAUSE_GROWS, _LONGEST_SENDING_PAUSE = 0.1, 4, 30.0
 """Seconds before the second sending, and by how much each pause is longer than the one before: 9 s for all five."""
 
+Closed = Literal["closed", "unknown", "failed"]
+"""What closing a session came to: the coordinator has closed it; does not know it; or it could not be asked."""
+
 
 class Coordinator(Protocol):
-    """What is needed of the coordinator, through the session in which the statement was sent.
+    """What is needed of the coordinator of a statement.
 
     :ivar node: where it is.
     :ivar pages: its web pages; None: it has none.
-    :ivar stop: says when to stop waiting.
-    :ivar lost: the session is closed.
+    :ivar proof: sends the marker.
     """
 
     node: Node
     pages: DebugPages | None
-    stop: StopRequest
-    lost: bool
+    proof: PageProof
+
+    def pause(self, seconds: float, /) -> None:
+        """Wait, or raise.
+
+        :param seconds: how long.
+        """
 
     @property
     def reconnect_timeout(self) -> float:
@@ -56,76 +80,182 @@ class Coordinator(Protocol):
     def nobody_listens(self) -> bool:
         """Whether a connection is refused: the process is gone."""
 
-    def close_to_prove(self) -> bool:
-        """Close the session, so that what is still on its way in it is refused. Returns whether that was confirmed."""
-
-    def run_beside(self, sql: str) -> float:
-        """Run a statement in a session of its own.
-
-        :param sql: the statement.
-        :returns: when it had begun, by the monotonic clock.
-        :raises Exception: it could not be run.
-        """
+    def close_to_prove(self) -> Closed:
+        """Open the session for a marker, then close the statement's one: what is still on its way in it is refused."""
 
 
-class Sendings:
-    """How often one statement may be sent, over all sessions in which it is.
+class StatementLookup:
+    """Of one statement.
 
-    :param reconnect_timeout: seconds since a first answer was lost, after which it is not sent again.
-    :param new_session: whoever sends it opens a new session if the one that it was sent in is closed; default False.
+    :param coordinator: where it was sent to; its session is closed if the statement is not there.
+    :param record: what is kept of the statement.
+    :param nonce: of its label.
+    :param witness: id of a query that was seen among the completed ones there before it was sent; "": none was.
+    :param can_ask: its handle can be made of its id: whoever finds it running waits for it so; default False.
+    :param answer: the author's word, see `Evidence`; default none.
+    :ivar query: as the page shows it; None: it does not.
+    :ivar status: how it ended, by the page: ``OK``, the error's text, or "".
+    :ivar reason: why nothing more is known.
+    :ivar on_wait: called once with a query that is waited for; default nothing is.
     """
 
-    def __init__(self, reconnect_timeout: float, *, new_session: bool = False) -> None:
-        self.new_session = new_session
-        self._reconnect_timeout = reconnect_timeout
-        self._count = 0
-        self._first_at = 0.0
-        self._lost_at: float | None = None
-        self._lost = ""
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        record: StatementRecord,
+        nonce: str,
+        witness: str,
+        *,
+        can_ask: bool = False,
+        answer: str = "",
+    ) -> None:
+        self.query: Query | None = None
+        self.status = self.reason = ""
+        self.on_wait: Callable[[Query], None] | None = None
+        self._coordinator, self._nonce, self._witness = coordinator, nonce, witness
+        self._record = msgspec.structs.replace(record, witness=bool(witness))
+        pages = coordinator.pages
+        if pages is None:
+            self.reason = "the coordinator has no web page to look at (nodes: web)"
+        self._evidence = Evidence(can_ask=can_ask, can_look=pages is not None, answer=answer)
+        self._chained = False
+        self._marker = ""
+        self._page_of: PageOf | None = None
+        self._fresh = Deadline(_FRESH_SECONDS)
+        self._started = time.monotonic()
 
-    def begin(self) -> None:
-        """It is sent now.
+    def run(self) -> Action:
+        """Look, until something can be said: anything but ``look up`` and ``close``.
 
-        :raises StatementError: it was sent as often as it may, so it was not.
+        :raises Cancelled: the coordinator's pause says so.
         """
-        self._check(0.0)
-        self._count += 1
-        self._first_at = self._first_at or time.monotonic()
+        while True:
+            action = decide(self._record, self._evidence)
+            if action == "look up":
+                self._look()
+            elif action == "close":
+                self._close()
+            else:
+                return action
 
-    def answered(self) -> None:
-        """The coordinator has it."""
-        self._lost_at = None
+    def _seen(self, **evidence: object) -> None:
+        self._evidence = msgspec.structs.replace(self._evidence, **evidence)
 
-    def refused(self) -> None:
-        """The coordinator has refused it, for the time being: that sending does not count."""
-        self._count = max(0, self._count - 1)
+    def _close(self) -> None:
+        closed = self._coordinator.close_to_prove()
+        if closed == "failed":
+            self.reason = "its session could not be closed, so it may still begin"
+            self._seen(can_close=False)
+            return
+        self._chained, self._fresh = closed == "closed", Deadline(_FRESH_SECONDS)
+        self._seen(closed=True, page=None)
 
-    def lost(self, failure: StatementError) -> float:
-        """The answer was lost.
+    def _look(self) -> None:
+        pages = self._coordinator.pages
+        assert pages is not None
+        try:
+            if self._page_of is None:
+                self._page_of = page_of(pages.version())
+                self._seen(page_of=self._page_of)
+            if self._evidence.closed:
+                self._mark()
+            self._read(pages, self._copy(pages))
+        except ProbeFailed as error:
+            self.reason = f"its page does not tell ({error})"
+            self._seen(can_look=False)
 
-        :param failure: what is known so far.
-        :returns: the pause before the next sending, in seconds.
-        :raises StatementError: there is none.
-        """
-        self._lost = str(failure)
-        self._lost_at = self._lost_at or time.monotonic()
-        grown = _FIRST_SENDING_PAUSE * float(_SENDING_PAUSE_GROWS) ** (self._count - 1)
-        pause = min(grown, _LONGEST_SENDING_PAUSE)
-        self._check(pause)
-        return pause
+    def _mark(self) -> None:
+        """Send the marker, once it can be sent."""
+        if self._marker:
+            return
+        label = Label.new(1, 1, {"for": "the age of this page"})
+        try:
+            if not self._coordinator.proof.mark(label):
+                self._chained = False
+            self._marker = label.nonce
+        except Cancelled:
+            raise
+        except Exception as error:
+            self.reason = f"how old its page is cannot be known ({error})"
 
-    def _check(self, pause: float) -> None:
-        now = time.monotonic()
-        late = self._lost_at is not None and now + pause - self._lost_at >= self._reconnect_timeout
-        if self._count >= MAX_SENDINGS or late:
-            limit = f"session.reconnect_timeout is {self._reconnect_timeout:g} s" if late else f"{MAX_SENDINGS} at most"
-            times = "once" if self._count == 1 else f"{self._count} times"
-            raise StatementError(
-                f"{self._lost or 'its rows were lost'}; it was sent {times} in {now - self._first_at:.0f} s ({limit})"
-            )
+    def _copy(self, pages: DebugPages) -> Queries:
+        """The page; before the session is closed a few, until one shows the statement."""
+        copy = self._ask(pages)
+        if not self._evidence.closed and self._evidence.page is None:
+            for pause in _LOOKS:
+                if copy.labelled(self._nonce) is not None:
+                    break
+                self._coordinator.pause(pause)
+                copy = self._ask(pages)
+        return copy
+
+    def _read(self, pages: DebugPages, copy: Queries) -> None:
+        found: Found = "absent"
+        failure: Failure = "maybe"
+        query = copy.labelled(self._nonce)
+        self.query = query or self.query
+        if query is not None and query.in_flight:
+            found = "in flight"
+            if self._record.state == "intended":
+                self._record = msgspec.structs.replace(self._record, state="registered")
+        elif query is not None:
+            finished = query.state == _FINISHED and not self._record.statement.reads_only
+            self.status = "OK" if finished else pages.status(query.id)
+            found = "ok" if self.status == "OK" else "failed"
+            if found == "failed":
+                failure = failure_of(self.status, self._record, archived=self._page_of)
+        marker = bool(self._marker) and copy.labelled(self._marker) is not None
+        witness = bool(self._witness) and any(each.id == self._witness for each in copy.completed)
+        self._seen(
+            page=PageCopy(found=found, failure=failure, marker=marker, witness=witness),
+            same_process=witness or (self._chained and marker),
+        )
+        if found == "absent" and self._evidence.closed:
+            self._note_absence(pages, copy, marker=marker, witness=witness)
+        elif found == "absent" and not self._evidence.can_close:
+            self._seen(can_look=False)  # another copy cannot tell more
+        if query is not None and found == "in flight" and (self._evidence.closed or not self._evidence.can_ask):
+            if self.on_wait is not None:
+                self.on_wait(query)
+                self.on_wait, self._started = None, time.monotonic()
+            self._coordinator.pause(min(max(next_poll(time.monotonic() - self._started), _FIRST_PAUSE), _LONGEST_POLL))
+
+    def _note_absence(self, pages: DebugPages, copy: Queries, *, marker: bool, witness: bool) -> None:
+        """Say what is missing for a proof, and whether another copy may bring it."""
+        where = f"{pages.url}/queries"
+        if not marker:
+            if self._marker:
+                self.reason = f"{where} is old, or another coordinator's: it does not show what was run just now"
+            if not self._fresh.passed():
+                self._coordinator.pause(_FIRST_PAUSE)
+                return
+        elif self._evidence.page_of == "3":
+            self.reason = f"{where} of this version does not show all that runs"
+        elif not self._evidence.same_process:
+            self.reason = "the coordinator was started anew, or its session had ended before"
+        elif not witness:
+            self.reason = f"{where} keeps {copy.kept} statements, and may have dropped it already"
+        self._seen(can_look=False)
+
+    def _ask(self, pages: DebugPages) -> Queries:
+        """The page, tried until ``session.reconnect_timeout``: the web server is as far away as the coordinator. Where
+        nobody listens to that either, its process is gone, and the page of the next one knows nothing of ours."""
+        coordinator = self._coordinator
+        deadline, backoff = Deadline(coordinator.reconnect_timeout), Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        refused_since = 0.0
+        while True:
+            try:
+                return pages.queries()
+            except ProbeFailed:
+                now, late = time.monotonic(), deadline.passed(backoff.pause)
+                refused_since = (refused_since or now) if coordinator.nobody_listens() else 0.0
+                gone = bool(refused_since) and now - refused_since >= REFUSED_SECONDS
+                if late or gone:
+                    raise
+            coordinator.pause(backoff.next())
 
 
-class FoundStatement(NamedTuple):
+class FoundStatement(msgspec.Struct, frozen=True):
     """A statement that was found on the page.
 
     :ivar id: its query id, as Impala prints it.
@@ -136,45 +266,36 @@ class FoundStatement(NamedTuple):
     in_flight: bool
 
 
-def look_up(coordinator: Coordinator, nonce: str | None, sent_at: float, failure: StatementError) -> FoundStatement:
+def look_up(
+    coordinator: Coordinator, record: StatementRecord, nonce: str | None, witness: str, failure: StatementError
+) -> FoundStatement:
     """Find the statement with this label.
 
     :param coordinator: where it was sent to; its session is closed if the statement is not there.
+    :param record: what is kept of the statement.
     :param nonce: of its label; None: it has none.
-    :param sent_at: when it was sent, by the monotonic clock.
+    :param witness: as of `StatementLookup`.
     :param failure: what is known so far.
     :raises StatementError: it failed; or it never reached the coordinator (the text says that, and the session is
         lost); or that cannot be found out, which leaves the outcome unknown.
     """
-    pages = coordinator.pages
-    if pages is None or nonce is None:
-        raise StatementError(f"{failure}; the coordinator has no web page to look at (nodes: web)") from failure
-    found = _ask(coordinator, pages, failure).labelled(nonce)
-    for pause in _LOOKS:
-        if found is not None:
-            break
-        coordinator.stop.sleep(pause)
-        found = _ask(coordinator, pages, failure).labelled(nonce)
-    if found is None:
-        if not coordinator.close_to_prove():
-            raise StatementError(f"{failure}; the session could not be closed, so it may still begin") from failure
-        page = _ask(coordinator, pages, failure)
-        found = page.labelled(nonce)
-        if found is None:
-            doubt = absence_doubt(coordinator, pages, page, sent_at)
-            if doubt:
-                raise StatementError(f"{failure}; {doubt}") from failure
-            log.info(
-                "The statement never reached %s: its label is not on %s/queries", coordinator.node.address, pages.url
-            )
-            raise StatementError(f"{failure}; it never reached the coordinator")
-    log.info("The statement was found on %s as query %s, %s", coordinator.node.address, found.id, found.state)
-    if found.in_flight and not coordinator.lost:
-        return FoundStatement(found.id, True)
-    status = _status(coordinator, pages, found, failure)
-    if status != "OK":
-        raise StatementError(status or f"{failure}; query {found.id} has ended, how is not known", query_id=found.id)
-    return FoundStatement(found.id, False)
+    if nonce is None:
+        raise StatementError(f"{failure}; it has no label by which it could be looked for") from failure
+    lookup = StatementLookup(coordinator, record, nonce, witness, can_ask=True)
+    action, query = lookup.run(), lookup.query
+    address = coordinator.node.address
+    if action == "send":
+        log.info("The statement never reached %s: its page shows all that did, and not its label", address)
+        raise StatementError(f"{failure}; it never reached the coordinator") from failure
+    if query is not None:
+        log.info("The statement was found on %s as query %s, %s", address, query.id, query.state)
+        if action in ("wait", "go on"):
+            return FoundStatement(query.id, action == "wait")
+        if lookup.status:
+            raise StatementError(lookup.status, query_id=query.id) from failure
+    query_id = query.id if query is not None else None
+    over = "; it is over, and how it ended is not known" if action == "ended" else ""
+    raise StatementError(f"{failure}; {lookup.reason}{over}", query_id=query_id) from failure
 
 
 def look_for(coordinator: Coordinator, nonce: str | None, failure: StatementError) -> FoundStatement | None:
@@ -191,7 +312,7 @@ def look_for(coordinator: Coordinator, nonce: str | None, failure: StatementErro
     if pages is None or nonce is None:
         raise ProbeFailed("there is no page to look at")
     for pause in (0.0, *_LOOKS):
-        coordinator.stop.sleep(pause)
+        coordinator.pause(pause)
         found = pages.queries().labelled(nonce)
         if found is not None:
             break
@@ -206,70 +327,60 @@ def look_for(coordinator: Coordinator, nonce: str | None, failure: StatementErro
     return None
 
 
-def absence_doubt(coordinator: Coordinator, pages: DebugPages, page: Queries, sent_at: float) -> str | None:
-    """Why a page without the statement's label is no proof that it never arrived, or None.
+class Sendings:
+    """How often one statement may be sent, over all sessions in which it is.
 
-    It is one only if the same process has kept the page since ``sent_at``, and has dropped nothing since. The
-    coordinator's own clock is read off a statement that begins now; its page tells no other.
-
-    :param coordinator: to run that statement on.
-    :param pages: of the coordinator.
-    :param page: the one without the label.
-    :param sent_at: when the statement was sent, by the monotonic clock.
+    :param reconnect_timeout: seconds since a first answer was lost, after which it is not sent again.
+    :param new_session: whoever sends it opens a new session if the one that it was sent in is closed; default False.
+    :ivar new_session: as given.
+    :ivar count: how often it was sent.
     """
-    mark = Label.new(1, 1, {"for": "the clock of this page"})
-    try:
-        began_by = coordinator.run_beside(f"{mark} SELECT 1")
-        entry = pages.queries().labelled(mark.nonce)
-        process_started = pages.started()
-    except Exception as error:
-        return f"the clock of {pages.url} cannot be read ({error})"
-    if entry is None or entry.started is None or process_started is None:
-        return f"{pages.url} does not tell the time"
-    passed = began_by - sent_at + MARGIN_SECONDS
-    sent_there = entry.started - passed
-    if process_started >= sent_there:
-        return "the coordinator was started anew, and knows nothing of what it ran before"
-    ended = [query for query in page.queries if not query.in_flight]
-    if len(ended) < page.kept:
-        return None
-    # Its times are local ones: where a clock has just been put forward, an hour more seems to have passed. That
-    # happens at night, at a full hour.
-    if entry.started % (24 * _HOUR) < 5 * _HOUR and entry.started % _HOUR < passed:
-        sent_there -= _HOUR
-    times = [query.ended for query in ended if query.ended is not None]
-    if times and min(times) < sent_there:
-        return None
-    return f"{pages.url}/queries keeps {page.kept} statements, and may have dropped it already"
 
+    def __init__(self, reconnect_timeout: float, *, new_session: bool = False) -> None:
+        self.new_session = new_session
+        self._reconnect_timeout = reconnect_timeout
+        self.count = 0
+        self._first_at = 0.0
+        self._lost_at: float | None = None
+        self._lost = ""
 
-def _ask(coordinator: Coordinator, pages: DebugPages, failure: StatementError) -> Queries:
-    """The page, tried until ``session.reconnect_timeout``: the web server is as far away as the coordinator. Where
-    nobody listens to that either, its process is gone, and the page of the next one knows nothing of ours."""
-    deadline, backoff = Deadline(coordinator.reconnect_timeout), Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-    refused_since = 0.0
-    while True:
-        try:
-            return pages.queries()
-        except ProbeFailed as error:
-            now, late = time.monotonic(), deadline.passed(backoff.pause)
-            refused_since = (refused_since or now) if coordinator.nobody_listens() else 0.0
-            gone = bool(refused_since) and now - refused_since >= REFUSED_SECONDS
-            if late or gone:
-                raise StatementError(f"{failure}; its page does not tell ({error})") from failure
-        coordinator.stop.sleep(backoff.next())
+    def begin(self) -> None:
+        """It is sent now.
 
+        :raises StatementError: it was sent as often as it may, so it was not.
+        """
+        self._check(0.0)
+        self.count += 1
+        self._first_at = self._first_at or time.monotonic()
 
-def _status(coordinator: Coordinator, pages: DebugPages, query: Query, failure: StatementError) -> str:
-    """How it ended, once it has: ``OK`` or the error's text."""
-    deadline, backoff = Deadline(coordinator.reconnect_timeout), Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-    while not deadline.passed():
-        try:
-            if query.in_flight:
-                query = pages.queries().labelled(query.text) or query
-            if not query.in_flight or query.state in ("FINISHED", "EXCEPTION", "ERROR"):
-                return pages.status(query.id)
-        except ProbeFailed as error:
-            log.debug("%s", error)
-        coordinator.stop.sleep(backoff.next())
-    return ""
+    def answered(self) -> None:
+        """The coordinator has it."""
+        self._lost_at = None
+
+    def refused(self) -> None:
+        """The coordinator has refused it, for the time being: that sending does not count."""
+        self.count = max(0, self.count - 1)
+
+    def lost(self, failure: StatementError) -> float:
+        """The answer was lost.
+
+        :param failure: what is known so far.
+        :returns: the pause before the next sending, in seconds.
+        :raises StatementError: there is none.
+        """
+        self._lost = str(failure)
+        self._lost_at = self._lost_at or time.monotonic()
+        grown = _FIRST_SENDING_PAUSE * float(_SENDING_PAUSE_GROWS) ** (self.count - 1)
+        pause = min(grown, _LONGEST_SENDING_PAUSE)
+        self._check(pause)
+        return pause
+
+    def _check(self, pause: float) -> None:
+        now = time.monotonic()
+        late = self._lost_at is not None and now + pause - self._lost_at >= self._reconnect_timeout
+        if self.count >= MAX_SENDINGS or late:
+            limit = f"session.reconnect_timeout is {self._reconnect_timeout:g} s" if late else f"{MAX_SENDINGS} at most"
+            times = "once" if self.count == 1 else f"{self.count} times"
+            raise StatementError(
+                f"{self._lost or 'its rows were lost'}; it was sent {times} in {now - self._first_at:.0f} s ({limit})"
+            )

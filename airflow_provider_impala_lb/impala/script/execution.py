@@ -368,7 +368,9 @@ class Execution:
         self._has_run = None  # it spoke of the statement that was under way
         label = Label.new(number, len(self._plan), self._record.identity.tags)
         if self._journal is not None:
-            self._journal.intend(number, label.nonce, self._pick.node, session.id)
+            if not self._plan.classified[number - 1].changes_nothing:
+                session.proof.see_witness()
+            self._journal.intend(number, label.nonce, self._pick.node, session.id, session.proof.witness)
         self._shared = True
         query_options = {"SYNC_DDL": "1"} if publish is not None else None
         sendings = self._sendings[1] if self._sendings is not None else None

@@ -147,14 +147,14 @@ class Deferral:
         :raises StatementFailed: a statement is in doubt.
         """
         guid, secret = bytes.fromhex(handover.guid), bytes.fromhex(handover.secret)
-        intent, read_at, node = record.intent, time.monotonic(), record.node or handover.node
+        intent, node = record.intent, record.node or handover.node
         if record.session != print_id(guid):  # one that a process after the first has opened
             opened = decrypt(record.sealed, handover.key) if record.sealed and record.session else None
             guid, secret = (guid_of(record.session), opened) if opened else (b"", b"")
         query = intent.query if intent else ""
 
         def done() -> int:
-            return previous.resolve_intent(journal, record, time.monotonic() - read_at)
+            return previous.resolve_intent(journal, record)
 
         if guid and (clean or query):
             try:

@@ -54,6 +54,7 @@ class Intent(msgspec.Struct, omit_defaults=True):
     :param session: the id of the session it is sent in.
     :param at: when this was written, by the store's clock.
     :param query: its query id; "": not known (yet).
+    :param witness: id of a query that was seen among the completed ones there before it was sent; "": none was.
     """
 
     number: int
@@ -62,6 +63,7 @@ class Intent(msgspec.Struct, omit_defaults=True):
     session: str
     at: float
     query: str = ""
+    witness: str = ""
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -253,17 +255,18 @@ class Journal:
 
         return self._change(change)
 
-    def intend(self, number: int, nonce: str, node: str, session: str) -> None:
+    def intend(self, number: int, nonce: str, node: str, session: str, witness: str = "") -> None:
         """A statement is about to be sent. It must not be before this returns.
 
         :param number: from 1.
         :param nonce: of its label.
         :param node: where, ``host:port``.
         :param session: the id of the session it is sent in.
+        :param witness: as of `Intent`.
         """
 
         def change(record: Record, now: float) -> None:
-            record.intent, record.answer = Intent(number, nonce, node, session, now), ""
+            record.intent, record.answer = Intent(number, nonce, node, session, now, witness=witness), ""
             record.node, record.session = node, session
 
         self._own(change)

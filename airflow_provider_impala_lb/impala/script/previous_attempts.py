@@ -1,43 +1,39 @@
 """What earlier attempts of the same task left: sessions that may still run something, and a statement in doubt.
 
 Both are looked at before this attempt runs anything. Otherwise its INSERTs would run beside their living twins: a
-killed worker's statement goes on until the coordinator notices that nobody asks for it (``QUERY_TIMEOUT_S``), a stopped
-worker may go on at any time.
+killed worker's statement goes on until its session is ended, 15 minutes after the coordinator has noticed that its
+connection is gone (``disconnected_session_timeout``); a stopped worker may go on at any time.
 
 A statement in doubt is one whose intent is in the journal without an outcome. It is looked for on its coordinator's web
-page by its label, and waited for if it still runs: ending it would leave its outcome open. What is not there was not
-run, if the session it would have run in is closed, and the page can be trusted to have kept it
-(`hs2.statement_lookup.absence_doubt`).
+page by its label, and waited for if it still runs: ending it would leave its outcome open. What a page proves that does
+not show it is told by `statement.protocol`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from logging import Logger
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, LeftoverSession
 from airflow_provider_impala_lb.core.timing import Deadline
-from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StillRunning
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, StatementFailed, StillRunning
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, is_refused
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, is_id
-from airflow_provider_impala_lb.impala.hs2.operation import next_poll
+from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-from airflow_provider_impala_lb.impala.hs2.statement_lookup import absence_doubt
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import Closed, StatementLookup
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.sql.classification import excerpt
-from airflow_provider_impala_lb.impala.statement.failure_rules import classify_failure
+from airflow_provider_impala_lb.impala.statement.protocol import State, StatementRecord
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
 
 END_SECONDS = 20.0
 """For one session to be seen ended, once its coordinator was asked to."""
 _END_PAUSE = 0.2
-_LOOKS = (0.0, 0.2, 0.5)
-"""Pauses before each look for a label, before the session is closed."""
-_SHORTEST_POLL, _LONGEST_POLL = 0.1, 10.0
+_SAYS = {"ran": "ran", "not-run": "did not run"}
 
 
 class InDoubt(Exception):
@@ -45,11 +41,12 @@ class InDoubt(Exception):
 
     :param reason: why it is not known.
     :param may_clear_up: a later look may tell; default False.
+    :param is_over: it has ended, or never arrives: what may run twice may be sent again; default False.
     """
 
-    def __init__(self, reason: str, *, may_clear_up: bool = False) -> None:
+    def __init__(self, reason: str, *, may_clear_up: bool = False, is_over: bool = False) -> None:
         super().__init__(reason)
-        self.may_clear_up = may_clear_up
+        self.may_clear_up, self.is_over = may_clear_up, is_over
 
 
 class PreviousAttempts:
@@ -99,28 +96,21 @@ class PreviousAttempts:
         if remaining:
             raise StillRunning(owner, remaining)
 
-    def resolve_intent(self, journal: Journal, record: Record, since: float = 0.0) -> int:
+    def resolve_intent(self, journal: Journal, record: Record) -> int:
         """Find out whether the statement that was about to be sent has run, and note it in the journal.
 
         :param journal: where its intent is.
         :param record: what the journal says; it must have an intent.
-        :param since: seconds since ``record`` was read; default 0.
         :returns: how many statements are done.
         :raises StatementFailed: nobody knows, and it must not run twice: a question to the author.
         """
         intent = record.intent
         assert intent is not None
-        number, statement = intent.number, self._plan.classified[intent.number - 1]
+        number = intent.number
         try:
-            has_run = self._has_run(intent, record.at - intent.at + since)
+            has_run = self._has_run(intent, record.answer)
         except InDoubt as doubt:
-            # After the look, even so: it has waited for what it saw running.
-            if record.answer:
-                has_run = record.answer == "ran"
-                self._log.warning(
-                    "Statement %d: its author says that it %s", number, "ran" if has_run else "did not run"
-                )
-            elif statement.safe_to_repeat:
+            if doubt.is_over and self._plan.classified[number - 1].safe_to_repeat:
                 self._log.warning(
                     "Statement %d may have run, and is safe to repeat: it is run (again): %s", number, doubt
                 )
@@ -189,85 +179,94 @@ class PreviousAttempts:
 
     # A statement in doubt
 
-    def _has_run(self, intent: Intent, age: float) -> bool:
+    def _has_run(self, intent: Intent, answer: str) -> bool:
         """Whether the statement of ``intent`` ran to its end. On return nothing of it runs, or can still begin.
 
-        :param age: seconds since the intent was written.
+        :param answer: the author's word: ``ran`` or ``not-run``; "": none. It counts where nothing else tells.
         :raises InDoubt: that cannot be found out.
         """
-        sent_at = time.monotonic() - age
         try:
             address = self._sessions.config.canonical(intent.node)
-        except ConfigError:
-            raise InDoubt(f"{intent.node} is not a node of this configuration any more") from None
-        try:
             session = self._sessions.open(address)
+        except ConfigError:
+            doubt = InDoubt(f"{intent.node} is not a node of this configuration any more")
         except NodeRefused as error:
             gone = error.__cause__ is not None and is_refused(error.__cause__)
             text = "its coordinator is gone, and with it all that it knew" if gone else f"its coordinator says: {error}"
-            raise InDoubt(text, may_clear_up=not gone) from error
-        with session:
-            pages = session.pages
-            if pages is None:
-                raise InDoubt("its coordinator has no web page to look at (nodes: web)")
-            try:
-                return self._look(session, pages, intent, sent_at)
-            except ProbeFailed as error:
-                raise InDoubt(f"its coordinator's page does not tell: {error}", may_clear_up=True) from error
+            doubt = InDoubt(text, may_clear_up=not gone)
+            doubt.__cause__ = error
+        else:
+            with session:
+                return self._look(session, intent, answer)
+        if not answer:
+            raise doubt
+        self._log.warning("Statement %d: its author says that it %s", intent.number, _SAYS[answer])
+        return answer == "ran"
 
-    def _look(self, session: Session, pages: DebugPages, intent: Intent, sent_at: float) -> bool:
-        query = None
-        for seconds in _LOOKS:
-            if seconds:
-                self._pause(seconds)
-            query = pages.queries().labelled(intent.nonce)
-            if query is not None:
-                break
-        if query is None:
-            pages.close_session(intent.session)
-            if intent.session in pages.sessions():
-                raise InDoubt("its session could not be closed, so it may still begin", may_clear_up=True)
-            page = pages.queries()
-            query = page.labelled(intent.nonce)
-            if query is None:
-                doubt = absence_doubt(session, pages, page, sent_at)
-                if doubt:
-                    raise InDoubt(doubt)
-                self._log.info(
-                    "Statement %d never reached %s: its label is not on %s/queries",
-                    intent.number,
-                    intent.node,
-                    pages.url,
-                )
-                return False
-        status = self._end_of(pages, query, intent)
-        if status == "OK":
+    def _look(self, session: Session, intent: Intent, answer: str) -> bool:
+        state: State = "accepted" if intent.query else "intended"
+        record = StatementRecord(self._plan.classified[intent.number - 1], state)
+        coordinator = _SessionOfAnother(session, intent.session, self._pause)
+        try:
+            lookup = StatementLookup(coordinator, record, intent.nonce, intent.witness, answer=answer)
+            lookup.on_wait = lambda query: self._log_wait(session, intent, query)
+            action = lookup.run()
+        finally:
+            coordinator.proof.close()
+        if action == "go on" and lookup.status == "OK":
             return True
-        statement = self._plan.classified[intent.number - 1]
-        outcome = classify_failure(status, statement, accepted=True).outcome
-        if outcome == "done":
-            return True
-        if outcome == "not started" or classify_failure(status, statement, accepted=False).outcome == "user error":
-            return False
-        raise InDoubt(f"query {query.id} ended in: {status or 'an unknown way'}")
+        if action in ("go on", "send") and answer:
+            self._log.warning("Statement %d: its author says that it %s", intent.number, _SAYS[answer])
+        elif action == "send":
+            self._log.info("Statement %d never reached %s: its page shows all that did", intent.number, intent.node)
+        if action in ("go on", "send", "failed"):
+            return action == "go on"
+        if lookup.query is not None and lookup.status != "":
+            raise InDoubt(f"query {lookup.query.id} ended in: {lookup.status}", is_over=action == "ended")
+        raise InDoubt(lookup.reason, may_clear_up=session.pages is not None, is_over=action == "ended")
 
-    def _end_of(self, pages: DebugPages, query: Query, intent: Intent) -> str:
-        """Wait for its end: ``OK``, or the error's text."""
-        start, logged = time.monotonic(), False
-        while query.in_flight and query.state not in ("FINISHED", "EXCEPTION", "ERROR"):
-            if not logged:
-                self._log.info(
-                    "Statement %d, which an earlier attempt sent, still runs on %s as query %s: waiting for its end, "
-                    "%s",
-                    intent.number,
-                    intent.node,
-                    query.id,
-                    f"{pages.url}/query_plan?query_id={query.id}",
-                )
-                logged = True
-            self._pause(min(max(next_poll(time.monotonic() - start), _SHORTEST_POLL), _LONGEST_POLL))
-            query = pages.queries().labelled(intent.nonce) or query
-        return pages.status(query.id)
+    def _log_wait(self, session: Session, intent: Intent, query: Query) -> None:
+        pages = session.pages
+        self._log.info(
+            "Statement %d, which an earlier attempt sent, still runs on %s as query %s: waiting for its end, %s",
+            intent.number,
+            intent.node,
+            query.id,
+            f"{pages.url if pages else ''}/query_plan?query_id={query.id}",
+        )
+
+
+class _SessionOfAnother:
+    """The session of an earlier attempt, as far as its coordinator lets one look at it.
+
+    :param session: our own, on the same coordinator.
+    :param session_id: of that one.
+    :param pause: waits so many seconds, or raises.
+    """
+
+    def __init__(self, session: Session, session_id: str, pause: Callable[[float], None]) -> None:
+        self.node, self.pages, self.pause = session.node, session.pages, pause
+        self.proof = PageProof(self.pages, session.open_another)
+        self._session, self._id = session, session_id
+
+    @property
+    def reconnect_timeout(self) -> float:
+        """Seconds to ask for, where the coordinator is out of reach."""
+        return self._session.reconnect_timeout
+
+    def nobody_listens(self) -> bool:
+        """Whether a connection is refused: the process is gone."""
+        return self._session.nobody_listens()
+
+    def close_to_prove(self) -> Closed:
+        """Open the session for a marker, then close that one on the page."""
+        if self.pages is None:
+            return "failed"
+        try:
+            self.proof.open_marker()
+            return "closed" if self.pages.close_session(self._id) else "unknown"
+        except (ProbeFailed, ImpalaLBError):
+            return "failed"
 
 
 def kill_query(session: Session, query_id: str) -> str | None:

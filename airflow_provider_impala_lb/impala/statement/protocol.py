@@ -169,6 +169,14 @@ def decide(record: StatementRecord, evidence: Evidence) -> Action:
     return _answered(evidence.answer) or "ask"
 
 
+def page_of(version: tuple[int, int]) -> PageOf:
+    """How far the page of a version of Impala can be trusted.
+
+    :param version: e.g. ``(4, 5)``; ``(0, 0)``: not known.
+    """
+    return "3" if version < (4, 0) else "4" if version < (4, 6) else "5"
+
+
 def failure_of(message: str, record: StatementRecord, *, archived: PageOf | None = None) -> Failure:
     """What a statement that failed has changed.
 

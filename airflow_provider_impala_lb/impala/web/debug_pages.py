@@ -21,6 +21,7 @@ SECONDS = 5.0
 _STATUS = re.compile(
     r"^\s*Query Status: (.*?)(?=^\s*(?:Impala Version|Impala Query State|User|Query State):|\Z)", re.M | re.S
 )
+_VERSION = re.compile(r"impalad version (\d+)\.(\d+)")
 
 
 class Query(msgspec.Struct):
@@ -72,6 +73,11 @@ class Queries(msgspec.Struct):
         found = [query for query in self.queries if nonce in query.text]
         return next((query for query in found if query.under_way), found[0] if found else None)
 
+    @property
+    def completed(self) -> list[Query]:
+        """Those that have ended and are closed, the one that was archived last first."""
+        return [query for query in self.queries if not query.in_flight]
+
     def by_id(self, query_id: str) -> Query | None:
         """The statement with this query id.
 
@@ -94,27 +100,26 @@ class DebugPages:
         self._settings = settings or LoadConfig()
         self._password = password if self._settings.web_auth != "none" else None
 
-    def queries(self) -> Queries:
+    def queries(self, seconds: float = SECONDS) -> Queries:
         """What it runs, and what it ran last.
 
+        :param seconds: to wait for it at most; default :data:`SECONDS`.
         :raises ProbeFailed: it does not say.
         """
-        page = self._get("/queries?json")
+        page = self._get("/queries?json", seconds=seconds)
         if "in_flight_queries" not in page or "completed_queries" not in page:
             raise ProbeFailed(f"{self.url}: /queries is not Impala's")
         found = [_query(row, in_flight=True) for row in page["in_flight_queries"]]
         found += [_query(row, in_flight=False) for row in page["completed_queries"]]
         return Queries(found, int(page.get("completed_log_size", 0)))
 
-    def started(self) -> float | None:
-        """When its process began, in the same measure as :class:`Query`'s times; None: the page does not say.
+    def version(self) -> tuple[int, int]:
+        """Of Impala, e.g. ``(4, 5)``, as the root page names it; ``(0, 0)`` if it does not.
 
         :raises ProbeFailed: there is no page.
         """
-        text = str(self._get("/?json").get("process_start_time"))
-        started = _moment(text)
-        # Older versions leave the fraction out: then it may have been at the end of that second.
-        return started if started is None or "." in text else started + 1
+        found = _VERSION.search(str(self._get("/?json").get("version")))
+        return (int(found[1]), int(found[2])) if found else (0, 0)
 
     def status(self, query_id: str) -> str:
         """How a statement ended, by its profile: ``OK``, the error's text, or "" where the page does not tell.
@@ -139,18 +144,19 @@ class DebugPages:
         """
         return {str(row.get("session_id")) for row in self._get("/sessions?json").get("sessions", [])}
 
-    def close_session(self, session_id: str) -> None:
-        """End a session and all that runs in it. One that is not there is fine.
+    def close_session(self, session_id: str) -> bool:
+        """End a session and all that runs in it.
 
         :param session_id: as Impala prints it.
+        :returns: False: there is none of this id.
         :raises ProbeFailed: no answer.
         """
-        self._get(f"/close_session?session_id={quote(session_id)}&json", errors=False)
+        return "error" not in self._get(f"/close_session?session_id={quote(session_id)}&json", errors=False)
 
-    def _get(self, path: str, *, errors: bool = True) -> dict[str, Any]:
+    def _get(self, path: str, *, errors: bool = True, seconds: float = SECONDS) -> dict[str, Any]:
         context = tls_context(self._settings) if self.url.startswith("https:") else False
         fetch = Fetch(self.url, self._settings, _page(path), context=context, login=self._password)
-        fetch_all([fetch], SECONDS)
+        fetch_all([fetch], seconds)
         if fetch.failed:
             raise fetch.failed
         try:

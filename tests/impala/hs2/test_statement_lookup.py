@@ -8,71 +8,97 @@ import pytest
 from airflow_provider_impala_lb.core.stop_request import Cancelled, StopRequest
 from airflow_provider_impala_lb.impala.hs2 import statement_lookup
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
-from airflow_provider_impala_lb.impala.hs2.statement_lookup import MAX_SENDINGS, Sendings, look_for, look_up
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import (
+    MAX_SENDINGS,
+    FoundStatement,
+    Sendings,
+    StatementLookup,
+    look_for,
+    look_up,
+)
+from airflow_provider_impala_lb.impala.sql.classification import classify
+from airflow_provider_impala_lb.impala.statement.protocol import StatementRecord
 from airflow_provider_impala_lb.impala.web.debug_pages import ProbeFailed, Queries, Query
 
-NONCE = "0123456789abcdef"
+NONCE = "lb:0123456789abcdef"
 FAILURE = StatementError("the connection failed while it was sent: it is gone")
 
 
 class Pages:
-    """Those of a coordinator that was started an hour ago, and has kept everything since."""
+    """Those of a coordinator that has kept everything since."""
 
     url = "http://node:25000"
 
-    def __init__(self, *queries, status="OK", kept=200, started=3600.0):
-        self.shown, self.kept, self._status, self._started = list(queries), kept, status, started
+    def __init__(self, *queries, status="OK", version=(4, 5), kept=200):
+        self.shown, self.kept, self._status, self._version = list(queries), kept, status, version
+
+    def version(self):
+        return self._version
 
     def queries(self):
-        return Queries(self.shown, self.kept)
+        return Queries(list(self.shown), self.kept)
 
     def status(self, _):
         return self._status
 
-    def started(self):
-        return time.time() - self._started
+
+class Proof:
+    """Shows the marker on the pages."""
+
+    def __init__(self, pages, chained=True, shows=True):
+        self.pages, self.chained, self.shows = pages, chained, shows
+
+    def mark(self, label):
+        if self.shows:
+            self.pages.shown.append(query(f"{label} SET", in_flight=False, state="FINISHED", id="c:d"))
+        return self.chained
 
 
 class Coordinator:
-    """Keeps what is run beside on its pages."""
+    """Closes a session, or does not."""
 
-    def __init__(self, pages, closes=True):
+    def __init__(self, pages, closes="closed", **proof):
         self.node, self.pages, self.stop = SimpleNamespace(address="node:21050"), pages, StopRequest()
-        self.reconnect_timeout, self.lost, self._closes = 0.2, False, closes
+        self.pause, self.proof = self.stop.sleep, Proof(pages, **proof)
+        self.reconnect_timeout, self.closed, self._closes = 0.2, False, closes
 
     def nobody_listens(self):
         return False
 
     def close_to_prove(self):
-        self.lost = True
+        self.closed = True
         return self._closes
 
-    def run_beside(self, sql):
-        self.pages.shown.append(query(sql, in_flight=False, started=time.time(), ended=time.time()))
-        return time.monotonic()
+
+WITNESS = "e:f"
 
 
-def query(text=f"/* lb:{NONCE} 1/1 */ INSERT", in_flight=True, state="RUNNING", started=None, ended=None):
-    return Query("a:b", text, "DML", state, in_flight, started, ended)
+def witness():
+    return query("SELECT 1", in_flight=False, state="FINISHED", id=WITNESS)
+
+
+def query(text=f"/* {NONCE} 1/1 */ INSERT", in_flight=True, state="RUNNING", id="a:b"):
+    return Query(id, text, "DML", state, in_flight)
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
     monkeypatch.setattr(statement_lookup, "_LOOKS", (0.0,))
+    monkeypatch.setattr(statement_lookup, "_FRESH_SECONDS", 0.3)
 
 
-def looked_up(coordinator):
-    return look_up(coordinator, NONCE, time.monotonic() - 1, FAILURE)
+def looked_up(coordinator, witness=WITNESS, sql="INSERT INTO t SELECT 1"):
+    return look_up(coordinator, StatementRecord(classify(sql), "intended"), NONCE, witness, FAILURE)
 
 
 def test_one_that_runs_is_waited_for():
     coordinator = Coordinator(Pages(query()))
-    assert looked_up(coordinator) == ("a:b", True)
-    assert not coordinator.lost
+    assert looked_up(coordinator) == FoundStatement("a:b", True)
+    assert not coordinator.closed
 
 
 def test_one_that_has_ended_well_is_done():
-    assert looked_up(Coordinator(Pages(query(in_flight=False, state="FINISHED")))) == ("a:b", False)
+    assert looked_up(Coordinator(Pages(query(in_flight=False, state="FINISHED")))) == FoundStatement("a:b", False)
 
 
 def test_one_that_has_failed_is_so_by_its_own_text():
@@ -81,24 +107,53 @@ def test_one_that_has_failed_is_so_by_its_own_text():
 
 
 def test_one_that_is_not_there_once_its_session_is_closed_has_never_arrived():
-    coordinator = Coordinator(Pages())
+    coordinator = Coordinator(Pages(witness()))
     with pytest.raises(StatementError, match="; it never reached the coordinator$"):
         looked_up(coordinator)
-    assert coordinator.lost
+    assert coordinator.closed
+
+
+def test_one_that_arrives_in_the_last_moment_is_found_in_the_log():
+    pages = Pages(witness())
+    coordinator = Coordinator(pages)
+    close = coordinator.close_to_prove
+
+    def closes():
+        pages.shown.append(query(in_flight=False, state="EXCEPTION"))
+        pages._status = "Session closed"
+        return close()
+
+    coordinator.close_to_prove = closes
+    with pytest.raises(StatementError, match="^Session closed$") as raised:
+        looked_up(coordinator)
+    assert raised.value.query_id == "a:b"
 
 
 @pytest.mark.parametrize(
-    ("coordinator", "doubt"),
+    ("coordinator", "seen", "doubt"),
     [
-        (Coordinator(Pages(), closes=False), "the session could not be closed, so it may still begin"),
-        (Coordinator(Pages(started=0.5)), "the coordinator was started anew"),
-        (Coordinator(Pages(kept=0)), "keeps 0 statements, and may have dropped it already"),
-        (Coordinator(None), "has no web page to look at"),
+        (Coordinator(Pages(witness()), closes="failed"), WITNESS, "session could not be closed, so it may still begin"),
+        (Coordinator(Pages()), WITNESS, "keeps 200 statements, and may have dropped it already; it is over"),
+        (Coordinator(Pages(witness())), "", "may have dropped it already; it is over"),
+        (Coordinator(Pages(), closes="unknown"), WITNESS, "was started anew, or its session had ended before"),
+        (Coordinator(Pages(), chained=False), WITNESS, "was started anew, or its session had ended before"),
+        (Coordinator(Pages(witness()), shows=False), WITNESS, "is old, or another coordinator's"),
+        (Coordinator(Pages(witness(), version=(3, 4))), WITNESS, "of this version does not show all that runs"),
+        (Coordinator(None), WITNESS, "has no web page to look at"),
     ],
 )
-def test_where_absence_proves_nothing_the_outcome_is_in_doubt(coordinator, doubt):
-    with pytest.raises(StatementError, match=doubt):
-        looked_up(coordinator)
+def test_where_absence_proves_nothing_the_outcome_is_in_doubt(coordinator, seen, doubt):
+    with pytest.raises(StatementError, match=doubt) as raised:
+        looked_up(coordinator, seen)
+    assert "never reached" not in str(raised.value)
+
+
+def test_one_that_was_killed_while_it_was_planned_may_go_on():
+    killed = query(in_flight=False, state="EXCEPTION")
+    for version, over in (((4, 5), "ended"), ((5, 0), "ask")):
+        coordinator = Coordinator(Pages(killed, status="Cancelled", version=version))
+        lookup = StatementLookup(coordinator, StatementRecord(classify("DROP TABLE t"), "intended"), NONCE, WITNESS)
+        assert lookup.run() == over
 
 
 def test_a_page_that_does_not_answer_is_asked_until_the_time_is_up(monkeypatch):
@@ -126,7 +181,7 @@ def test_a_stop_request_ends_the_looking():
 def test_what_may_be_sent_again_is_not_on_the_page_or_has_ended_well():
     assert look_for(Coordinator(Pages()), NONCE, FAILURE) is None
     assert look_for(Coordinator(Pages(query(in_flight=False, state="FINISHED"))), NONCE, FAILURE) is None
-    assert look_for(Coordinator(Pages(query())), NONCE, FAILURE) == ("a:b", True)
+    assert look_for(Coordinator(Pages(query())), NONCE, FAILURE) == FoundStatement("a:b", True)
 
 
 def test_sendings_are_bounded_by_their_number():

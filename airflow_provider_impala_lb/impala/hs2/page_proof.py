@@ -1,0 +1,109 @@
+"""What makes a copy of a coordinator's page a proof. See `statement.protocol`.
+
+The witness was seen before a statement was sent; the marker is sent after its session was closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from logging import getLogger
+from typing import Any, Protocol
+
+from airflow_provider_impala_lb.core.timing import Deadline
+from airflow_provider_impala_lb.errors import ImpalaLBError
+from airflow_provider_impala_lb.impala.hs2.ids import StatementError
+from airflow_provider_impala_lb.impala.sql.label import Label
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
+
+log = getLogger(__name__)
+
+WITNESS_SECONDS = 60.0
+"""An older witness is replaced before the next statement that changes something: it leaves the page with time."""
+PAGE_SECONDS = 1.0
+"""For a page that is asked for before a statement is sent, which waits for it."""
+
+
+class MarkerSession(Protocol):
+    """A session for a marker."""
+
+    def execute(self, sql: str) -> Any:
+        """Run a statement to its end.
+
+        :param sql: the statement, with its label.
+        """
+
+    def close(self) -> None:
+        """Close it. Never raises."""
+
+
+class PageProof:
+    """For the statements of one session.
+
+    :param pages: of its coordinator; None: there are none.
+    :param open_session: opens another session on the same coordinator, or raises.
+    :ivar witness: id of a query that was seen among the completed ones; "": none was.
+    """
+
+    def __init__(self, pages: DebugPages | None, open_session: Callable[[], MarkerSession]) -> None:
+        self.witness = ""
+        self._pages, self._open_session = pages, open_session
+        self._next_look: Deadline | None = None
+        self._marker: MarkerSession | None = None
+
+    def see_witness(self) -> None:
+        """Note a query that is among the completed ones now, unless one was noted just before. As long as the page
+        shows that, it shows all that has ended since. Never raises: without one less can be proved."""
+        if self._pages is None or (self._next_look is not None and not self._next_look.passed()):
+            return
+        self._next_look = Deadline(WITNESS_SECONDS)
+        try:
+            completed = self._pages.queries(PAGE_SECONDS).completed
+            if not completed:  # of a coordinator that has just been started: one of our own
+                self.open_marker()
+                self.mark(Label.new(1, 1, {"for": "its page"}))
+                completed = self._pages.queries(PAGE_SECONDS).completed
+        except (ProbeFailed, ImpalaLBError, StatementError) as error:
+            log.debug("No witness on %s: %s", self._pages.url, error)
+            return
+        if completed:
+            self.witness = completed[0].id
+
+    def open_marker(self) -> None:
+        """Open the session for a marker, before the statement's session is closed.
+
+        :raises ImpalaLBError: it cannot be opened.
+        """
+        if self._pages is not None and self._marker is None:
+            self._marker = self._open_session()
+
+    def mark(self, label: Label) -> bool:
+        """Send a marker, which the page shows from then on.
+
+        :param label: by which it is found.
+        :returns: False: the session that was opened for it is gone, and it was sent in a new one.
+        :raises ImpalaLBError: no session can be opened.
+        :raises StatementError: it was refused.
+        """
+        # SET is registered and archived as any statement is, and asks neither the catalog nor admission.
+        sql, marker = f"{label} SET", self._marker
+        self._marker = None
+        if marker is not None:
+            try:
+                marker.execute(sql)
+                return True
+            except StatementError as error:
+                log.info("The session for a marker is gone: %s", error)
+            finally:
+                marker.close()
+        other = self._open_session()
+        try:
+            other.execute(sql)
+        finally:
+            other.close()
+        return False
+
+    def close(self) -> None:
+        """Close what was opened and not used. Never raises."""
+        marker, self._marker = self._marker, None
+        if marker is not None:
+            marker.close()
