@@ -261,7 +261,7 @@ class ImpalaLBHook(DbApiHook):
         """A run on this connection, not started yet.
 
         :param plan: what is to be run; its database is that of the options, not the hook's ``schema``.
-        :param identity: who runs it.
+        :param identity: who runs it; its connection is this one, whatever it says.
         :param listener: whom to tell; its logger is the hook's, whatever it says.
         :param process: what this process does of it; its command is this connection's, whatever it says.
         :raises ConfigError: as :class:`~..impala.script.run.ScriptRun`.
@@ -274,7 +274,7 @@ class ImpalaLBHook(DbApiHook):
             self.balancer.cluster,
             self.balancer.sessions,
             plan,
-            identity,
+            msgspec.structs.replace(identity, connection=str(self.get_conn_id())),
             msgspec.structs.replace(listener, logger=cast("Logger", self.log)),
             msgspec.structs.replace(process, command=self.balancer.command),
         )
@@ -290,7 +290,7 @@ class ImpalaLBHook(DbApiHook):
 
         journals = self.journals
         if journals is not None:
-            finish(journals, owner, epoch)
+            finish(journals, self.balancer.config.owner_of(owner), epoch)
 
     @staticmethod
     def pack(script: list[Statement], parameters: Any) -> str:

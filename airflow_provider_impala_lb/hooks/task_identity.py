@@ -68,4 +68,12 @@ def attempt(context: Context) -> Attempt:
     """
     ti, run = context["ti"], context.get("dag_run")
     began = ti.start_date.timestamp() if ti.start_date else time.time()  # a DAG's own tests may not start it
-    return Attempt(ti.try_number, began, f"{run.start_date} {ti.max_tries}" if run is not None else "")
+    if run is None:
+        return Attempt(ti.try_number, began)
+    return Attempt(
+        ti.try_number,
+        began,
+        generation=f"{run.start_date} {ti.max_tries}",
+        run=run.start_date.timestamp() if run.start_date else 0.0,
+        clears=getattr(run, "clear_number", None) or 0,
+    )

@@ -37,26 +37,35 @@ class Fencing:
         :param attempt: which attempt this is; None (default): not known.
         :returns: what they may have left running, by lease id, until :meth:`note_ended` says that it has ended.
         :raises Superseded: a later one has begun before, and this one was stopped meanwhile.
+        :raises ConfigError: another run has work of this name there, as of another Airflow.
         """
         me = this_process()
 
-        def change(state: State, now: float) -> dict[str, LeftoverSession]:
+        def change(state: State, now: float) -> dict[str, LeftoverSession] | supersession.Rival:
             if attempt is not None:
+                rival = supersession.find_rival(state, now, owner, attempt)
+                if rival is not None:
+                    return rival
                 supersession.begin_attempt(state, now, owner, attempt)
             found = supersession.fence_earlier(
                 state, now, owner, lambda lease: lease.holder is not None and lease.holder == me
             )
             if lease_id:
-                supersession.announce(state, now, owner, lease_id)
+                supersession.announce(state, now, owner, lease_id, attempt)
             return found
 
         try:
-            return self._shared.transact(change)
+            found = self._shared.transact(change)
         except StateUnavailable as error:
             log.warning(
                 "Whether an earlier attempt of %s has left something running cannot be known now: %s", owner, error
             )
             return {}
+        if isinstance(found, supersession.Rival):
+            assert attempt is not None
+            remedy = f"see that this has ended, then impala-lb release {found.id}"
+            raise supersession.two_runs(owner, attempt, found.attempt, found.place, remedy)
+        return found
 
     def withdraw(self, lease_id: str) -> None:
         """Take back an announcement: no such lease will be taken. Never raises: it lapses, too.
