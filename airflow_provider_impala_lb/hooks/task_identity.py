@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.core.state.model import Attempt
+from airflow_provider_impala_lb.impala.script.options import RunIdentity
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -38,6 +39,18 @@ def tags_from_environment() -> dict[str, str]:
     names = {"dag": "DAG_ID", "task": "TASK_ID", "run": "DAG_RUN_ID", "try": "TRY_NUMBER"}
     found = {tag: os.environ.get(f"AIRFLOW_CTX_{name}", "") for tag, name in names.items()}
     return {tag: value for tag, value in found.items() if value}
+
+
+def identity(context: Context | None) -> RunIdentity:
+    """Who runs what a hook outside of this package's operator runs.
+
+    :param context: Airflow's, of the task that runs in this process; None: it is not known here.
+    """
+    if context is None or "ti" not in context:
+        found = tags_from_environment()
+        return RunIdentity(owner=owner(found), tags=found)
+    found = tags(context)
+    return RunIdentity(owner=owner(found), tags=found, attempt=attempt(context))
 
 
 def owner(tags: Mapping[str, str]) -> str:

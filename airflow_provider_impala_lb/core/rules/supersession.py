@@ -196,13 +196,15 @@ def two_deployments(where: str, theirs: str, ours: str) -> ConfigError:
     )
 
 
-def fence_earlier(state: State, now: float, owner: str, is_mine: Callable[[Lease], bool]) -> dict[str, LeftoverSession]:
+def fence_earlier(
+    state: State, now: float, owner: str, is_mine: Callable[[Lease | LeftoverSession], bool]
+) -> dict[str, LeftoverSession]:
     """End the leases of this owner but for one's own, for good, and fence what earlier ones left.
 
     :param state: changed.
     :param now: the store's clock, seconds since the epoch.
     :param owner: whose work it is.
-    :param is_mine: whether a lease is to stay.
+    :param is_mine: whether a lease, or what one has left, is to stay.
     :returns: what is still to be ended on the coordinators, by lease id.
     """
     found: dict[str, LeftoverSession] = {}
@@ -212,7 +214,7 @@ def fence_earlier(state: State, now: float, owner: str, is_mine: Callable[[Lease
             found[lease.id] = note_leftover(state, now, lease, fenced=True)
     if state.leftovers.may_hold(owner):
         for lease_id, leftover in list(state.leftovers.items()):
-            if leftover.owner == owner and lease_id not in found:
+            if leftover.owner == owner and lease_id not in found and not is_mine(leftover):
                 leftover.fenced = True
                 state.leftovers.put(lease_id, leftover, leftover.expires)
                 found[lease_id] = leftover
