@@ -34,13 +34,10 @@ from airflow_provider_impala_lb.impala.script.options import RunIdentity, Target
 log = getLogger(__name__)
 
 FORMAT = 1
-KEPT_SECONDS = 30 * 24 * 3600.0
-"""The journal of a script is kept this long after its last change, in case its task is cleared."""
+KEPT_SECONDS = 30 * 24 * 3600.0  # after its last change, in case its task is cleared
 _QUERIES = 100  # so many ids are kept, the last ones
-_PAUSE = 0.5
-"""Seconds between two writes while the store is out of reach."""
-_END_PATIENCE = 30.0
-"""Seconds to go on with noting the end: all statements are noted as done before it, so it is not worth longer."""
+_PAUSE = 0.5  # seconds between two writes while the store is out of reach
+_END_PATIENCE = 30.0  # seconds to go on with noting the end: all is noted as done before it, so it is not worth longer
 
 _ANSWERS = {"ran": "is taken as done", "not-run": "will be run"}
 Result = TypeVar("Result")
@@ -443,13 +440,16 @@ class Journal:
             return result, _encoder.encode(record)
 
         deadline = Deadline(self._patience if patience is None else patience)
+        warn = log.warning
         while True:
             try:
                 return self._journals.change(self.key, encoded)
-            except StateUnavailable:
+            except StateUnavailable as error:
                 # What it may have noted all the same it notes once more: each change can be made twice.
                 if deadline.passed(_PAUSE):
                     raise
+                warn("The journal cannot be used; tried anew for up to %.0f s: %s", deadline.remaining, error)
+                warn = log.debug  # once is enough
             self._pause(_PAUSE)
 
 
