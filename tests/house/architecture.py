@@ -93,7 +93,7 @@ PLAN = Plan(
         ("core/rules",),
         ("core/cluster",),
         ("stores/file", "impala/sql", "sandbox/common"),
-        ("stores/journals", "impala/web", "sandbox/sql"),
+        ("stores/journals", "impala/web", "impala/statement", "sandbox/sql"),
         ("stores/redis", "impala/hs2", "sandbox/server"),
         ("stores", "impala/script", "sandbox/web"),
         ("impala/dbapi.py", "sandbox"),

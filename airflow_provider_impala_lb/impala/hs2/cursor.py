@@ -8,12 +8,12 @@ from typing import Any
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.stop_request import Cancelled
 from airflow_provider_impala_lb.errors import StatementFailed
-from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.sql.classification import classify, excerpt
 from airflow_provider_impala_lb.impala.sql.label import Label
 from airflow_provider_impala_lb.impala.sql.parameters import bind
+from airflow_provider_impala_lb.impala.statement.failure_rules import classify_failure
 
 
 class Cursor:

@@ -13,12 +13,6 @@ from airflow_provider_impala_lb.core.timing import Backoff, Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
-from airflow_provider_impala_lb.impala.hs2.failure_rules import (
-    ClassifiedFailure,
-    classify_again,
-    classify_failure,
-    handle_gone,
-)
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError
 from airflow_provider_impala_lb.impala.hs2.operation import Limits
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import RowsLost
@@ -31,6 +25,12 @@ from airflow_provider_impala_lb.impala.script.output import OutputDone, write
 from airflow_provider_impala_lb.impala.script.record import ScriptRecord
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
 from airflow_provider_impala_lb.impala.sql.label import Label
+from airflow_provider_impala_lb.impala.statement.failure_rules import (
+    ClassifiedFailure,
+    classify_again,
+    classify_failure,
+    handle_gone,
+)
 
 NEW_SESSIONS = 3
 """So many times one statement may lose its session, and go on in a new one."""

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from logging import Logger, getLogger
 from typing import Literal
 
-from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.label import Label
+from airflow_provider_impala_lb.impala.statement.failure_rules import classify_failure
 
 MOVE_SECONDS = 10.0
 """So long after the upstream's end every coordinator is taken to know all that it did, without any REFRESH. Metadata

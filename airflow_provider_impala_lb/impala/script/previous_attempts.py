@@ -21,7 +21,6 @@ from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, LeftoverS
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StillRunning
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, is_refused
-from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, is_id
 from airflow_provider_impala_lb.impala.hs2.operation import next_poll
 from airflow_provider_impala_lb.impala.hs2.session import Session
@@ -30,6 +29,7 @@ from airflow_provider_impala_lb.impala.hs2.statement_lookup import absence_doubt
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.sql.classification import excerpt
+from airflow_provider_impala_lb.impala.statement.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
 
 END_SECONDS = 20.0

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, StateUnavailable
-from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd
 from airflow_provider_impala_lb.impala.script.journal import Journal, Record
 from airflow_provider_impala_lb.impala.script.options import RunIdentity, RunListener, StatementDone
@@ -18,6 +17,7 @@ from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.classification import Classification, excerpt
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
+from airflow_provider_impala_lb.impala.statement.failure_rules import classify_failure
 
 
 class ScriptDone(msgspec.Struct):

@@ -10,7 +10,6 @@ import pytest
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.stop_request import Cancelled
 from airflow_provider_impala_lb.impala.hs2 import reconnecting_client
-from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.script import metadata_sync
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOST_REFRESHED, make_visible
@@ -18,6 +17,7 @@ from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.effects import WrittenTables
 from airflow_provider_impala_lb.impala.sql.splitter import split
+from airflow_provider_impala_lb.impala.statement.failure_rules import classify_failure
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import statements_on
 

@@ -30,6 +30,8 @@ class Rule(NamedTuple):
     :ivar advice: what to do about it, for the error; "" where the outcome says enough.
     :ivar gone: the session may be gone with it.
     :ivar second_step: of a CREATE TABLE AS SELECT it may also come once the table is there.
+    :ivar cancels: somebody or a limit has ended the statement: it shows at once, and its threads may still be at work.
+    :ivar may_land: a call to the catalog service may go on behind it.
     """
 
     text: str
@@ -39,6 +41,8 @@ class Rule(NamedTuple):
     advice: str = ""
     gone: bool = False
     second_step: bool = False
+    cancels: bool = False
+    may_land: bool = False
 
 
 _ELSEWHERE = "Another coordinator may take it"
@@ -50,6 +54,9 @@ _PUBLISH = (
 _IDLE = (
     "Does a proxy or firewall on the way end idle connections while it is planned? Raise its timeout then, or name the "
     "nodes' web pages (nodes: web), where the statement can be found and waited for"
+)
+_CATALOG = (
+    "The catalog service is out of reach or failing over, and may have been at work on it: let it be looked at later"
 )
 _HALF = "The table may have been created without its rows: look, and drop it before the script runs again"
 _FIRST = "It was sent before, and that first sending may have done it after all: look"
@@ -161,8 +168,22 @@ RULES = (
         "impala-server.cc, GetSessionState, RegisterQuery",
         gone=True,
     ),
-    Rule(r"Session closed", "unknown", "unknown", "impala-server.cc, SetQueryInflight: it had started", gone=True),
-    Rule(r"Session expired due to inactivity", "unknown", "unknown", "generate_error_codes.py [126]", gone=True),
+    Rule(
+        r"Session closed",
+        "unknown",
+        "unknown",
+        "impala-server.cc, SetQueryInflight: it had started",
+        gone=True,
+        cancels=True,
+    ),
+    Rule(
+        r"Session expired due to inactivity",
+        "unknown",
+        "unknown",
+        "generate_error_codes.py [126]",
+        gone=True,
+        cancels=True,
+    ),
     Rule(
         r"Invalid or unknown query handle|Invalid query handle|Query id \S+ not found|Invalid OperationHandle",
         "unknown",
@@ -172,16 +193,23 @@ RULES = (
     ),
     Rule(r"The user authorized on the connection", "user error", "unknown", "impala-server.cc, WithSession [136]"),
     # Limits and other people.
-    Rule(r"expired due to client inactivity", "unknown", "unknown", "generate_error_codes.py [127], QUERY_TIMEOUT_S"),
+    Rule(
+        r"expired due to client inactivity",
+        "unknown",
+        "unknown",
+        "generate_error_codes.py [127], QUERY_TIMEOUT_S",
+        cancels=True,
+    ),
     Rule(
         r"expired due to execution time limit|terminated due to CPU limit|scan bytes limit|rows produced limit",
         "unknown",
         "unknown",
         "generate_error_codes.py [128] to [131], [151]",
         _LIMIT,
+        cancels=True,
     ),
-    Rule(r"\Apublish_timeout: ", "unknown", "unknown", "ours: hs2/operation.py", _PUBLISH),
-    Rule(r"[Cc]ancelled", "unknown", "unknown", "client-request-state.cc; Impala's debug web interface"),
+    Rule(r"\Apublish_timeout: ", "unknown", "unknown", "ours: hs2/operation.py", _PUBLISH, cancels=True),
+    Rule(r"[Cc]ancelled", "unknown", "unknown", "client-request-state.cc; Impala's debug web interface", cancels=True),
     # The cluster below the coordinator. A DML statement may have been past the point of no return.
     Rule(r"Memory limit exceeded|Failed to get minimum memory reservation", "unknown", "unknown", "[7], [106]", _LIMIT),
     Rule(
@@ -190,13 +218,17 @@ RULES = (
         "unknown",
         "generate_error_codes.py [110], [125], [133], [152]: an executor failed",
     ),
+    # The answer to the last of up to 10 tries (DoRpcWithRetry, client-cache.h): an earlier one may have been sent, and
+    # may be worked on. What is planned first makes no such call before it has a handle.
     Rule(
-        r"Couldn't open transport for|Request for Catalog service is rejected|in standby mode",
+        r"Couldn't open transport for|RPC client failed to connect: |Request for Catalog service is rejected"
+        r"|in standby mode|RPC recv timed out: |RPC Error: Client for ",
         "wait",
         "unknown",
-        "the catalog service is down or failing over [165]",
-        _LATER,
+        "the catalog service is down or failing over [30], [31], [58], [165]; thrift-client.cc",
+        _CATALOG,
         second_step=True,
+        may_land=True,
     ),
     Rule(
         r"InconsistentMetadataFetchException|LocalCatalogException|Failed to load metadata for table",
@@ -241,6 +273,9 @@ RULES = (
         gone=True,
     ),
 )
+_PLANNED_FIRST = ("insert", "upsert", "update", "delete", "merge")
+"""They change nothing before the client has a handle. All others may do all of their work before
+(ENABLE_ASYNC_DDL_EXECUTION=0, and Impala before 4.1)."""
 _OWN_EFFECT = {
     "create": re.compile("already exists"),
     "drop": re.compile("does not exist"),
@@ -272,11 +307,14 @@ class ClassifiedFailure(NamedTuple):
     :ivar verdict: what may be done now.
     :ivar outcome: whether the statement ran.
     :ivar advice: what to do about it, or "".
+    :ivar may_land: with the outcome ``unknown``: a call to the catalog service may go on, so it may still change
+        something.
     """
 
     verdict: Verdict
     outcome: Outcome
     advice: str = ""
+    may_land: bool = False
 
 
 def classify_failure(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
@@ -292,12 +330,15 @@ def classify_failure(message: str, statement: Classification, *, accepted: bool)
     """
     rule = next((rule for pattern, rule in _PATTERNS if pattern.search(message)), None)
     verdict: Verdict = "unknown" if rule is None else rule.later if accepted else rule.instead
+    may_land = rule is not None and rule.may_land
+    if may_land and not statement.changes_nothing and statement.verb not in _PLANNED_FIRST:
+        verdict = "unknown"
     if statement.kind == "ctas" and rule is not None and rule.second_step:
-        return ClassifiedFailure("unknown", "unknown", _HALF)
+        return ClassifiedFailure("unknown", "unknown", _HALF, may_land)
     if verdict == "unknown" and statement.changes_nothing:
         verdict = "session" if rule and rule.gone else "not started"  # it may run again
     outcome: Outcome = "not started" if verdict in ("refused", "session", "wait") else verdict  # type: ignore[assignment]
-    return ClassifiedFailure(verdict, outcome, rule.advice if rule else "")
+    return ClassifiedFailure(verdict, outcome, rule.advice if rule else "", may_land)
 
 
 def classify_again(message: str, statement: Classification, *, accepted: bool) -> ClassifiedFailure:
@@ -315,6 +356,15 @@ def classify_again(message: str, statement: Classification, *, accepted: bool) -
     if own is not None and found.outcome in ("not started", "user error") and own.search(message):
         return ClassifiedFailure("unknown", "unknown", _FIRST)
     return found
+
+
+def is_cancellation(message: str) -> bool:
+    """Whether a statement that shows this error was ended by somebody or by a limit, and may still be at work.
+
+    :param message: the error's.
+    """
+    rule = next((rule for pattern, rule in _PATTERNS if pattern.search(message)), None)
+    return rule is not None and rule.cancels
 
 
 def handle_gone(message: str) -> bool:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from airflow_provider_impala_lb.impala.hs2.failure_rules import classify_failure
 from airflow_provider_impala_lb.impala.sql.classification import classify
+from airflow_provider_impala_lb.impala.statement.failure_rules import classify_failure
 
 SAYS = "org.apache.hive.service.cli.HiveSQLException: Error running query: "
 PARSER = (
