@@ -122,6 +122,7 @@ class Balancer:
         :raises NoNodeAvailable: every node is excluded, drained or full; the message says how many, and why each.
         :raises ConfigError: ``prefer`` is not a node of this configuration, or the store belongs to another cluster.
         """
+        owner = self.config.owner_of(owner)
         return self.cluster.picker.acquire(owner, session_key, prefer, exclude, LeaseOptions(QueueOptions(wait=wait)))
 
     def hold(self, seconds: float, owner: str = "", session_key: str | None = None, wait: float | None = None) -> Pick:
@@ -134,7 +135,7 @@ class Balancer:
         :raises NoNodeAvailable: as :meth:`acquire`.
         :raises ConfigError: ``seconds`` cannot be meant, or as :meth:`acquire`.
         """
-        return self.cluster.picker.hold(seconds, owner, session_key, wait)
+        return self.cluster.picker.hold(seconds, self.config.owner_of(owner), session_key, wait)
 
     def release(self, lease_id: str) -> bool:
         """End a lease of :meth:`hold`.
@@ -169,7 +170,7 @@ class Balancer:
         """
         from airflow_provider_impala_lb.impala.dbapi import ConnectOptions, connect
 
-        options = ConnectOptions(owner, database, session_key, prefer, upstream)
+        options = ConnectOptions(self.config.owner_of(owner), database, session_key, prefer, upstream)
         return connect(self.cluster, self.sessions, options)
 
     def status(self) -> dict[str, Any]:

@@ -18,6 +18,11 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
             "enum": ["least_loaded", "round_robin", "weighted_random", "power_of_two"],
         },
     },
+    "deployment": {
+        "label": "Deployment",
+        "description": "Where several Airflows share the lock file or the store: a name of this one.",
+        "schema": {"type": ["string", "null"]},
+    },
     "config_file": {
         "label": "Config file",
         "description": "Instead of all other fields: path of a YAML file with the whole configuration.",

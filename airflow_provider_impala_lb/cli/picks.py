@@ -27,7 +27,9 @@ def add_commands(commands: Commands) -> None:
     pick.add_argument("--json", action="store_true", help='{"host","node","why"}, and "lease" with --hold')
     pick.set_defaults(command=_pick)
 
-    release = commands.add_parser("release", help="end a lease that was taken by pick --hold")
+    release = commands.add_parser(
+        "release", help="end a lease that was taken by pick --hold, or say that what one left has ended"
+    )
     release.add_argument("id", metavar="ID")
     release.set_defaults(command=_release)
 

@@ -112,6 +112,7 @@ def _run(options: argparse.Namespace) -> int:
             owner=options.resume or f"impala-lb run {options.file}",
             tags={"file": Path(options.file).name},
             one_at_a_time=bool(options.resume),
+            connection=options.conn_id or "",
         ),
         RunListener(
             on_session=None if options.json else lambda pick, session: print(f"{pick.node}  session {session.id}"),
@@ -161,14 +162,15 @@ def _journal(options: argparse.Namespace) -> int:
     journals = open_journals(balancer.config)
     if journals is None:
         raise ConfigError(f"{balancer.config.name}: has neither a lock_file nor a store, so no journal is kept")
+    key = balancer.config.owner_of(options.key or "")
     if options.answer:
-        print(answer(journals, options.key, options.answer))
+        print(answer(journals, key, options.answer))
         return 0
     records = {}
-    for key in [options.key] if options.key else sorted(journals.keys()):
-        document = journals.read(key)
+    for name in [key] if key else sorted(journals.keys()):
+        document = journals.read(name)
         if document is not None:
-            records[key] = decode(document, journals.where)
+            records[name] = decode(document, journals.where)
     if options.key and not records:
         print(f"impala-lb: {journals.where}: has no journal of {options.key}", file=sys.stderr)
         return 1

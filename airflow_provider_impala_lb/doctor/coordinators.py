@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,11 +40,13 @@ def check_nodes(balancer: Balancer) -> Iterator[Finding]:
 def _check_node(balancer: Balancer, address: str) -> Iterator[Finding]:
     start = time.monotonic()
     node = balancer.config.node(address)
-    web = node.web if node else None
+    assert node is not None
+    load, login = balancer.config.load or LoadConfig(), balancer.sessions.web_password
+    own = None
     try:
         with balancer.sessions.open(address) as session:
             opened = time.monotonic() - start
-            web = web or session.web
+            own = None if node.web else session.pages
             session.execute("SELECT version()")
             version = str(session.cursor.fetchall()[0][0]).split(" RELEASE")[0]
         yield Finding(f"node {address}", "ok", f"session as {session.user} in {opened * 1000:.0f} ms, {version}")
@@ -56,15 +57,24 @@ def _check_node(balancer: Balancer, address: str) -> Iterator[Finding]:
         yield Finding(f"node {address}", "failed", str(error), "correct the configuration on this host")
     except StatementError as error:
         yield Finding(f"node {address}", "failed", f"a session opened, but SELECT version() failed: {error}")
-    if node and (web or node.metrics or node.exporter):
-        yield from _check_load(msgspec.structs.replace(node, web=web), balancer.config.load or LoadConfig())
+    if own is not None:  # as workers ask for them: without a login
+        try:
+            own.started()
+        except ProbeFailed as error:
+            remedy = "name them by web, of the node: a login is sent to configured addresses only"
+            yield Finding(f"web page of {address}", "warning", str(error), remedy)
+        else:
+            node, login = msgspec.structs.replace(node, web=own.url), None
+            load = msgspec.structs.replace(load, web_auth="none")
+    if node.web or node.metrics or node.exporter:
+        yield from _check_load(node, load, login)
 
 
-def _check_load(node: Node, load: LoadConfig) -> Iterator[Finding]:
+def _check_load(node: Node, load: LoadConfig, login: str | None) -> Iterator[Finding]:
     """Do the node's pages answer, with the login that the configuration says, and what do they say?"""
     name = f"web page of {node.address}" if node.web else f"metrics of {node.address}"
     try:
-        result = probe(node, load, os.environ.get("IMPALA_LB_WEB_PASSWORD"), seconds=WEB_SECONDS)
+        result = probe(node, load, login, seconds=WEB_SECONDS)
     except NotACoordinator as error:
         yield Finding(name, "failed", str(error), "take it off the list of nodes")
         return

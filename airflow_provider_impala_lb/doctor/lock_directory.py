@@ -23,6 +23,7 @@ from airflow_provider_impala_lb.stores.file import filesystem
 from airflow_provider_impala_lb.stores.file.clock import server_time
 from airflow_provider_impala_lb.stores.file.faults import fault_of
 from airflow_provider_impala_lb.stores.file.store import FileStore, Mode
+from airflow_provider_impala_lb.stores.journals.directory import JournalDirectory
 
 TRIAL_LIMIT = 20.0
 """Seconds for the trial of the lock, which takes about 5."""
@@ -66,6 +67,7 @@ def check_lock_file(lock_file: str, peer: str | None = None) -> Iterator[Finding
     yield Finding("file system", "ok", f"{directory} lies on {filesystem.name(magic)}{explained[mode]}")
     yield from _check_mount(directory)
     yield from _check_modes(directory, Path(lock_file))
+    yield from _check_journals(lock_file)
     if mode != "cas":  # there the stamps are this host's own
         yield _check_clock(directory)
     if mode:
@@ -115,6 +117,16 @@ def _check_modes(directory: Path, lock_file: Path) -> Iterator[Finding]:
         yield Finding("modes", "failed", f"this user may not write in {directory}", "add the user to its group")
     else:
         yield Finding("modes", "ok", stat.filemode(mode))
+
+
+def _check_journals(lock_file: str) -> Iterator[Finding]:
+    journals = JournalDirectory(f"{lock_file}.journal")
+    try:
+        if remedy := journals.why_one_users():
+            message = f"{journals.path} is one user's, but a group shares its directory"
+            yield Finding("journals", "warning", message, remedy)
+    except ImpalaLBError as error:
+        yield Finding("journals", "failed", str(error))
 
 
 def _check_clock(directory: Path) -> Finding:

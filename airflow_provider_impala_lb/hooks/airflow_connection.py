@@ -48,7 +48,8 @@ def config_of(connection: Connection) -> Config:
     """The configuration an Airflow connection stands for.
 
     ``host`` is ``c1:21050,c2:21050`` (``port`` is the default), ``login`` the session's user, ``schema`` its database;
-    the extra holds the other keys, or ``config_file``, the path of a file with all of them. ``store_conn_id`` in the
+    the extra holds the other keys, or ``config_file``, the path of a file with all of them
+    (``deployment`` may be beside it). ``store_conn_id`` in the
     extra names a connection of type ``redis`` instead of ``store``; ``web_conn_id`` one with the login for
     ``load.web_auth`` (see :func:`web_password_of`). A connection of type ``impala`` works too, as a cluster of one.
 
@@ -59,13 +60,15 @@ def config_of(connection: Connection) -> Config:
     extra = _extra(connection, source)
     path = extra.pop("config_file", None)
     if path is not None:
+        deployment = extra.pop("deployment", None)  # several Airflows may read one file
+        configuration.check_deployment(source, deployment)
         if extra or connection.host:
             also = ", ".join((["host"] if connection.host else []) + sorted(extra))
             raise ConfigError(f"{source}: config_file: the file holds all keys, but the connection also has {also}")
         config = configuration.load(path)
         changed = {"user": connection.login, "database": connection.schema}
         session = msgspec.structs.replace(config.session, **{key: value for key, value in changed.items() if value})
-        return msgspec.structs.replace(config, session=session)
+        return msgspec.structs.replace(config, session=session, deployment=deployment or config.deployment)
     store_conn_id = extra.pop("store_conn_id", None)
     if store_conn_id is not None:
         if "store" in extra:

@@ -14,9 +14,11 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
+from airflow_provider_impala_lb.hooks import task_identity
 from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_password_of
+from airflow_provider_impala_lb.hooks.earlier_attempts import end_earlier_attempts
+from airflow_provider_impala_lb.hooks.killed_task import end_when_killed
 from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve, running_task
-from airflow_provider_impala_lb.hooks.task_identity import owner, tags_from_environment
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
@@ -81,6 +83,7 @@ class ImpalaLBHook(DbApiHook):
         self.session_key = None if session_key is None else str(session_key)  # a native template may give a number
         self._resolved: StickyHost | None = None
         self._changed: Upstream | None = None
+        self._has_begun = False
         self.host: str | None = None
         self.query_ids: list[str] = []
 
@@ -110,13 +113,28 @@ class ImpalaLBHook(DbApiHook):
         :raises ConfigError: the configuration or the login is wrong.
         """
         sticky = self._sticky_host()
-        return self.balancer.connect(
-            owner(tags_from_environment()),
+        from airflow_provider_impala_lb.impala.dbapi import ConnectOptions, connect
+
+        identity = self._begin()
+        options = ConnectOptions(
+            owner=self.balancer.config.owner_of(identity.owner),
             database=self.schema,
             session_key=self.session_key,
             prefer=sticky.host,
             upstream=sticky.upstream,
+            attempt=identity.attempt,
         )
+        connection = connect(self.balancer.cluster, self.balancer.sessions, options)
+        end_when_killed(connection)
+        return connection
+
+    def _begin(self) -> RunIdentity:
+        """Who runs what comes next; what an earlier attempt of the same task has left running has ended by then."""
+        identity = task_identity.identity(running_task())
+        if not self._has_begun:
+            end_earlier_attempts(self.balancer, identity, cast("Logger", self.log))
+            self._has_begun = True
+        return identity
 
     def _sticky_host(self) -> StickyHost:
         """The node to be on, and what was changed there: by this hook itself just now, or by the task to stick to."""
@@ -235,7 +253,6 @@ class ImpalaLBHook(DbApiHook):
         :raises NoNodeAvailable: no coordinator took it; nothing was run.
         """
         sticky = self._sticky_host()
-        tags = tags_from_environment()
         options = RunOptions(
             session_key=self.session_key,
             prefer=sticky.host,
@@ -244,9 +261,8 @@ class ImpalaLBHook(DbApiHook):
             last_result_only=return_single_query_results(sql, return_last, split_statements),
         )
         plan = ScriptPlan.bind(statements(sql, split_statements=split_statements), parameters, options)
-        run = self.script_run(
-            plan, RunIdentity(owner=owner(tags), tags=tags), RunListener(handler=handler), ProcessOptions()
-        )
+        run = self.script_run(plan, self._begin(), RunListener(handler=handler), ProcessOptions())
+        end_when_killed(run)
         done = run.run()
         self._note_changes(done.left, done.node)
         return self.results(done, sql, split_statements, return_last)
@@ -261,7 +277,7 @@ class ImpalaLBHook(DbApiHook):
         """A run on this connection, not started yet.
 
         :param plan: what is to be run; its database is that of the options, not the hook's ``schema``.
-        :param identity: who runs it.
+        :param identity: who runs it; its connection is this one, whatever it says.
         :param listener: whom to tell; its logger is the hook's, whatever it says.
         :param process: what this process does of it; its command is this connection's, whatever it says.
         :raises ConfigError: as :class:`~..impala.script.run.ScriptRun`.
@@ -274,7 +290,7 @@ class ImpalaLBHook(DbApiHook):
             self.balancer.cluster,
             self.balancer.sessions,
             plan,
-            identity,
+            msgspec.structs.replace(identity, connection=str(self.get_conn_id())),
             msgspec.structs.replace(listener, logger=cast("Logger", self.log)),
             msgspec.structs.replace(process, command=self.balancer.command),
         )
@@ -290,7 +306,7 @@ class ImpalaLBHook(DbApiHook):
 
         journals = self.journals
         if journals is not None:
-            finish(journals, owner, epoch)
+            finish(journals, self.balancer.config.owner_of(owner), epoch)
 
     @staticmethod
     def pack(script: list[Statement], parameters: Any) -> str:

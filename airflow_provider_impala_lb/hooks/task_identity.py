@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.core.state.model import Attempt
+from airflow_provider_impala_lb.impala.script.options import RunIdentity
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -40,6 +41,18 @@ def tags_from_environment() -> dict[str, str]:
     return {tag: value for tag, value in found.items() if value}
 
 
+def identity(context: Context | None) -> RunIdentity:
+    """Who runs what a hook outside of this package's operator runs.
+
+    :param context: Airflow's, of the task that runs in this process; None: it is not known here.
+    """
+    if context is None or "ti" not in context:
+        found = tags_from_environment()
+        return RunIdentity(owner=owner(found), tags=found)
+    found = tags(context)
+    return RunIdentity(owner=owner(found), tags=found, attempt=attempt(context))
+
+
 def owner(tags: Mapping[str, str]) -> str:
     """Whom a lease and a journal belong to, the same for each attempt of a task.
 
@@ -68,4 +81,12 @@ def attempt(context: Context) -> Attempt:
     """
     ti, run = context["ti"], context.get("dag_run")
     began = ti.start_date.timestamp() if ti.start_date else time.time()  # a DAG's own tests may not start it
-    return Attempt(ti.try_number, began, f"{run.start_date} {ti.max_tries}" if run is not None else "")
+    if run is None:
+        return Attempt(ti.try_number, began)
+    return Attempt(
+        ti.try_number,
+        began,
+        generation=f"{run.start_date} {ti.max_tries}",
+        run=run.start_date.timestamp() if run.start_date else 0.0,
+        clears=getattr(run, "clear_number", None) or 0,
+    )

@@ -8,7 +8,9 @@ from functools import partial
 import msgspec
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
+from airflow_provider_impala_lb.core.cluster.lease_options import LeaseOptions
 from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
@@ -25,11 +27,13 @@ class Connection:
 
     :param pick: the node, and the lease on it.
     :param open_session: opens one more session on the node.
+    :param to_be_ended: a later attempt is to find the session that was used last, and end it; default False.
     :ivar pick: as given.
     """
 
-    def __init__(self, pick: Pick, open_session: Callable[[], Session]) -> None:
+    def __init__(self, pick: Pick, open_session: Callable[[], Session], *, to_be_ended: bool = False) -> None:
         self.pick = pick
+        self._to_be_ended = to_be_ended
         self._open_session = open_session
         first = open_session()
         self._sessions = [first]
@@ -47,11 +51,14 @@ class Connection:
         """A cursor with a session of its own.
 
         :raises NodeRefused: the node has stopped taking sessions.
+        :raises Superseded: a later attempt at the same work has taken over.
         """
         session, self._unused = self._unused, None
         if session is None:
             session = self._open_session()
             self._sessions.append(session)
+        if self._to_be_ended:
+            self.pick.note(session=session.id)
         return Cursor(session, self.pick)
 
     def commit(self) -> None:
@@ -89,6 +96,7 @@ class ConnectOptions(msgspec.Struct, frozen=True):
     :ivar session_key: connections and scripts with the same key are on one node; None: on any.
     :ivar prefer: a node (``host:port``) to keep if it takes the connection; None: none.
     :ivar upstream: what ran on ``prefer`` before, and changed; another node is told of it first. None: not known.
+    :ivar attempt: which attempt of ``owner`` this is: a later one finds what it has left. None: not known.
     """
 
     owner: str = ""
@@ -96,6 +104,7 @@ class ConnectOptions(msgspec.Struct, frozen=True):
     session_key: str | None = None
     prefer: str | None = None
     upstream: Upstream | None = None
+    attempt: Attempt | None = None
 
 
 def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions) -> Connection:
@@ -115,7 +124,9 @@ def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions)
     refusals = Refusals(cluster.config)
     while True:
         try:
-            pick = cluster.picker.acquire(options.owner, options.session_key, prefer, refused)
+            pick = cluster.picker.acquire(
+                options.owner, options.session_key, prefer, refused, LeaseOptions(attempt=options.attempt)
+            )
         except NoNodeAvailable as error:
             raise NoNodeAvailable(f"{error.summary}; nothing was run", error.reasons) from None
         # What the session key brings along comes after the connection's database, and before the caller's.
@@ -124,7 +135,7 @@ def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions)
         )
         connection: Connection | None = None
         try:
-            connection = Connection(pick, open_session)
+            connection = Connection(pick, open_session, to_be_ended=options.attempt is not None)
             refusals.accepted(pick.node)
             if upstream is not None:
                 connection.hear_of(upstream)

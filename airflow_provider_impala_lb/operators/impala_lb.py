@@ -45,7 +45,7 @@ from airflow_provider_impala_lb.impala.script.options import (
 )
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
 from airflow_provider_impala_lb.impala.sql.classification import classify
-from airflow_provider_impala_lb.operators.no_retry import forbid_retry
+from airflow_provider_impala_lb.operators.no_retry import forbid_retry, next_attempt
 from airflow_provider_impala_lb.operators.parse_stick_to import StickyPartial, refer
 from airflow_provider_impala_lb.operators.run_xcoms import RunXComs, warn_after_end
 from airflow_provider_impala_lb.operators.xcom_values import carried
@@ -275,8 +275,11 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         except (ConfigError, ScriptError, JournalMissing, JournalDamaged) as error:
             raise AirflowFailException(str(error)) from error
         except StatementFailed as error:
-            if error.outcome == "user error" or not error.retry:
-                raise AirflowFailException(str(error)) from error
+            may_retry, text = next_attempt(error, resume=bool(self.resume), restartable=bool(self.restartable))
+            if not may_retry:
+                raise AirflowFailException(f"{error}{text}") from error
+            if text:
+                self.log.warning("%s", text.strip())
             raise
         except MustWait as waiting:
             self._wait_elsewhere(context, waiting)

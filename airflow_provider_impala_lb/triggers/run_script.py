@@ -123,7 +123,7 @@ class ScriptTrigger(BaseTrigger):
             balancer.cluster,
             balancer.sessions,
             ScriptPlan(statements, texts, self.deferred.options),
-            RunIdentity(owner=self.deferred.owner, tags=self.deferred.tags),
+            RunIdentity(owner=self.deferred.owner, tags=self.deferred.tags, connection=self.conn_id),
             RunListener(logger=cast("Logger", self.log)),
             ProcessOptions(
                 journals=open_journals(balancer.config),

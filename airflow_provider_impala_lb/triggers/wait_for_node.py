@@ -71,8 +71,8 @@ class NodeTrigger(BaseTrigger):
     def _ask(self, balancer: Balancer) -> Wait | None:
         with self._asking:
             return balancer.cluster.picker.ask(
-                self.ticket,
-                self.owner,
+                balancer.config.owner_of(self.ticket),
+                balancer.config.owner_of(self.owner),
                 session_key=self.session_key,
                 prefer=self.prefer,
                 asks_again=RESUME_SECONDS,
@@ -80,7 +80,7 @@ class NodeTrigger(BaseTrigger):
 
     def _leave_queue(self, balancer: Balancer) -> None:
         with self._asking:  # a thread that asks does not end with `run`, and would stand in the queue again
-            balancer.cluster.picker.leave_queue(self.ticket)
+            balancer.cluster.picker.leave_queue(balancer.config.owner_of(self.ticket))
 
     def _balancer(self) -> Balancer:
         from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook

@@ -193,6 +193,20 @@ def test_open_directories_and_files_are_flagged(tmp_path):
     assert "others may open" in modes_of(directory)
 
 
+def test_journals_that_a_group_cannot_share_are_flagged(tmp_path):
+    tmp_path.chmod(0o2770)
+    journals = tmp_path / "lock.journal"
+    assert "journals" not in verdicts(tmp_path)
+    journals.mkdir(mode=0o700)
+    journals.chmod(0o700)
+    found = verdicts(tmp_path)["journals"]
+    assert (found.verdict, f"chmod 2770 {journals}" in found.remedy) == ("warning", True)
+    journals.chmod(0o2770)
+    assert "journals" not in verdicts(tmp_path)
+    journals.chmod(0o777)
+    assert verdicts(tmp_path)["journals"].verdict == "failed"
+
+
 def modes_of(directory):
     return next(finding.message for finding in check_lock_file(str(directory / "lock")) if finding.name == "modes")
 

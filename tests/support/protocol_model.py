@@ -128,15 +128,14 @@ TEXTS = {
     "admission": "Rejected query from pool root.default: queue full, limit=1, num_queued=1.",
     "memory": "Memory limit exceeded: Failed to allocate tuple buffer",
     "broken": "RPC Error: Client for catalogd:26000 hit an unexpected exception: No more data to read., send: done",
-    "repeated": "ImpalaRuntimeException: Error making 'createTable' RPC to Hive Metastore: CAUSED BY: "
-    "AlreadyExistsException: Table t already exists",
+    "repeated": "ImpalaRuntimeException: Error making 'createTable' RPC: CAUSED BY: AlreadyExistsException: t exists",
     "not broadcast": "CatalogException: Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 5 "
     "attempts.The operation has been successfully executed but its effects may have not been broadcast",
     "cancelled": "Cancelled",
     "killed": "Cancelled",
     "closed": "Session closed",
 }
-"""What the server says, by how the statement ended."""
+"""By how the statement ended."""
 CANCELLED = ("", "cancelled", "closed")
 LAST_WORDS = ("go on", "send again", "failed", "ended", "ask", "stop")
 _ALL = {"ctas": 2, "query": 0, "session": 0}
@@ -161,7 +160,7 @@ class Model:
         self._failures: dict[tuple[str, str, bool], Failure] = {}
 
     def first(self) -> World:
-        """Before anything has happened."""
+        """The beginning."""
         return World(runner=Process(can_look=self.site.pages))
 
     def action(self, w: World) -> Action:
@@ -277,7 +276,7 @@ class Model:
             yield "its call is broken", w._replace(status="broken")
         if not self.calls and w.work < self.whole and not w.call:
             yield "it has done its work", w._replace(work=self.whole)
-        if self.site.kind == "ctas" and w.work == 1:
+        if (self.site.kind, w.work) == ("ctas", 1):
             yield "its rows are written", w._replace(work=2)
         if w.statement == "running" and w.status in ("", "broken"):
             if w.status == "" and w.work == self.whole and not w.call:

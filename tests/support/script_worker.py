@@ -3,7 +3,7 @@
 Keys of the JSON: ``config``, ``owner``, ``script``; ``stop_at``: the process stops itself (SIGSTOP) at this moment,
 ``"open"`` before its first session is opened, ``"intent"`` before the intent of statement ``stop_number`` is written,
 or ``"sent"`` after that, before the statement is sent; ``resume``; ``attempt``: its number;
-``options`` for the run.
+``run``: when the DAG's run began; ``options`` for the run.
 """
 
 import json
@@ -63,7 +63,7 @@ def main(order):
     options = {"one_at_a_time": True, **order.get("options", {})}
     balancer = Balancer.from_config(order["config"])
     if "attempt" in order:
-        options["attempt"] = Attempt(order["attempt"], time.time())
+        options["attempt"] = Attempt(order["attempt"], time.time(), run=order.get("run", 0.0))
     if order.get("resume"):
         options |= {"resume": True, "journals": open_journals(balancer.config)}
     run = script_run(balancer, split(order["script"]), owner=order["owner"], **options)

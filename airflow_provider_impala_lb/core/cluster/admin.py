@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.cluster.status import describe
+from airflow_provider_impala_lb.core.rules import supersession
 from airflow_provider_impala_lb.core.rules.clock_agreement import clocks_differ
 from airflow_provider_impala_lb.core.rules.expiry import end_expired
 from airflow_provider_impala_lb.core.state.state import State
@@ -64,15 +65,24 @@ class Admin:
         self._set_drained(self._shared.config.canonical(node), False)
 
     def release(self, lease_id: str) -> bool:
-        """End a lease of `Picker.hold`. (One that a process renews would come back with its next renewal.)
+        """End a lease of `Picker.hold`, or note that what a lease has left running was seen ended. (One that a process
+        renews would come back with its next renewal.)
 
-        :param lease_id: its id.
+        :param lease_id: the lease's id.
         :returns: False if there is none: it has expired, or ended before.
         :raises StateUnavailable: it could not be ended now; it ends by its expiry.
         """
 
         def change(state: State, now: float) -> bool:
-            return state.end_lease(lease_id) is not None
+            if state.end_lease(lease_id) is not None:
+                return True
+            leftover = state.leftovers.get(lease_id)
+            if leftover is None or (leftover.ended if leftover.node else leftover.fenced):
+                return False
+            leftover.fenced = True  # also of an attempt that has no lease yet: it takes none any more
+            state.leftovers.put(lease_id, leftover, leftover.expires)
+            supersession.note_ended(state, [lease_id])
+            return True
 
         return self._shared.transact(change)
 

@@ -8,7 +8,7 @@ from logging import getLogger
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.process_identity import this_process
 from airflow_provider_impala_lb.core.rules import supersession
-from airflow_provider_impala_lb.core.state.model import Attempt, LeftoverSession
+from airflow_provider_impala_lb.core.state.model import Attempt, Lease, LeftoverSession
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import StateUnavailable
 
@@ -25,7 +25,7 @@ class Fencing:
         self._shared = shared
 
     def fence_earlier(
-        self, owner: str, lease_id: str = "", attempt: Attempt | None = None
+        self, owner: str, lease_id: str = "", attempt: Attempt | None = None, *, has_parts: bool = False
     ) -> dict[str, LeftoverSession]:
         """End the leases of earlier attempts at this work, so that a process that still has one runs nothing more.
 
@@ -35,28 +35,42 @@ class Fencing:
         :param lease_id: the one that will be taken for this attempt (`Picker.acquire`); until then it can be superseded
             by an attempt that begins meanwhile. "" (default): it cannot.
         :param attempt: which attempt this is; None (default): not known.
+        :param has_parts: the attempt may have several leases, also other processes': only those that name an earlier
+            one are ended. False (default): all but this process's.
         :returns: what they may have left running, by lease id, until :meth:`note_ended` says that it has ended.
         :raises Superseded: a later one has begun before, and this one was stopped meanwhile.
+        :raises ConfigError: another run has work of this name there, as of another Airflow.
         """
         me = this_process()
 
-        def change(state: State, now: float) -> dict[str, LeftoverSession]:
+        def is_mine(each: Lease | LeftoverSession) -> bool:
+            if has_parts:
+                return each.attempt is None or attempt is None or not each.attempt.is_before(attempt)
+            return isinstance(each, Lease) and each.holder is not None and each.holder == me
+
+        def change(state: State, now: float) -> dict[str, LeftoverSession] | supersession.Rival:
             if attempt is not None:
+                rival = supersession.find_rival(state, now, owner, attempt)
+                if rival is not None:
+                    return rival
                 supersession.begin_attempt(state, now, owner, attempt)
-            found = supersession.fence_earlier(
-                state, now, owner, lambda lease: lease.holder is not None and lease.holder == me
-            )
+            found = supersession.fence_earlier(state, now, owner, is_mine)
             if lease_id:
-                supersession.announce(state, now, owner, lease_id)
+                supersession.announce(state, now, owner, lease_id, attempt)
             return found
 
         try:
-            return self._shared.transact(change)
+            found = self._shared.transact(change)
         except StateUnavailable as error:
             log.warning(
                 "Whether an earlier attempt of %s has left something running cannot be known now: %s", owner, error
             )
             return {}
+        if isinstance(found, supersession.Rival):
+            assert attempt is not None
+            remedy = f"see that this has ended, then impala-lb release {found.id}"
+            raise supersession.two_runs(owner, attempt, found.attempt, found.place, remedy)
+        return found
 
     def withdraw(self, lease_id: str) -> None:
         """Take back an announcement: no such lease will be taken. Never raises: it lapses, too.

@@ -121,6 +121,7 @@ class Picker:
         options = options or LeaseOptions()
         queue = options.queue
         lease = self._lease(owner, options.announced_id)
+        lease.attempt = options.attempt
         lease.movable = options.listener.on_move is not None
         request = self._request(lease, session_key, prefer, exclude)
         request.announced, request.attempt = bool(options.announced_id), options.attempt

@@ -82,7 +82,9 @@ def _report(report: LastReport, now: float) -> dict[str, Any]:
 
 
 def _lease(lease: Lease, now: float) -> dict[str, Any]:
-    shown: dict[str, Any] = {key: value for key, value in msgspec.to_builtins(lease).items() if key != "holder"}
+    shown: dict[str, Any] = {
+        key: value for key, value in msgspec.to_builtins(lease).items() if key not in ("holder", "attempt")
+    }
     return {
         **shown,
         "age": round(now - lease.taken, 1),

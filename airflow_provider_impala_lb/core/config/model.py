@@ -149,6 +149,8 @@ class Config(msgspec.Struct, frozen=True, dict=True):
 
     :param nodes: the coordinators, in the order in which they were listed.
     :param name: of the cluster; default ``impala``.
+    :param deployment: whose scripts these are, where several Airflows share the cluster's state; None (default): it has
+        only one.
     :param lock_file: an absolute path, the same on every host; None (default): the state is kept in ``store``, or in
         this process's memory.
     :param policy: how one of the candidates is chosen; default ``least_loaded``.
@@ -163,6 +165,7 @@ class Config(msgspec.Struct, frozen=True, dict=True):
 
     nodes: tuple[Node, ...]
     name: str = "impala"
+    deployment: str | None = None
     lock_file: str | None = None
     policy: PolicyName = "least_loaded"
     store: StoreUrl | None = None
@@ -205,6 +208,15 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         :param node: one of this configuration.
         """
         return self.max_leases_per_node if node.max_leases is None else node.max_leases
+
+    def owner_of(self, work: str) -> str:
+        """The name by which all who share the cluster's state know some work of this deployment.
+
+        :param work: its name here, e.g. ``dag/run/task``; one that is complete already stays as it is.
+        :returns: ``deployment:dag/run/task``, or ``work`` without a deployment; "" for nobody's.
+        """
+        prefix = f"{self.deployment}:" if self.deployment else ""
+        return work if not work or work.startswith(prefix) else prefix + work
 
     def canonical(self, address: str) -> str:
         """The name by which this configuration has a node.

@@ -56,6 +56,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
     nodes: list[str | _NodeEntry]
     name: str = "impala"
+    deployment: str | None = None
     lock_file: str | None = None
     node_count: int | None = None
     port: int = DEFAULT_PORT
@@ -120,12 +121,14 @@ def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Confi
     mirror = _store(source, "mirror", entry.mirror) if entry.mirror else None
     _check_nodes(source, entry, nodes)
     _check_state(source, entry, len(nodes), store, mirror)
+    check_deployment(source, entry.deployment)
     _check_numbers(source, entry)
     load = _load(source, entry.load) if entry.load else None
     _check_urls(source, nodes, load)
     return Config(
         nodes=nodes,
         name=entry.name,
+        deployment=entry.deployment,
         lock_file=entry.lock_file,
         policy=entry.policy,
         store=store,
@@ -136,6 +139,20 @@ def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Confi
         session=entry.session,
         load=load,
     )
+
+
+def check_deployment(source: str, name: str | None) -> None:
+    """Whether this can be the name of a deployment: others read it before a colon.
+
+    :param source: what to call the configuration in an error.
+    :param name: of the deployment; None: it has none.
+    :raises ConfigError: it cannot.
+    """
+    if name is not None and not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name)):
+        raise ConfigError(
+            f"{source}: deployment: is {name!r}, must be a name of up to 64 letters, digits and _ . -; leave it out "
+            "where only one Airflow uses the cluster's state"
+        )
 
 
 def _node(where: str, item: str | _NodeEntry, default_port: int) -> Node:

@@ -43,11 +43,15 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     :param began: ``time.time()`` of its host.
     :param generation: the same for an attempt and its retries, another one when the work is asked for anew; "": not
         known.
+    :param run: when the run of the DAG that it belongs to began, by the scheduler's clock; 0: not known.
+    :param clears: how often that run had been cleared.
     """
 
     number: int
     began: float
     generation: str = ""
+    run: float = 0.0
+    clears: int = 0
 
     def is_before(self, other: Attempt) -> bool:
         """Whether this attempt has been followed by the other.
@@ -65,6 +69,22 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
         :param other: an attempt at the same work.
         """
         return self.generation != "" and self.generation == other.generation and other.is_before(self)
+
+    def may_be_work_of(self, other: Attempt, *, disputed: bool) -> bool:
+        """Whether this and the other may be attempts at one Airflow's work: two Airflows may have a run of one name.
+
+        Airflow gives a run another beginning when it is cleared after its end, and counts that
+        (``clear_task_instances`` of Airflow 2.11 to 3.3); the attempts of its tasks go on counting. So of two attempts
+        whose runs began at different times the one of the later beginning is of more clears and a higher number, or
+        they are not of the same run: it is another Airflow's, or was deleted and made again.
+
+        :param other: an attempt of the same owner.
+        :param disputed: attempts of two runs were seen under this owner: then only the same beginning counts.
+        """
+        if not self.run or not other.run or self.run == other.run:
+            return True
+        older, newer = (self, other) if self.run < other.run else (other, self)
+        return not disputed and older.clears < newer.clears and older.number < newer.number
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True):
@@ -96,6 +116,7 @@ class Lease(msgspec.Struct, omit_defaults=True):
     :param query: HS2 id of the statement running last.
     :param movable: the script may be interrupted and begun again elsewhere.
     :param move: why it shall do so now; "" while nobody asks for it.
+    :param attempt: which attempt of ``owner`` has it; None: not known.
     """
 
     id: str
@@ -109,6 +130,7 @@ class Lease(msgspec.Struct, omit_defaults=True):
     query: str | None = None
     movable: bool = False
     move: str = ""
+    attempt: Attempt | None = None
 
 
 class Ejection(msgspec.Struct, omit_defaults=True):
@@ -226,8 +248,8 @@ class Avoid(msgspec.Struct):
 class LeftoverSession(msgspec.Struct, omit_defaults=True):
     """What a lease that lapsed, or was fenced, leaves behind: see `core.rules.supersession`.
 
-    Two records of this kind are no lease's: of an attempt that was announced and has no lease yet (``node`` is ""), and
-    of the latest attempt at some work (``attempt`` says which).
+    Some records of this kind are no lease's, and have no ``node``: of an attempt that was announced and has no lease
+    yet, of the latest attempt at some work, and of an owner under which two runs were seen.
 
     :param owner: who ran it.
     :param node: ``host:port``.
@@ -237,7 +259,7 @@ class LeftoverSession(msgspec.Struct, omit_defaults=True):
     :param expires: the record is forgotten then.
     :param fenced: a later attempt of ``owner`` has taken over; the lease's process must stop.
     :param ended: what ran has been seen to end.
-    :param attempt: ``owner`` has come to this attempt; None: the record is a lease's.
+    :param attempt: whose it is; None: not known.
     """
 
     owner: str

@@ -33,7 +33,7 @@ from airflow_provider_impala_lb.impala.hs2.statement_lookup import Closed, Sendi
 from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.label import nonce_of
 from airflow_provider_impala_lb.impala.statement.protocol import StatementRecord
-from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, pages_of
 
 log = getLogger(__name__)
 
@@ -60,12 +60,13 @@ class Session:
     """One session. Use :meth:`open`; then :meth:`execute` for each statement; then :meth:`close`.
 
     :param opened: the session.
-    :param pages: of the node, with a login; default those that the server names, without one.
+    :param pages: of the node, with a login; default those at its configured address, or at the port that the server
+        names on its own host, without one.
     :param stop: says when the work in it is to stop; default a request of its own.
     :ivar node: where it is.
     :ivar id: the session id as Impala prints it.
     :ivar user: whose it is.
-    :ivar web: the coordinator's web address as configured, else as it says itself (``http_addr``); None: neither.
+    :ivar web: URL of the coordinator's web pages; None: it has none.
     :ivar pages: the coordinator's web pages; None: it has none.
     :ivar cursor: impyla's cursor of the session, to fetch rows from.
     :ivar operation: the statement under way.
@@ -82,9 +83,8 @@ class Session:
         login, service, handle = opened.login, opened.connection.service, opened.handle
         self.node, self.user, self.id = login.node, login.user, print_id(handle.sessionId.guid)
         address = opened.configuration.get("http_addr")
-        self.web = self.node.web or (address if not address or "://" in address else f"http://{address}")
-        # A login is for the configured address only, not for whatever a server says of itself.
-        self.pages = pages or (DebugPages(self.web, None, None) if self.web else None)
+        self.pages = pages or pages_of(self.node, address)
+        self.web = self.pages.url if self.pages else None
         self.stop = stop or StopRequest()
         self.pause = self.stop.sleep
         self._login, self._handle = login, handle

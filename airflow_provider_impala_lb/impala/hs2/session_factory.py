@@ -116,9 +116,9 @@ class SessionFactory:
         return node
 
     def _pages(self, node: Node) -> DebugPages | None:
-        from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
+        from airflow_provider_impala_lb.impala.web.debug_pages import pages_of
 
-        return DebugPages(node.web, self.config.load, self.web_password) if node.web else None
+        return pages_of(node, None, self.config.load, self.web_password)
 
 
 def _password_of(session: SessionConfig) -> str | None:

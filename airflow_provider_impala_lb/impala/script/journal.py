@@ -19,6 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from airflow_provider_impala_lb.core.ports import JournalStore
+from airflow_provider_impala_lb.core.rules.supersession import two_deployments, two_runs
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import (
@@ -28,20 +29,17 @@ from airflow_provider_impala_lb.errors import (
     StateUnavailable,
     Superseded,
 )
-from airflow_provider_impala_lb.impala.script.options import RunIdentity
+from airflow_provider_impala_lb.impala.script.options import RunIdentity, Target
 
 log = getLogger(__name__)
 
 FORMAT = 1
-KEPT_SECONDS = 30 * 24 * 3600.0
-"""The journal of a script is kept this long after its last change, in case its task is cleared."""
-_QUERIES = 100
-"""So many query ids are kept, the last ones."""
-_PAUSE = 0.5
-"""Seconds between two writes while the store is out of reach."""
-_END_PATIENCE = 30.0
-"""Seconds to go on with noting the end: all statements are noted as done before it, so it is not worth longer."""
+KEPT_SECONDS = 30 * 24 * 3600.0  # after its last change, in case its task is cleared
+_QUERIES = 100  # so many ids are kept, the last ones
+_PAUSE = 0.5  # seconds between two writes while the store is out of reach
+_END_PATIENCE = 30.0  # seconds to go on with noting the end: all is noted as done before it, so it is not worth longer
 
+_ANSWERS = {"ran": "is taken as done", "not-run": "will be run"}
 Result = TypeVar("Result")
 
 
@@ -85,6 +83,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     :param intent: the statement that is about to be sent, or was, and whose outcome is not known; None: there is none.
     :param answer: what the author has said of the intent: ``ran`` or ``not-run``; "": nothing.
     :param attempt: which one began last; None: not known.
+    :param deployment: whose it is; "": the cluster's state has only one, or not known.
+    :param target: what the script's names stand for; None: not known.
+    :param disputed: attempts of two runs were seen under this name.
     """
 
     format: int = 0
@@ -103,6 +104,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     intent: Intent | None = None
     answer: str = ""
     attempt: Attempt | None = None
+    deployment: str = ""
+    target: Target | None = None
+    disputed: bool = False
 
 
 _encoder = msgspec.json.Encoder()
@@ -164,7 +168,7 @@ class Journal:
         patience: float = 60.0,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.key, self.epoch = identity.owner, 0
+        self.key, self.epoch, self._identity = identity.owner, 0, identity
         self._journals, self._script, self._total = journals, digest(texts), len(texts)
         number = identity.tags.get("try")
         self._by, self._attempt = f"attempt {number}" if number else "", identity.attempt
@@ -196,22 +200,26 @@ class Journal:
         :returns: the record to go on from, and a message about it for the log, or "".
         :raises JournalMissing: there was an earlier attempt, and nothing says what it did.
         :raises Superseded: a later attempt has begun before, and this one was stopped meanwhile.
+        :raises ConfigError: it is of another deployment, or of another run of this name.
         """
         attempt = self._attempt
 
-        def change(record: Record | None, now: float) -> tuple[tuple[Record, str], Record]:
+        def change(record: Record | None, now: float) -> tuple[tuple[Record, str] | ConfigError, Record]:
             message = ""
             if record is None:
                 if resume and attempt is not None and attempt.number > 1:
                     raise JournalMissing(
-                        f"{self.where} is missing: it was never written (was resume switched on after the first "
+                        f"{self.where} is missing: it was never written (were resume or deployment set after the first "
                         "attempt?), or it was lost. Which statements have run is not known, so nothing was run. If it "
                         f"may begin anew, run this and try again:\n  {self.command('start-over')}"
                     )
                 record = Record()
+            elif (others := self._others(record)) is not None:
+                record.disputed = True
+                return others, record
             elif attempt is not None and record.attempt is not None and attempt.is_before(record.attempt):
                 raise self._superseded(record.by)
-            elif self._is_whole(record) and resume and record.script == self._script and self._repeats(record):
+            elif self._is_whole(record) and resume and not self._changes(record) and self._repeats(record):
                 message = (
                     f"{record.by or 'an earlier attempt'} had come to its end, which did not reach whoever asked for it"
                     ": nothing of it is done twice"
@@ -219,20 +227,20 @@ class Journal:
                 record.ended = False
             elif self._is_whole(record):
                 message = f"{record.by or 'An earlier run'} had come to its end: the script begins anew"
-                record = Record(epoch=record.epoch)
-            elif record.script != self._script and record.script:
+                record = Record(epoch=record.epoch, disputed=record.disputed)
+            elif not resume or (record.script and self._changes(record)):
                 if resume:
-                    message = (
-                        f"the script has changed since {record.by or 'the last attempt'}, which had done {record.done} "
-                        f"of its {record.total} statements: it begins anew"
-                    )
-                record = Record(epoch=record.epoch)
-            elif not resume:
-                record = Record(epoch=record.epoch)
+                    by, parts = record.by or "the last attempt", f"{record.done} of its {record.total} statements"
+                    message = f"{self._changes(record)} since {by}, which had done {parts}: it begins anew"
+                record = Record(epoch=record.epoch, disputed=record.disputed)
             record.script, record.total, record.attempt = self._script, self._total, attempt
+            record.deployment, record.target = self._identity.deployment, self._identity.target
             return (self._raised(record, now), message), record
 
-        return self._change(change)
+        begun = self._change(change)
+        if isinstance(begun, ConfigError):
+            raise begun
+        return begun
 
     def take(self, epoch: int) -> tuple[Record, bool]:
         """Go on with a script that another process has handed over.
@@ -241,6 +249,7 @@ class Journal:
         :returns: its record, and whether it was handed to us as it is: nobody else has taken it since.
         :raises JournalMissing: it is gone.
         :raises Superseded: another attempt has taken over.
+        :raises ConfigError: the connection says something else than when the script began.
         """
 
         def change(record: Record | None, now: float) -> tuple[tuple[Record, bool], Record]:
@@ -250,6 +259,8 @@ class Journal:
                 raise Superseded(f"{self.where}: another attempt has taken over, and ended it or begun anew")
             if self._by and record.by not in ("", self._by):  # whoever hands it over is of the same attempt
                 raise self._superseded(record.by)
+            if self._changes(record):
+                raise ConfigError(f"{self._changes(record)} while it ran without a worker: nothing more of it is sent")
             clean = record.epoch == epoch
             return (self._raised(record, now), clean), record
 
@@ -382,6 +393,23 @@ class Journal:
         attempt = self._attempt
         return attempt is not None and record.attempt is not None and attempt.repeats(record.attempt)
 
+    def _changes(self, record: Record) -> str:
+        """What is not the same any more, in words; "" if all is."""
+        changes = self._identity.target.changes(record.target)
+        return "the script has changed" if record.script != self._script else changes
+
+    def _others(self, record: Record) -> ConfigError | None:
+        """Why this is no record of our work; None: it is, or it has come to its end."""
+        if not record.script or self._is_whole(record):
+            return None
+        if record.deployment != self._identity.deployment:
+            return two_deployments(self.where, record.deployment, self._identity.deployment)
+        mine, other = self._attempt, record.attempt
+        if mine is None or other is None or mine.may_be_work_of(other, disputed=record.disputed):
+            return None
+        place = f"did {record.done} of its {record.total} statements"
+        return two_runs(self.key, mine, other, place, f"run this and clear the task:\n  {self.command('start-over')}")
+
     def _superseded(self, by: str) -> Superseded:
         return Superseded(f"Another attempt of {self.key} has taken over ({by}): this one runs nothing more")
 
@@ -415,13 +443,16 @@ class Journal:
             return result, _encoder.encode(record)
 
         deadline = Deadline(self._patience if patience is None else patience)
+        warn = log.warning
         while True:
             try:
                 return self._journals.change(self.key, encoded)
-            except StateUnavailable:
+            except StateUnavailable as error:
                 # What it may have noted all the same it notes once more: each change can be made twice.
                 if deadline.passed(_PAUSE):
                     raise
+                warn("The journal cannot be used; tried anew for up to %.0f s: %s", deadline.remaining, error)
+                warn = log.debug  # once is enough
             self._pause(_PAUSE)
 
 
@@ -466,9 +497,7 @@ def answer(journals: JournalStore, key: str, reply: str) -> str:
         if record.intent is None:
             raise ConfigError(f"{key}: no statement of it is in doubt ({record.done} of {record.total} are done)")
         record.answer, record.at = reply, now
-        word = "is taken as done" if reply == "ran" else "will be run"
-        return f"{key}: statement {record.intent.number} of {record.total} {word} by the next attempt", _encoder.encode(
-            record
-        )
+        noted = f"statement {record.intent.number} of {record.total} {_ANSWERS[reply]} by the next attempt"
+        return f"{key}: {noted}", _encoder.encode(record)
 
     return journals.change(key, change)

@@ -7,10 +7,13 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+import msgspec
+
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions, QueueOptions
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.cluster.picker import new_id
+from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver, StopRequest
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import (
@@ -31,7 +34,7 @@ from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedS
 from airflow_provider_impala_lb.impala.script.handover_message import Handover, new_key
 from airflow_provider_impala_lb.impala.script.journal import Journal
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, make_visible
-from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, Target
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.previous_attempts import PreviousAttempts
 from airflow_provider_impala_lb.impala.script.record import Moved, ScriptDone, ScriptRecord, left_by
@@ -71,6 +74,7 @@ class ScriptRun:
         process: ProcessOptions,
     ) -> None:
         options = plan.options
+        identity = _complete(identity, plan, cluster.config)
         self._cluster, self._sessions, self._plan = cluster, sessions, plan
         self._identity, self._listener, self._process = identity, listener, process
         self._log = listener.logger
@@ -95,6 +99,7 @@ class ScriptRun:
         self._deferral = Deferral(self._stop, process, self._log)
         self._refusals = Refusals(cluster.config)
         self._previous = PreviousAttempts(cluster, sessions, plan, self._pause, self._log)
+        self._ticket = cluster.config.owner_of(process.ticket) if process.ticket else None
         self._announced_id = ""  # of the first lease, until it is taken
         self._execution: Execution | None = None
 
@@ -323,7 +328,7 @@ class ScriptRun:
                 prefer,
                 left_out,
                 LeaseOptions(
-                    queue=QueueOptions(options.max_wait, self._process.ticket, self._process.asks_again),
+                    queue=QueueOptions(options.max_wait, self._ticket, self._process.asks_again),
                     listener=LeaseListener(
                         on_move=self._on_move if options.restartable or options.resume else None,
                         on_overload=self._on_overload,
@@ -470,3 +475,17 @@ class ScriptRun:
 
     def _on_fenced(self) -> None:
         self._stop.fence(f"Another attempt of {self._identity.owner} has taken over: this one runs nothing more")
+
+
+def _complete(identity: RunIdentity, plan: ScriptPlan, config: Config) -> RunIdentity:
+    """What the configuration says of who runs a script, and of what its names stand for."""
+    return msgspec.structs.replace(
+        identity,
+        owner=config.owner_of(identity.owner),
+        deployment=config.deployment or "",
+        target=Target(
+            connection=identity.connection or config.name,
+            database=(plan.options.database or config.session.database or "default").lower(),
+            user=config.session.user or "",
+        ),
+    )

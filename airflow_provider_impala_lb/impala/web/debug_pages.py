@@ -1,20 +1,27 @@
-"""A coordinator's own web pages: what it runs and ran last, and how to end it there without a secret."""
+"""A coordinator's own web pages: what it runs and ran last, and how to end it there without a secret.
+
+Where they are asked for is one rule, `pages_of`: at the address that the configuration names, and there with a login;
+else at the port that the coordinator names (``http_addr``, impala-hs2-server.cc, ``OpenSession``), on the node's own
+host and without one. No server leads us to another host.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from airflow_provider_impala_lb.core.config.model import LoadConfig
+from airflow_provider_impala_lb.core.config.address import format_address, parse_address
+from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
 from airflow_provider_impala_lb.impala.web.http_fetch import Fetch, ProbeFailed, fetch_all, tls_context
 
-__all__ = ["DebugPages", "ProbeFailed", "Queries", "Query"]
+__all__ = ["DebugPages", "ProbeFailed", "Queries", "Query", "pages_of"]
 
 SECONDS = 5.0
 """For one page. ``/queries`` is heavy: it is asked for after a failure only, never polled while all is well."""
@@ -92,11 +99,16 @@ class DebugPages:
     :param url: where its web server is.
     :param settings: how it wants a login; None: it wants none.
     :param password: for that login; None: there is none.
+    :param same_as: the host of ``url`` must be this one, by name or by address; else nothing is asked. None (default):
+        it is as it should be.
     :ivar url: without a slash at its end.
     """
 
-    def __init__(self, url: str, settings: LoadConfig | None, password: str | None) -> None:
+    def __init__(
+        self, url: str, settings: LoadConfig | None, password: str | None, *, same_as: str | None = None
+    ) -> None:
         self.url = url.rstrip("/")
+        self._same_as = same_as
         self._settings = settings or LoadConfig()
         self._password = password if self._settings.web_auth != "none" else None
 
@@ -155,7 +167,7 @@ class DebugPages:
 
     def _get(self, path: str, *, errors: bool = True, seconds: float = SECONDS) -> dict[str, Any]:
         context = tls_context(self._settings) if self.url.startswith("https:") else False
-        fetch = Fetch(self.url, self._settings, _page(path), context=context, login=self._password)
+        fetch = Fetch(self.url, self._settings, self._page(path), context=context, login=self._password)
         fetch_all([fetch], seconds)
         if fetch.failed:
             raise fetch.failed
@@ -169,12 +181,54 @@ class DebugPages:
             raise ProbeFailed(f"{self.url}: {path}: {str(page['error'])[:200]}")
         return page
 
+    def _page(self, path: str) -> Callable[[Fetch], None]:
+        def plan(fetch: Fetch) -> None:
+            self._check_host()  # here, where a resolver that hangs holds nobody up
+            fetch.get(path)
 
-def _page(path: str) -> Callable[[Fetch], None]:
-    def plan(fetch: Fetch) -> None:
-        fetch.get(path)
+        return plan
 
-    return plan
+    def _check_host(self) -> None:
+        """:raises ProbeFailed: the pages are another host's."""
+        if self._same_as is None:
+            return
+        host = urlsplit(self.url).hostname or ""
+        if host != self._same_as and not _addresses(host) & _addresses(self._same_as):
+            raise ProbeFailed(
+                f"{host}: its coordinator says that its web pages are on {self._same_as}, which is not known to be the "
+                "same host, so they are not asked: name their address in the configuration (web, of the node)"
+            )
+        self._same_as = None
+
+
+def pages_of(
+    node: Node, named: str | None, settings: LoadConfig | None = None, password: str | None = None
+) -> DebugPages | None:
+    """The pages of a node's coordinator.
+
+    :param node: as configured.
+    :param named: the address that the coordinator names, ``host:port``; None: it names none.
+    :param settings: how it wants a login at its configured address; None (default): it wants none.
+    :param password: for that login; None (default): there is none.
+    :returns: None: there are none.
+    """
+    if node.web:
+        return DebugPages(node.web, settings, password)
+    scheme, _, address = (named or "").rpartition("://")
+    try:
+        host, port = parse_address(address, 0)
+    except ValueError:
+        return None
+    if not port or scheme not in ("", "http", "https"):
+        return None
+    return DebugPages(f"{scheme or 'http'}://{format_address(node.host, port)}", None, None, same_as=host)
+
+
+def _addresses(host: str) -> set[str]:
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    except OSError:
+        return set()
 
 
 def _query(row: Mapping[str, Any], *, in_flight: bool) -> Query:

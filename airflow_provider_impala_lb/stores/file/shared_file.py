@@ -21,19 +21,15 @@ class SharedFile:
 
     :param where: the lock file or what lies beside it, for errors.
     :param directory: the lock file's.
-    :param mode: permission bits of new files; default 0660.
     :param begin: writes the first content of a new file in slots, given its descriptor; default none.
     :ivar host_clock: this host's own clock.
     :ivar is_coherent: whether a read under the lock sees here what was written under it; known once `now` was called.
     """
 
-    def __init__(
-        self, where: str, directory: str, mode: int = 0o660, begin: Callable[[int], None] | None = None
-    ) -> None:
+    def __init__(self, where: str, directory: str, begin: Callable[[int], None] | None = None) -> None:
         self.host_clock: Clock = HostClock()
         self._where = where
         self._directory = directory
-        self._mode = mode
         self._begin = begin
         self._clock: Clock | None = None
         self.is_coherent = True
@@ -50,21 +46,22 @@ class SharedFile:
             self._clock = ServerClock(self._directory) if magic == filesystem.NFS else HostClock()
         return self._clock.now()
 
-    def make(self, path: str) -> None:
+    def make(self, path: str, mode: int = 0o660) -> None:
         """Make a file, whole at once, in the format that is exact on this file system.
 
         :param path: of the new file.
+        :param mode: its permission bits; default 0660.
         :raises FileExistsError: made by another process meanwhile.
         :raises ConfigError: no format is exact here.
         """
         if not self.is_coherent:
             from airflow_provider_impala_lb.stores.file import xattr_versions
 
-            xattr_versions.make(path, self._mode)
+            xattr_versions.make(path, mode)
         elif self._begin:
-            make_whole(path, self._mode, self._begin)
+            make_whole(path, mode, self._begin)
         else:
-            make_empty(path, self._mode)
+            make_empty(path, mode)
 
     def holds_versions(self, descriptor: int) -> bool:
         """Whether an open file is one for versions in attributes: an empty one that has some, or is to have some.

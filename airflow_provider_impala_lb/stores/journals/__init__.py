@@ -1,4 +1,4 @@
-"""Journals of scripts in a private directory beside the lock file. What a journal is: core/ports.py, `JournalStore`.
+"""Journals of scripts in a directory beside the lock file. What a journal is: core/ports.py, `JournalStore`.
 
 A lost or older journal would run an INSERT twice, so here all is synced, and what cannot be read is an error.
 

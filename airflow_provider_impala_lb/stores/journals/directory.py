@@ -1,4 +1,9 @@
-"""The private directory in which the journals' files are, and the lock on it."""
+"""The directory in which the journals' files are, whose it is, and the lock on it.
+
+It is one user's, or a group's: where the lock file's directory is one that a group shares (setgid, and writable for the
+group), the journals' is made like it, as git does it for a repository that is shared. Who may write there may take the
+journals' directory away in any case.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,7 @@ from airflow_provider_impala_lb.stores.file.faults import fault_of, file_system_
 from airflow_provider_impala_lb.stores.file.lock import Lock
 from airflow_provider_impala_lb.stores.file.new_file import NEW, make_empty, sync_directory
 
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOCK = "lock"
 _JOURNAL = re.compile(r"[0-9a-f]{32}")
 _NAME_SECONDS, _NAME_PAUSE = 3.0, 0.05
@@ -26,16 +32,18 @@ _HIDDEN = re.compile(r"\.([0-9a-f]{32})\.[0-9a-f]{16}")
 
 
 class JournalDirectory:
-    """A directory of mode 0700, in one that is there.
+    """A directory of mode 0700 or 2770, in one that is there.
 
     :param path: of the directory; it is made by `make`.
     :ivar path: of the directory.
     :ivar parent: the path of the one that it lies in.
+    :ivar file_mode: permission bits of the files in it, known once `make` or `exists` was called.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.parent = os.path.dirname(path)
+        self.file_mode = 0o600
         self._own_ids = {os.geteuid()}
         self._synced = False
 
@@ -48,10 +56,17 @@ class JournalDirectory:
         try:
             deadline = Deadline(_NAME_SECONDS)
             while True:
+                groups = self._group_of_parent() is not None
                 with suppress(FileExistsError):
-                    os.mkdir(self.path, 0o700)
-                if self.exists():
-                    break
+                    os.mkdir(self.path, 0o770 if groups else 0o700)
+                    if groups:
+                        self._share()
+                try:
+                    if self.exists():
+                        break
+                except ConfigError:
+                    if not groups or deadline.passed():  # whoever makes it may not have set its mode yet
+                        raise
                 if deadline.passed():
                     raise StateUnavailable(f"{self.path}: keeps vanishing")
                 time.sleep(_NAME_PAUSE)
@@ -64,33 +79,52 @@ class JournalDirectory:
     def exists(self) -> bool:
         """Whether it is there.
 
-        :raises ConfigError: in its place is something else, or a directory that others may write, or have made.
+        :raises ConfigError: in its place is something else, or a directory that others may write, or have made, and
+            that is no group's.
         :raises StateUnavailable: it cannot be opened, or the one that it is to be in is not there.
         """
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(self.path, _FLAGS)
         except FileNotFoundError:
             file_system_of(self.path, self.parent)
             return False
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise ConfigError(f"{self.path}: is not a directory, but journals are to be kept in it") from None
-            raise fault_of(self.path, error, self.parent, "cannot be opened", rights=self.path) from error
+            fault = fault_of(self.path, error, self.parent, "cannot be opened", rights=self.path)
+            if error.errno == errno.EACCES and isinstance(fault, ConfigError):
+                raise ConfigError(f"{fault}. {self._how_to_share}") from None
+            raise fault from error
         try:
             status = os.fstat(descriptor)
         finally:
             os.close(descriptor)
+        if status.st_mode & stat.S_ISGID and status.st_gid == self._group_of_parent() and _is_groups(status.st_mode):
+            self.file_mode = 0o660
+            return True
+        self.file_mode = 0o600
         if stat.S_IMODE(status.st_mode) & 0o022:
             raise ConfigError(
                 f"{self.path}: others may write into it (mode {stat.S_IMODE(status.st_mode):o}), so what it says of "
-                "statements that ran cannot be trusted; remove it, or set its mode to 700 if you know what is in it"
+                "statements that ran cannot be trusted; remove it, or set its mode to 700 if you know what is in it. "
+                f"{self._how_to_share}"
             )
         if status.st_uid not in self._own_ids and status.st_uid != self._user_as_stamped():
             raise ConfigError(
-                f"{self.path}: belongs to user {status.st_uid}, and this process runs as {os.geteuid()}; all that "
-                "share journals have to be one user"
+                f"{self.path}: belongs to user {status.st_uid}, and this process runs as {os.geteuid()}. "
+                f"{self._how_to_share}"
             )
         return True
+
+    def why_one_users(self) -> str | None:
+        """What to set, where a group shares the lock file's directory, and this one, which is there, is one user's.
+
+        :returns: None where it is not so.
+        :raises ConfigError: as `exists`.
+        :raises StateUnavailable: as `exists`.
+        """
+        one_users = self.exists() and self.file_mode == 0o600 and self._group_of_parent() is not None
+        return self._how_to_share if one_users else None
 
     def names(self) -> list[str]:
         """The names of the journals' files; they may come and go.
@@ -123,13 +157,40 @@ class JournalDirectory:
         :raises StateUnavailable: it was not free in that time.
         """
         lock = Lock(
-            self.path_of(_LOCK), deadline, lambda path: make_empty(path, 0o600), home=self.parent, shared=shared
+            self.path_of(_LOCK),
+            deadline,
+            lambda path: make_empty(path, self.file_mode),
+            home=self.parent,
+            shared=shared,
         )
         descriptor = lock.acquire()
         try:
             yield
         finally:
             lock.release_quietly(descriptor)
+
+    def _share(self) -> None:
+        """Give a new directory the mode of a shared one, whatever the umask."""
+        descriptor = os.open(self.path, _FLAGS)
+        try:
+            os.fchmod(descriptor, 0o2770)
+        finally:
+            os.close(descriptor)
+
+    def _group_of_parent(self) -> int | None:
+        """The group that shares the lock file's directory; None: none does."""
+        with suppress(OSError):
+            status = os.stat(self.parent)
+            if status.st_mode & stat.S_ISGID and _is_groups(status.st_mode):
+                return status.st_gid
+        return None
+
+    @property
+    def _how_to_share(self) -> str:
+        return (
+            f"Users share journals by a group of theirs: chgrp GROUP {self.parent}; chmod 2770 {self.parent}; "
+            f"chgrp -R GROUP {self.path}; chmod 2770 {self.path}; chmod 660 {self.path}/*"
+        )
 
     def _entries(self) -> list[str]:
         try:
@@ -154,3 +215,8 @@ class JournalDirectory:
                 os.unlink(path)
         self._own_ids.add(user)
         return user
+
+
+def _is_groups(mode: int) -> bool:
+    """Whether a directory's mode lets a group work in it, and nobody else write."""
+    return mode & 0o070 == 0o070 and not mode & 0o002

@@ -1,4 +1,4 @@
-"""Journals in a private directory beside the lock file: one file for each key, changed in place, synced.
+"""Journals in a directory beside the lock file: one file for each key, changed in place, synced.
 
 How a change is exact is the same as for the state: in place under flock where that makes reads fresh (slots.py),
 elsewhere versions in the file's attributes (versions.py, imported only there). Each file says which it is, and is made
@@ -87,7 +87,7 @@ class _Stale(Exception):
 
 
 class FileJournals:
-    """The journals beside a lock file, in ``<lock_file>.journal/``, for this user alone.
+    """The journals beside a lock file, in ``<lock_file>.journal/``, for this user or a group alone.
 
     :param lock_file: path of the lock file.
     :param deadline: seconds to wait for locks, in all; default 5.
@@ -97,7 +97,7 @@ class FileJournals:
     def __init__(self, lock_file: str, deadline: float = 5.0) -> None:
         self.where = f"{lock_file}.journal"
         self._directory = JournalDirectory(self.where)
-        self._file = SharedFile(self.where, self._directory.parent, 0o600, slots.begin)
+        self._file = SharedFile(self.where, self._directory.parent, slots.begin)
         self._deadline = deadline
 
     def change(self, key: str, fn: Change[Result]) -> Result:
@@ -256,7 +256,7 @@ class FileJournals:
         if self._file.holds_versions(descriptor):
             from airflow_provider_impala_lb.stores.journals.versions import JournalVersions
 
-            return JournalVersions(path, lambda: self._file.host_clock.now())
+            return JournalVersions(path, lambda: self._file.host_clock.now(), self._directory.file_mode)
         if not os.fstat(descriptor).st_size:
             raise damaged(path, "it is empty")
         if not self._file.is_coherent:
@@ -272,7 +272,7 @@ class FileJournals:
 
         :raises FileExistsError: another process was faster.
         """
-        self._file.make(path)
+        self._file.make(path, self._directory.file_mode)
         sync_directory(self.where)
 
     def _tidy(self, empty: list[str]) -> None:

@@ -16,12 +16,13 @@ class JournalVersions:
 
     :param path: of the file.
     :param clock: this host's, in seconds since the epoch: GlusterFS stamps files with the client's time.
+    :param mode: permission bits of data files.
     """
 
-    def __init__(self, path: str, clock: Callable[[], float]) -> None:
+    def __init__(self, path: str, clock: Callable[[], float], mode: int) -> None:
         self._path = path
         self._clock = clock
-        self._versions = Versions(path, Durability.SYNCED, 0o600)
+        self._versions = Versions(path, Durability.SYNCED, mode)
 
     def load(self, descriptor: int) -> bytes:
         """See `JournalFormat.load`.

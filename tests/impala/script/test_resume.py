@@ -308,6 +308,7 @@ def test_no_secret_is_in_the_journal(pair):
         "by",
         "at",
         "done",
+        "target",
         "queries",
         "node",
         "session",
