@@ -59,7 +59,7 @@ def _check_node(balancer: Balancer, address: str) -> Iterator[Finding]:
         yield Finding(f"node {address}", "failed", f"a session opened, but SELECT version() failed: {error}")
     if own is not None:  # as workers ask for them: without a login
         try:
-            own.started()
+            own.version()
         except ProbeFailed as error:
             remedy = "name them by web, of the node: a login is sent to configured addresses only"
             yield Finding(f"web page of {address}", "warning", str(error), remedy)

@@ -305,11 +305,10 @@ class Model:
 
         A marker is taken to stay there for ever: that shows more than there is, so what holds then holds without it.
         """
-        found = "absent"
-        if w.statement in REGISTERED and not (
-            self.site.version == "3.4" and w.statement in ("finalising", "finalised")
-        ):
-            found = "in flight"
+        found, hidden = "absent", self.site.version == "3.4" and w.statement in ("finalising", "finalised")
+        if w.statement in REGISTERED and not hidden:
+            runs = w.status == "" or (w.status == "broken" and w.statement != "ended")
+            found = "ok" if w.status == "ok" else "in flight" if runs else "stopped"
         elif "D" in w.log:
             found = w.status
         return Page(found, "W" in w.log, marker)
@@ -322,7 +321,7 @@ class Model:
         page = None
         if p.page is not None:
             shown = p.page.found
-            found = shown if shown in ("absent", "in flight", "ok") else "failed"
+            found = shown if shown in ("absent", "in flight", "stopped", "ok") else "failed"
             page = PageCopy(
                 found=found,  # type: ignore[arg-type]
                 failure=self.failure(shown, w.state, archived=True),
@@ -492,7 +491,7 @@ class Model:
             copies[", one that was kept while it ran"] = Page("in flight")
         for which, page in copies.items():
             after = w
-            if page.found == "in flight" and w.state == "intended" and self.site.records:
+            if page.found in ("in flight", "stopped") and w.state == "intended" and self.site.records:
                 after = w._replace(state="registered")
             yield (
                 f"{name} looks at the page{which}",

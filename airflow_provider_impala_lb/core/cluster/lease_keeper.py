@@ -14,7 +14,7 @@ from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
 from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN
-from airflow_provider_impala_lb.core.rules.supersession import is_fenced, superseded
+from airflow_provider_impala_lb.core.rules.supersession import is_fenced, note_leftover, superseded
 from airflow_provider_impala_lb.core.state.model import HAND_OVER_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.core.timing import Deadline
@@ -156,18 +156,26 @@ class LeaseKeeper:
         with self._mutex:
             self._held.pop(lease_id, None)
 
-    def drop(self, lease_id: str) -> None:
+    def drop(self, lease_id: str, *, left_running: bool = False) -> None:
         """End the lease, here and in the state. Never raises: what cannot be ended now ends by its expiry.
 
         :param lease_id: its id.
+        :param left_running: what ran under it was not seen to end, and is noted for the owner's next attempt; default
+            False.
         """
+
+        def change(state: State, now: float) -> None:
+            ended = state.end_lease(lease_id)
+            if left_running and (ended or held) is not None:
+                note_leftover(state, now, held.lease if held is not None else ended)  # type: ignore[arg-type]
+
         with self._mutex:
-            self._held.pop(lease_id, None)
+            held = self._held.pop(lease_id, None)
             last = not self._held
         if last:
             self._wake.set()
         try:
-            self._store.transact(lambda state, now: state.end_lease(lease_id) and None)
+            self._store.transact(change)
         except (StateUnavailable, ConfigError) as error:
             log.warning("A lease could not be released now, it ends by itself within %g s: %s", LEASE_SECONDS, error)
 
@@ -327,7 +335,10 @@ class LeaseHandle:
         """As `LeaseKeeper.forget`."""
         self._keeper.forget(self.id)
 
-    def release(self) -> None:
-        """End the lease, unless it has ended, or is another process's."""
+    def release(self, *, left_running: bool = False) -> None:
+        """End the lease, unless it has ended, or is another process's.
+
+        :param left_running: as `LeaseKeeper.drop`.
+        """
         if self._keeper.holds(self.id):
-            self._keeper.drop(self.id)
+            self._keeper.drop(self.id, left_running=left_running)

@@ -143,10 +143,14 @@ class Pick:
         if self._lease:
             self._lease.forget()
 
-    def release(self) -> None:
-        """End the lease; a second call does nothing. In a forked child it does nothing: the lease is the parent's."""
+    def release(self, *, left_running: bool = False) -> None:
+        """End the lease; a second call does nothing. In a forked child it does nothing: the lease is the parent's.
+
+        :param left_running: what ran under it was not seen to end: the owner's next attempt ends that first; default
+            False.
+        """
         if self._lease:
-            self._lease.release()
+            self._lease.release(left_running=left_running)
 
     def __enter__(self) -> Pick:
         return self

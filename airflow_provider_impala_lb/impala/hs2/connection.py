@@ -17,7 +17,6 @@ import getpass
 import logging
 import math
 import socket
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from logging import getLogger
@@ -208,7 +207,7 @@ class Ending(NamedTuple):
     """What came of an attempt to end a session.
 
     :ivar problem: why it could not be ended, or None.
-    :ivar seen: whether its statement was seen to have ended.
+    :ivar seen: whether its statement was seen to end: CloseOperation has answered with success.
     """
 
     problem: str | None
@@ -222,41 +221,46 @@ def end_from_outside(login: Login, session: Any, operation: Any) -> Ending:
     :param session: its handle.
     :param operation: the handle of the statement that runs, or None.
     """
-    from impala._thrift_gen.TCLIService.ttypes import TCancelOperationReq, TCloseSessionReq
+    from impala._thrift_gen.TCLIService.ttypes import TCloseSessionReq
 
     deadline = Deadline(CANCEL_SECONDS)
-    connection = None
-    problem: str | None
+    seen, problem = False, None
+    if operation is not None:
+        # First: it is what tells that the statement has ended, and a session that is closed does not know its handle.
+        seen, problem = _close_operation(login, operation, deadline.remaining * 3 / 4)
     try:
-        connection = HS2Connection(login, CANCEL_SECONDS / 2)
-        if operation is not None:
+        connection = HS2Connection(login, min(CANCEL_SECONDS / 2, deadline.remaining))
+        try:
             connection.limit(deadline.remaining)
-            connection.call("CancelOperation", TCancelOperationReq(operationHandle=operation))
-        connection.limit(deadline.remaining)
-        problem = status_error(connection.call("CloseSession", TCloseSessionReq(sessionHandle=session)))
-        if problem is None:
-            return Ending(None, operation is None or _gone(connection, operation, deadline))
+            problem = status_error(connection.call("CloseSession", TCloseSessionReq(sessionHandle=session))) or problem
+        finally:
+            connection.close()
     except Exception as error:
         problem = describe(error)
-    finally:
-        if connection:
+    return Ending(problem, seen)
+
+
+def _close_operation(login: Login, operation: Any, seconds: float) -> tuple[bool, str | None]:
+    """Cancel a statement, and close it.
+
+    :returns: whether that was answered with success, which it is once the statement's threads have ended
+        (ClientRequestState::Finalize); and else why it was not.
+    """
+    from impala._thrift_gen.TCLIService.ttypes import TCancelOperationReq, TCloseOperationReq
+
+    deadline = Deadline(seconds)
+    try:
+        connection = HS2Connection(login, min(CANCEL_SECONDS / 2, seconds))
+        try:
+            connection.limit(deadline.remaining)
+            connection.call("CancelOperation", TCancelOperationReq(operationHandle=operation))
+            connection.limit(deadline.remaining)
+            problem = status_error(connection.call("CloseOperation", TCloseOperationReq(operationHandle=operation)))
+        finally:
             connection.close()
-    return Ending(problem, False)
-
-
-def _gone(connection: HS2Connection, operation: Any, deadline: Deadline) -> bool:
-    """Whether the coordinator does not know the statement any more: closing a session waits for its statements'
-    threads (ClientRequestState::Finalize), so then nothing of it is left to happen."""
-    from impala._thrift_gen.TCLIService.ttypes import TGetOperationStatusReq, TOperationState
-
-    over = (TOperationState.CANCELED_STATE, TOperationState.CLOSED_STATE, TOperationState.ERROR_STATE)
-    while not deadline.passed():
-        connection.limit(deadline.remaining)
-        reply = connection.call("GetOperationStatus", TGetOperationStatusReq(operationHandle=operation))
-        if status_error(reply) or reply.operationState in over:
-            return True
-        time.sleep(0.05)
-    return False
+    except Exception as error:
+        problem = describe(error)
+    return problem is None, problem
 
 
 class _Quiet(logging.Filter):

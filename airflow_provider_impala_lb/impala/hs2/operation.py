@@ -78,6 +78,7 @@ class Operation:
     :ivar handle: by which the server knows it, from its reply until it is closed; else None.
     :ivar query_id: of the statement that was sent last, also once it is closed; None until the server has accepted it.
     :ivar sql: the statement that was sent last; None: none was sent from here.
+    :ivar unsettled: a statement was sent, and was not seen to end: it may still run, or arrive.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Operation:
         self.handle: Any = None
         self.query_id: str | None = None
         self.sql: str | None = None
+        self.unsettled = False
         self._cursor, self._client, self._stop, self._pages, self._is_impala = cursor, client, stop, pages, is_impala
         self._adopted = False
         cursor._close_finished_operation = self._close_after_rows
@@ -111,7 +113,7 @@ class Operation:
 
         def send() -> None:
             self.sql = cursor._last_operation_string = sql
-            self._adopted = False
+            self._adopted, self.unsettled = False, True
             cursor._last_operation = cursor.session.execute(sql, dict(options or {}), run_async=True)
             self.handle = cursor._last_operation.handle
             self._prepare(cursor._last_operation)
@@ -136,7 +138,7 @@ class Operation:
         self.handle = TOperationHandle(
             THandleIdentifier(guid_of(query_id), secret), TOperationType.EXECUTE_STATEMENT, True
         )
-        self._adopted = True
+        self._adopted = self.unsettled = True
         cursor._last_operation = ImpylasOperation(cursor.session, self.handle, retries=1)
         self._prepare(cursor._last_operation)
         cursor._last_operation_active = True
@@ -230,7 +232,9 @@ class Operation:
             time.sleep(pause if limits.timeout is None or late else min(pause, max(0.001, limits.timeout - waited)))
         self._stop.check()
         self.ended(reply)
-        if state != "FINISHED_STATE":
+        if state == "FINISHED_STATE":
+            self.unsettled = False
+        else:
             self._fail(late or without_stack(reply.errorMessage or f"it ended in {state}"))
 
     def _fail(self, reason: str) -> NoReturn:
@@ -330,6 +334,7 @@ class Operation:
             log.warning("Statement %s had finished, asking for its log failed: %s", self.query_id, describe(error))
         try:
             reply = operation.close()
+            self.unsettled = False
         except Exception as error:
             log.warning("Statement %s had finished, closing it failed: %s", self.query_id, describe(error))
         return text, reply
@@ -343,6 +348,7 @@ class Operation:
         operation, self._cursor._last_operation_active, self.handle = self._cursor._last_operation, False, None
         with suppress(Exception):
             operation.close()
+            self.unsettled = False  # it answers once the statement's threads have ended
 
     def abandon(self) -> None:
         """Let impyla's cursor believe that it is closed: else its finalizer would talk to the server again, for as

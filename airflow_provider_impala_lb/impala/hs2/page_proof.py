@@ -10,7 +10,6 @@ from logging import getLogger
 from typing import Any, Protocol
 
 from airflow_provider_impala_lb.core.timing import Deadline
-from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.sql.label import Label
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
@@ -55,18 +54,15 @@ class PageProof:
         shows that, it shows all that has ended since. Never raises: without one less can be proved."""
         if self._pages is None or (self._next_look is not None and not self._next_look.passed()):
             return
-        self._next_look = Deadline(WITNESS_SECONDS)
         try:
             completed = self._pages.queries(PAGE_SECONDS).completed
-            if not completed:  # of a coordinator that has just been started: one of our own
-                self.open_marker()
-                self.mark(Label.new(1, 1, {"for": "its page"}))
-                completed = self._pages.queries(PAGE_SECONDS).completed
-        except (ProbeFailed, ImpalaLBError, StatementError) as error:
+        except ProbeFailed as error:
             log.debug("No witness on %s: %s", self._pages.url, error)
-            return
-        if completed:
+        else:
+            if not completed:  # it has just been started: this very statement will be one
+                return
             self.witness = completed[0].id
+        self._next_look = Deadline(WITNESS_SECONDS)
 
     def open_marker(self) -> None:
         """Open the session for a marker, before the statement's session is closed.

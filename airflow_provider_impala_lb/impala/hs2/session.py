@@ -37,8 +37,6 @@ from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeF
 
 log = getLogger(__name__)
 
-_HANGUP_SECONDS = 0.2
-
 
 @dataclass(frozen=True)
 class Opened:
@@ -63,6 +61,7 @@ class Session:
     :param pages: of the node, with a login; default those at its configured address, or at the port that the server
         names on its own host, without one.
     :param stop: says when the work in it is to stop; default a request of its own.
+    :ivar login: where it is, and whose.
     :ivar node: where it is.
     :ivar id: the session id as Impala prints it.
     :ivar user: whose it is.
@@ -87,7 +86,7 @@ class Session:
         self.web = self.pages.url if self.pages else None
         self.stop = stop or StopRequest()
         self.pause = self.stop.sleep
-        self._login, self._handle = login, handle
+        self.login, self._handle = login, handle
         self._client = service.client = ReconnectingClient(login, opened.connection, self.stop.sleep)
         protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
         self.cursor = HiveServer2Cursor(HS2Session(service, handle, opened.configuration, protocol, retries=1))
@@ -175,7 +174,7 @@ class Session:
         :raises NodeRefused: as :meth:`open`.
         :raises ConfigError: as :meth:`open`.
         """
-        return Session.open(self._login, pages=self.pages)
+        return Session.open(self.login, pages=self.pages)
 
     @property
     def handle(self) -> tuple[bytes, bytes]:
@@ -186,7 +185,7 @@ class Session:
     @property
     def reconnect_timeout(self) -> float:
         """Seconds to try for, where something is out of reach: ``session.reconnect_timeout``."""
-        return self._login.config.reconnect_timeout
+        return self.login.config.reconnect_timeout
 
     @property
     def is_open(self) -> bool:
@@ -274,6 +273,7 @@ class Session:
                 if isinstance(error, ConfigError):
                     raise StatementError(f"the connection failed while it was sent: {error}") from error
                 if not is_transport_failure(error):
+                    operation.unsettled = False  # answered in place of a handle
                     raise StatementError(str(error)) from error
                 failure = StatementError(f"the connection failed while it was sent: {describe(error)}")
                 failure.__cause__ = cause = error
@@ -291,7 +291,11 @@ class Session:
             record = StatementRecord(statement, "intended", repeated=sendings.count > 1)
             found = look_up(self, record, nonce_of(sql), self.proof.witness, failure)
             sendings.answered()
+            if found is None:
+                operation.unsettled = False
+                raise StatementError(f"{failure}; it never reached the coordinator") from failure
             if not found.in_flight:
+                operation.unsettled = False
                 operation.query_id = found.id
                 return True
             operation.adopt(found.id)
@@ -365,29 +369,14 @@ class Session:
     def nobody_listens(self) -> bool:
         """Whether a connection is refused: the process is gone."""
         try:
-            HS2Connection(self._login, CANCEL_SECONDS / 2).close()
+            HS2Connection(self.login, CANCEL_SECONDS / 2).close()
         except Exception as error:
             return is_refused(error)
         return False
 
-    def outlives_connections(self) -> bool:
-        """Whether a session of this server is there after its connection has gone. On Impala since 3.3 (IMPALA-1653);
-        Spark and Hive end it. Tried with one that is opened for it."""
-        try:
-            other = self.open_another()
-            guid, secret = other.handle
-            other.detach()
-            time.sleep(_HANGUP_SECONDS)  # the server has to notice
-            with Session.attach(self._login, guid, secret) as again:
-                again.execute("SELECT 1")  # Spark answers GetInfo for a session that is gone
-        except (ImpalaLBError, StatementError) as error:
-            log.info("%s does not keep a session without a connection: %s", self.node.address, error)
-            return False
-        return True
-
     def detach(self) -> None:
         """Leave the session, and what runs in it, to another process that has its handle."""
-        self._closed = True
+        self._closed, self.operation.unsettled = True, False
         self.operation.abandon()
         self._client.disconnect()
 
@@ -451,6 +440,13 @@ class Session:
         self._end_tried.wait(CANCEL_SECONDS + 1)
         return bool(self._ended)
 
+    @property
+    def left_running(self) -> bool:
+        """After :meth:`close` or :meth:`end_now`: a statement was not seen to end, and may run on or still arrive."""
+        if self._ending:
+            self._end_tried.wait(CANCEL_SECONDS + 1)
+        return self.operation.unsettled
+
     def close(self) -> None:
         """Close the session. What runs in it is cancelled first. Never raises."""
         with self._mutex:
@@ -484,6 +480,7 @@ class Session:
         try:
             if operation.handle is not None and not operation.has_ended:
                 client.call("CancelOperation", TCancelOperationReq(operationHandle=operation.handle))
+                operation.discard()
             operation.finish()
             problem = status_error(client.call("CloseSession", TCloseSessionReq(sessionHandle=self._handle)))
         except Exception as error:
@@ -492,8 +489,10 @@ class Session:
             log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, problem)
 
     def _end_elsewhere(self) -> None:
-        ending = end_from_outside(self._login, self._handle, self.operation.handle)
-        self._ended, address = ending.seen, self.node.address
+        ending = end_from_outside(self.login, self._handle, self.operation.handle)
+        if ending.seen:
+            self.operation.unsettled = False
+        self._ended, address = not self.operation.unsettled, self.node.address
         if ending.problem is None and self.operation.handle is not None:
             log.info("Query %s on %s was cancelled", self.query_id, address)
         elif ending.problem:

@@ -14,6 +14,7 @@ from logging import getLogger
 from typing import Literal, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from airflow_provider_impala_lb.core.config.model import Node
 from airflow_provider_impala_lb.core.stop_request import Cancelled
@@ -96,6 +97,7 @@ class StatementLookup:
     :ivar query: as the page shows it; None: it does not.
     :ivar status: how it ended, by the page: ``OK``, the error's text, or "".
     :ivar reason: why nothing more is known.
+    :ivar may_clear_up: a later look may tell more.
     :ivar on_wait: called once with a query that is waited for; default nothing is.
     """
 
@@ -111,9 +113,10 @@ class StatementLookup:
     ) -> None:
         self.query: Query | None = None
         self.status = self.reason = ""
+        self.may_clear_up = False
         self.on_wait: Callable[[Query], None] | None = None
         self._coordinator, self._nonce, self._witness = coordinator, nonce, witness
-        self._record = msgspec.structs.replace(record, witness=bool(witness))
+        self._record = replace(record, witness=bool(witness))
         pages = coordinator.pages
         if pages is None:
             self.reason = "the coordinator has no web page to look at (nodes: web)"
@@ -138,17 +141,14 @@ class StatementLookup:
             else:
                 return action
 
-    def _seen(self, **evidence: object) -> None:
-        self._evidence = msgspec.structs.replace(self._evidence, **evidence)
-
     def _close(self) -> None:
         closed = self._coordinator.close_to_prove()
         if closed == "failed":
-            self.reason = "its session could not be closed, so it may still begin"
-            self._seen(can_close=False)
+            self.reason, self.may_clear_up = "its session could not be closed, so it may still begin", True
+            self._evidence = replace(self._evidence, can_close=False)
             return
         self._chained, self._fresh = closed == "closed", Deadline(_FRESH_SECONDS)
-        self._seen(closed=True, page=None)
+        self._evidence = replace(self._evidence, closed=True, page=None)
 
     def _look(self) -> None:
         pages = self._coordinator.pages
@@ -156,13 +156,13 @@ class StatementLookup:
         try:
             if self._page_of is None:
                 self._page_of = page_of(pages.version())
-                self._seen(page_of=self._page_of)
+                self._evidence = replace(self._evidence, page_of=self._page_of)
             if self._evidence.closed:
                 self._mark()
             self._read(pages, self._copy(pages))
         except ProbeFailed as error:
-            self.reason = f"its page does not tell ({error})"
-            self._seen(can_look=False)
+            self.reason, self.may_clear_up = f"its page does not tell ({error})", True
+            self._evidence = replace(self._evidence, can_look=False)
 
     def _mark(self) -> None:
         """Send the marker, once it can be sent."""
@@ -176,7 +176,7 @@ class StatementLookup:
         except Cancelled:
             raise
         except Exception as error:
-            self.reason = f"how old its page is cannot be known ({error})"
+            self.reason, self.may_clear_up = f"how old its page is cannot be known ({error})", True
 
     def _copy(self, pages: DebugPages) -> Queries:
         """The page; before the session is closed a few, until one shows the statement."""
@@ -194,27 +194,33 @@ class StatementLookup:
         failure: Failure = "maybe"
         query = copy.labelled(self._nonce)
         self.query = query or self.query
+        done = query is not None and query.state == _FINISHED and not self._record.statement.reads_only
         if query is not None and query.in_flight:
-            found = "in flight"
+            found = "ok" if done else "in flight" if query.under_way else "stopped"
+            self.status = "OK" if done else ""
             if self._record.state == "intended":
-                self._record = msgspec.structs.replace(self._record, state="registered")
+                self._record = replace(self._record, state="registered")
         elif query is not None:
-            finished = query.state == _FINISHED and not self._record.statement.reads_only
-            self.status = "OK" if finished else pages.status(query.id)
+            self.status = "OK" if done else pages.status(query.id)
             found = "ok" if self.status == "OK" else "failed"
             if found == "failed":
                 failure = failure_of(self.status, self._record, archived=self._page_of)
         marker = bool(self._marker) and copy.labelled(self._marker) is not None
         witness = bool(self._witness) and any(each.id == self._witness for each in copy.completed)
-        self._seen(
+        self._evidence = replace(
+            self._evidence,
             page=PageCopy(found=found, failure=failure, marker=marker, witness=witness),
             same_process=witness or (self._chained and marker),
         )
         if found == "absent" and self._evidence.closed:
             self._note_absence(pages, copy, marker=marker, witness=witness)
         elif found == "absent" and not self._evidence.can_close:
-            self._seen(can_look=False)  # another copy cannot tell more
-        if query is not None and found == "in flight" and (self._evidence.closed or not self._evidence.can_ask):
+            self._evidence = replace(self._evidence, can_look=False)  # another copy cannot tell more
+        if (
+            query is not None
+            and found in ("in flight", "stopped")
+            and (self._evidence.closed or not self._evidence.can_ask)
+        ):
             if self.on_wait is not None:
                 self.on_wait(query)
                 self.on_wait, self._started = None, time.monotonic()
@@ -225,6 +231,7 @@ class StatementLookup:
         where = f"{pages.url}/queries"
         if not marker:
             if self._marker:
+                self.may_clear_up = True
                 self.reason = f"{where} is old, or another coordinator's: it does not show what was run just now"
             if not self._fresh.passed():
                 self._coordinator.pause(_FIRST_PAUSE)
@@ -235,7 +242,7 @@ class StatementLookup:
             self.reason = "the coordinator was started anew, or its session had ended before"
         elif not witness:
             self.reason = f"{where} keeps {copy.kept} statements, and may have dropped it already"
-        self._seen(can_look=False)
+        self._evidence = replace(self._evidence, can_look=False)
 
     def _ask(self, pages: DebugPages) -> Queries:
         """The page, tried until ``session.reconnect_timeout``: the web server is as far away as the coordinator. Where
@@ -268,7 +275,7 @@ class FoundStatement(msgspec.Struct, frozen=True):
 
 def look_up(
     coordinator: Coordinator, record: StatementRecord, nonce: str | None, witness: str, failure: StatementError
-) -> FoundStatement:
+) -> FoundStatement | None:
     """Find the statement with this label.
 
     :param coordinator: where it was sent to; its session is closed if the statement is not there.
@@ -276,8 +283,8 @@ def look_up(
     :param nonce: of its label; None: it has none.
     :param witness: as of `StatementLookup`.
     :param failure: what is known so far.
-    :raises StatementError: it failed; or it never reached the coordinator (the text says that, and the session is
-        lost); or that cannot be found out, which leaves the outcome unknown.
+    :returns: None: it never reached the coordinator, and the session is lost.
+    :raises StatementError: it failed; or that cannot be found out, which leaves the outcome unknown.
     """
     if nonce is None:
         raise StatementError(f"{failure}; it has no label by which it could be looked for") from failure
@@ -286,7 +293,7 @@ def look_up(
     address = coordinator.node.address
     if action == "send":
         log.info("The statement never reached %s: its page shows all that did, and not its label", address)
-        raise StatementError(f"{failure}; it never reached the coordinator") from failure
+        return None
     if query is not None:
         log.info("The statement was found on %s as query %s, %s", address, query.id, query.state)
         if action in ("wait", "go on"):

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from logging import Logger
+from logging import Logger, getLogger
 
 import msgspec
 
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.stop_request import HandedOver, StopRequest
-from airflow_provider_impala_lb.errors import Superseded
+from airflow_provider_impala_lb.errors import ImpalaLBError, Superseded
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
-from airflow_provider_impala_lb.impala.hs2.ids import guid_of, print_id
+from airflow_provider_impala_lb.impala.hs2.ids import StatementError, guid_of, print_id
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover, decrypt
@@ -24,6 +24,10 @@ from airflow_provider_impala_lb.impala.script.journal import Journal, Record
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions
 from airflow_provider_impala_lb.impala.script.previous_attempts import PreviousAttempts
 from airflow_provider_impala_lb.impala.script.record import ScriptDone
+
+log = getLogger(__name__)
+
+_HANGUP_SECONDS = 0.2
 
 
 class ResumedSession(msgspec.Struct, frozen=True):
@@ -93,7 +97,7 @@ class Deferral:
         """
         if session is None:
             return None
-        if self._after is not None and not session.outlives_connections():
+        if self._after is not None and not _outlives_connections(session):
             self._log.warning(
                 "%s ends a session with its connection, so nobody else could go on with the script: it runs here",
                 pick.node,
@@ -172,3 +176,19 @@ class Deferral:
         if guid:
             sessions.end(node, guid, secret)
         return None
+
+
+def _outlives_connections(session: Session) -> bool:
+    """Whether a session of this server is there after its connection has gone. On Impala since 3.3 (IMPALA-1653); Spark
+    and Hive end it. Tried with one that is opened for it."""
+    try:
+        other = session.open_another()
+        guid, secret = other.handle
+        other.detach()
+        time.sleep(_HANGUP_SECONDS)  # the server has to notice
+        with Session.attach(session.login, guid, secret) as again:
+            again.execute("SELECT 1")  # Spark answers GetInfo for a session that is gone
+    except (ImpalaLBError, StatementError) as error:
+        log.info("%s does not keep a session without a connection: %s", session.node.address, error)
+        return False
+    return True

@@ -223,7 +223,7 @@ class PreviousAttempts:
             return action == "go on"
         if lookup.query is not None and lookup.status != "":
             raise InDoubt(f"query {lookup.query.id} ended in: {lookup.status}", is_over=action == "ended")
-        raise InDoubt(lookup.reason, may_clear_up=session.pages is not None, is_over=action == "ended")
+        raise InDoubt(lookup.reason, may_clear_up=lookup.may_clear_up, is_over=action == "ended")
 
     def _log_wait(self, session: Session, intent: Intent, query: Query) -> None:
         pages = session.pages
@@ -264,7 +264,10 @@ class _SessionOfAnother:
             return "failed"
         try:
             self.proof.open_marker()
-            return "closed" if self.pages.close_session(self._id) else "unknown"
+            closed = self.pages.close_session(self._id)
+            if self._id in self.pages.sessions():
+                return "failed"
+            return "closed" if closed else "unknown"
         except (ProbeFailed, ImpalaLBError):
             return "failed"
 
@@ -290,14 +293,11 @@ def kill_query(session: Session, query_id: str) -> str | None:
 
 def _question(journal: Journal, intent: Intent, plan: ScriptPlan, doubt: InDoubt, record: Record) -> StatementFailed:
     statement = plan.statements[intent.number - 1]
-    if doubt.may_clear_up:
-        advice = "The next attempt looks again"
-    else:
-        commands = "".join(f"\n  {journal.command(answer)}" for answer in ("ran", "not-run", "start-over"))
-        advice = (
-            f"Look whether it ran, then say so by one of these:{commands}\nand clear the task, or run the script again."
-            " A statement that may run twice can say so itself, by the comment -- impala-lb: safe to repeat"
-        )
+    commands = "".join(f"\n  {journal.command(answer)}" for answer in ("ran", "not-run", "start-over"))
+    again = "The next attempt looks again. " if doubt.may_clear_up else ""
+    advice = f"{again}Look whether it ran, then say so by one of these:{commands}\nand clear the task, or run it again"
+    if doubt.is_over:
+        advice += ". A statement that may run twice can say so itself, by the comment -- impala-lb: safe to repeat"
     return StatementFailed(
         f"an earlier attempt ({record.by or 'unknown'}) was about to send it, and whether it ran is not known: {doubt}",
         number=intent.number,

@@ -388,6 +388,11 @@ class ScriptRun:
             raise
         finally:
             self._execution = None
+            if execution.last is not None and execution.last.left_running:
+                self._log.warning(
+                    "What ran on %s was not seen to end: the next attempt looks after it first", pick.node
+                )
+                pick.release(left_running=True)
             self._record.left_node(pick.node)
             if self._plan.options.session_key:
                 data = self._record.data

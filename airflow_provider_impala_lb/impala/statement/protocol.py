@@ -46,7 +46,10 @@ Handle = Literal["none", "running", "finished", "failed", "cancelled", "unknown"
 ``cancelled``: in error, by a cancel or a limit."""
 Failure = Literal["nothing", "maybe", "may still land", "done"]
 """What a failed statement has changed."""
-Found = Literal["absent", "in flight", "ok", "failed"]
+Found = Literal["absent", "in flight", "stopped", "ok", "failed"]
+"""What a copy of the page shows of a statement. ``stopped``: in flight, in error: it may still be at work, and is not
+archived before its session is closed. ``ok``: FINISHED, which is said of a query when it has rows, and of all others
+when all is done. ``failed``: archived, in error."""
 PageOf = Literal["3", "4", "5"]
 """How far a copy of the page can be trusted, by the version of Impala. ``3``: before 4.0 a statement leaves the list in
 flight before it is ended (impala-server.cc of 3.4, UnregisterQuery), so its absence means nothing. ``4``: up to 4.5,

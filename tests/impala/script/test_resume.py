@@ -179,7 +179,7 @@ def test_while_its_session_is_open_it_may_still_begin(pair, monkeypatch):
     with worker(**order, stop_at="sent", stop_number=2) as process:
         wait_for(lambda: is_stopped(process), 20)
         with monkeypatch.context() as patch:
-            patch.setattr(DebugPages, "close_session", lambda self, session_id: None)
+            patch.setattr(DebugPages, "close_session", lambda self, session_id: True)
             with pytest.raises(StatementFailed, match="could not be closed") as failed:
                 resumed(pair, inserts(1, 2))
         assert (failed.value.outcome, failed.value.retry) == ("unknown", True)
@@ -187,20 +187,22 @@ def test_while_its_session_is_open_it_may_still_begin(pair, monkeypatch):
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
 
 
-def leave_in_doubt(cluster, script, number=1):
-    """As a try leaves it whose coordinator was then started anew: its page knows nothing of before."""
+def leave_in_doubt(cluster, script, number=1, session="1:1"):
+    """As an attempt leaves it whose coordinator was then started anew: its page knows nothing of before. With a
+    ``session``: it was not, and nobody had looked at its page before."""
     balancer = changed(cluster)
     node = cluster.nodes[0]
     record = Record(
         format=1, script=digest([s.sql for s in split(script)]), total=2, epoch=1, by="attempt 1", at=time.time()
     )
     record.done, record.node = number - 1, node.address
-    record.intent = Intent(number, "lb:0000000000000000", node.address, "1:1", time.time())
+    record.intent = Intent(number, "lb:0000000000000000", node.address, session, time.time())
     import msgspec
 
     open_journals(balancer.config).change(OWNER, lambda _, now: (None, msgspec.json.encode(record)))
-    node.kill()
-    node.start()
+    if session == "1:1":
+        node.kill()
+        node.start()
 
 
 def test_a_statement_in_doubt_is_a_question_and_its_answer_holds(pair):
@@ -230,20 +232,33 @@ def test_other_answers(pair, said, ran):
     assert [sql for sql, _ in executed(pair)] == ran
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "INSERT OVERWRITE t PARTITION (p=1) SELECT 1",
-        "-- impala-lb: safe to repeat\nINSERT INTO t SELECT 1",
-        "CREATE TABLE IF NOT EXISTS t (n INT)",
-    ],
-)
-def test_what_is_safe_to_repeat_is_repeated(pair, sql, log):
+SAFE = [
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT 1",
+    "-- impala-lb: safe to repeat\nINSERT INTO t SELECT 1",
+    "CREATE TABLE IF NOT EXISTS t (n INT)",
+]
+
+
+@pytest.mark.parametrize("sql", SAFE)
+def test_what_is_safe_to_repeat_is_repeated_once_it_is_over(pair, sql, log):
     if "PARTITION" in sql:
         run(changed(pair), "DROP TABLE t; CREATE TABLE t (n INT) PARTITIONED BY (p INT)")
-    leave_in_doubt(pair, sql)
-    resumed(pair, sql)
+    with changed(pair).sessions.open(pair.nodes[0].address) as session:
+        leave_in_doubt(pair, sql, session=session.id)
+        resumed(pair, sql)
     assert "is safe to repeat: it is run (again)" in log.text
+
+
+@pytest.mark.parametrize("sql", SAFE)
+def test_what_is_safe_to_repeat_is_not_run_beside_itself(pair, sql):
+    """Its coordinator died with it, and a call that it had made to the catalog service may still land."""
+    leave_in_doubt(pair, sql)
+    with pytest.raises(StatementFailed, match="started anew") as asked:
+        resumed(pair, sql)
+    assert (asked.value.outcome, asked.value.retry) == ("unknown", False)
+    answer(open_journals(changed(pair).config), OWNER, "not-run")
+    if "PARTITION" not in sql:
+        resumed(pair, sql)
 
 
 def test_no_journal_after_a_first_try_is_not_nothing_done(pair):
