@@ -189,10 +189,6 @@ class Journal:
             f"{self._command} journal {shlex.join((['--'] if self.key.startswith('-') else []) + [self.key, answer])}"
         )
 
-    def durability(self) -> str | None:
-        """What the place of the journal may lose, as a sentence; None if nothing."""
-        return self._journals.durability()
-
     def begin(self, *, resume: bool) -> tuple[Record, str]:
         """A new attempt begins.
 

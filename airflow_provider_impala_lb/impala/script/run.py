@@ -224,7 +224,7 @@ class ScriptRun:
             self._announced_id = announced
         record = None
         if self._journal is not None:
-            may_lose = self._journal.durability()
+            may_lose = self._process.journals.durability() if self._process.journals else None
             if may_lose:
                 self._log.warning("%s", may_lose)
             record, message = self._journal.begin(resume=self._plan.options.resume)
