@@ -44,9 +44,6 @@ class Rule(NamedTuple):
 _ELSEWHERE = "Another coordinator may take it"
 _LATER = "All coordinators would say so for now: let it be tried again in a while"
 _LIMIT = "It is a limit of the user, the pool or the script: a retry alone meets it again"
-_PUBLISH = (
-    "As a rule its change is made, and shows on this coordinator: look here. Others hear of it later, or by REFRESH"
-)
 _IDLE = (
     "Does a proxy or firewall on the way end idle connections while it is planned? Raise its timeout then, or name the "
     "nodes' web pages (nodes: web), where the statement can be found and waited for"
@@ -180,7 +177,7 @@ RULES = (
         "generate_error_codes.py [128] to [131], [151]",
         _LIMIT,
     ),
-    Rule(r"\Apublish_timeout: ", "unknown", "unknown", "ours: hs2/operation.py", _PUBLISH),
+    Rule(r"\Apublish_timeout: ", "done", "done", "ours: hs2/operation.py, by the statement's timeline"),
     Rule(r"[Cc]ancelled", "unknown", "unknown", "client-request-state.cc; Impala's debug web interface"),
     # The cluster below the coordinator. A DML statement may have been past the point of no return.
     Rule(r"Memory limit exceeded|Failed to get minimum memory reservation", "unknown", "unknown", "[7], [106]", _LIMIT),

@@ -73,6 +73,7 @@ class Operation:
     :ivar calls: how many calls use it now.
     :ivar rows_fetched: by the client, so far.
     :ivar modified: rows written, by partition; None: no DML, or not ended.
+    :ivar events: of its timeline: name, and seconds since it came.
     :ivar done: set when it has ended.
     :ivar cancelled: set when somebody cancelled it.
     :ivar cancel_reason: the error it gets then.
@@ -96,6 +97,7 @@ class Operation:
         self.calls = 0
         self.rows_fetched = 0
         self.modified: dict[str, int] | None = None
+        self.events: list[tuple[str, float]] = []
         self.done = threading.Event()
         self.cancelled = threading.Event()
         self.cancel_reason = ""
@@ -132,6 +134,10 @@ class Operation:
         engine.register_sleeper(self.id, self._sleep)
         try:
             outcome = self.plan.run(self)
+            if self.plan.changes_catalog:
+                if self.plan.kind == "DML" or outcome.modified is not None:
+                    self.mark("DML data written")
+                self.mark("Applied catalog updates from DDL")
             if self.plan.changes_catalog and self.options.get("SYNC_DDL") == "1":
                 self._wait_until_everywhere()
             if outcome.cursor is not None:
@@ -235,6 +241,13 @@ class Operation:
         """
         if self.cancelled.wait(seconds):
             raise StatementCancelled()
+
+    def mark(self, event: str) -> None:
+        """Note an event of its timeline, which happens now.
+
+        :param event: by its name in Impala.
+        """
+        self.events.append((event, time.time() - self.started))
 
     def _wait_until_everywhere(self) -> None:
         """:raises Refused: not in time (``CatalogServiceCatalog.waitForSyncDdlVersion``); the change is done."""

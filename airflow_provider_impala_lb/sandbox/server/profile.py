@@ -58,10 +58,20 @@ def profile_text(operation: Operation, address: str) -> str:
     ]
     if operation.plan is not None and operation.plan.text:
         lines += ["    Plan:", "    ----------------", *(f"    {line}" for line in operation.plan.text.split("\n"))]
+    lines += _timeline(operation)
     lines.append(f"  ImpalaServer:\n     - NumRowsFetched: {operation.rows_fetched} ({operation.rows_fetched})")
     for partition, count in (operation.modified or {}).items():
         lines.append(f"     - NumModifiedRows ({partition or 'Default'}): {count}")
     return "\n".join(lines) + "\n"
+
+
+def _timeline(operation: Operation) -> list[str]:
+    """As ``RuntimeProfileBase::PrettyPrintTimeline`` prints it, all times in milliseconds."""
+    lines, before = [f"    Query Timeline: {(time.time() - operation.started) * 1e3:.3f}ms"], 0.0
+    for name, at in list(operation.events):
+        lines.append(f"       - {name}: {at * 1e3:.3f}ms ({(at - before) * 1e3:.3f}ms)")
+        before = at
+    return lines
 
 
 def exec_nodes(operation: Operation) -> list[Any]:
