@@ -100,8 +100,9 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         the same node if it is up, with USE and SET replayed. A statement whose outcome cannot be found out stops it
         with a question, unless it is safe to repeat. A script that has changed begins anew. Within an attempt it goes
         on on another node where this one takes no more. Default False: a retry begins at statement 1.
-    :param publish: run the script's last change with SYNC_DDL: at its end every coordinator has heard of it. True
-        waits for that 300 s at most once the work is done, a number so many seconds. Default False.
+    :param publish: at its end every coordinator has heard of what the script changed: the last change of each table is
+        run with SYNC_DDL. Once a statement is known to be done, True waits for the others 300 s at most, a number so
+        many seconds; then the summary says that it is not published. Default False.
     :param statement_timeout: seconds (or a timedelta) after which a statement is cancelled, and the task fails. Default
         None: no limit.
     :param output: a file (``.csv``, ``.csv.gz`` or ``.parquet``) on the worker for the rows of the script's last query,

@@ -27,6 +27,7 @@ from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings
 from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession
 from airflow_provider_impala_lb.impala.script.handover_message import encrypt
+from airflow_provider_impala_lb.impala.script.metadata_sync import publish
 from airflow_provider_impala_lb.impala.script.output import OutputDone, write
 from airflow_provider_impala_lb.impala.script.record import ScriptRecord
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
@@ -68,6 +69,7 @@ class Execution:
         self._sent_before = record.sent_before
         self._under_way = False
         self._submitted = 0.0
+        self._publishing = record.plan.options.publish is not None
         self._sendings: tuple[int, Sendings] | None = None  # of which statement
         self._inherited = False
         self._has_run: Callable[[], bool] | None = None
@@ -152,6 +154,7 @@ class Execution:
                         if self._inherited:
                             self.close()
                             self._open()
+                        self._publish_rest()
                     self.statement(number)
                 except HandedOver:
                     keep = True
@@ -170,10 +173,26 @@ class Execution:
                         raise gone.failure from gone.__cause__
                     self._log.warning("%s: going on in a new session on %s", gone.failure.reason, self._pick.node)
                     self._reopen(gone.failure)
+            self._publish_rest()
         finally:
             self._record.done.seconds += time.monotonic() - start
             if not keep:
                 self.close()
+
+    def _publish_rest(self) -> None:
+        """Once all changes are made: what other coordinators may not have heard of yet."""
+        if not self._publishing or self.number <= self._plan.last_effect:
+            return
+        self._publishing = False
+        session, options = self.session, self._plan.options
+        names = [name for name in self._record.unpublished or [] if "." in name]
+        if session is None or not session.is_open or not names:
+            return
+        # Handed over where the script goes on; at its end the results are here.
+        on_poll = self._deferral.check if self.number <= len(self._plan) else None
+        limits = Limits(options.statement_timeout, options.publish, on_poll)
+        tags, check = self._record.identity.tags, self._stop.check
+        self._record.note_published(publish(session, names, limits, check=check, log=self._log, tags=tags))
 
     def close(self) -> None:
         """End the session, and what runs in it. Never raises."""
@@ -269,7 +288,10 @@ class Execution:
                 if failure.verdict == "wait" or "never reached the coordinator" in str(error):
                     self._sent_before = number
                 if failure.outcome == "done":
-                    self._record.note_done(StatementEnd(error.query_id or "", None, 0.0, str(error)), fetched=False)
+                    ended = StatementEnd(error.query_id or "", None, 0.0, str(error))
+                    self._record.note_done(ended, synced=self._is_synced(number), fetched=False)
+                    if str(error).startswith("publish_timeout: "):
+                        self._publishing = False  # a coordinator hangs: all others would wait as long for nothing
                     return
                 if failure.verdict != "wait" or deadline.passed(backoff.pause):
                     self._fail(error, failure)
@@ -306,7 +328,7 @@ class Execution:
                     raise StatementError(f"fetching its rows failed: {lost}", query_id=ended.query_id) from lost
                 self._done_without_rows(ended, f"its {lost}")
                 return
-            self._record.note_done(ended)
+            self._record.note_done(ended, synced=self._is_synced(number))
             return
 
     def _fetch(self, session: Session, number: int, ended: StatementEnd) -> None:
@@ -332,7 +354,8 @@ class Execution:
     def _done_without_rows(self, ended: StatementEnd, warning: str) -> None:
         """DDL is done, and its row says no more than that: it is not worth doing it again."""
         ended.warnings = warning
-        self._record.note_done(ended, fetched=False)
+        synced = self._is_synced(self.number)
+        self._record.note_done(ended, synced=synced, fetched=False)
 
     def _write(self, cursor: Any) -> OutputDone:
         output = self._plan.options.output
@@ -361,8 +384,8 @@ class Execution:
     def _to_its_end(self, session: Session, number: int, sql: str) -> StatementEnd:
         """Send the statement and wait for its end; or wait for that of the one that is under way."""
         options = self._plan.options
-        publish = options.publish if number == self._plan.last_change else None
-        limits = Limits(options.statement_timeout, publish, self._deferral.check)
+        synced = self._is_synced(number)
+        limits = Limits(options.statement_timeout, options.publish if synced else None, self._deferral.check)
         if self._under_way and session.query_id:
             return self._wait_for_resumed(session, limits)
         self._has_run = None  # it spoke of the statement that was under way
@@ -370,7 +393,7 @@ class Execution:
         if self._journal is not None:
             self._journal.intend(number, label.nonce, self._pick.node, session.id)
         self._shared = True
-        query_options = {"SYNC_DDL": "1"} if publish is not None else None
+        query_options = {"SYNC_DDL": "1"} if synced else None
         sendings = self._sendings[1] if self._sendings is not None else None
         try:
             return session.execute(
@@ -379,6 +402,9 @@ class Execution:
         except StatementError:
             self._under_way = False
             raise
+
+    def _is_synced(self, number: int) -> bool:
+        return self._publishing and number in self._plan.synced
 
     def _wait_for_resumed(self, session: Session, limits: Limits) -> StatementEnd:
         """Wait for the end of a statement that was sent before: by another process, or before the hand-over failed."""

@@ -78,7 +78,13 @@ class Deferral:
             raise HandedOver
 
     def hand_over(
-        self, session: Session | None, pick: Pick, done: ScriptDone, submitted: float | None, epoch: int
+        self,
+        session: Session | None,
+        pick: Pick,
+        done: ScriptDone,
+        submitted: float | None,
+        epoch: int,
+        unpublished: list[str] | None,
     ) -> Deferred | None:
         """Leave the session to whoever goes on.
 
@@ -87,6 +93,7 @@ class Deferral:
         :param done: what is done.
         :param submitted: when the statement under way was sent, by the monotonic clock; None: none is.
         :param epoch: of this process in the journal.
+        :param unpublished: what other coordinators may not have heard of; None: not known.
         :returns: what to raise; None: the session would not be there any more, and the script stays here.
         :raises StateUnavailable: nobody could find the lease.
         :raises Superseded: a later attempt has taken over.
@@ -118,6 +125,7 @@ class Deferral:
             query=(session.query_id or "") if submitted is not None else "",
             submitted=time.time() - (time.monotonic() - submitted) if submitted is not None else 0.0,
             seconds=done.seconds,
+            unpublished=unpublished,
         )
         session.detach()
         return Deferred(handover, finished=session.has_ended)

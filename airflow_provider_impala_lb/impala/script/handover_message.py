@@ -34,6 +34,7 @@ class Handover(msgspec.Struct):
     :param query: id of the statement that is under way, or "".
     :param submitted: when it was sent, ``time.time()``; 0: none is under way.
     :param seconds: the script's time so far.
+    :param unpublished: what other coordinators may not have heard of, of what was changed so far; None: not known.
     """
 
     node: str
@@ -46,6 +47,7 @@ class Handover(msgspec.Struct):
     query: str = ""
     submitted: float = 0.0
     seconds: float = 0.0
+    unpublished: list[str] | None = None
 
     def packed(self) -> dict[str, Any]:
         """For the arguments of a trigger, and its events."""

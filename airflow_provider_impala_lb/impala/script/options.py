@@ -32,8 +32,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         than 5 minutes. False: it finishes where it is.
     :param resume: with a journal: go on where an earlier attempt stopped, and on another node where this one takes no
         more. False: a retry begins at statement 1.
-    :param publish: seconds; run the script's last change with SYNC_DDL, so that every coordinator has seen it at its
-        end, and wait for that at most so long once its work is known to be done. None: do not.
+    :param publish: seconds; run the last change of each table with SYNC_DDL, so that every coordinator has seen them at
+        the script's end, and wait for that at most so long once a statement is known to be done. None: do not.
     :param max_wait: seconds to wait while all nodes are busy or full; None: ``max_wait`` of the configuration.
     :param database: of the session, instead of the configuration's; None: that one.
     :param query_options: set for the session when it is opened, over the configuration's; None: no more than those.

@@ -247,6 +247,8 @@ class ScriptRun:
         self._deferral.key = handover.key
         record, clean = journal.take(handover.epoch)
         self._record.done.seconds = handover.seconds
+        if clean and handover.unpublished is not None:
+            self._record.published_before = record.done, handover.unpublished
         try:
             with self._cluster.picker.adopt(handover.lease, LeaseListener(on_fenced=self._on_fenced)) as pick:
                 try:
@@ -398,7 +400,9 @@ class ScriptRun:
             except HandedOver:
                 done, submitted = self._record.done, execution.submitted
                 try:
-                    deferred = self._deferral.hand_over(execution.session, pick, done, submitted, self.epoch)
+                    deferred = self._deferral.hand_over(
+                        execution.session, pick, done, submitted, self.epoch, self._record.unpublished
+                    )
                 except StateUnavailable as error:
                     # Nobody could find the lease: let it go on here.
                     if deadline.passed():

@@ -162,6 +162,8 @@ class Change:
         :param add: new files.
         :param remove: paths of files; default none.
         """
+        if not add and not remove:
+            return  # "No partitions altered" (client-request-state.cc)
         self._add({"op": "files", "key": key, "add": [asdict(file) for file in add], "remove": list(remove)})
 
     def _add(self, record: dict[str, Any]) -> None:

@@ -60,9 +60,11 @@ class CoordinatorCatalog:
     :param directory: the cluster's.
     :ivar epoch: when the catalog was made, seconds since 1970.
     :ivar service_id: of the catalog service, as the pages show it.
+    :ivar renewals: how often a statement here has given an object of the catalog a new version.
     """
 
     def __init__(self, directory: Path) -> None:
+        self.renewals = 0
         self._shared = SharedCatalog(directory)
         self.epoch, self.service_id = self._shared.epoch, self._shared.service_id
         self._rounds = Rounds(self.epoch, self._shared.lag / 2)
@@ -100,6 +102,7 @@ class CoordinatorCatalog:
         with self._lock:
             self._follow()
             if key in self._shared.latest:
+                self.renewals += 1
                 self._show(key)
             return self._shared.latest.get(key)
 
@@ -107,6 +110,7 @@ class CoordinatorCatalog:
         """Fetch everything as it is now."""
         with self._lock:
             self._follow()
+            self.renewals += 1
             for key in sorted({*self._shared.latest, *self._shown}):  # a database before its tables
                 self._show(key)
 
@@ -117,6 +121,7 @@ class CoordinatorCatalog:
             with self._shared.change() as change:
                 yield change
             self._end_rounds()
+            self.renewals += bool(change.records)
             for record in change.records:
                 self._show(record["key"])
 

@@ -133,12 +133,15 @@ class Operation:
         engine = self._services.engine
         engine.register_sleeper(self.id, self._sleep)
         try:
+            catalog = self._services.catalog
+            renewals = catalog.renewals
             outcome = self.plan.run(self)
-            if self.plan.changes_catalog:
-                if self.plan.kind == "DML" or outcome.modified is not None:
-                    self.mark("DML data written")
+            if self.plan.kind == "DML":
+                self.mark("DML data written")
+            changed = self.plan.changes_catalog and catalog.renewals != renewals
+            if changed:
                 self.mark("Applied catalog updates from DDL")
-            if self.plan.changes_catalog and self.options.get("SYNC_DDL") == "1":
+            if changed and self.options.get("SYNC_DDL") == "1":
                 self._wait_until_everywhere()
             if outcome.cursor is not None:
                 self._buffer.rows = list(outcome.cursor.fetchmany(_FIRST_FETCH))

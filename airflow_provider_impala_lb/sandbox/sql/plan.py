@@ -58,7 +58,7 @@ class Plan:
     :ivar columns: of the result set; None: there is no result set.
     :ivar run: does it.
     :ivar immediate: done before ExecuteStatement answers; default False.
-    :ivar changes_catalog: with SYNC_DDL, wait until every coordinator shows its change; default False.
+    :ivar changes_catalog: with SYNC_DDL, wait until every coordinator shows its change, if it made one; default False.
     :ivar files: how many files it reads; default 0.
     :ivar text: what EXPLAIN and the profile show; default empty.
     """

@@ -388,7 +388,11 @@ def test_a_refresh_with_sync_ddl_that_is_not_broadcast_in_time_is_good_enough_he
         ({"host": "h:1", "ended": True, "complete": True}, Upstream("h:1")),
         (
             {"host": "h:1", "ended": 5, "published": True, "written": ["a.b"], "dropped": [], "complete": True},
-            Upstream("h:1", 5.0, True, ["a.b"], [], True),
+            Upstream("h:1", 5.0, True, ["a.b"], [], True, []),
+        ),
+        (
+            {"host": "h:1", "written": ["a.b", "a.c"], "dropped": [], "complete": True, "unpublished": ["a.c"]},
+            Upstream("h:1", None, False, ["a.b", "a.c"], [], True, ["a.c"]),
         ),
         (
             {"written": ["a.b", "a.b`; drop table c", 3, "a.b.c", "a b", ""], "dropped": [], "complete": True},
@@ -405,5 +409,5 @@ def test_what_an_xcom_holds(value, expected):
 
 
 def test_it_goes_through_a_dict_unchanged():
-    upstream = Upstream("h:1", 5.0, True, ["a.b"], ["a.c"], True)
+    upstream = Upstream("h:1", 5.0, True, ["a.b"], ["a.c"], True, [])
     assert Upstream.of(upstream.as_dict()) == upstream

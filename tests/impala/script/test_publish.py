@@ -1,12 +1,16 @@
 """``publish``: at a script's end every coordinator has heard of what it changed; or what is known."""
 
+import json
 import time
 import urllib.request
 
 import pytest
 
+from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.support.scripts import changed, in_flight, only, rows_of, run, sent, statements_on, wait_for
+from airflow_provider_impala_lb.stores.factory import open_journals
+from tests.support.scripts import changed, in_flight, only, rows_of, run, script_run, sent, statements_on, wait_for
 
 LAG = 3.0
 
@@ -67,7 +71,60 @@ def test_with_it_they_do_at_once_and_a_move_needs_no_refresh(lagging, table):
     assert barrier == []
 
 
-def test_only_the_last_change_waits(lagging, table):
+def seen_to_the_end(cluster, table, script):
+    """What others see as soon as a script has ended that is published."""
+    node = cluster.nodes[0]
+    done = run(only(cluster, node), script, publish=30.0)
+    return done, seen_by(cluster, f"SELECT count(*) FROM {table}")
+
+
+def test_a_last_change_that_changed_nothing_hides_none_of_those_before_it(lagging, table):
+    script = f"CREATE TABLE {table}_c (a INT); INSERT INTO {table}_c SELECT a FROM {table} WHERE a > 99"
+    done, seen = seen_to_the_end(lagging, f"{table}_c", script)
+    assert seen == [[(0,)]] * 3
+    assert (done.left.published, done.left.unpublished) == (True, [])
+
+
+def test_rows_before_a_last_insert_of_none_are_published_by_a_refresh(lagging, table):
+    before = len(statements_on(lagging.nodes[0]))
+    script = f"INSERT INTO {table} VALUES (1); INSERT INTO {table} SELECT a FROM {table} WHERE a > 99; SELECT 1"
+    done, seen = seen_to_the_end(lagging, table, script)
+    assert seen == [[(2,)]] * 3
+    assert (done.left.published, done.left.unpublished) == (True, [])
+    texts = [sql.partition("*/ ")[2].split()[0] for sql in statements_on(lagging.nodes[0])[before:]]
+    assert texts[:4] == ["INSERT", "INSERT", "REFRESH", "SELECT"]
+
+
+def test_it_is_said_which_tables_could_not_be_published(log):
+    """Nothing can be sent that would let the others hear of a table that is there no more."""
+    with Sandbox(nodes=2, lag=2) as cluster:
+        balancer = only(cluster, cluster.nodes[0])
+        run(balancer, "CREATE TABLE t (a INT); CREATE TABLE u (a INT)")
+        changes = "INSERT INTO u VALUES (1); INSERT INTO t VALUES (1); INSERT INTO t SELECT 1 a WHERE false"
+        script = f"{changes}; DROP TABLE IF EXISTS t"
+        done = run(balancer, f"{script}; DROP TABLE IF EXISTS t", publish=30.0)
+        left = sent(done)
+        assert (left.published, left.unpublished) == (False, ["default.t"])
+        assert (left.written, left.dropped) == (["default.u"], ["default.t"])
+        said = [record.getMessage() for record in log.records if "may not be known to all" in record.getMessage()]
+        assert len(said) == 1 and said[0].startswith("default.t may not be known to all coordinators yet: ")
+
+
+def test_who_goes_on_with_a_script_knows_what_is_published(lagging, table):
+    balancer = only(lagging, lagging.nodes[0])
+    keys = {"publish": 30.0, "journals": open_journals(balancer.config), "owner": f"{table}/r/k"}
+    script = split(f"INSERT INTO {table} VALUES (1); CREATE TABLE {table}_e (a INT); SELECT sleep(4000)")
+    with pytest.raises(Deferred) as caught:
+        script_run(balancer, script, hand_over_after=5.0, **keys).run()
+    handover = Handover.unpacked(json.loads(json.dumps(caught.value.handover.packed())))
+    assert handover.query and handover.unpublished == []
+    before = len(statements_on(lagging.nodes[0]))
+    done = script_run(balancer, script, **keys).go_on(handover)
+    assert (done.left.published, done.left.unpublished) == (True, [])
+    assert not any("REFRESH" in sql for sql in statements_on(lagging.nodes[0])[before:])
+
+
+def test_only_the_last_change_of_a_table_waits(lagging, table):
     node = lagging.nodes[0]
     script = f"INSERT INTO {table} VALUES (1); INSERT INTO {table} VALUES (2); SELECT 1; SET MEM_LIMIT=1g"
     done = run(only(lagging, node), script, publish=30.0)
