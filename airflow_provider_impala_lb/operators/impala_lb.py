@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
@@ -87,7 +86,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         an error. Default None: an ordinary pick.
     :param on_unavailable: if the host to stick to cannot take the script: ``"move"`` to another one, on which the
         tables that the upstream wrote are refreshed first, since its metadata lag behind (where that cannot be done, it
-        waits until 10 s after the upstream's end); ``"wait"`` for it, up to ``session.reconnect_timeout`` (default
+        waits 10 s); ``"wait"`` for it, up to ``session.reconnect_timeout`` (default
         600 s); or ``"fail"``. Default ``"move"``.
     :param session_key: tasks with the same key run on one node without any XCom (templated). Default None: no key.
     :param query_options: set for the session when it is opened, over the connection's (templated). Default None: only
@@ -319,7 +318,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                     handover=handover,
                     options=options,
                     hand_over_rows=self._wants_rows,
-                    until=None if limit is None else time.time() - handover.seconds + limit.total_seconds(),
+                    time_limit=None if limit is None else limit.total_seconds(),
                 ),
             ),
             method_name="execute_complete",

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,7 +39,8 @@ class DeferredScript(msgspec.Struct, frozen=True, kw_only=True):
     :param handover: where it runs, and how far it is.
     :param options: what its author chose.
     :param hand_over_rows: the rows of the last statement are a worker's to fetch; default False.
-    :param until: ``time.time()`` at which the task's ``execution_timeout`` is over; None: never.
+    :param time_limit: seconds that the script may take in all, those before the hand-over too (the task's
+        ``execution_timeout``); None: any time.
     """
 
     owner: str
@@ -49,7 +49,7 @@ class DeferredScript(msgspec.Struct, frozen=True, kw_only=True):
     handover: Handover
     options: RunOptions
     hand_over_rows: bool = False
-    until: float | None = None
+    time_limit: float | None = None
 
 
 class ScriptTrigger(BaseTrigger):
@@ -128,6 +128,7 @@ class ScriptTrigger(BaseTrigger):
             ProcessOptions(
                 journals=open_journals(balancer.config),
                 hand_over_rows=self.deferred.hand_over_rows,
+                time_limit=self.deferred.time_limit,
                 finish_at_end=False,
                 command=balancer.command,
             ),
@@ -135,12 +136,6 @@ class ScriptTrigger(BaseTrigger):
 
     def _go_on(self, run: ScriptRun) -> dict[str, Any] | None:
         """In a thread of its own. Returns the event; None: there is none, another process has taken the script over."""
-        alarm = None
-        if self.deferred.until is not None:
-            reason = "execution_timeout: the task has run for as long as it may"
-            alarm = threading.Timer(max(0.0, self.deferred.until - time.time()), run.cancel, [reason])
-            alarm.daemon = True
-            alarm.start()
         try:
             done = run.go_on(self.deferred.handover)
             return {"done": done.summary(), "epoch": run.epoch, "changes": run.changes_something}
@@ -155,9 +150,6 @@ class ScriptTrigger(BaseTrigger):
             return {"failed": failed.as_dict()}
         except ImpalaLBError as error:
             return {"error": {"kind": type(error).__name__, "text": str(error)}}
-        finally:
-            if alarm is not None:
-                alarm.cancel()
 
 
 async def _in_a_thread(work: Callable[[], Any]) -> Any:

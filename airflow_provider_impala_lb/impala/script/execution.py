@@ -94,11 +94,6 @@ class Execution:
         """Whether no statement is under way."""
         return not self._under_way
 
-    @property
-    def submitted(self) -> float | None:
-        """When the statement under way was sent, by the monotonic clock; None if there is none."""
-        return self._submitted if self._under_way else None
-
     def resume(self, resumed: ResumedSession) -> None:
         """Before :meth:`run`: go on in a session of another process.
 

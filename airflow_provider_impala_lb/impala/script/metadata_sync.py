@@ -23,7 +23,7 @@ from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.label import Label
 
 MOVE_SECONDS = 10.0
-"""So long after the upstream's end every coordinator is taken to know all that it did, without any REFRESH. Metadata
+"""So long after a script's end every coordinator is taken to know all that it did, without any REFRESH. Metadata
 reach the others within about 2 to 6 s: up to two statestore rounds at the catalog service, one to the coordinator."""
 MOST_REFRESHED = 100
 """With more names than this the one wait is cheaper, for Impala too: a REFRESH lists the files of its table."""
@@ -54,7 +54,7 @@ def make_visible(
 
     Each table that was written is refreshed here, after an INVALIDATE METADATA if this coordinator does not know it.
     What no statement can bring (a new database, the news that something was dropped, a REFRESH that was refused)
-    is waited for, at most until 10 s after the upstream's end. The session's database and options stay as they are.
+    is waited for, 10 s at most. The session's database and options stay as they are.
 
     :param session: on the coordinator that is to know it.
     :param upstream: what ran on another one, and left.
@@ -233,20 +233,17 @@ class _Sync:
         self._session.finish()
 
     def _seconds_remaining(self) -> float:
-        """Until 10 s after the upstream's end; by another clock perhaps, so never more than 10 s from the beginning."""
-        own = MOVE_SECONDS - (time.monotonic() - self._began)
-        if self._upstream.ended is None:
-            return own
-        return min(own, self._upstream.ended + MOVE_SECONDS - time.time())
+        """Until 10 s after the beginning here, when the upstream had ended. It may have ended long before, but when is
+        told by another host's clock: one that is 10 s behind this one would mean no wait at all."""
+        return MOVE_SECONDS - (time.monotonic() - self._began)
 
     def _wait(self, *reasons: str) -> None:
         seconds = max(self._seconds_remaining(), 0.0)
         self._log.warning(
-            "%s: waiting %.1f s, until %g s after the end of the script on %s. Before that, %s may not see all that it "
-            "wrote, and rows would silently be missing",
+            "%s: waiting %.1f s for what the script on %s changed. Before that, %s may not see all that it wrote, and "
+            "rows would silently be missing",
             "; ".join(reasons),
             seconds,
-            MOVE_SECONDS,
             self._upstream.host or "the other coordinator",
             self._session.node.address,
         )

@@ -134,6 +134,8 @@ class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
         another process goes on by :meth:`~.run.ScriptRun.go_on`. None: only when it is asked to.
     :param hand_over_rows: it does so once the last statement has ended, if that has rows, for another process to fetch
         them.
+    :param time_limit: of a script that goes on here: it is cancelled when it has taken so many seconds, with those of
+        the processes before. None: it may take any time.
     :param finish_at_end: the journal says at once that the script has ended; False: when
         :meth:`~.run.ScriptRun.finish` is called.
     :param command: how a command for the author begins, for a shell.
@@ -144,5 +146,6 @@ class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
     asks_again: float | None = None
     hand_over_after: float | None = None
     hand_over_rows: bool = False
+    time_limit: float | None = None
     finish_at_end: bool = True
     command: str = "impala-lb --config FILE"

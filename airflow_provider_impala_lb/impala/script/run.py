@@ -27,7 +27,7 @@ from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.script.execution import Execution
-from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession
+from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession, TimeLimit
 from airflow_provider_impala_lb.impala.script.handover_message import Handover, new_key
 from airflow_provider_impala_lb.impala.script.journal import Journal
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, make_visible
@@ -93,6 +93,7 @@ class ScriptRun:
         self._record = ScriptRecord(plan, identity, listener, self._journal, before)
         self._stop = StopRequest()
         self._deferral = Deferral(self._stop, process, self._log)
+        self._time_limit = TimeLimit(process.time_limit, self.cancel)
         self._refusals = Refusals(cluster.config)
         self._previous = PreviousAttempts(cluster, sessions, plan, self._pause, self._log)
         self._announced_id = ""  # of the first lease, until it is taken
@@ -179,12 +180,15 @@ class ScriptRun:
         :param handover: of that process.
         """
         assert self._journal is not None
+        self._time_limit.begin(handover.seconds)  # more is known once the store's clock is
         try:
             return self._go_on(self._journal, handover)
         except Exception as error:
             if isinstance(error, (StatementFailed, NoNodeAvailable)) and self._stop.cancelled is None:
                 self._journal.check_mine()  # our failure would be the task's, and our successor runs it
             return self._done_before(error)
+        finally:
+            self._time_limit.end()
 
     def finish(self) -> None:
         """Note in the journal that the script has come to its end, and what it gave has been taken. A journal that
@@ -246,7 +250,8 @@ class ScriptRun:
     def _go_on(self, journal: Journal, handover: Handover) -> ScriptDone:
         self._deferral.key = handover.key
         record, clean = journal.take(handover.epoch)
-        self._record.done.seconds = handover.seconds
+        self._record.done.seconds = handover.seconds_until(record.at)
+        self._time_limit.begin(self._record.done.seconds)
         if clean and handover.unpublished is not None:
             self._record.published_before = record.done, handover.unpublished
         try:
@@ -398,10 +403,14 @@ class ScriptRun:
                 execution.run()
                 return
             except HandedOver:
-                done, submitted = self._record.done, execution.submitted
                 try:
                     deferred = self._deferral.hand_over(
-                        execution.session, pick, done, submitted, self.epoch, self._record.unpublished
+                        execution.session,
+                        pick,
+                        self._record.done,
+                        self.epoch,
+                        self._record.unpublished,
+                        under_way=not execution.between,
                     )
                 except StateUnavailable as error:
                     # Nobody could find the lease: let it go on here.
