@@ -304,7 +304,9 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     def _defer_script(self, context: Context, handover: Handover) -> NoReturn:
         """The script goes on without a worker slot."""
         # The rows are a worker's to write; and if the trigger has to look for another node, that is the first time.
-        options = replace(self._options(self._sticky_host(context)), output=None, max_wait=None)
+        sticky = self._sticky_host(context)
+        options = replace(self._options(sticky), output=None, max_wait=None)
+        handover = replace(handover, why=self._why(sticky, handover.node, handover.why))
         tags = task_identity.tags(context)
         limit = self.execution_timeout
         self.log.info("The script goes on on %s without this worker", handover.node)
@@ -418,13 +420,17 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             done = run.run() if handover is None else run.go_on(Handover.unpacked(handover))
         finally:
             self._script_run = None
-        if sticky.host is not None and done.node == hook.balancer.config.canonical(sticky.host):
-            done.why = f"sticks to {sticky.task_id or 'the host it was given'}"
+        done.why = self._why(sticky, done.node, done.why)
         self._xcoms.push_end(context, done.summary(), self._logger)
         result = self._result(done, split_statements)
         # Last: what a retry would have to do again, if this one died here, is not done yet.
         run.finish()
         return result
+
+    def _why(self, sticky: StickyHost, node: str, why: str) -> str:
+        if sticky.host is not None and node == self._hook.balancer.config.canonical(sticky.host):
+            return f"sticks to {sticky.task_id or 'the host it was given'}"
+        return why
 
     def _note_done(self, context: Context, done: StatementDone, total: int) -> None:
         run = self._script_run

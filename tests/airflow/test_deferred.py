@@ -128,6 +128,31 @@ def test_the_trigger_runs_the_rest_and_the_task_tells_what_ran(lab, ti):
     assert lab.record().ended
 
 
+def test_the_summary_of_a_deferred_run_is_that_of_any_other(lab, ti):
+    """Its seconds are those of all its processes, ``why`` is what spoke for its node, and what was published shows."""
+    start = time.time()
+    node = lab.cluster.nodes[1].address
+    task = operator(f"{lab.insert(1, 3000)}; SELECT 1", publish=True, handler=lambda cursor: cursor.fetchall())
+    ours = ti()
+    keys, method = deferred(task, ours)
+    time.sleep(1)
+    found = event(keys)
+    getattr(task, method)({"ti": ours}, json.loads(json.dumps(found)))
+    run = ours.pushed[XCOM_RUN]
+    assert run["why"].startswith("least_loaded: score 1")
+    assert 3.0 < run["seconds"] < time.time() - start
+    assert (run["published"], run["unpublished"]) == (True, [])
+    assert start < run["ended"] < time.time()
+    assert abs(datetime.fromisoformat(run["ended_at"]).timestamp() - run["ended"]) < 1
+    # The same, of one that sticks, and whose rows nobody wants.
+    task, ours = operator(lab.insert(2, 2000), stick_to=node), ti()
+    keys, method = deferred(task, ours)
+    getattr(task, method)({"ti": ours}, json.loads(json.dumps(event(keys))))
+    run = ours.pushed[XCOM_RUN]
+    assert (run["host"], run["why"]) == (node, "sticks to the host it was given")
+    assert run["seconds"] > 2.0
+
+
 def test_rows_that_are_wanted_are_fetched_by_a_worker(lab, ti):
     task, ours = operator(f"{lab.insert(7)}; SELECT n FROM {lab.table}", handler=lambda cursor: cursor.fetchall()), ti()
     keys, method = deferred(task, ours)

@@ -132,6 +132,7 @@ class Deferral:
         """
         if session is None:
             return None
+        began = time.monotonic()
         if self._after is not None and not session.outlives_connections():
             self._log.warning(
                 "%s ends a session with its connection, so nobody else could go on with the script: it runs here",
@@ -156,7 +157,7 @@ class Deferral:
             key=self.key,
             query=(session.query_id or "") if under_way else "",
             at=lease.expires - HAND_OVER_SECONDS,
-            seconds=done.seconds,
+            seconds=done.seconds + time.monotonic() - began,
             unpublished=unpublished,
         )
         session.detach()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
@@ -53,7 +54,8 @@ class ScriptDone(msgspec.Struct):
             "host": self.node,
             "why": self.why,
             "session": self.session,
-            "ended": time.time(),
+            "ended": (now := time.time()),
+            "ended_at": datetime.fromtimestamp(now, timezone.utc).isoformat(timespec="seconds"),
             "resumed": self.resumed,
             "seconds": round(self.seconds, 3),
             "statements": len(self.statements),

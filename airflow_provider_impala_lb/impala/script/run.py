@@ -267,7 +267,7 @@ class ScriptRun:
                     self._record.continue_after(record.done, record)
                     if record.done:
                         self._record.before.append(self._left_by(record.done, handover.node))
-                    return self._run_on(pick, resumed)
+                    return self._run_on(pick, resumed, why=handover.why)
                 except NodeRefused as error:
                     options = self._plan.options
                     if not (options.resume or options.restartable or self._record.nothing_done):
@@ -349,13 +349,14 @@ class ScriptRun:
             self._log.info("Picked %s (%s)", pick.node, pick.why)
         return pick
 
-    def _run_on(self, pick: Pick, resumed: ResumedSession | None = None) -> ScriptDone:
+    def _run_on(self, pick: Pick, resumed: ResumedSession | None = None, why: str = "") -> ScriptDone:
         """Run what remains on this node.
 
         :param resumed: the session there to go on in; None: a new one.
+        :param why: what spoke for this node; "": as the pick says.
         """
         done = self._record.done
-        done.why = pick.why
+        done.why = why or pick.why
         execution = Execution(self._sessions, pick, self._record, self._stop, self._deferral, self._prepare)
         if resumed is not None:
             execution.resume(resumed)
