@@ -13,9 +13,9 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.errors import StatementFailed, Superseded
 from airflow_provider_impala_lb.hooks.resolve_stick_to import XCOM_HOST, XCOM_RUN
-from airflow_provider_impala_lb.impala.script.journal import decode
+from airflow_provider_impala_lb.impala.script.journal import answer, decode
 from airflow_provider_impala_lb.operators import impala_lb as module
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
 from airflow_provider_impala_lb.sandbox import Sandbox
@@ -235,6 +235,48 @@ def test_two_triggerers_that_both_believe_they_own_the_task(lab, ti):
 
     assert asyncio.run(both())["done"]["statements"] == 5
     assert lab.ran() == [(str(n), "FINISHED") for n in range(1, 6)]
+
+
+def test_start_over_ends_the_attempt_that_a_trigger_runs(lab, ti):
+    """Nobody goes on with it: the task fails, and its next attempt does what the author has said."""
+    task, ours = operator(f"{lab.insert(1, 3000)}; {lab.insert(2, 10)}", resume=True), ti()
+    keys, method = deferred(task, ours)
+
+    async def started_over():
+        trigger = asyncio.create_task(event_of(ScriptTrigger(**keys)))
+        while lab.record().epoch < 2:
+            await asyncio.sleep(0.05)
+        answer(open_journals(lab.balancer.config), OWNER, "start-over")
+        return await asyncio.wait_for(trigger, 20)
+
+    found = json.loads(json.dumps(asyncio.run(started_over())))
+    with pytest.raises(Superseded, match=r"taken over \(impala-lb journal\): this one runs nothing more"):
+        getattr(task, method)({"ti": ours}, found)
+    assert lab.ran() == [("1", "FINISHED")]
+    again, theirs = operator(f"{lab.insert(1, 3000)}; {lab.insert(2, 10)}", resume=True, deferrable=False), ti()
+    theirs.try_number = 2
+    again._run({"ti": theirs})
+    assert lab.ran() == [("1", "FINISHED"), ("1", "FINISHED"), ("2", "FINISHED")]
+
+
+def test_a_trigger_whose_successor_ends_says_nothing_until_its_attempt_is_over(lab, ti):
+    """A triggerer that was taken for dead, and another one that has the trigger now: one event."""
+    task, ours = operator(f"{lab.insert(1, 2000)}; {lab.insert(2, 10)}", resume=True), ti()
+    keys, _ = deferred(task, ours)
+
+    async def both():
+        first = asyncio.create_task(event_of(ScriptTrigger(**keys)))
+        while lab.record().epoch < 2:
+            await asyncio.sleep(0.02)
+        second = asyncio.create_task(event_of(ScriptTrigger(**keys)))
+        assert (await asyncio.wait_for(second, 20))["done"]["statements"] == 2
+        _, waiting = await asyncio.wait([first], timeout=1)
+        assert waiting == {first}
+        answer(open_journals(lab.balancer.config), OWNER, "start-over")
+        return await asyncio.wait_for(first, 20)
+
+    assert asyncio.run(both())["error"]["kind"] == "Superseded"
+    assert lab.ran() == [("1", "FINISHED"), ("2", "FINISHED")]
 
 
 def test_cancel_on_kill(lab, ti):

@@ -139,6 +139,10 @@ class ScriptRun:
         """In the journal, of this process; 0 without one."""
         return self._journal.epoch if self._journal is not None else 0
 
+    def goes_on_elsewhere(self) -> bool:
+        """After `Superseded`: see :meth:`~.journal.Journal.goes_on_elsewhere`."""
+        return self._journal is not None and self._journal.goes_on_elsewhere()
+
     @property
     def node(self) -> str:
         """Where it runs, or ran last: ``host:port``; "" before that."""
