@@ -31,10 +31,15 @@ def lab(cluster, tmp_path, monkeypatch):
     return make_lab(cluster, tmp_path, monkeypatch)
 
 
-def make_lab(cluster, tmp_path, monkeypatch):
+def make_lab(cluster, tmp_path, monkeypatch, reconnect_timeout=30):
     """A connection with a state of its own, and a table of its own; workers let go at once."""
     config = {**cluster.config, "lock_file": str(tmp_path / "lock"), "name": "deferred"}
-    config["session"] = {**config["session"], "open_timeout": 3, "rpc_timeout": 3, "reconnect_timeout": 30}
+    config["session"] = {
+        **config["session"],
+        "open_timeout": 3,
+        "rpc_timeout": 3,
+        "reconnect_timeout": reconnect_timeout,
+    }
     nodes = config.pop("nodes")
     fields = {"conn_type": "impala_lb", "extra": {**config, "nodes": nodes}}
     monkeypatch.setenv("AIRFLOW_CONN_DEFERRED", json.dumps(fields))
@@ -164,6 +169,42 @@ def test_rows_that_are_wanted_are_fetched_by_a_worker(lab, ti):
     assert lab.ran() == [("7", "FINISHED")]
     assert lab.balancer.status()["leases"] == []
     assert ours.pushed[XCOM_RUN]["statements"] == 2
+
+
+@pytest.mark.parametrize("gone", ["query", "session"])
+def test_rows_that_no_worker_came_for_in_time_are_read_again(tmp_path, monkeypatch, ti, gone):
+    """Nobody asks for the query while the task waits for a worker's slot: the coordinator closes it, or its session,
+    too. What only reads runs again, there; nothing that changed something does."""
+    flags = {"disconnected_session_timeout": 2} if gone == "session" else {}
+    with Sandbox(nodes=2, lag=0, flags=flags) as cluster:
+        lab = make_lab(cluster, tmp_path, monkeypatch, reconnect_timeout=3)
+        script = f"{lab.insert(7)}; USE default; SELECT n FROM {lab.table}"
+        task, ours = operator(script, handler=lambda cursor: cursor.fetchall()), ti()
+        keys, method = deferred(task, ours)
+        found = event(keys)
+        assert "go_on" in found
+        time.sleep(6)
+        result = getattr(task, method)({"ti": ours}, json.loads(json.dumps(found)))
+        assert [list(row) for row in result] == [[7]]
+        assert lab.ran() == [("7", "FINISHED")]
+        assert lab.record().ended
+        assert ours.pushed[XCOM_RUN]["statements"] == 3
+        assert ours.pushed[XCOM_HOST] == ours.pushed[XCOM_RUN]["host"]
+        assert lab.balancer.status()["leases"] == []
+
+
+def test_rows_that_no_trigger_came_for_in_time_are_read_again(tmp_path, monkeypatch, ti):
+    """By its coordinator's page the query has run; its rows are gone with its session."""
+    with Sandbox(nodes=2, lag=0, flags={"disconnected_session_timeout": 2}) as cluster:
+        lab = make_lab(cluster, tmp_path, monkeypatch)
+        task, ours = operator("SELECT 7 n, sleep(700)", handler=lambda cursor: cursor.fetchall()), ti()
+        keys, method = deferred(task, ours)
+        assert keys["deferred"]["handover"]["query"]
+        time.sleep(5)
+        found = event(keys)
+        assert "go_on" in found
+        result = getattr(task, method)({"ti": ours}, json.loads(json.dumps(found)))
+        assert [row[0] for row in result] == [7]
 
 
 def test_what_a_template_renders_to_need_not_be_text(lab, ti):

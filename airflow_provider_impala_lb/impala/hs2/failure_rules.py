@@ -258,6 +258,7 @@ def _pattern(rule: Rule) -> re.Pattern[str]:
 _PATTERNS = [(_pattern(rule), rule) for rule in RULES]
 
 
+_IDLE_TOO_LONG = re.compile(rf"{_BEGIN}Query \S+ expired due to client inactivity")
 _HANDLE_GONE = re.compile(
     f"{_BEGIN}(?:Invalid or unknown query handle|Invalid query handle|Invalid session id|Session is closed)"
 )
@@ -320,3 +321,12 @@ def handle_gone(message: str) -> bool:
     :param message: the error's.
     """
     return _HANDLE_GONE.search(message) is not None
+
+
+def idle_too_long(message: str) -> bool:
+    """Whether the coordinator has given the statement's rows up, since nobody fetched them (``QUERY_TIMEOUT_S``): a
+    client that asks for its state only is none (``ClientRequestState::Wait``, ``MarkInactive``).
+
+    :param message: the error's.
+    """
+    return _IDLE_TOO_LONG.search(message) is not None

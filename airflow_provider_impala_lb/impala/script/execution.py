@@ -18,6 +18,7 @@ from airflow_provider_impala_lb.impala.hs2.failure_rules import (
     classify_again,
     classify_failure,
     handle_gone,
+    idle_too_long,
 )
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError
 from airflow_provider_impala_lb.impala.hs2.operation import Limits
@@ -115,6 +116,12 @@ class Execution:
         """
         session = self.session
         return session is not None and session.end_now(note)
+
+    def _wants_rows(self, number: int) -> bool:
+        """Whether somebody waits for the rows of a statement: here, or where the script is handed over to."""
+        if self._listener.handler is not None or number == self._plan.output_number:
+            return True
+        return self._deferral.rows and number == len(self._plan)
 
     def move(self, reason: str, *, anew: bool) -> None:
         """From another thread: stop here, to go elsewhere; :meth:`run` raises :class:`Cancelled`. Never raises.
@@ -382,7 +389,15 @@ class Execution:
         synced = self._is_synced(number)
         limits = Limits(options.statement_timeout, options.publish if synced else None, self._deferral.check)
         if self._under_way and session.query_id:
-            return self._wait_for_resumed(session, limits)
+            try:
+                return self._wait_for_resumed(session, limits)
+            except StatementError as error:
+                if not (self._wants_rows(number) and self._plan.classified[number - 1].reads_only):
+                    raise
+                if not (handle_gone(str(error)) or idle_too_long(str(error))):
+                    raise
+                # Nobody fetched while it was between two processes: only a fetch keeps a finished query alive.
+                self._log.warning("[%d/%d] %s: the query is run again", number, len(self._plan), error)
         self._has_run = None  # it spoke of the statement that was under way
         label = Label.new(number, len(self._plan), self._record.identity.tags)
         if self._journal is not None:
@@ -410,7 +425,7 @@ class Execution:
             self._under_way = True
             raise
         except StatementError as error:
-            if self._has_run is None or not handle_gone(str(error)):
+            if self._has_run is None or self._wants_rows(self.number) or not handle_gone(str(error)):
                 raise
             # The other process has waited for it, too, and has closed it.
             self._log.info("Query %s is looked up: %s", session.query_id, error)

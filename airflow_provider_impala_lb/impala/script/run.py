@@ -268,9 +268,12 @@ class ScriptRun:
                     resumed = self._deferral.resume_session(
                         self._sessions, journal, self._previous, handover, record, clean=clean
                     )
-                    self._record.continue_after(record.done, record)
-                    if record.done:
-                        self._record.before.append(self._left_by(record.done, handover.node))
+                    wants_rows = self._listener.handler is not None or self._process.hand_over_rows
+                    wants_rows = wants_rows or self._plan.output_number == len(self._plan)
+                    done = self._plan.first_to_run(record.done, wants_rows=wants_rows)
+                    self._record.continue_after(done, record)
+                    if done:
+                        self._record.before.append(self._left_by(done, handover.node))
                     return self._run_on(pick, resumed, why=handover.why)
                 except NodeRefused as error:
                     options = self._plan.options
