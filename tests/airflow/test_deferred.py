@@ -196,7 +196,7 @@ def test_rows_that_no_worker_came_for_in_time_are_read_again(tmp_path, monkeypat
 def test_rows_that_no_trigger_came_for_in_time_are_read_again(tmp_path, monkeypatch, ti):
     """By its coordinator's page the query has run; its rows are gone with its session."""
     with Sandbox(nodes=2, lag=0, flags={"disconnected_session_timeout": 2}) as cluster:
-        lab = make_lab(cluster, tmp_path, monkeypatch)
+        make_lab(cluster, tmp_path, monkeypatch)
         task, ours = operator("SELECT 7 n, sleep(700)", handler=lambda cursor: cursor.fetchall()), ti()
         keys, method = deferred(task, ours)
         assert keys["deferred"]["handover"]["query"]

@@ -117,12 +117,6 @@ class Execution:
         session = self.session
         return session is not None and session.end_now(note)
 
-    def _wants_rows(self, number: int) -> bool:
-        """Whether somebody waits for the rows of a statement: here, or where the script is handed over to."""
-        if self._listener.handler is not None or number == self._plan.output_number:
-            return True
-        return self._deferral.rows and number == len(self._plan)
-
     def move(self, reason: str, *, anew: bool) -> None:
         """From another thread: stop here, to go elsewhere; :meth:`run` raises :class:`Cancelled`. Never raises.
 
@@ -389,15 +383,7 @@ class Execution:
         synced = self._is_synced(number)
         limits = Limits(options.statement_timeout, options.publish if synced else None, self._deferral.check)
         if self._under_way and session.query_id:
-            try:
-                return self._wait_for_resumed(session, limits)
-            except StatementError as error:
-                if not (self._wants_rows(number) and self._plan.classified[number - 1].reads_only):
-                    raise
-                if not (handle_gone(str(error)) or idle_too_long(str(error))):
-                    raise
-                # Nobody fetched while it was between two processes: only a fetch keeps a finished query alive.
-                self._log.warning("[%d/%d] %s: the query is run again", number, len(self._plan), error)
+            return self._wait_for_resumed(session, limits)
         self._has_run = None  # it spoke of the statement that was under way
         label = Label.new(number, len(self._plan), self._record.identity.tags)
         if self._journal is not None:
@@ -425,13 +411,24 @@ class Execution:
             self._under_way = True
             raise
         except StatementError as error:
-            if self._has_run is None or self._wants_rows(self.number) or not handle_gone(str(error)):
+            gone = handle_gone(str(error))
+            if (gone or idle_too_long(str(error))) and self._rows_are_needed():
+                # Only a fetch keeps a query that has finished, and between two processes nobody fetches.
+                raise _SessionGone(self._record.failed(str(error), error.query_id, "not started")) from error
+            if self._has_run is None or not gone:
                 raise
             # The other process has waited for it, too, and has closed it.
             self._log.info("Query %s is looked up: %s", session.query_id, error)
             if self._has_run():
                 return StatementEnd(session.query_id or "", None, 0.0)
             raise _SessionGone(self._record.failed(str(error), error.query_id, "not started")) from error
+
+    def _rows_are_needed(self) -> bool:
+        """Whether the next statement only reads, for somebody here, or where the script is handed over to."""
+        number, listener = self.number, self._listener
+        wanted = listener.handler is not None or number == self._plan.output_number
+        wanted |= self._deferral.rows and number == len(self._plan)
+        return wanted and self._plan.classified[number - 1].reads_only
 
     def accepted(self, query_id: str) -> None:
         """The coordinator has taken the statement.
