@@ -176,6 +176,8 @@ class Operation:
     def cancel(self, reason: str = "Cancelled") -> None:
         """End it, whatever it is doing. One that has ended, but has rows left, gives no more.
 
+        It is in error at once; its thread ends later (``ClientRequestState::Cancel``).
+
         :param reason: its error from now on; default ``Cancelled``.
         """
         with self._lock:
@@ -183,8 +185,7 @@ class Operation:
                 return
             self.cancel_reason = reason
             self.cancelled.set()
-            if self.ended is not None:
-                self.error, self.state = reason, "ERROR"
+            self.error, self.state = reason, "ERROR"
             cursors = list(self._cursors)
         for cursor in cursors:
             cursor.interrupt()
