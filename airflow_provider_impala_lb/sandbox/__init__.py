@@ -22,8 +22,9 @@ random password, and SQL reaches no file outside of its directory but in those o
 you would miss, and never measure speed with it.
 
 It imports nothing of the rest of the package but the errors. A folder imports only those before it: `common`, `sql`,
-`server`, `web`. `node_main.py` puts them together to a coordinator's process; `node_process.py` is that process as its
-parent sees it; `cluster.py` is all of them, `pytest_plugin.py` the fixture. To be read from `cluster.py` on.
+`coordinator`, then `server` and `web`. `node_main.py` puts them together to a coordinator's process; `node_process.py`
+is that process as its parent sees it; `cluster.py` is all of them, `pytest_plugin.py` the fixture. To be read from
+`cluster.py` on.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCa
 from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
 from airflow_provider_impala_lb.sandbox.common.registry import RegisteredNode, register
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
-from airflow_provider_impala_lb.sandbox.server.coordinator import Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.coordinator import Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.operation import Services
 from airflow_provider_impala_lb.sandbox.server.hs2_server import HS2Server
-from airflow_provider_impala_lb.sandbox.server.operation import Services
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 from airflow_provider_impala_lb.sandbox.web.pages import start_web
 

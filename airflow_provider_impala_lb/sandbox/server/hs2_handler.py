@@ -14,11 +14,11 @@ from impala._thrift_gen.TCLIService import ttypes as t  # noqa: TID253
 
 from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled
+from airflow_provider_impala_lb.sandbox.coordinator.coordinator import VERSION, Connection, Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation
+from airflow_provider_impala_lb.sandbox.coordinator.profile import exec_nodes, profile_text
+from airflow_provider_impala_lb.sandbox.coordinator.session import Session
 from airflow_provider_impala_lb.sandbox.server import jdbc_metadata, row_encoding
-from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Connection, Coordinator
-from airflow_provider_impala_lb.sandbox.server.operation import Operation
-from airflow_provider_impala_lb.sandbox.server.profile import exec_nodes, profile_text
-from airflow_provider_impala_lb.sandbox.server.session import Session
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.lexer import statement
 from airflow_provider_impala_lb.sandbox.sql.plan import Plan

@@ -22,7 +22,7 @@ from airflow_provider_impala_lb.sandbox.sql.query import Scope
 
 
 class Node(Protocol):
-    """What a statement may use of the coordinator it came to (`server/coordinator.py` implements it)."""
+    """What a statement may use of the coordinator it came to (`coordinator/coordinator.py` implements it)."""
 
     @property
     def address(self) -> str:
@@ -66,7 +66,7 @@ class Node(Protocol):
 
 
 class SessionState(Protocol):
-    """What a statement may know and change of its session (`server/session.py` implements it).
+    """What a statement may know and change of its session (`coordinator/session.py` implements it).
 
     :ivar database: the current database.
     """

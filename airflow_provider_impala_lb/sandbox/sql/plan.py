@@ -17,7 +17,7 @@ Columns = list[tuple[str, ColumnType]]
 
 
 class RunningStatement(Protocol):
-    """All that a plan's run may use of the statement it runs for (`server/operation.py` implements it)."""
+    """All that a plan's run may use of the statement it runs for (`coordinator/operation.py` implements it)."""
 
     @property
     def id(self) -> str:

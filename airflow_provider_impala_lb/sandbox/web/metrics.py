@@ -10,8 +10,8 @@ from typing import Any
 
 from airflow_provider_impala_lb.sandbox.common.registry import registered
 from airflow_provider_impala_lb.sandbox.common.simulated_load import DEFAULT_POOL, SimulatedLoad
-from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Coordinator
-from airflow_provider_impala_lb.sandbox.server.profile import page_time
+from airflow_provider_impala_lb.sandbox.coordinator.coordinator import VERSION, Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.profile import page_time
 
 _THRIFT = "impala.thrift-server.hiveserver2-frontend"
 

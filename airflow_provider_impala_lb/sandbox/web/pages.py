@@ -15,9 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
 from airflow_provider_impala_lb.sandbox.common.registry import registered
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
-from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Coordinator
-from airflow_provider_impala_lb.sandbox.server.operation import Operation
-from airflow_provider_impala_lb.sandbox.server.profile import impala_state, page_time, profile_text
+from airflow_provider_impala_lb.sandbox.coordinator.coordinator import VERSION, Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation
+from airflow_provider_impala_lb.sandbox.coordinator.profile import impala_state, page_time, profile_text
 from airflow_provider_impala_lb.sandbox.web.metrics import metrics_of, metrics_tree, prometheus
 
 Parameters = dict[str, str]

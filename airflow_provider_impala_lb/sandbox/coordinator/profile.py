@@ -7,7 +7,7 @@ from typing import Any
 
 from impala._thrift_gen.ExecStats.ttypes import TExecStats, TPlanNodeExecSummary  # noqa: TID253 (node's process only)
 
-from airflow_provider_impala_lb.sandbox.server.operation import Operation
+from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation
 
 
 def page_time(seconds: float | None) -> str:

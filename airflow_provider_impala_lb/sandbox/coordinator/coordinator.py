@@ -19,10 +19,10 @@ from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCa
 from airflow_provider_impala_lb.sandbox.common.registry import registered
 from airflow_provider_impala_lb.sandbox.common.simulated_load import DEFAULT_POOL
 from airflow_provider_impala_lb.sandbox.common.web_access import open_page
-from airflow_provider_impala_lb.sandbox.server.graceful_shutdown import GracefulShutdown
-from airflow_provider_impala_lb.sandbox.server.ids import printed, same
-from airflow_provider_impala_lb.sandbox.server.operation import Operation, Services
-from airflow_provider_impala_lb.sandbox.server.session import Session
+from airflow_provider_impala_lb.sandbox.coordinator.graceful_shutdown import GracefulShutdown
+from airflow_provider_impala_lb.sandbox.coordinator.ids import printed, same
+from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation, Services
+from airflow_provider_impala_lb.sandbox.coordinator.session import Session
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 
 VERSION = "impalad version 4.5.0-SANDBOX RELEASE (build practice cluster, DuckDB underneath)"

@@ -14,8 +14,8 @@ from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
 from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
-from airflow_provider_impala_lb.sandbox.server.ids import new_query_guid, printed
-from airflow_provider_impala_lb.sandbox.server.session import Session
+from airflow_provider_impala_lb.sandbox.coordinator.ids import new_query_guid, printed
+from airflow_provider_impala_lb.sandbox.coordinator.session import Session
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine, as_runtime_error
 from airflow_provider_impala_lb.sandbox.sql.lexer import hint_warnings
 from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan, Row
