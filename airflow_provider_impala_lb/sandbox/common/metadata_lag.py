@@ -117,8 +117,8 @@ class CoordinatorCatalog:
             with self._shared.change() as change:
                 yield change
             self._end_rounds()
-            for record in change.records:
-                self._show(record["key"])
+            for key in [*(record["key"] for record in change.records), *change.shown]:
+                self._show(key)
 
     def seconds_until_everywhere(self) -> float:
         """How long until every coordinator shows what is in the catalog now (what SYNC_DDL waits for)."""

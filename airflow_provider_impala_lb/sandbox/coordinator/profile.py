@@ -5,7 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from impala._thrift_gen.ExecStats.ttypes import TExecStats, TPlanNodeExecSummary  # noqa: TID253 (node's process only)
+from impala._thrift_gen.ExecStats.ttypes import (  # noqa: TID253 (node's process only)
+    TExecProgress,
+    TExecState,
+    TExecStats,
+    TExecSummary,
+    TPlanNodeExecSummary,
+)
 
 from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation
 
@@ -26,7 +32,31 @@ def impala_state(operation: Operation) -> str:
 
     :param operation: the statement.
     """
-    return {"INITIALIZED": "CREATED", "ERROR": "EXCEPTION"}.get(operation.state, operation.state)
+    named = {"INITIALIZED": "CREATED", "PENDING": "COMPILED", "ERROR": "EXCEPTION"}
+    return named.get(operation.state, operation.state)
+
+
+def progress_of(operation: Operation) -> tuple[int, int]:
+    """Steps done, and all: one for each file it reads, at least three; ``sleep()`` is done by its time.
+
+    :param operation: the statement.
+    """
+    total = max(3, operation.plan.files if operation.plan else 0)
+    if not operation.running or operation.worked:
+        return total, total
+    slept = operation.slept
+    part = (time.time() - slept[0]) / max(slept[1], 0.001) if slept else 1 / total
+    return min(total - 1, int(part * total)), total
+
+
+def progress_line(operation: Operation) -> str:
+    """Impala's words: with a colon while something is left to do, else without (progress-updater.cc).
+
+    :param operation: the statement.
+    """
+    done, total = progress_of(operation)
+    colon = ":" if done < total else ""
+    return f"Query {operation.id}{colon} {100 * done // total}% Complete ({done} out of {total})"
 
 
 def profile_text(operation: Operation, address: str) -> str:
@@ -43,7 +73,7 @@ def profile_text(operation: Operation, address: str) -> str:
         f"    Session ID: {session.id}",
         "    Session Type: HIVESERVER2",
         f"    Start Time: {page_time(operation.started)}",
-        f"    End Time: {page_time(operation.ended)}",
+        f"    End Time: {page_time(operation.end_time)}",
         f"    Query Type: {kind}",
         f"    Query State: {impala_state(operation)}",
         f"    Impala Query State: {operation.state}",
@@ -64,15 +94,38 @@ def profile_text(operation: Operation, address: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def exec_nodes(operation: Operation) -> list[Any]:
-    """The nodes of the summary: one for all, the whole statement as the root of the plan; none for what is no query
-    and no DML.
+_EXEC_STATES = {
+    "INITIALIZED": TExecState.REGISTERED,
+    "PENDING": TExecState.QUEUED,
+    "RUNNING": TExecState.RUNNING,
+    "FINISHED": TExecState.FINISHED,
+    "ERROR": TExecState.FAILED,
+}
+
+
+def exec_summary(operation: Operation) -> Any:
+    """The TExecSummary: its nodes and progress.
 
     :param operation: the statement.
     """
+    done, total = progress_of(operation)
+    waiting = None if operation.has_coordinator else operation.admission
+    return TExecSummary(
+        state=_EXEC_STATES[operation.state],
+        nodes=_exec_nodes(operation),
+        progress=TExecProgress(total, done, 1, 0 if operation.running else 1),
+        is_queued=waiting is not None and waiting.queued,
+        queued_reason=waiting.reason if waiting is not None else None,
+    )
+
+
+def _exec_nodes(operation: Operation) -> list[Any]:
+    """The nodes of the summary: one for all, the whole statement as the root of the plan; none for what is no query
+    and no DML.
+    """
     if operation.plan is None or operation.plan.kind not in ("QUERY", "DML"):
         return []
-    spent = int(((operation.ended or time.time()) - operation.started) * 1e9)
+    spent = int(((operation.end_time or time.time()) - operation.started) * 1e9)
     count = sum((operation.modified or {}).values()) or operation.rows_fetched
     stats = TExecStats(latency_ns=spent, cpu_time_ns=spent, cardinality=count, memory_used=0)
     node = TPlanNodeExecSummary(
