@@ -39,6 +39,9 @@ POINTS = {
 }
 """Where a switch can act, and what has happened then."""
 
+EXECUTOR_DIED = "Failed due to unreachable impalad(s)"
+"""The beginning of the error of a query one of whose executors has gone."""
+
 _LOOK = 0.005
 """Seconds between two looks whether a switch is gone."""
 
@@ -188,7 +191,7 @@ class Switches:
 
 _FAILURES = {
     "planning": "AnalysisException: Failed to load metadata for table: a switch of the practice cluster",
-    "execution": "Failed due to unreachable impalad(s): 127.0.0.1:27001",
+    "execution": f"{EXECUTOR_DIED}: 127.0.0.1:27001",
     "catalog": "RPC recv timed out: dest address: 127.0.0.1:26000, rpc: N6impala19TExecDdlRequestE",
     "catalog_answer": "RPC recv timed out: dest address: 127.0.0.1:26000, rpc: N6impala19TExecDdlRequestE",
     "admission": "Rejected query from pool default-pool: disabled by requests limit set to 0",

@@ -65,6 +65,11 @@ class Behaviour:
         return self._since("4.1")
 
     @property
+    def admits_trivial_queries(self) -> bool:
+        """``SELECT 1`` is admitted at once, however full its pool is (``TrivialQueryChecker``)."""
+        return self._since("4.4")
+
+    @property
     def retries_queries(self) -> bool:
         """There is RETRY_FAILED_QUERIES."""
         return self._since("4.0")

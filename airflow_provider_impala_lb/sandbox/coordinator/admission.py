@@ -39,6 +39,7 @@ class Admission:
     :ivar query_id: as printed.
     :ivar pool: where it wants to run.
     :ivar cancelled: ends its waiting.
+    :ivar trivial: it needs no place; default False.
     :ivar queued: it had to wait; default False.
     :ivar reason: why; default empty.
     """
@@ -46,6 +47,7 @@ class Admission:
     query_id: str
     pool: str
     cancelled: threading.Event
+    trivial: bool = False
     queued: bool = False
     reason: str = ""
 
@@ -55,6 +57,8 @@ class AdmissionController:
 
     :param flags: the limits, the same for every pool.
     :ivar admitted: statements admitted since the start, by pool.
+    :ivar rejected: refused at once, by pool.
+    :ivar timed_out: refused after they had waited, by pool.
     """
 
     def __init__(self, flags: Flags) -> None:
@@ -75,6 +79,9 @@ class AdmissionController:
         limit, most_queued = self._flags.default_pool_max_requests, self._flags.default_pool_max_queued
         with self._lock:
             pool = self._pools.setdefault(asked.pool, _Pool())
+            if asked.trivial:
+                self.admitted[asked.pool] += 1
+                return
             if limit == 0:
                 self._refuse(asked.pool, "disabled by requests limit set to 0")
             if self._admit(asked, pool):

@@ -24,7 +24,7 @@ from airflow_provider_impala_lb.sandbox.coordinator.ids import printed, same
 from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation, Services
 from airflow_provider_impala_lb.sandbox.coordinator.registry import registered
 from airflow_provider_impala_lb.sandbox.coordinator.session import Session
-from airflow_provider_impala_lb.sandbox.coordinator.statements import QueryDriver, Statements
+from airflow_provider_impala_lb.sandbox.coordinator.statements import QueryDriver, Statements, may_be_retried
 from airflow_provider_impala_lb.sandbox.coordinator.time_limits import TimeLimits, in_background
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
@@ -288,8 +288,18 @@ class Coordinator:
                 raise Refused(f"Statement length of {size} bytes exceeds the maximum statement length ({limit} bytes)")
             return plan(Statement(self, session, operation.id, operation.options, statement(sql)))
 
-        operation.run_child = self._run_child
+        operation.run_child, operation.retry = self._run_child, self._retry
         return self.begin(operation, make_plan)
+
+    def _retry(self, original: Operation, error: Exception) -> bool:
+        if not may_be_retried(original, error, self.behaviour):
+            return False
+        again = Operation(self.services, original.session, original.sql, original.options, original.address)
+        retried = self.statements.retry(original, again)
+        if retried:
+            self.counters.queries += 1
+            in_background(lambda: self.statements.archive_retried(original))
+        return retried
 
     def _run_child(self, parent: Operation, sql: str) -> list[Row]:
         parent.check_cancelled()

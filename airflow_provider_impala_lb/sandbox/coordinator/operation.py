@@ -86,6 +86,8 @@ class Operation:
     :ivar last_event: of its timeline.
     :ivar slept: since when it is in ``sleep()``, and for how long, seconds; None: never.
     :ivar worked: its rows are written, although it may go on.
+    :ivar retry: runs it once more under another id, if it can; None: nothing does.
+    :ivar was_retried: it failed, and the server has run it once more under another id.
     :ivar run_child: runs a statement for this one; None: it has no coordinator.
     """
 
@@ -111,6 +113,8 @@ class Operation:
         self.admission: Admission | None = None
         self.last_event = "Query submitted"
         self.run_child: Callable[[Operation, str], list[Row]] | None = None
+        self.retry: Callable[[Operation, Exception], bool] | None = None
+        self.was_retried = False
         self._services = services
         self._lock = threading.Lock()
         self._planning = threading.Lock()
@@ -131,8 +135,7 @@ class Operation:
 
     @contextmanager
     def planning(self) -> Iterator[None]:
-        """It is planned within. Who cancels it meanwhile waits until that is over (``ImpalaServer::ExecuteInternal``
-        holds the statement's lock); newer servers interrupt the planning."""
+        """It is planned within, locked: who cancels it waits for that (``ImpalaServer::ExecuteInternal``)."""
         with self._planning:
             try:
                 yield
@@ -207,11 +210,14 @@ class Operation:
             else:
                 self._set_state("RUNNING")
             outcome = self.plan.run(self)
-            self._result, self.modified = ResultRows(outcome), outcome.modified
+            limit = int(self.options.get("NUM_ROWS_PRODUCED_LIMIT") or 0)
+            self._result, self.modified = ResultRows(outcome, self.id, limit), outcome.modified
         except Exception as failed:
             error = as_runtime_error(failed) if isinstance(failed, duckdb.Error) else failed
         finally:
             engine.forget_sleeper(self.id)
+        if error is not None and self.retry is not None:
+            self.was_retried = self.retry(self, error)
         self._finish(error)
 
     def _finish(self, error: Exception | None) -> None:
@@ -276,7 +282,8 @@ class Operation:
         self._interruptible = True
         self.last_event = "Submit for admission"
         self.reach("admission")
-        self.admission = Admission(self.id, pool_of(self.options), self._cancelled)
+        trivial = self.plan is not None and self.plan.trivial and self._services.behaviour.admits_trivial_queries
+        self.admission = Admission(self.id, pool_of(self.options), self._cancelled, trivial)
         self._services.admission.submit(self.admission)
         self.last_event = "Completed admission"
         self.executing_since = time.time()
@@ -460,7 +467,6 @@ class Operation:
                 if self.state == "ERROR":
                     raise Refused(self.error or "Cancelled")
                 found = self._result.next(count)
-                self._check_produced()
             self.all_rows_returned = not found[2]
             if self.all_rows_returned:
                 self._release()
@@ -470,14 +476,6 @@ class Operation:
             raise Refused(self.error or "Cancelled") from None
         finally:
             self._mark_inactive()
-
-    def _check_produced(self) -> None:
-        limit = int(self.options.get("NUM_ROWS_PRODUCED_LIMIT") or 0)
-        if limit and self._result.streams and self.rows_fetched > limit:
-            raise Refused(
-                f"Query {self.id} terminated due to rows produced limit of {limit}. Unset or increase "
-                "NUM_ROWS_PRODUCED_LIMIT query option to produce more rows."
-            )
 
     # -- what the pages show
 
@@ -490,6 +488,11 @@ class Operation:
     def running(self) -> bool:
         """Does anything of it run?"""
         return not self.done.is_set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Did somebody cancel it?"""
+        return self._cancelled.is_set()
 
     @property
     def has_coordinator(self) -> bool:

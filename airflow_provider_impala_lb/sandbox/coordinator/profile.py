@@ -32,6 +32,8 @@ def impala_state(operation: Operation) -> str:
 
     :param operation: the statement.
     """
+    if operation.was_retried:
+        return "RETRIED"
     named = {"INITIALIZED": "CREATED", "PENDING": "COMPILED", "ERROR": "EXCEPTION"}
     return named.get(operation.state, operation.state)
 

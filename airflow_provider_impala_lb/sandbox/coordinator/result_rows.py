@@ -16,12 +16,15 @@ class ResultRows:
 
     :param outcome: what a plan's run has left; the first rows of its cursor are fetched here, so a statement has ended
         for its client when they are there (a SELECT is FINISHED at its first rows).
+    :param query_id: as printed; default empty.
+    :param limit: NUM_ROWS_PRODUCED_LIMIT, for what a cursor gives; default 0: none.
     :raises duckdb.Error: there are none.
     :ivar streams: there is a cursor.
     :ivar returned: how many were fetched.
     """
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Outcome, query_id: str = "", limit: int = 0) -> None:
+        self._query_id, self._limit = query_id, limit
         self._cursor = outcome.cursor
         self._rows: list[Row] = (
             list(outcome.rows) if self._cursor is None else list(self._cursor.fetchmany(_FIRST_FETCH))
@@ -50,4 +53,9 @@ class ResultRows:
         offset = self.returned
         self._position += len(rows)
         self.returned += len(rows)
+        if self.streams and 0 < self._limit < self.returned:
+            raise Refused(
+                f"Query {self._query_id} terminated due to rows produced limit of {self._limit}. Unset or increase "
+                "NUM_ROWS_PRODUCED_LIMIT query option to produce more rows."
+            )
         return offset, rows, self._position < len(self._rows)

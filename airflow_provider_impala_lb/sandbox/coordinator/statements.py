@@ -10,7 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
+from airflow_provider_impala_lb.sandbox.common.switches import EXECUTOR_DIED
+from airflow_provider_impala_lb.sandbox.common.versions import Behaviour
 from airflow_provider_impala_lb.sandbox.coordinator.ids import printed
 from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation, Services
 from airflow_provider_impala_lb.sandbox.coordinator.query_log import QueryLog, QueryRecord
@@ -170,6 +173,42 @@ class Statements:
                 for guid in [guid for guid, (owner, _) in self._interrupted.items() if owner is session]:
                     del self._interrupted[guid]
 
+    def retry(self, original: Operation, again: Operation) -> bool:
+        """Run a query once more under another id: the handle that its client has stays good, and both are in the log
+        with the same text (``QueryDriver::RetryQueryFromThread``).
+
+        :param original: it failed, and its client does not know yet.
+        :param again: the same, new.
+        :returns: False: its session is closed, or it is being unregistered.
+        """
+        assert original.plan is not None
+        try:
+            with self._lock:
+                driver = self.driver(original.guid)
+                if original.session.closed:
+                    return False
+                self._drivers[again.guid] = driver
+            with again.planning():
+                pass
+            again.start(original.plan)
+            again.wait_for_it()
+            self.set_inflight(again)
+            with self._lock:
+                self.driver(original.guid)  # not unregistered meanwhile
+                driver.retried = again
+        except Refused as refused:
+            again.cancel(str(refused))
+            return False
+        return True
+
+    def archive_retried(self, original: Operation) -> None:
+        """The first run has ended; its record goes to the log.
+
+        :param original: it.
+        """
+        original.finalize(None)
+        self._archive(original)
+
     def unregister_quietly(self, driver: QueryDriver, reason: str | None, interrupted: bool = False) -> None:
         """As :meth:`unregister`; that somebody else does it already is no error.
 
@@ -207,3 +246,16 @@ class Statements:
             for run in (driver.original, driver.retried):
                 if run is not None:
                     self._drivers.pop(run.guid, None)
+
+
+def may_be_retried(operation: Operation, error: Exception, behaviour: Behaviour) -> bool:
+    """Only a query, and only where an executor has died before any row was fetched (``QueryDriver::TryQueryRetry``).
+
+    :param operation: the first run.
+    :param error: what it failed of.
+    :param behaviour: of Impala's version.
+    """
+    wanted = query_options.is_on(operation.options, "RETRY_FAILED_QUERIES") and behaviour.retries_queries
+    is_query = operation.plan is not None and operation.plan.kind == "QUERY"
+    died = str(error).startswith(EXECUTOR_DIED)
+    return wanted and is_query and died and not operation.cancelled and not operation.rows_fetched

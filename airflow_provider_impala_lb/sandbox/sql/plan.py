@@ -95,6 +95,7 @@ class Plan:
     :ivar run: does it.
     :ivar immediate: done before ExecuteStatement answers; default False.
     :ivar child_queries: it runs statements of its own, with ids of their own (COMPUTE STATS); default False.
+    :ivar trivial: a query for one row of constants, which admission lets pass; default False.
     :ivar files: how many files it reads; default 0.
     :ivar text: what EXPLAIN and the profile show; default empty.
     """
@@ -104,5 +105,6 @@ class Plan:
     run: Callable[[RunningStatement], Outcome]
     immediate: bool = False
     child_queries: bool = False
+    trivial: bool = False
     files: int = 0
     text: str = ""

@@ -75,7 +75,8 @@ def _select(statement: Statement, tree: exp.Expression) -> Plan:
         query.check_files(statement.node.address, statement.node.confinement)
         return Outcome(cursor=running.cursor().execute(query.reading()))
 
-    return Plan("QUERY", columns, run, files=query.file_count, text=_plan_text(query))
+    trivial = isinstance(tree, exp.Select) and not query.tables and "sleep" not in statement.text.lower()
+    return Plan("QUERY", columns, run, trivial=trivial, files=query.file_count, text=_plan_text(query))
 
 
 def _plan_text(query: Query) -> str:
