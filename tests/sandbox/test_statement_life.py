@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from impala._thrift_gen.TCLIService import ttypes as t
-from impala.dbapi import connect
 from impala.error import HiveServer2Error, OperationalError
-from impala.hiveserver2 import HiveServer2Cursor
 
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
-from tests.support.sandbox import Open, page, rows
+from tests.support.sandbox import (
+    Open,
+    Started,
+    close_session,
+    completed,
+    in_flight,
+    journal,
+    page,
+    rows,
+    tables,
+)
 from tests.support.servers import eventually
 
 pytestmark = pytest.mark.usefixtures("collected")
@@ -26,57 +31,8 @@ def node() -> Iterator[SandboxNode]:
         yield cluster.nodes[0]
 
 
-class Started:
-    """A statement that somebody runs meanwhile: what came of it, rows or an exception."""
-
-    def __init__(self, cursor: HiveServer2Cursor, sql: str) -> None:
-        self.answers: list[Any] = []
-        self._thread = threading.Thread(target=self._work, args=(cursor, sql))
-        self._thread.start()
-
-    def _work(self, cursor: HiveServer2Cursor, sql: str) -> None:
-        try:
-            self.answers.append(rows(cursor, sql))
-        except Exception as error:
-            self.answers.append(error)
-
-    def answer(self) -> Any:
-        self._thread.join(10)
-        [found] = self.answers
-        return found
-
-
-def in_flight(node: SandboxNode, sql: str) -> list[dict[str, Any]]:
-    return [query for query in page(node, "/queries")["in_flight_queries"] if query["stmt"] == sql]
-
-
-def completed(node: SandboxNode, sql: str) -> list[dict[str, Any]]:
-    return [query for query in page(node, "/queries")["completed_queries"] if query["stmt"] == sql]
-
-
-def close_session(node: SandboxNode, cursor: HiveServer2Cursor) -> threading.Thread:
-    """CloseSession over another connection, in a thread: it answers when what the session knows has ended."""
-    client = connect(host=node.host, port=node.port, timeout=20).service.client
-
-    def work() -> None:
-        client.CloseSession(t.TCloseSessionReq(cursor.session.handle))
-        cursor._closed = True
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread
-
-
 def session_ids(node: SandboxNode) -> list[str]:
     return [session["session_id"] for session in page(node, "/sessions")["sessions"]]
-
-
-def tables(cursor: HiveServer2Cursor) -> list[str]:
-    return [name for (name,) in rows(cursor, "show tables")]
-
-
-def journal(node: SandboxNode, sql: str) -> list[str]:
-    return [entry["state"] for entry in node.journal() if entry.get("sql") == sql]
 
 
 def test_it_shows_while_it_is_planned(node: SandboxNode, open_cursor: Open) -> None:

@@ -116,6 +116,14 @@ class Behaviour:
         on the page (``QueryDriver::Finalize`` sets ``finalized_`` first)."""
         return self.version in ("4.0", "4.1")
 
+    def cancelled_by_page(self, address: str) -> str:
+        """The error of a statement that ``/cancel_query`` has ended.
+
+        :param address: who asked, ``host:port``.
+        """
+        who = f"user: 'anonymous' at {address}" if self._since("4.1") else f"client at {address}"
+        return f"Cancelled from Impala's debug web interface by {who}"
+
     def unknown_handle(self, query_id: str) -> str:
         """The error for a handle that means nothing.
 

@@ -151,11 +151,13 @@ class Statements:
             if interrupted and self._services.behaviour.cancels_planning and not operation.session.closed:
                 self._interrupted[driver.original.guid] = (operation.session, reason or "Cancelled")
             driver.finalized = True
-        operation.finalize(reason)
         if self._services.behaviour.archives_in_background:
+            operation.finalize(reason)
             self._leaving.put(driver)
         else:
+            operation.cancel(reason)
             self._forget(driver)
+            operation.finalize(reason)
             self._archive(operation)
 
     def end_session(self, session: Session, reason: str) -> None:

@@ -298,7 +298,7 @@ class Pages:
         """It unregisters the statement, too (``ImpalaHttpHandler::CancelQueryHandler``)."""
         query_id = parameters.get("query_id", "")
         operation = self._coordinator.statements.find(query_id)
-        reason = "Cancelled from Impala's debug web interface by user: 'anonymous' at 127.0.0.1"
+        reason = self._coordinator.behaviour.cancelled_by_page("127.0.0.1:0")
         try:
             if operation is None:
                 raise Refused(self._coordinator.behaviour.unknown_handle(query_id))
