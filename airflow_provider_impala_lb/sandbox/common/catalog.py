@@ -135,11 +135,20 @@ class Change:
     :param latest: the catalog as it is now; the change is applied to it.
     :ivar latest: the catalog as it will be.
     :ivar records: for the log, in order.
+    :ivar shown: keys of what the coordinator shows as it is from now on, although this does not change it.
     """
 
     def __init__(self, latest: dict[str, CatalogObject]) -> None:
         self.latest = latest
         self.records: list[dict[str, Any]] = []
+        self.shown: list[str] = []
+
+    def show(self, key: str) -> None:
+        """The coordinator shows an object as it is, or that it is gone; nothing is changed for the others.
+
+        :param key: ``db`` or ``db.table``.
+        """
+        self.shown.append(key)
 
     def put(self, item: CatalogObject) -> None:
         """Make an object, or replace it.
@@ -162,8 +171,6 @@ class Change:
         :param add: new files.
         :param remove: paths of files; default none.
         """
-        if not add and not remove:
-            return  # "No partitions altered" (client-request-state.cc)
         self._add({"op": "files", "key": key, "add": [asdict(file) for file in add], "remove": list(remove)})
 
     def _add(self, record: dict[str, Any]) -> None:

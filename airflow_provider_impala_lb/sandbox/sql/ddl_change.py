@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from airflow_provider_impala_lb.sandbox.common.catalog import Change
 from airflow_provider_impala_lb.sandbox.common.errors import server_error
-from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
 from airflow_provider_impala_lb.sandbox.sql.plan import Columns, Outcome, Plan, RunningStatement
 
@@ -15,21 +14,19 @@ SUMMARY: Columns = [("summary", from_impala("string"))]
 NAME = r"(?:`?(\w+)`?\s*\.\s*)?`?(\w+)`?"
 
 
-def changing(summary: str, work: Callable[[Change], str | None], statement: Statement) -> Plan:
+def changing(summary: str, work: Callable[[Change], str | None]) -> Plan:
     """A plan that is one change of the catalog.
 
     :param summary: the row that the client gets.
     :param work: makes the change; may return another summary.
-    :param statement: it.
     """
 
     def run(running: RunningStatement) -> Outcome:
-        running.check_cancelled()
-        with statement.node.catalog.change() as change:
+        with running.catalog_change() as change:
             other_summary = work(change)
         return Outcome([(other_summary or summary,)])
 
-    return Plan("DDL", SUMMARY, run, changes_catalog=True)
+    return Plan("DDL", SUMMARY, run)
 
 
 def exists(key: str) -> Exception:

@@ -7,7 +7,7 @@ import time
 
 from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
-from airflow_provider_impala_lb.sandbox.server.ids import new_secret, new_session_guid, printed
+from airflow_provider_impala_lb.sandbox.coordinator.ids import new_secret, new_session_guid, printed
 
 
 class Session:

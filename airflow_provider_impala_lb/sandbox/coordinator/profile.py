@@ -5,9 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from impala._thrift_gen.ExecStats.ttypes import TExecStats, TPlanNodeExecSummary  # noqa: TID253 (node's process only)
+from impala._thrift_gen.ExecStats.ttypes import (  # noqa: TID253 (node's process only)
+    TExecProgress,
+    TExecState,
+    TExecStats,
+    TExecSummary,
+    TPlanNodeExecSummary,
+)
 
-from airflow_provider_impala_lb.sandbox.server.operation import Operation
+from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation
 
 
 def page_time(seconds: float | None) -> str:
@@ -26,7 +32,33 @@ def impala_state(operation: Operation) -> str:
 
     :param operation: the statement.
     """
-    return {"INITIALIZED": "CREATED", "ERROR": "EXCEPTION"}.get(operation.state, operation.state)
+    if operation.was_retried:
+        return "RETRIED"
+    named = {"INITIALIZED": "CREATED", "PENDING": "COMPILED", "ERROR": "EXCEPTION"}
+    return named.get(operation.state, operation.state)
+
+
+def progress_of(operation: Operation) -> tuple[int, int]:
+    """Steps done, and all: one for each file it reads, at least three; ``sleep()`` is done by its time.
+
+    :param operation: the statement.
+    """
+    total = max(3, operation.plan.files if operation.plan else 0)
+    if not operation.running or operation.worked:
+        return total, total
+    slept = operation.slept
+    part = (time.time() - slept[0]) / max(slept[1], 0.001) if slept else 1 / total
+    return min(total - 1, int(part * total)), total
+
+
+def progress_line(operation: Operation) -> str:
+    """Impala's words: with a colon while something is left to do, else without (progress-updater.cc).
+
+    :param operation: the statement.
+    """
+    done, total = progress_of(operation)
+    colon = ":" if done < total else ""
+    return f"Query {operation.id}{colon} {100 * done // total}% Complete ({done} out of {total})"
 
 
 def profile_text(operation: Operation, address: str) -> str:
@@ -43,7 +75,7 @@ def profile_text(operation: Operation, address: str) -> str:
         f"    Session ID: {session.id}",
         "    Session Type: HIVESERVER2",
         f"    Start Time: {page_time(operation.started)}",
-        f"    End Time: {page_time(operation.ended)}",
+        f"    End Time: {page_time(operation.end_time)}",
         f"    Query Type: {kind}",
         f"    Query State: {impala_state(operation)}",
         f"    Impala Query State: {operation.state}",
@@ -56,6 +88,8 @@ def profile_text(operation: Operation, address: str) -> str:
         f"    Coordinator: {address}",
         "    Query Options (set by configuration): " + ",".join(f"{k}={v}" for k, v in sorted(options.items())),
     ]
+    if operation.plan is not None and operation.plan.ddl_type:
+        lines.append(f"    DDL Type: {operation.plan.ddl_type}")
     if operation.plan is not None and operation.plan.text:
         lines += ["    Plan:", "    ----------------", *(f"    {line}" for line in operation.plan.text.split("\n"))]
     lines += _timeline(operation)
@@ -74,15 +108,38 @@ def _timeline(operation: Operation) -> list[str]:
     return lines
 
 
-def exec_nodes(operation: Operation) -> list[Any]:
-    """The nodes of the summary: one for all, the whole statement as the root of the plan; none for what is no query
-    and no DML.
+_EXEC_STATES = {
+    "INITIALIZED": TExecState.REGISTERED,
+    "PENDING": TExecState.QUEUED,
+    "RUNNING": TExecState.RUNNING,
+    "FINISHED": TExecState.FINISHED,
+    "ERROR": TExecState.FAILED,
+}
+
+
+def exec_summary(operation: Operation) -> Any:
+    """The TExecSummary: why it is queued; or its nodes and progress; empty for what was not admitted, such as DDL
+    (``ImpalaServer::GetExecSummary``).
 
     :param operation: the statement.
     """
+    if operation.state == "PENDING" and operation.admission is not None and operation.admission.queued:
+        return TExecSummary(is_queued=True, queued_reason=operation.admission.reason)
+    if not operation.has_coordinator:
+        return TExecSummary()
+    done, total = progress_of(operation)
+    progress = TExecProgress(total, done, 1, 0 if operation.running else 1)
+    state = _EXEC_STATES[operation.state]
+    return TExecSummary(state=state, nodes=_exec_nodes(operation), progress=progress, is_queued=False)
+
+
+def _exec_nodes(operation: Operation) -> list[Any]:
+    """The nodes of the summary: one for all, the whole statement as the root of the plan; none for what is no query
+    and no DML.
+    """
     if operation.plan is None or operation.plan.kind not in ("QUERY", "DML"):
         return []
-    spent = int(((operation.ended or time.time()) - operation.started) * 1e9)
+    spent = int(((operation.end_time or time.time()) - operation.started) * 1e9)
     count = sum((operation.modified or {}).values()) or operation.rows_fetched
     stats = TExecStats(latency_ns=spent, cpu_time_ns=spent, cardinality=count, memory_used=0)
     node = TPlanNodeExecSummary(
