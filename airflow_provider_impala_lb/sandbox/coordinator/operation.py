@@ -334,7 +334,6 @@ class Operation:
 
     def _wait_until_everywhere(self) -> None:
         """:raises Refused: not in time (``CatalogServiceCatalog.waitForSyncDdlVersion``); the change is done."""
-        self.worked = True
         needed, limit = self._services.catalog.seconds_until_everywhere(), self._services.flags.sync_ddl_limit
         time.sleep(min(needed, limit))
         if needed > limit:

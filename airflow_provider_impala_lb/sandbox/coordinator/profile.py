@@ -106,19 +106,19 @@ _EXEC_STATES = {
 
 
 def exec_summary(operation: Operation) -> Any:
-    """The TExecSummary: its nodes and progress.
+    """The TExecSummary: why it is queued; or its nodes and progress; empty for what was not admitted, such as DDL
+    (``ImpalaServer::GetExecSummary``).
 
     :param operation: the statement.
     """
+    if operation.state == "PENDING" and operation.admission is not None and operation.admission.queued:
+        return TExecSummary(is_queued=True, queued_reason=operation.admission.reason)
+    if not operation.has_coordinator:
+        return TExecSummary()
     done, total = progress_of(operation)
-    waiting = None if operation.has_coordinator else operation.admission
-    return TExecSummary(
-        state=_EXEC_STATES[operation.state],
-        nodes=_exec_nodes(operation),
-        progress=TExecProgress(total, done, 1, 0 if operation.running else 1),
-        is_queued=waiting is not None and waiting.queued,
-        queued_reason=waiting.reason if waiting is not None else None,
-    )
+    progress = TExecProgress(total, done, 1, 0 if operation.running else 1)
+    state = _EXEC_STATES[operation.state]
+    return TExecSummary(state=state, nodes=_exec_nodes(operation), progress=progress, is_queued=False)
 
 
 def _exec_nodes(operation: Operation) -> list[Any]:
