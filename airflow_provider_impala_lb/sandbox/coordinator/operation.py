@@ -321,7 +321,6 @@ class Operation:
             self.mark("Applied catalog updates from DDL")
         if change.records and query_options.is_on(self.options, "SYNC_DDL"):
             switches.reach("sync_ddl", self.id, self.sql)
-            self.worked = True
             self._services.catalog.wait_until_everywhere(self._services.flags.sync_ddl_limit)
 
     def mark(self, event: str) -> None:
