@@ -58,8 +58,8 @@ class Limits(msgspec.Struct, frozen=True):
 
     :ivar timeout: seconds since it was sent, after which it is cancelled; None: never.
     :ivar publish_timeout: of a statement with SYNC_DDL: seconds for the other coordinators to hear of it, once its
-        timeline says that it is done and only waits for them (Impala 4.3 and later); then it is cancelled, too, which
-        undoes nothing. None: never.
+        timeline says that it is done and only waits for them (Impala 4.3 and later); then it is left to that, and not
+        waited for any more. None: never.
     :ivar on_poll: called after each poll that found it under way; what it raises ends the waiting (`HandedOver`), and
         the statement goes on.
     """
@@ -224,8 +224,10 @@ class Operation:
                 if publish_timeout is not None and done_at is None and waited >= look_at:
                     # Its time begins by the timeline's own times, so it cannot be up before the next look.
                     done_at, look_at = self._done_at(waited), waited + publish_timeout
-                late = _overdue(limits, waited, done_at)
-                if late:
+                if publish_timeout is not None and done_at is not None and waited - done_at >= publish_timeout:
+                    self._leave(publish_timeout)
+                if limits.timeout is not None and waited >= limits.timeout:
+                    late = f"statement_timeout: it was cancelled after {limits.timeout:g} s"
                     late_at = waited
                     self.cancel()
             if waited >= next_progress:
@@ -241,6 +243,17 @@ class Operation:
     def _fail(self, reason: str) -> NoReturn:
         self.discard()
         raise StatementError(reason, query_id=self.query_id)
+
+    def _leave(self, seconds: float) -> NoReturn:
+        """It is done, and waits for other coordinators. Nothing cancels that wait, and closing it would take as long
+        (``ImpalaServer::WaitForCatalogUpdateTopicPropagation``, ``ClientRequestState::Finalize``): the end of the
+        session will."""
+        self._cursor._last_operation_active, self.handle = False, None
+        raise StatementError(
+            f"publish_timeout: it is done, and {seconds:g} s after that the other coordinators had not all heard of "
+            "it, so it is not waited for any more",
+            query_id=self.query_id,
+        )
 
     def _done_at(self, waited: float) -> float | None:
         """When its work was done, in seconds since it was sent; None: it may be at work, or its profile does not say.
@@ -361,18 +374,6 @@ class Operation:
         """Let impyla's cursor believe that it is closed: else its finalizer would talk to the server again, for as
         long as it likes."""
         self._cursor._closed = True
-
-
-def _overdue(limits: Limits, waited: float, done_at: float | None) -> str:
-    """Why its time is up, or ""."""
-    if limits.timeout is not None and waited >= limits.timeout:
-        return f"statement_timeout: it was cancelled after {limits.timeout:g} s"
-    if limits.publish_timeout is not None and done_at is not None and waited - done_at >= limits.publish_timeout:
-        return (
-            f"publish_timeout: it is done, and {limits.publish_timeout:g} s after that the other coordinators had not "
-            "all heard of it, so it is not waited for any more"
-        )
-    return ""
 
 
 def _fetch_no_further_than_the_end(operation: Any) -> None:
