@@ -71,12 +71,14 @@ class Switch:
 
     :param directory: the node's switches.
     :param setting: what it does.
-    :raises ValueError: a point that is none, or a value below 0.
+    :raises ValueError: a point that is none, or where nothing fails; a value below 0.
     """
 
     def __init__(self, directory: Path, setting: Setting) -> None:
         if setting.point not in POINTS:
             raise ValueError(f"{setting.point!r} is no point. Known: {', '.join(POINTS)}.")
+        if setting.action == "fail" and setting.point in ("unregistering", "leaving"):
+            raise ValueError(f"Nothing fails at {setting.point!r}.")
         if setting.seconds < 0 or setting.times < 0:
             raise ValueError("seconds and times: 0 or more.")
         self._name = uuid.uuid4().hex
