@@ -126,10 +126,11 @@ class Switches:
     """The switches of a coordinator, in its own process. Safe for threads.
 
     :param directory: where they lie; it need not be there.
+    :ivar directory: the same.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._lock = threading.Lock()
         self._acted: Counter[str] = Counter()
 
@@ -140,11 +141,11 @@ class Switches:
         :param sql: the statement; default empty.
         """
         try:
-            names = sorted(name for name in os.listdir(self._directory) if name.endswith(".json"))
+            names = sorted(name for name in os.listdir(self.directory) if name.endswith(".json"))
         except FileNotFoundError:
             return []
         found = []
-        for path in (self._directory / name for name in names):
+        for path in (self.directory / name for name in names):
             try:
                 setting = Setting(**json.loads(path.read_text()))
             except FileNotFoundError:  # released in this moment

@@ -27,6 +27,7 @@ from airflow_provider_impala_lb.sandbox.coordinator.session import Connection, S
 from airflow_provider_impala_lb.sandbox.coordinator.statements import QueryDriver, Statements, may_be_retried
 from airflow_provider_impala_lb.sandbox.coordinator.time_limits import TimeLimits, in_background
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
+from airflow_provider_impala_lb.sandbox.sql.catalog_calls import CatalogCall
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 from airflow_provider_impala_lb.sandbox.sql.lexer import statement
 from airflow_provider_impala_lb.sandbox.sql.plan import Plan, Row
@@ -440,10 +441,21 @@ class Coordinator:
                     self.limits.check(operation, now)
                 for session in sessions:
                     self._expire_session(session, now)
+                for call in self.services.calls.take_orphaned():
+                    self._do_orphaned(call)
             except Exception:
                 traceback.print_exc()  # one bad session must not stop the clock of the others
             if self.shutdown.is_over(len(self.statements.registered()), now):
                 self.over.set()
+
+    def _do_orphaned(self, call: CatalogCall) -> None:
+        """The catalog service goes on where a coordinator has died."""
+        state = "FINISHED"
+        try:
+            self.services.calls.do(call, self)
+        except Refused:
+            state = "ERROR"
+        self.services.log.statement(call.session, call.user, call.sql, state, call.query_id)
 
     def _expire_session(self, session: Session, now: float) -> None:
         if session.calls:
@@ -483,4 +495,4 @@ class Coordinator:
 
     def executing(self) -> int:
         """How many statements run."""
-        return sum(1 for operation in self.statements.registered() if operation.running)
+        return sum(1 for operation in self.statements.registered() if not operation.done.is_set())
