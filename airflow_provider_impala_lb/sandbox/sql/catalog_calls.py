@@ -16,7 +16,7 @@ from typing import Protocol
 
 import duckdb  # noqa: TID253 (only a coordinator's process comes here)
 
-from airflow_provider_impala_lb.sandbox.common.catalog import Change
+from airflow_provider_impala_lb.sandbox.common.catalog import CALLS, Change
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled
 from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
@@ -104,7 +104,7 @@ class CatalogCalls:
 
     def __init__(self, directory: Path, switches: Path) -> None:
         self._directory, self._switches = directory, switches
-        self._notes = directory / "catalog.calls"
+        self._notes = directory / CALLS
 
     @contextmanager
     def noted(self, caller: Caller) -> Iterator[None]:
