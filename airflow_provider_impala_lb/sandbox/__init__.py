@@ -17,7 +17,8 @@ the other coordinators late (see :mod:`airflow_provider_impala_lb.sandbox.common
 or fail a statement at each point of its life: :meth:`SandboxNode.hold`.
 
 What it is NOT: it is not Impala. DuckDB runs each statement, in the coordinator that got it, over Parquet or text
-files in a local directory; the catalog service is a file, so what a killed coordinator had asked of it is not done.
+files in a local directory; the catalog service is a file, and another coordinator does the DDL that one had asked of
+it before it died.
 Admission counts the statements of one coordinator only, and no memory. No executors, no Kudu, Iceberg, HBase or ACID
 tables, no complex types, no Kerberos or LDAP, no TLS but on the web pages, no roles and grants, no HTTP transport.
 Types and functions are those of everyday scripts, not all; what it lacks it refuses. It listens on 127.0.0.1 only,

@@ -33,6 +33,7 @@ from airflow_provider_impala_lb.sandbox.coordinator.coordinator import Coordinat
 from airflow_provider_impala_lb.sandbox.coordinator.operation import Services
 from airflow_provider_impala_lb.sandbox.coordinator.registry import RegisteredNode, register
 from airflow_provider_impala_lb.sandbox.server.hs2_server import HS2Server
+from airflow_provider_impala_lb.sandbox.sql.catalog_calls import CatalogCalls
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 from airflow_provider_impala_lb.sandbox.web.pages import start_web
 
@@ -68,6 +69,7 @@ def main(arguments: list[str]) -> None:
         Switches(settings.switches_directory),
         Behaviour(settings.version),
         AdmissionController(flags),
+        CatalogCalls(directory, settings.switches_directory),
     )
     coordinator = Coordinator(directory, services, settings.load_file)
     coordinator.admins = frozenset(settings.admins)

@@ -202,5 +202,7 @@ def test_switches_refuse_what_they_cannot_do(plain: Sandbox) -> None:
         plain.nodes[0].hold("plannin")
     with pytest.raises(ValueError, match="0 or more"):
         plain.nodes[0].delay("planning", -1)
+    with pytest.raises(ValueError, match="Nothing fails at 'leaving'"):
+        plain.nodes[0].fail("leaving")
     with plain.nodes[0].hold("planning") as held, pytest.raises(TimeoutError, match="0 of 1 statements"):
         held.wait(0.05)

@@ -230,6 +230,14 @@ def test_idle_session_expires(plain: Sandbox, open_cursor: Open) -> None:
         cursor.execute("select 1")
 
 
+def test_the_statement_of_an_expired_session(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0], configuration={"IDLE_SESSION_TIMEOUT": "1"})
+    cursor.execute_async("select sleep(60000)")
+    time.sleep(2)
+    with pytest.raises(HiveServer2Error, match="Session expired due to inactivity"):
+        cursor.status()
+
+
 def test_closing_a_session_ends_its_queries(plain: Sandbox, open_cursor: Open) -> None:
     node = plain.nodes[0]
     cursor = open_cursor(node)

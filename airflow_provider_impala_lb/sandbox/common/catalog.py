@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 import uuid
 from collections import deque
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_impala_lb.sandbox.common.private_files import write_private
+
+CALLS = "catalog.calls"
+"""Directory of notes of what is with the catalog service, in the cluster's own."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def create_catalog(directory: Path, lag: float) -> None:
     :param directory: the cluster's.
     :param lag: seconds, 0 or more: see :mod:`airflow_provider_impala_lb.sandbox.common.metadata_lag`.
     """
+    shutil.rmtree(directory / CALLS, ignore_errors=True)  # the catalog service ends with the cluster
     settings = directory / "catalog.json"
     fixed = {"epoch": time.time(), "service_id": f"{uuid.uuid4().hex[:16]}:{uuid.uuid4().hex[:16]}"}
     if settings.exists():

@@ -71,12 +71,14 @@ class Switch:
 
     :param directory: the node's switches.
     :param setting: what it does.
-    :raises ValueError: a point that is none, or a value below 0.
+    :raises ValueError: a point that is none, or where nothing fails; a value below 0.
     """
 
     def __init__(self, directory: Path, setting: Setting) -> None:
         if setting.point not in POINTS:
             raise ValueError(f"{setting.point!r} is no point. Known: {', '.join(POINTS)}.")
+        if setting.action == "fail" and setting.point in ("unregistering", "leaving"):
+            raise ValueError(f"Nothing fails at {setting.point!r}.")
         if setting.seconds < 0 or setting.times < 0:
             raise ValueError("seconds and times: 0 or more.")
         self._name = uuid.uuid4().hex
@@ -124,10 +126,11 @@ class Switches:
     """The switches of a coordinator, in its own process. Safe for threads.
 
     :param directory: where they lie; it need not be there.
+    :ivar directory: the same.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._lock = threading.Lock()
         self._acted: Counter[str] = Counter()
 
@@ -138,11 +141,11 @@ class Switches:
         :param sql: the statement; default empty.
         """
         try:
-            names = sorted(name for name in os.listdir(self._directory) if name.endswith(".json"))
+            names = sorted(name for name in os.listdir(self.directory) if name.endswith(".json"))
         except FileNotFoundError:
             return []
         found = []
-        for path in (self._directory / name for name in names):
+        for path in (self.directory / name for name in names):
             try:
                 setting = Setting(**json.loads(path.read_text()))
             except FileNotFoundError:  # released in this moment

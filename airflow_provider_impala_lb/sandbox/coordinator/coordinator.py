@@ -9,7 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -23,30 +23,15 @@ from airflow_provider_impala_lb.sandbox.coordinator.graceful_shutdown import Gra
 from airflow_provider_impala_lb.sandbox.coordinator.ids import printed, same
 from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation, Services
 from airflow_provider_impala_lb.sandbox.coordinator.registry import registered
-from airflow_provider_impala_lb.sandbox.coordinator.session import Session
+from airflow_provider_impala_lb.sandbox.coordinator.session import Connection, Session
 from airflow_provider_impala_lb.sandbox.coordinator.statements import QueryDriver, Statements, may_be_retried
 from airflow_provider_impala_lb.sandbox.coordinator.time_limits import TimeLimits, in_background
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
+from airflow_provider_impala_lb.sandbox.sql.catalog_calls import CatalogCall
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 from airflow_provider_impala_lb.sandbox.sql.lexer import statement
 from airflow_provider_impala_lb.sandbox.sql.plan import Plan, Row
 from airflow_provider_impala_lb.sandbox.sql.planner import plan
-
-
-@dataclass(eq=False)
-class Connection:
-    """One TCP connection.
-
-    :ivar id: unique, as the pages show it.
-    :ivar address: the client's ``host:port``.
-    :ivar user: empty unless the client proved who it is (PLAIN).
-    :ivar opened: seconds since 1970; default now.
-    """
-
-    id: str
-    address: str
-    user: str
-    opened: float = field(default_factory=time.time)
 
 
 @dataclass
@@ -308,6 +293,8 @@ class Coordinator:
             child = self.execute(parent.session, sql, dict(parent.options), parent.address)
             driver = self.statements.driver(child.guid)
             parent.when_cancelled(lambda: self.statements.unregister_quietly(driver, "Cancelled"))
+            if parent.cancelled:  # meanwhile
+                self.statements.unregister_quietly(driver, "Cancelled")
             found: list[Row] = []
             while True:
                 fetched = child.fetch(1024)
@@ -454,10 +441,21 @@ class Coordinator:
                     self.limits.check(operation, now)
                 for session in sessions:
                     self._expire_session(session, now)
+                for call in self.services.calls.take_orphaned():
+                    self._do_orphaned(call)
             except Exception:
                 traceback.print_exc()  # one bad session must not stop the clock of the others
             if self.shutdown.is_over(len(self.statements.registered()), now):
                 self.over.set()
+
+    def _do_orphaned(self, call: CatalogCall) -> None:
+        """The catalog service goes on where a coordinator has died."""
+        state = "FINISHED"
+        try:
+            self.services.calls.do(call, self)
+        except Refused:
+            state = "ERROR"
+        self.services.log.statement(call.session, call.user, call.sql, state, call.query_id)
 
     def _expire_session(self, session: Session, now: float) -> None:
         if session.calls:
@@ -497,4 +495,4 @@ class Coordinator:
 
     def executing(self) -> int:
         """How many statements run."""
-        return sum(1 for operation in self.statements.registered() if operation.running)
+        return sum(1 for operation in self.statements.registered() if not operation.done.is_set())

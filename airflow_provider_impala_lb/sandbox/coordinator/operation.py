@@ -24,6 +24,7 @@ from airflow_provider_impala_lb.sandbox.coordinator.admission import Admission, 
 from airflow_provider_impala_lb.sandbox.coordinator.ids import new_query_guid, printed
 from airflow_provider_impala_lb.sandbox.coordinator.result_rows import ResultRows
 from airflow_provider_impala_lb.sandbox.coordinator.session import Session
+from airflow_provider_impala_lb.sandbox.sql.catalog_calls import CatalogCalls
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine, as_runtime_error
 from airflow_provider_impala_lb.sandbox.sql.lexer import hint_warnings
 from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan, Row
@@ -41,6 +42,7 @@ class Services:
     :ivar switches: of tests, which hold, delay or fail statements.
     :ivar behaviour: of Impala's version.
     :ivar admission: the pools.
+    :ivar calls: what is with the catalog service.
     """
 
     flags: Flags
@@ -51,6 +53,7 @@ class Services:
     switches: Switches
     behaviour: Behaviour
     admission: AdmissionController
+    calls: CatalogCalls
 
 
 class Operation:
@@ -313,9 +316,10 @@ class Operation:
         """A call to the catalog service, which a cancel does not stop. With SYNC_DDL it waits until every
         coordinator shows what it changed; if it changed nothing, it waits for nothing."""
         switches = self._services.switches
-        switches.reach("catalog", self.id, self.sql)
-        with self._services.catalog.change() as change:
-            yield change
+        with self._services.calls.noted(self):
+            switches.reach("catalog", self.id, self.sql)
+            with self._services.catalog.change() as change:
+                yield change
         switches.reach("catalog_answer", self.id, self.sql)
         if change.records and self._services.behaviour.shows_catalog_updates:
             self.mark("Applied catalog updates from DDL")
@@ -480,11 +484,6 @@ class Operation:
     def rows_fetched(self) -> int:
         """By the client, so far."""
         return self._result.returned
-
-    @property
-    def running(self) -> bool:
-        """Does anything of it run?"""
-        return not self.done.is_set()
 
     @property
     def cancelled(self) -> bool:

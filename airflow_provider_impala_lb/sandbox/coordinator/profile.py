@@ -44,7 +44,7 @@ def progress_of(operation: Operation) -> tuple[int, int]:
     :param operation: the statement.
     """
     total = max(3, operation.plan.files if operation.plan else 0)
-    if not operation.running or operation.worked:
+    if operation.done.is_set() or operation.worked:
         return total, total
     slept = operation.slept
     part = (time.time() - slept[0]) / max(slept[1], 0.001) if slept else 1 / total
@@ -128,7 +128,7 @@ def exec_summary(operation: Operation) -> Any:
     if not operation.has_coordinator:
         return TExecSummary()
     done, total = progress_of(operation)
-    progress = TExecProgress(total, done, 1, 0 if operation.running else 1)
+    progress = TExecProgress(total, done, 1, 1 if operation.done.is_set() else 0)
     state = _EXEC_STATES[operation.state]
     return TExecSummary(state=state, nodes=_exec_nodes(operation), progress=progress, is_queued=False)
 

@@ -163,13 +163,13 @@ class Statements:
     def end_session(self, session: Session, reason: str) -> None:
         """Unregister all that a session knows, and what is kept for it.
 
-        :param session: nothing becomes known to it any more.
+        :param session: closed, or expired: nothing becomes known to it any more.
         :param reason: the error of what has not ended.
         """
         with self._lock:
             drivers = [self._drivers[guid] for guid in list(session.operation_guids) if guid in self._drivers]
         for driver in drivers:
-            self.unregister_quietly(driver, reason)
+            self.unregister_quietly(driver, reason, interrupted=True)
         if session.closed:
             with self._lock:
                 for guid in [guid for guid, (owner, _) in self._interrupted.items() if owner is session]:
@@ -200,6 +200,9 @@ class Statements:
                 driver.retried = again
         except Refused as refused:
             again.cancel(str(refused))
+            with self._lock:
+                self._drivers.pop(again.guid, None)
+                original.session.operation_guids.pop(again.guid, None)
             return False
         return True
 

@@ -13,11 +13,12 @@ from impala._thrift_gen.TCLIService import ttypes as t  # noqa: TID253
 
 from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
-from airflow_provider_impala_lb.sandbox.coordinator.coordinator import Connection, Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.coordinator import Coordinator
 from airflow_provider_impala_lb.sandbox.coordinator.ids import printed
 from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation
 from airflow_provider_impala_lb.sandbox.coordinator.profile import exec_summary, profile_text, progress_line
 from airflow_provider_impala_lb.sandbox.coordinator.query_log import QueryRecord
+from airflow_provider_impala_lb.sandbox.coordinator.session import Connection
 from airflow_provider_impala_lb.sandbox.server import jdbc_metadata, row_encoding
 
 _STATES = {
