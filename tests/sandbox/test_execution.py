@@ -119,6 +119,8 @@ def test_a_cancel_of_compute_stats_ends_its_children(plain: Sandbox, open_cursor
     ("sql", "waits"),
     [
         ("drop table if exists no_such_table", False),
+        ("create table if not exists sync_ddl (a int)", True),  # what is there gets a new version (createTable)
+        ("create table if not exists sync_ddl as select 1", False),  # and here nobody waits (ExecDdlRequestImpl)
         ("insert into sync_ddl select 1 from sync_ddl where a > 5", False),
         ("insert into sync_ddl values (1)", True),
         ("refresh sync_ddl", True),

@@ -207,10 +207,11 @@ class Statements:
         return True
 
     def archive_retried(self, original: Operation) -> None:
-        """The first run has ended; its record goes to the log.
+        """When the first run has ended, its record goes to the log.
 
         :param original: it.
         """
+        original.done.wait()
         original.finalize(None)
         self._archive(original)
 

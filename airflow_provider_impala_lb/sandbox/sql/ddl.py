@@ -13,7 +13,7 @@ from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, not_supported, server_error, syntax_error
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.ddl_alter import alter
-from airflow_provider_impala_lb.sandbox.sql.ddl_change import changing
+from airflow_provider_impala_lb.sandbox.sql.ddl_change import changing, keep
 from airflow_provider_impala_lb.sandbox.sql.ddl_create import create
 from airflow_provider_impala_lb.sandbox.sql.ddl_maintenance import compute_stats, drop_stats, refresh
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
@@ -100,7 +100,7 @@ def _create_database(statement: Statement, name: str, comment: str, lenient: boo
         if name not in change.latest:
             change.put(CatalogObject(name, comment=comment, location=str(statement.directory(name))))
         elif lenient:
-            change.show(name)  # this coordinator shows it at once
+            keep(change, name, statement)
             return "Database already exists."
         else:
             raise server_error(

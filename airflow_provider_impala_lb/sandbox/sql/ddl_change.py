@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.catalog import Change
 from airflow_provider_impala_lb.sandbox.common.errors import server_error
+from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala
 from airflow_provider_impala_lb.sandbox.sql.plan import Columns, Outcome, Plan, RunningStatement
 
@@ -27,6 +29,20 @@ def changing(summary: str, work: Callable[[Change], str | None]) -> Plan:
         return Outcome([(other_summary or summary,)])
 
     return Plan("DDL", SUMMARY, run)
+
+
+def keep(change: Change, key: str, statement: Statement) -> None:
+    """CREATE ... IF NOT EXISTS of what is there: this coordinator shows it at once. With SYNC_DDL it gets a new
+    version, so that all have heard of it afterwards (``CatalogOpExecutor.createTable``).
+
+    :param change: the call to the catalog service.
+    :param key: ``db`` or ``db.table``.
+    :param statement: the CREATE.
+    """
+    if query_options.is_on(statement.options, "SYNC_DDL"):
+        change.files(key, [])
+    else:
+        change.show(key)
 
 
 def exists(key: str) -> Exception:

@@ -13,7 +13,7 @@ from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, syn
 from airflow_provider_impala_lb.sandbox.sql import dml
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala, quote
-from airflow_provider_impala_lb.sandbox.sql.ddl_change import SUMMARY, changing, exists
+from airflow_provider_impala_lb.sandbox.sql.ddl_change import SUMMARY, changing, exists, keep
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
 from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan, RunningStatement
 from airflow_provider_impala_lb.sandbox.sql.query import translate
@@ -49,7 +49,7 @@ def create(statement: Statement, text: str, tree: exp.Create) -> Plan:
         if key in change.latest:
             if not lenient:
                 raise exists(key)
-            change.show(key)
+            keep(change, key, statement)
             return "Table already exists."
         Path(table.location).mkdir(parents=True, exist_ok=True)
         change.put(with_listed_files(table, statement.node.confinement))
@@ -121,7 +121,7 @@ def _create_view(statement: Statement, text: str, tree: exp.Create) -> Plan:
         there = change.latest.get(key)
         if there is not None and not instead:
             if lenient:
-                change.show(key)
+                keep(change, key, statement)
                 return "View already exists."
             raise exists(key)
         change.put(view)
