@@ -197,10 +197,11 @@ def test_rows_that_no_trigger_came_for_in_time_are_read_again(tmp_path, monkeypa
     """By its coordinator's page the query has run; its rows are gone with its session."""
     with Sandbox(nodes=2, lag=0, flags={"disconnected_session_timeout": 2}) as cluster:
         make_lab(cluster, tmp_path, monkeypatch)
-        task, ours = operator("SELECT 7 n, sleep(700)", handler=lambda cursor: cursor.fetchall()), ti()
+        monkeypatch.setattr(module, "HAND_OVER_SECONDS", 1.5)  # it has been sent by then
+        task, ours = operator("SELECT 7 n, sleep(3000)", handler=lambda cursor: cursor.fetchall()), ti()
         keys, method = deferred(task, ours)
         assert keys["deferred"]["handover"]["query"]
-        time.sleep(5)
+        time.sleep(6)
         found = event(keys)
         assert "go_on" in found
         result = getattr(task, method)({"ti": ours}, json.loads(json.dumps(found)))
