@@ -29,8 +29,9 @@ XCOM_HOST = "impala_host"
 XCOM_RUN = "impala_run"
 """XCom key: how a script ended: ``host``, ``why`` (this node), ``session``, ``seconds``, ``statements``, ``resumed``
 (those that an earlier attempt had done) and ``rows`` (counts), ``query_ids`` (the last 100). And for a sticky task that
-has to move, what the other coordinators may not know yet: ``ended`` (seconds since the epoch), ``published``,
-``written`` and ``dropped`` (names of tables), ``complete`` (nothing else was changed)."""
+has to move, what the other coordinators may not know yet: ``ended`` (seconds since the epoch; ``ended_at``: the same as
+a date, in UTC), ``published``, ``written`` and ``dropped`` (names of tables), ``complete`` (nothing else was changed),
+and ``unpublished`` (those of them that others may not know; None: that is not known)."""
 XCOM_RESULT = "return_value"
 """Airflow's own XCom key."""
 

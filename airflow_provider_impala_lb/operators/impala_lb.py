@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
@@ -87,7 +86,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         an error. Default None: an ordinary pick.
     :param on_unavailable: if the host to stick to cannot take the script: ``"move"`` to another one, on which the
         tables that the upstream wrote are refreshed first, since its metadata lag behind (where that cannot be done, it
-        waits until 10 s after the upstream's end); ``"wait"`` for it, up to ``session.reconnect_timeout`` (default
+        waits 10 s); ``"wait"`` for it, up to ``session.reconnect_timeout`` (default
         600 s); or ``"fail"``. Default ``"move"``.
     :param session_key: tasks with the same key run on one node without any XCom (templated). Default None: no key.
     :param query_options: set for the session when it is opened, over the connection's (templated). Default None: only
@@ -100,8 +99,9 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         the same node if it is up, with USE and SET replayed. A statement whose outcome cannot be found out stops it
         with a question, unless it is safe to repeat. A script that has changed begins anew. Within an attempt it goes
         on on another node where this one takes no more. Default False: a retry begins at statement 1.
-    :param publish: run the script's last change with SYNC_DDL: at its end every coordinator has heard of it. True
-        waits for that 300 s at most once the work is done, a number so many seconds. Default False.
+    :param publish: at its end every coordinator has heard of what the script changed: the last change of each table is
+        run with SYNC_DDL. Once a statement is known to be done, True waits for the others 300 s at most, a number so
+        many seconds; then the summary says that it is not published. Default False.
     :param statement_timeout: seconds (or a timedelta) after which a statement is cancelled, and the task fails. Default
         None: no limit.
     :param output: a file (``.csv``, ``.csv.gz`` or ``.parquet``) on the worker for the rows of the script's last query,
@@ -307,7 +307,9 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
     def _defer_script(self, context: Context, handover: Handover) -> NoReturn:
         """The script goes on without a worker slot."""
         # The rows are a worker's to write; and if the trigger has to look for another node, that is the first time.
-        options = replace(self._options(self._sticky_host(context)), output=None, max_wait=None)
+        sticky = self._sticky_host(context)
+        options = replace(self._options(sticky), output=None, max_wait=None)
+        handover = replace(handover, why=self._why(sticky, handover.node, handover.why))
         tags = task_identity.tags(context)
         limit = self.execution_timeout
         self.log.info("The script goes on on %s without this worker", handover.node)
@@ -321,7 +323,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                     handover=handover,
                     options=options,
                     hand_over_rows=self._wants_rows,
-                    until=None if limit is None else time.time() - handover.seconds + limit.total_seconds(),
+                    time_limit=None if limit is None else limit.total_seconds(),
                 ),
             ),
             method_name="execute_complete",
@@ -421,13 +423,17 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             done = run.run() if handover is None else run.go_on(Handover.unpacked(handover))
         finally:
             self._script_run = None
-        if sticky.host is not None and done.node == hook.balancer.config.canonical(sticky.host):
-            done.why = f"sticks to {sticky.task_id or 'the host it was given'}"
+        done.why = self._why(sticky, done.node, done.why)
         self._xcoms.push_end(context, done.summary(), self._logger)
         result = self._result(done, split_statements)
         # Last: what a retry would have to do again, if this one died here, is not done yet.
         run.finish()
         return result
+
+    def _why(self, sticky: StickyHost, node: str, why: str) -> str:
+        if sticky.host is not None and node == self._hook.balancer.config.canonical(sticky.host):
+            return f"sticks to {sticky.task_id or 'the host it was given'}"
+        return why
 
     def _note_done(self, context: Context, done: StatementDone, total: int) -> None:
         run = self._script_run

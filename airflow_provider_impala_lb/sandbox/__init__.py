@@ -11,19 +11,24 @@
 
 What is like Impala, because it is what a client of several coordinators stumbles over: each coordinator is a process
 with its own sessions, which outlive their TCP connections; handles with secrets; the connection limit; graceful
-shutdown; the texts of the errors; the debug web pages; and metadata that reach the other coordinators late (see
-:mod:`airflow_provider_impala_lb.sandbox.common.metadata_lag`).
+shutdown; the texts of the errors; the debug web pages; a statement's life, from its registration to the query log (see
+:mod:`airflow_provider_impala_lb.sandbox.coordinator`), and what older versions do otherwise; and metadata that reach
+the other coordinators late (see :mod:`airflow_provider_impala_lb.sandbox.common.metadata_lag`). A test can hold, delay
+or fail a statement at each point of its life: :meth:`SandboxNode.hold`.
 
 What it is NOT: it is not Impala. DuckDB runs each statement, in the coordinator that got it, over Parquet or text
-files in a local directory. No admission control, no executors, no Kudu, Iceberg, HBase or ACID tables, no complex
-types, no Kerberos or LDAP, no TLS but on the web pages, no roles and grants, no HTTP transport. Types and functions
-are those of everyday scripts, not all; what it lacks it refuses. It listens on 127.0.0.1 only, behind a login with a
-random password, and SQL reaches no file outside of its directory but in those of ``allow``. Never keep data in it that
-you would miss, and never measure speed with it.
+files in a local directory; the catalog service is a file, and another coordinator does the DDL that one had asked of
+it before it died.
+Admission counts the statements of one coordinator only, and no memory. No executors, no Kudu, Iceberg, HBase or ACID
+tables, no complex types, no Kerberos or LDAP, no TLS but on the web pages, no roles and grants, no HTTP transport.
+Types and functions are those of everyday scripts, not all; what it lacks it refuses. It listens on 127.0.0.1 only,
+behind a login with a random password, and SQL reaches no file outside of its directory but in those of ``allow``.
+Never keep data in it that you would miss, and never measure speed with it.
 
 It imports nothing of the rest of the package but the errors. A folder imports only those before it: `common`, `sql`,
-`server`, `web`. `node_main.py` puts them together to a coordinator's process; `node_process.py` is that process as its
-parent sees it; `cluster.py` is all of them, `pytest_plugin.py` the fixture. To be read from `cluster.py` on.
+`coordinator`, then `server` and `web`. `node_main.py` puts them together to a coordinator's process; `node_process.py`
+is that process as its parent sees it; `cluster.py` is all of them, `pytest_plugin.py` the fixture. To be read from
+`cluster.py` on.
 """
 
 from __future__ import annotations

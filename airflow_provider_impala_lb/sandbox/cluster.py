@@ -20,6 +20,7 @@ from airflow_provider_impala_lb.sandbox.common.confinement import PRIVATE
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
 from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
 from airflow_provider_impala_lb.sandbox.common.private_files import make_private, write_private
+from airflow_provider_impala_lb.sandbox.common.versions import HEAD, Behaviour
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
 from airflow_provider_impala_lb.sandbox.node_process import ProcessSpawner, SandboxNode
 
@@ -45,6 +46,9 @@ class Sandbox:
     :param metrics_port: a second web port on each node, with the metrics only, which wants no login; default False.
     :param allow: directories beside the cluster's own whose files SQL may read, move and write (``LOCATION``,
         ``LOAD DATA``). Default none: a table can be nowhere else.
+    :param version: of Impala, as which it behaves where a client can tell: ``3.4``, ``4.0``, ``4.1``, ``4.4``, ``4.5``
+        or ``HEAD`` (default).
+    :param admins: users who may end everybody's statements by KILL QUERY; others only their own. Default none.
     :raises ValueError: a parameter with a value it cannot have; the message names it.
     :ivar nodes: the coordinators; empty while the cluster does not run.
     """
@@ -62,6 +66,8 @@ class Sandbox:
         web_certificate: str | Path | None = None,
         metrics_port: bool = False,
         allow: Sequence[str | Path] = (),
+        version: str = HEAD,
+        admins: Sequence[str] = (),
     ) -> None:
         if nodes < 1:
             raise ValueError(f"nodes={nodes}: at least 1.")
@@ -73,6 +79,7 @@ class Sandbox:
             raise ValueError("users={}: at least one login, or None for no authentication.")
         self._flags = dict(flags or {})
         Flags.of(self._flags)
+        self._version, self._admins = Behaviour(version).version, list(admins)
         self._count, self._lag = nodes, lag
         if users == "random":
             users = {"sandbox": secrets.token_urlsafe(18)}
@@ -122,7 +129,16 @@ class Sandbox:
             create_catalog(self.directory, self._lag)
             web = self._private / "web.json"
             self._access.write(web)
-            settings = NodeSettings("", str(self.directory), self._flags, self._allow, self._write_users(), str(web))
+            settings = NodeSettings(
+                "",
+                str(self.directory),
+                self._flags,
+                self._allow,
+                self._write_users(),
+                str(web),
+                self._version,
+                self._admins,
+            )
             self.nodes = [
                 SandboxNode(replace(settings, name=f"node{number}"), self._access, self._spawner)
                 for number in range(1, self._count + 1)

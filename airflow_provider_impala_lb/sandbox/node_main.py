@@ -25,11 +25,15 @@ from airflow_provider_impala_lb.sandbox.common.confinement import TEMPORARY, Con
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
 from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
 from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
-from airflow_provider_impala_lb.sandbox.common.registry import RegisteredNode, register
+from airflow_provider_impala_lb.sandbox.common.switches import Switches
+from airflow_provider_impala_lb.sandbox.common.versions import Behaviour
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
-from airflow_provider_impala_lb.sandbox.server.coordinator import Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.admission import AdmissionController
+from airflow_provider_impala_lb.sandbox.coordinator.coordinator import Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.operation import Services
+from airflow_provider_impala_lb.sandbox.coordinator.registry import RegisteredNode, register
 from airflow_provider_impala_lb.sandbox.server.hs2_server import HS2Server
-from airflow_provider_impala_lb.sandbox.server.operation import Services
+from airflow_provider_impala_lb.sandbox.sql.catalog_calls import CatalogCalls
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 from airflow_provider_impala_lb.sandbox.web.pages import start_web
 
@@ -55,8 +59,20 @@ def main(arguments: list[str]) -> None:
     log = ActivityLog(settings.activity_file)
     confinement = Confinement(directory, [Path(path) for path in settings.allow])
     engine = Engine(temporary, confinement.roots)
-    services = Services(Flags.of(settings.flags), CoordinatorCatalog(directory), engine, confinement, log)
+    flags = Flags.of(settings.flags)
+    services = Services(
+        flags,
+        CoordinatorCatalog(directory),
+        engine,
+        confinement,
+        log,
+        Switches(settings.switches_directory),
+        Behaviour(settings.version),
+        AdmissionController(flags),
+        CatalogCalls(directory, settings.switches_directory),
+    )
     coordinator = Coordinator(directory, services, settings.load_file)
+    coordinator.admins = frozenset(settings.admins)
     coordinator.address = f"{_HOST}:{listener.getsockname()[1]}"
     access = WebAccess.read(Path(settings.web))
     coordinator.web_key = access.key

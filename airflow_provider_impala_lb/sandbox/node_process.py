@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from typing import IO, Any
 from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.sandbox.common.activity_log import read_activity_log
 from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
-from airflow_provider_impala_lb.sandbox.common.simulated_load import SimulatedLoad
+from airflow_provider_impala_lb.sandbox.common.switches import Setting, Switch
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess, open_page
+from airflow_provider_impala_lb.sandbox.web.simulated_load import SimulatedLoad
 
 _START_LIMIT = 60.0
 
@@ -84,6 +86,7 @@ class SandboxNode:
         self.host, self.port, self.web_port, self.metrics_port = "127.0.0.1", 0, 0, 0
         self._settings, self._access, self._spawner = settings, access, spawner
         settings.load_file.unlink(missing_ok=True)
+        shutil.rmtree(settings.switches_directory, ignore_errors=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
 
@@ -125,8 +128,8 @@ class SandboxNode:
         """What this coordinator did, in order, over all its starts.
 
         A statement that ended has ``t`` (seconds since 1970), ``session``, ``user``, ``sql`` (as received), ``state``
-        (``FINISHED``, ``ERROR`` or ``CANCELLED``) and ``query_id``. A session opened or closed has ``event``
-        (``open`` or ``close``) instead of the last three.
+        (``FINISHED``, ``ERROR`` or ``CANCELLED``: what became of it, whatever its client was told) and ``query_id``. A
+        session opened or closed has ``event`` (``open`` or ``close``) instead of the last three.
         """
         return read_activity_log(self.journal_file)
 
@@ -241,6 +244,65 @@ class SandboxNode:
         :raises ValueError: a value below 0, or a part above 1.
         """
         SimulatedLoad(memory, heap, connections, queries, sessions, queued).write(self._settings.load_file)
+
+    def hold(self, point: str, *, sql: str = "", times: int = 0) -> Switch:
+        """From now on statements that come to a point stay there, until the switch is released::
+
+            with cluster.nodes[0].hold("catalog", sql="truncate") as held:
+                ...             # in another thread: run the script
+                held.wait()     # until a TRUNCATE is there
+
+        :param point: one of :data:`airflow_provider_impala_lb.sandbox.common.switches.POINTS`.
+        :param sql: only statements that contain this text; default empty: all.
+        :param times: only the first so many; default 0: all.
+        :returns: the switch, a context manager.
+        :raises ValueError: an unknown point.
+        """
+        return self._switch(Setting(point, "hold", sql, times))
+
+    def delay(self, point: str, seconds: float, *, sql: str = "", times: int = 0) -> Switch:
+        """From now on statements stay so long at a point.
+
+        :param point: as :meth:`hold`.
+        :param seconds: how long.
+        :param sql: as :meth:`hold`; default empty.
+        :param times: as :meth:`hold`; default 0.
+        :returns: the switch, a context manager.
+        :raises ValueError: an unknown point, or seconds below 0.
+        """
+        return self._switch(Setting(point, "delay", sql, times, seconds))
+
+    def fail(self, point: str, text: str = "", *, sql: str = "", times: int = 0) -> Switch:
+        """From now on statements fail at a point; at ``archiving`` their record is lost; ``queries_page`` is an HTTP
+        500.
+
+        :param point: as :meth:`hold`.
+        :param text: the error; default empty: what Impala says there.
+        :param sql: as :meth:`hold`; default empty.
+        :param times: as :meth:`hold`; default 0.
+        :returns: the switch, a context manager.
+        :raises ValueError: an unknown point.
+        """
+        return self._switch(Setting(point, "fail", sql, times, text=text))
+
+    def stale_queries_page(self) -> Switch:
+        """From now on ``/queries`` is what it is now, as a proxy may serve it.
+
+        :returns: the switch, a context manager.
+        """
+        with self._page("/queries?json", 10) as page:
+            return self._switch(Setting("queries_page", "copy", text=page.read().decode()))
+
+    def queries_page_of(self, other: SandboxNode) -> Switch:
+        """From now on ``/queries`` is another coordinator's, as behind a load balancer.
+
+        :param other: whose it is.
+        :returns: the switch, a context manager.
+        """
+        return self._switch(Setting("queries_page", "of", text=other.web))
+
+    def _switch(self, setting: Setting) -> Switch:
+        return Switch(self._settings.switches_directory, setting)
 
     def _page(self, path: str, timeout: float) -> Any:
         return open_page(self.web + path, self._access.key, timeout)

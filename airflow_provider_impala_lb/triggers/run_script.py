@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
+_LOOK_SECONDS = 5.0
+"""Between two looks whether another process of the same attempt still has the script."""
 # One for all scripts of a connection: each has a thread that renews its leases.
 _balancers: dict[tuple[str, str], Balancer] = {}
 _balancers_lock = threading.Lock()
@@ -40,7 +41,8 @@ class DeferredScript(msgspec.Struct, frozen=True, kw_only=True):
     :param handover: where it runs, and how far it is.
     :param options: what its author chose.
     :param hand_over_rows: the rows of the last statement are a worker's to fetch; default False.
-    :param until: ``time.time()`` at which the task's ``execution_timeout`` is over; None: never.
+    :param time_limit: seconds that the script may take in all, those before the hand-over too (the task's
+        ``execution_timeout``); None: any time.
     """
 
     owner: str
@@ -49,7 +51,7 @@ class DeferredScript(msgspec.Struct, frozen=True, kw_only=True):
     handover: Handover
     options: RunOptions
     hand_over_rows: bool = False
-    until: float | None = None
+    time_limit: float | None = None
 
 
 class ScriptTrigger(BaseTrigger):
@@ -73,16 +75,18 @@ class ScriptTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event, when the script has ended or a worker is to fetch its rows; none if another process has taken it
-        over. Its keys: ``done``, ``epoch`` and ``changes``; ``go_on`` and ``script``; ``failed``; or ``error``.
+        """One event, when the script has ended, a worker is to fetch its rows, or somebody has ended this attempt; none
+        while another process of this attempt goes on with it. Its keys: ``done``, ``epoch`` and ``changes``; ``go_on``
+        and ``script``; ``failed``; or ``error``.
         """
         # Connections come over the triggerer's own loop, which sync_to_async's thread can reach and others cannot.
         balancer = await sync_to_async(self._balancer)()
         run = self._run = self._script_run(balancer)
         event = await _in_a_thread(lambda: self._go_on(run))
-        if event is None:
-            # Another process has taken the script over: its event counts, and ours would fail the task.
-            await asyncio.Event().wait()
+        if event.get("error", {}).get("kind") == Superseded.__name__:
+            # Another triggerer's event counts, and ours would fail the task. Of a later attempt Airflow drops ours.
+            while await _in_a_thread(run.goes_on_elsewhere):
+                await asyncio.sleep(_LOOK_SECONDS)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def cleanup(self) -> None:
@@ -128,19 +132,14 @@ class ScriptTrigger(BaseTrigger):
             ProcessOptions(
                 journals=open_journals(balancer.config),
                 hand_over_rows=self.deferred.hand_over_rows,
+                time_limit=self.deferred.time_limit,
                 finish_at_end=False,
                 command=balancer.command,
             ),
         )
 
-    def _go_on(self, run: ScriptRun) -> dict[str, Any] | None:
-        """In a thread of its own. Returns the event; None: there is none, another process has taken the script over."""
-        alarm = None
-        if self.deferred.until is not None:
-            reason = "execution_timeout: the task has run for as long as it may"
-            alarm = threading.Timer(max(0.0, self.deferred.until - time.time()), run.cancel, [reason])
-            alarm.daemon = True
-            alarm.start()
+    def _go_on(self, run: ScriptRun) -> dict[str, Any]:
+        """In a thread of its own. Returns the event."""
         try:
             done = run.go_on(self.deferred.handover)
             return {"done": done.summary(), "epoch": run.epoch, "changes": run.changes_something}
@@ -150,14 +149,12 @@ class ScriptTrigger(BaseTrigger):
         except Superseded as superseded:
             with contextlib.suppress(Exception):
                 self.log.warning("%s", superseded)
-            return None
+            text = f"{superseded}. What it had under way may run on: the next attempt sees to that first"
+            return {"error": {"kind": Superseded.__name__, "text": text}}
         except StatementFailed as failed:
             return {"failed": failed.as_dict()}
         except ImpalaLBError as error:
             return {"error": {"kind": type(error).__name__, "text": str(error)}}
-        finally:
-            if alarm is not None:
-                alarm.cancel()
 
 
 async def _in_a_thread(work: Callable[[], Any]) -> Any:

@@ -13,8 +13,9 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
 
 from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.errors import Superseded
 from airflow_provider_impala_lb.hooks.resolve_stick_to import XCOM_HOST, XCOM_RUN
-from airflow_provider_impala_lb.impala.script.journal import decode
+from airflow_provider_impala_lb.impala.script.journal import answer, decode
 from airflow_provider_impala_lb.operators import impala_lb as module
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
 from airflow_provider_impala_lb.sandbox import Sandbox
@@ -30,10 +31,15 @@ def lab(cluster, tmp_path, monkeypatch):
     return make_lab(cluster, tmp_path, monkeypatch)
 
 
-def make_lab(cluster, tmp_path, monkeypatch):
+def make_lab(cluster, tmp_path, monkeypatch, reconnect_timeout=30):
     """A connection with a state of its own, and a table of its own; workers let go at once."""
     config = {**cluster.config, "lock_file": str(tmp_path / "lock"), "name": "deferred"}
-    config["session"] = {**config["session"], "open_timeout": 3, "rpc_timeout": 3, "reconnect_timeout": 30}
+    config["session"] = {
+        **config["session"],
+        "open_timeout": 3,
+        "rpc_timeout": 3,
+        "reconnect_timeout": reconnect_timeout,
+    }
     nodes = config.pop("nodes")
     fields = {"conn_type": "impala_lb", "extra": {**config, "nodes": nodes}}
     monkeypatch.setenv("AIRFLOW_CONN_DEFERRED", json.dumps(fields))
@@ -127,6 +133,31 @@ def test_the_trigger_runs_the_rest_and_the_task_tells_what_ran(lab, ti):
     assert lab.record().ended
 
 
+def test_the_summary_of_a_deferred_run_is_that_of_any_other(lab, ti):
+    """Its seconds are those of all its processes, ``why`` is what spoke for its node, and what was published shows."""
+    start = time.time()
+    node = lab.cluster.nodes[1].address
+    task = operator(f"{lab.insert(1, 3000)}; SELECT 1", publish=True, handler=lambda cursor: cursor.fetchall())
+    ours = ti()
+    keys, method = deferred(task, ours)
+    time.sleep(1)
+    found = event(keys)
+    getattr(task, method)({"ti": ours}, json.loads(json.dumps(found)))
+    run = ours.pushed[XCOM_RUN]
+    assert run["why"].startswith("least_loaded: score 1")
+    assert 3.0 < run["seconds"] < time.time() - start
+    assert (run["published"], run["unpublished"]) == (True, [])
+    assert start < run["ended"] < time.time()
+    assert abs(datetime.fromisoformat(run["ended_at"]).timestamp() - run["ended"]) < 1
+    # The same, of one that sticks, and whose rows nobody wants.
+    task, ours = operator(lab.insert(2, 2000), stick_to=node), ti()
+    keys, method = deferred(task, ours)
+    getattr(task, method)({"ti": ours}, json.loads(json.dumps(event(keys))))
+    run = ours.pushed[XCOM_RUN]
+    assert (run["host"], run["why"]) == (node, "sticks to the host it was given")
+    assert run["seconds"] > 2.0
+
+
 def test_rows_that_are_wanted_are_fetched_by_a_worker(lab, ti):
     task, ours = operator(f"{lab.insert(7)}; SELECT n FROM {lab.table}", handler=lambda cursor: cursor.fetchall()), ti()
     keys, method = deferred(task, ours)
@@ -138,6 +169,43 @@ def test_rows_that_are_wanted_are_fetched_by_a_worker(lab, ti):
     assert lab.ran() == [("7", "FINISHED")]
     assert lab.balancer.status()["leases"] == []
     assert ours.pushed[XCOM_RUN]["statements"] == 2
+
+
+@pytest.mark.parametrize("gone", ["query", "session"])
+def test_rows_that_no_worker_came_for_in_time_are_read_again(tmp_path, monkeypatch, ti, gone):
+    """Nobody asks for the query while the task waits for a worker's slot: the coordinator closes it, or its session,
+    too. What only reads runs again, there; nothing that changed something does."""
+    flags = {"disconnected_session_timeout": 2} if gone == "session" else {}
+    with Sandbox(nodes=2, lag=0, flags=flags) as cluster:
+        lab = make_lab(cluster, tmp_path, monkeypatch, reconnect_timeout=3)
+        script = f"{lab.insert(7)}; USE default; SELECT n FROM {lab.table}"
+        task, ours = operator(script, handler=lambda cursor: cursor.fetchall()), ti()
+        keys, method = deferred(task, ours)
+        found = event(keys)
+        assert "go_on" in found
+        time.sleep(6)
+        result = getattr(task, method)({"ti": ours}, json.loads(json.dumps(found)))
+        assert [list(row) for row in result] == [[7]]
+        assert lab.ran() == [("7", "FINISHED")]
+        assert lab.record().ended
+        assert ours.pushed[XCOM_RUN]["statements"] == 3
+        assert ours.pushed[XCOM_HOST] == ours.pushed[XCOM_RUN]["host"]
+        assert lab.balancer.status()["leases"] == []
+
+
+def test_rows_that_no_trigger_came_for_in_time_are_read_again(tmp_path, monkeypatch, ti):
+    """By its coordinator's page the query has run; its rows are gone with its session."""
+    with Sandbox(nodes=2, lag=0, flags={"disconnected_session_timeout": 2}) as cluster:
+        make_lab(cluster, tmp_path, monkeypatch)
+        monkeypatch.setattr(module, "HAND_OVER_SECONDS", 1.5)  # it has been sent by then
+        task, ours = operator("SELECT 7 n, sleep(3000)", handler=lambda cursor: cursor.fetchall()), ti()
+        keys, method = deferred(task, ours)
+        assert keys["deferred"]["handover"]["query"]
+        time.sleep(6)
+        found = event(keys)
+        assert "go_on" in found
+        result = getattr(task, method)({"ti": ours}, json.loads(json.dumps(found)))
+        assert [row[0] for row in result] == [7]
 
 
 def test_what_a_template_renders_to_need_not_be_text(lab, ti):
@@ -209,6 +277,48 @@ def test_two_triggerers_that_both_believe_they_own_the_task(lab, ti):
 
     assert asyncio.run(both())["done"]["statements"] == 5
     assert lab.ran() == [(str(n), "FINISHED") for n in range(1, 6)]
+
+
+def test_start_over_ends_the_attempt_that_a_trigger_runs(lab, ti):
+    """Nobody goes on with it: the task fails, and its next attempt does what the author has said."""
+    task, ours = operator(f"{lab.insert(1, 3000)}; {lab.insert(2, 10)}", resume=True), ti()
+    keys, method = deferred(task, ours)
+
+    async def started_over():
+        trigger = asyncio.create_task(event_of(ScriptTrigger(**keys)))
+        while lab.record().epoch < 2:
+            await asyncio.sleep(0.05)
+        answer(open_journals(lab.balancer.config), OWNER, "start-over")
+        return await asyncio.wait_for(trigger, 20)
+
+    found = json.loads(json.dumps(asyncio.run(started_over())))
+    with pytest.raises(Superseded, match=r"taken over \(impala-lb journal\): this one runs nothing more"):
+        getattr(task, method)({"ti": ours}, found)
+    assert lab.ran() == [("1", "FINISHED")]
+    again, theirs = operator(f"{lab.insert(1, 3000)}; {lab.insert(2, 10)}", resume=True, deferrable=False), ti()
+    theirs.try_number = 2
+    again._run({"ti": theirs})
+    assert lab.ran() == [("1", "FINISHED"), ("1", "FINISHED"), ("2", "FINISHED")]
+
+
+def test_a_trigger_whose_successor_ends_says_nothing_until_its_attempt_is_over(lab, ti):
+    """A triggerer that was taken for dead, and another one that has the trigger now: one event."""
+    task, ours = operator(f"{lab.insert(1, 2000)}; {lab.insert(2, 10)}", resume=True), ti()
+    keys, _ = deferred(task, ours)
+
+    async def both():
+        first = asyncio.create_task(event_of(ScriptTrigger(**keys)))
+        while lab.record().epoch < 2:
+            await asyncio.sleep(0.02)
+        second = asyncio.create_task(event_of(ScriptTrigger(**keys)))
+        assert (await asyncio.wait_for(second, 20))["done"]["statements"] == 2
+        _, waiting = await asyncio.wait([first], timeout=1)
+        assert waiting == {first}
+        answer(open_journals(lab.balancer.config), OWNER, "start-over")
+        return await asyncio.wait_for(first, 20)
+
+    assert asyncio.run(both())["error"]["kind"] == "Superseded"
+    assert lab.ran() == [("1", "FINISHED"), ("2", "FINISHED")]
 
 
 def test_cancel_on_kill(lab, ti):

@@ -21,6 +21,7 @@ from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.components import lacking
 from tests.support.sandbox import Open, rows
+from tests.support.servers import eventually
 
 pytestmark = pytest.mark.usefixtures("collected")
 
@@ -271,3 +272,23 @@ def test_impala_shell(pair: Sandbox, tmp_path: Path) -> None:
     said = run("-f", str(script))
     assert "Modified 2 row(s)" in said and "| x;y |" in said and "Sql Statement: select * from shell_t" in said
     assert "3" in run("-B", "-q", "select 1 + 2")
+
+
+@pytest.mark.parametrize("sql", ["create table landed (a int)", "truncate landed", "create table landed as select 1 a"])
+def test_the_catalog_service_goes_on_when_a_coordinator_dies(open_cursor: Open, sql: str) -> None:
+    with Sandbox(nodes=2, lag=0, users=None) as cluster:
+        first, second = cluster.nodes
+        cursor, other = open_cursor(first), open_cursor(second)
+        if "truncate" in sql:
+            rows(cursor, "create table landed as select 1 a")
+        with first.hold("catalog", sql=sql) as held:
+            cursor.execute_async(sql)
+            held.wait()
+            first.kill()
+            time.sleep(0.6)
+            assert rows(other, "select * from landed" if "truncate" in sql else "show tables") == (
+                [(1,)] if "truncate" in sql else []
+            )
+        eventually(lambda: [entry for entry in second.journal() if entry.get("sql") == sql])
+        assert rows(other, "select * from landed") == []  # of CREATE TABLE AS SELECT the table only
+        cursor._closed = True

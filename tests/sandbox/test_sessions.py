@@ -17,6 +17,7 @@ from thrift.transport.TTransport import TTransportException
 
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
 from tests.support.sandbox import Open, page, rows, status_of
+from tests.support.servers import eventually
 
 pytestmark = pytest.mark.usefixtures("collected")
 
@@ -134,7 +135,7 @@ def test_wrong_secrets(plain: Sandbox, open_cursor: Open) -> None:
     cursor.execute("select 1")
     cursor._last_operation.handle.operationId.secret = b"x" * 16
     with pytest.raises(
-        HiveServer2Error, match=r"^Invalid or unknown query handle: [0-9a-f]{16}:[0-9a-f]{8}00000000\.$"
+        HiveServer2Error, match=r"\nInvalid or unknown query handle: [0-9a-f]{16}:[0-9a-f]{8}00000000\.\n$"
     ):
         cursor._last_operation.get_status()
 
@@ -155,8 +156,9 @@ def test_cancel_from_another_connection(plain: Sandbox, open_cursor: Open) -> No
     assert cursor.status() == "RUNNING_STATE"
     operation_on(reach(plain.nodes[0]), cursor).cancel()
     assert cursor.status() == "ERROR_STATE"
-    with pytest.raises(OperationalError, match="^Cancelled$"):
+    with pytest.raises(OperationalError, match=r"^Query [0-9a-f:]{33} failed:\nCancelled\n$"):
         cursor._wait_to_finish()
+    eventually(lambda: "event" not in plain.nodes[0].journal()[-1])
     assert plain.nodes[0].journal()[-1]["state"] == "CANCELLED"
     assert rows(cursor, "select 1") == [(1,)]
 
@@ -189,18 +191,27 @@ def test_statements_of_a_session_run_side_by_side(plain: Sandbox, open_cursor: O
     assert time.monotonic() - began < 1
 
 
-def test_query_timeout(plain: Sandbox, open_cursor: Open) -> None:
+def test_query_timeout_ends_nothing_that_runs(plain: Sandbox, open_cursor: Open) -> None:
+    """From its start to its first rows, or its end, a statement is active, whatever its client does."""
     cursor = open_cursor(plain.nodes[0], configuration={"query_timeout_s": "1"})
-    cursor.execute_async("select sleep(60000)")
-    for _ in range(6):  # who asks keeps it alive
-        time.sleep(0.3)
-        assert cursor.status() == "RUNNING_STATE"
-    time.sleep(1.6)
-    query_id = r"[0-9a-f]{16}:[0-9a-f]{16}"
-    with pytest.raises(
-        HiveServer2Error, match=rf"^Query {query_id} expired due to client inactivity \(timeout is 1s\)"
-    ):
-        cursor.status()
+    cursor.execute_async("select sleep(2500)")
+    time.sleep(2)
+    assert cursor.status() == "RUNNING_STATE"
+    cursor._wait_to_finish()
+    assert cursor.fetchall() == [(True,)]
+
+
+def test_query_timeout_counts_fetches_only(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0], configuration={"query_timeout_s": "1"})
+    cursor.execute("select 1 union all select 2")
+    cursor._last_operation.fetch(max_rows=1)
+    began = time.monotonic()
+    text = r"Query [0-9a-f:]{33} expired due to client inactivity \(timeout is 1s000ms\)"
+    with pytest.raises(HiveServer2Error, match=text):
+        while time.monotonic() - began < 5:
+            cursor.status()  # who asks does not keep it alive
+            time.sleep(0.1)
+    assert time.monotonic() - began > 0.9
     assert page(plain.nodes[0], "/jsonmetrics")["impala-server.num-queries-expired"] >= 1
 
 
@@ -217,6 +228,14 @@ def test_idle_session_expires(plain: Sandbox, open_cursor: Open) -> None:
     text = r"^Client session expired due to more than 1s of inactivity \(last activity was at: \d{4}-.*\)"
     with pytest.raises(HiveServer2Error, match=text):
         cursor.execute("select 1")
+
+
+def test_the_statement_of_an_expired_session(plain: Sandbox, open_cursor: Open) -> None:
+    cursor = open_cursor(plain.nodes[0], configuration={"IDLE_SESSION_TIMEOUT": "1"})
+    cursor.execute_async("select sleep(60000)")
+    time.sleep(2)
+    with pytest.raises(HiveServer2Error, match="Session expired due to inactivity"):
+        cursor.status()
 
 
 def test_closing_a_session_ends_its_queries(plain: Sandbox, open_cursor: Open) -> None:
@@ -335,12 +354,29 @@ def test_log_profile_summary(plain: Sandbox, open_cursor: Open) -> None:
     assert summary.progress.num_completed_scan_ranges == summary.progress.total_scan_ranges == 3
 
 
+def id_of(node: SandboxNode, text: str) -> str:
+    [found] = [each for each in page(node, "/queries")["in_flight_queries"] if text in each["stmt"]]
+    return str(found["query_id"])
+
+
 def test_kill_query_reaches_the_other_coordinator(pair: Sandbox, open_cursor: Open) -> None:
     here, there = (open_cursor(node) for node in pair.nodes)
     here.execute_async("select sleep(60000), 'to be killed'")
-    running = page(pair.nodes[0], "/queries")["in_flight_queries"]  # other tests' may be ending there
-    query_id = next(each["query_id"] for each in running if "to be killed" in each["stmt"])
-    rows(there, f"kill query '{query_id}'")
-    assert here.status() == "ERROR_STATE"
-    with pytest.raises(OperationalError, match="Could not find query on any coordinator"):
+    query_id = id_of(pair.nodes[0], "to be killed")
+    with pytest.raises(HiveServer2Error, match="User 'bob' is not authorized to kill the query"):
+        rows(open_cursor(pair.nodes[1], user="bob"), f"kill query '{query_id}'")
+    assert here.status() == "RUNNING_STATE"
+    assert rows(there, f"kill query '{query_id}'") == [(f"Query {query_id} is killed.",)]
+    with pytest.raises(HiveServer2Error, match="Cancelled"):  # it is unregistered, too
+        here.status()
+    with pytest.raises(HiveServer2Error, match="Could not find query on any coordinator"):
         rows(there, "kill query '1:2'")
+
+
+def test_an_admin_kills_everybodys(open_cursor: Open) -> None:
+    with Sandbox(nodes=2, users=None, admins=["root"]) as cluster:
+        cursor = open_cursor(cluster.nodes[0])
+        cursor.execute_async("select sleep(60000), 'of another'")
+        rows(open_cursor(cluster.nodes[1], user="root"), f"kill query '{id_of(cluster.nodes[0], 'of another')}'")
+        with pytest.raises(HiveServer2Error, match="Cancelled"):
+            cursor.status()

@@ -19,6 +19,7 @@ from airflow_provider_impala_lb.impala.hs2.connection import describe
 from airflow_provider_impala_lb.impala.hs2.connection_failure import is_timeout, is_unreadable
 from airflow_provider_impala_lb.impala.hs2.ids import (
     StatementError,
+    applied_at,
     guid_of,
     print_id,
     progress_in,
@@ -56,8 +57,9 @@ class Limits(msgspec.Struct, frozen=True):
     """What may end the waiting before the statement ends.
 
     :ivar timeout: seconds since it was sent, after which it is cancelled; None: never.
-    :ivar publish_timeout: of a statement with SYNC_DDL: seconds for the other coordinators to hear of it, once all is
-        scanned; then it is cancelled, too. None: never.
+    :ivar publish_timeout: of a statement with SYNC_DDL: seconds for the other coordinators to hear of it, once its
+        timeline says that it is done and only waits for them (Impala 4.3 and later); then it is left to that, and not
+        waited for any more. None: never.
     :ivar on_poll: called after each poll that found it under way; what it raises ends the waiting (`HandedOver`), and
         the statement goes on.
     """
@@ -206,7 +208,9 @@ class Operation:
         from impala._thrift_gen.TCLIService.ttypes import TOperationState
 
         next_progress = SLOW_SECONDS
-        late, late_at, scanned_at = "", 0.0, 0.0
+        late, late_at = "", 0.0
+        publish_timeout, done_at = limits.publish_timeout, None
+        look_at = publish_timeout or 0.0
         while True:
             reply = self.status()
             state = TOperationState._VALUES_TO_NAMES.get(reply.operationState, str(reply.operationState))
@@ -219,10 +223,13 @@ class Operation:
             if late and waited - late_at >= _CANCEL_SECONDS:
                 self._fail(late)
             if not late:
-                if limits.publish_timeout is not None and waited >= limits.publish_timeout:
-                    scanned_at = scanned_at or (waited if self._is_scanned() else 0.0)
-                late = _overdue(limits, waited, scanned_at)
-                if late:
+                if publish_timeout is not None and done_at is None and waited >= look_at:
+                    # Its time begins by the timeline's own times, so it cannot be up before the next look.
+                    done_at, look_at = self._done_at(waited), waited + publish_timeout
+                if publish_timeout is not None and done_at is not None and waited - done_at >= publish_timeout:
+                    self._leave(publish_timeout)
+                if limits.timeout is not None and waited >= limits.timeout:
+                    late = f"statement_timeout: it was cancelled after {limits.timeout:g} s"
                     late_at = waited
                     self.cancel()
             if waited >= next_progress:
@@ -241,13 +248,32 @@ class Operation:
         self.discard()
         raise StatementError(reason, query_id=self.query_id)
 
-    def _is_scanned(self) -> bool:
-        """Whether its progress is at its end; DDL has none."""
+    def _leave(self, seconds: float) -> NoReturn:
+        """It is done, and waits for other coordinators. Nothing cancels that wait, and closing it would take as long
+        (``ImpalaServer::WaitForCatalogUpdateTopicPropagation``, ``ClientRequestState::Finalize``): the end of the
+        session will."""
+        self._cursor._last_operation_active, self.handle = False, None
+        raise StatementError(
+            f"publish_timeout: it is done, and {seconds:g} s after that the other coordinators had not all heard of "
+            "it, so it is not waited for any more",
+            query_id=self.query_id,
+        )
+
+    def _done_at(self, waited: float) -> float | None:
+        """When its work was done, in seconds since it was sent; None: it may be at work, or its profile does not say.
+
+        The whole profile is read for that, by HiveServer2's own call, which every Impala has (GetRuntimeProfile,
+        impala-hs2-server.cc); users may be refused it, and other servers do not know it.
+        """
+        from impala._thrift_gen.ImpalaService.ImpalaHiveServer2Service import TGetRuntimeProfileReq
+
+        request = TGetRuntimeProfileReq(operationHandle=self.handle, sessionHandle=self._cursor.session.handle)
         try:
-            found = progress_in(self.log_text())
+            reply = self._client.call("GetRuntimeProfile", request)
         except Exception:  # a broken connection shows at the next poll
-            return False
-        return not found or " 100%" in found[-1]
+            return None
+        done_at = None if status_error(reply) else applied_at(reply.profile or "")
+        return None if done_at is None else min(done_at, waited)
 
     def _log_progress(self, waited: float) -> None:
         """One line about a slow statement, with Impala's own words for how much of the scan is done."""
@@ -354,18 +380,6 @@ class Operation:
         """Let impyla's cursor believe that it is closed: else its finalizer would talk to the server again, for as
         long as it likes."""
         self._cursor._closed = True
-
-
-def _overdue(limits: Limits, waited: float, scanned_at: float) -> str:
-    """Why its time is up, or ""."""
-    if limits.timeout is not None and waited >= limits.timeout:
-        return f"statement_timeout: it was cancelled after {limits.timeout:g} s"
-    if limits.publish_timeout is not None and scanned_at and waited - scanned_at >= limits.publish_timeout:
-        return (
-            f"publish_timeout: it was cancelled, since {limits.publish_timeout:g} s after its work was done the other "
-            "coordinators had not all heard of it"
-        )
-    return ""
 
 
 def _fetch_no_further_than_the_end(operation: Any) -> None:

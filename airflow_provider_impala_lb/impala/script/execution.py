@@ -21,6 +21,7 @@ from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings
 from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession
 from airflow_provider_impala_lb.impala.script.handover_message import encrypt
+from airflow_provider_impala_lb.impala.script.metadata_sync import publish
 from airflow_provider_impala_lb.impala.script.output import OutputDone, write
 from airflow_provider_impala_lb.impala.script.record import ScriptRecord
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
@@ -30,6 +31,7 @@ from airflow_provider_impala_lb.impala.statement.failure_rules import (
     classify_again,
     classify_failure,
     handle_gone,
+    idle_too_long,
 )
 
 NEW_SESSIONS = 3
@@ -68,6 +70,7 @@ class Execution:
         self._sent_before = record.sent_before
         self._under_way = False
         self._submitted = 0.0
+        self._publishing = record.plan.options.publish is not None
         self._sendings: tuple[int, Sendings] | None = None  # of which statement
         self._inherited = False
         self._has_run: Callable[[], bool] | None = None
@@ -91,11 +94,6 @@ class Execution:
     def between(self) -> bool:
         """Whether no statement is under way."""
         return not self._under_way
-
-    @property
-    def submitted(self) -> float | None:
-        """When the statement under way was sent, by the monotonic clock; None if there is none."""
-        return self._submitted if self._under_way else None
 
     def resume(self, resumed: ResumedSession) -> None:
         """Before :meth:`run`: go on in a session of another process.
@@ -152,6 +150,7 @@ class Execution:
                         if self._inherited:
                             self.close()
                             self._open()
+                        self._publish_rest()
                     self.statement(number)
                 except HandedOver:
                     keep = True
@@ -170,10 +169,26 @@ class Execution:
                         raise gone.failure from gone.__cause__
                     self._log.warning("%s: going on in a new session on %s", gone.failure.reason, self._pick.node)
                     self._reopen(gone.failure)
+            self._publish_rest()
         finally:
             self._record.done.seconds += time.monotonic() - start
             if not keep:
                 self.close()
+
+    def _publish_rest(self) -> None:
+        """Once all changes are made: what other coordinators may not have heard of yet."""
+        if not self._publishing or self.number <= self._plan.last_effect:
+            return
+        self._publishing = False
+        session, options = self.session, self._plan.options
+        names = [name for name in self._record.unpublished or [] if "." in name]
+        if session is None or not session.is_open or not names:
+            return
+        # Handed over where the script goes on; at its end the results are here.
+        on_poll = self._deferral.check if self.number <= len(self._plan) else None
+        limits = Limits(options.statement_timeout, options.publish, on_poll)
+        tags, check = self._record.identity.tags, self._stop.check
+        self._record.note_published(publish(session, names, limits, check=check, log=self._log, tags=tags))
 
     def close(self) -> None:
         """End the session, and what runs in it. Never raises."""
@@ -269,7 +284,10 @@ class Execution:
                 if failure.verdict == "wait" or "never reached the coordinator" in str(error):
                     self._sent_before = number
                 if failure.outcome == "done":
-                    self._record.note_done(StatementEnd(error.query_id or "", None, 0.0, str(error)), fetched=False)
+                    ended = StatementEnd(error.query_id or "", None, 0.0, str(error))
+                    self._record.note_done(ended, synced=self._is_synced(number), fetched=False)
+                    if str(error).startswith("publish_timeout: "):
+                        self._publishing = False  # a coordinator hangs: all others would wait as long for nothing
                     return
                 if failure.verdict != "wait" or deadline.passed(backoff.pause):
                     self._fail(error, failure)
@@ -306,7 +324,7 @@ class Execution:
                     raise StatementError(f"fetching its rows failed: {lost}", query_id=ended.query_id) from lost
                 self._done_without_rows(ended, f"its {lost}")
                 return
-            self._record.note_done(ended)
+            self._record.note_done(ended, synced=self._is_synced(number))
             return
 
     def _fetch(self, session: Session, number: int, ended: StatementEnd) -> None:
@@ -332,7 +350,8 @@ class Execution:
     def _done_without_rows(self, ended: StatementEnd, warning: str) -> None:
         """DDL is done, and its row says no more than that: it is not worth doing it again."""
         ended.warnings = warning
-        self._record.note_done(ended, fetched=False)
+        synced = self._is_synced(self.number)
+        self._record.note_done(ended, synced=synced, fetched=False)
 
     def _write(self, cursor: Any) -> OutputDone:
         output = self._plan.options.output
@@ -361,8 +380,8 @@ class Execution:
     def _to_its_end(self, session: Session, number: int, sql: str) -> StatementEnd:
         """Send the statement and wait for its end; or wait for that of the one that is under way."""
         options = self._plan.options
-        publish = options.publish if number == self._plan.last_change else None
-        limits = Limits(options.statement_timeout, publish, self._deferral.check)
+        synced = self._is_synced(number)
+        limits = Limits(options.statement_timeout, options.publish if synced else None, self._deferral.check)
         if self._under_way and session.query_id:
             return self._wait_for_resumed(session, limits)
         self._has_run = None  # it spoke of the statement that was under way
@@ -372,7 +391,7 @@ class Execution:
                 session.proof.see_witness()
             self._journal.intend(number, label.nonce, self._pick.node, session.id, session.proof.witness)
         self._shared = True
-        query_options = {"SYNC_DDL": "1"} if publish is not None else None
+        query_options = {"SYNC_DDL": "1"} if synced else None
         sendings = self._sendings[1] if self._sendings is not None else None
         try:
             return session.execute(
@@ -381,6 +400,9 @@ class Execution:
         except StatementError:
             self._under_way = False
             raise
+
+    def _is_synced(self, number: int) -> bool:
+        return self._publishing and number in self._plan.synced
 
     def _wait_for_resumed(self, session: Session, limits: Limits) -> StatementEnd:
         """Wait for the end of a statement that was sent before: by another process, or before the hand-over failed."""
@@ -391,13 +413,24 @@ class Execution:
             self._under_way = True
             raise
         except StatementError as error:
-            if self._has_run is None or not handle_gone(str(error)):
+            gone = handle_gone(str(error))
+            if (gone or idle_too_long(str(error))) and self._rows_are_needed():
+                # Only a fetch keeps a query that has finished, and between two processes nobody fetches.
+                raise _SessionGone(self._record.failed(str(error), error.query_id, "not started")) from error
+            if self._has_run is None or not gone:
                 raise
             # The other process has waited for it, too, and has closed it.
             self._log.info("Query %s is looked up: %s", session.query_id, error)
             if self._has_run():
                 return StatementEnd(session.query_id or "", None, 0.0)
             raise _SessionGone(self._record.failed(str(error), error.query_id, "not started")) from error
+
+    def _rows_are_needed(self) -> bool:
+        """Whether the next statement only reads, for somebody here, or where the script is handed over to."""
+        number, listener = self.number, self._listener
+        wanted = listener.handler is not None or number == self._plan.output_number
+        wanted |= self._deferral.rows and number == len(self._plan)
+        return wanted and self._plan.classified[number - 1].reads_only
 
     def accepted(self, query_id: str) -> None:
         """The coordinator has taken the statement.

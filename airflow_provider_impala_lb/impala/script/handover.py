@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from logging import Logger, getLogger
@@ -13,6 +14,7 @@ from logging import Logger, getLogger
 import msgspec
 
 from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.state.model import HAND_OVER_SECONDS
 from airflow_provider_impala_lb.core.stop_request import HandedOver, StopRequest
 from airflow_provider_impala_lb.errors import ImpalaLBError, Superseded
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
@@ -46,6 +48,35 @@ class ResumedSession(msgspec.Struct, frozen=True):
     sent_at: float
     inherited: bool
     has_run: Callable[[], bool] | None
+
+
+class TimeLimit:
+    """Cancels a script that has taken too long, all its processes together.
+
+    :param seconds: how long it may take; None: for ever.
+    :param cancel: called with the reason, in a thread of its own.
+    """
+
+    def __init__(self, seconds: float | None, cancel: Callable[[str], None]) -> None:
+        self._seconds, self._cancel = seconds, cancel
+        self._timer: threading.Timer | None = None
+
+    def begin(self, elapsed: float) -> None:
+        """Watch it from now on; again, if more is known of its time.
+
+        :param elapsed: the script's time until now, in seconds.
+        """
+        self.end()
+        if self._seconds is not None:
+            reason = "execution_timeout: the task has run for as long as it may"
+            self._timer = threading.Timer(max(0.0, self._seconds - elapsed), self._cancel, [reason])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def end(self) -> None:
+        """Watch it no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Deferral:
@@ -82,21 +113,30 @@ class Deferral:
             raise HandedOver
 
     def hand_over(
-        self, session: Session | None, pick: Pick, done: ScriptDone, submitted: float | None, epoch: int
+        self,
+        session: Session | None,
+        pick: Pick,
+        done: ScriptDone,
+        epoch: int,
+        unpublished: list[str] | None,
+        *,
+        under_way: bool,
     ) -> Deferred | None:
         """Leave the session to whoever goes on.
 
         :param session: the one in use; None: the script is between two nodes.
         :param pick: with the lease, which goes along.
         :param done: what is done.
-        :param submitted: when the statement under way was sent, by the monotonic clock; None: none is.
         :param epoch: of this process in the journal.
+        :param unpublished: what other coordinators may not have heard of; None: not known.
+        :param under_way: whether a statement is.
         :returns: what to raise; None: the session would not be there any more, and the script stays here.
         :raises StateUnavailable: nobody could find the lease.
         :raises Superseded: a later attempt has taken over.
         """
         if session is None:
             return None
+        began = time.monotonic()
         if self._after is not None and not _outlives_connections(session):
             self._log.warning(
                 "%s ends a session with its connection, so nobody else could go on with the script: it runs here",
@@ -119,9 +159,10 @@ class Deferral:
             epoch=epoch,
             lease=lease,
             key=self.key,
-            query=(session.query_id or "") if submitted is not None else "",
-            submitted=time.time() - (time.monotonic() - submitted) if submitted is not None else 0.0,
-            seconds=done.seconds,
+            query=(session.query_id or "") if under_way else "",
+            at=lease.expires - HAND_OVER_SECONDS,
+            seconds=done.seconds + time.monotonic() - began,
+            unpublished=unpublished,
         )
         session.detach()
         return Deferred(handover, finished=session.has_ended)
@@ -151,7 +192,7 @@ class Deferral:
         :raises StatementFailed: a statement is in doubt.
         """
         guid, secret = bytes.fromhex(handover.guid), bytes.fromhex(handover.secret)
-        intent, node = record.intent, record.node or handover.node
+        intent, read_at, node = record.intent, time.monotonic(), record.node or handover.node
         if record.session != print_id(guid):  # one that a process after the first has opened
             opened = decrypt(record.sealed, handover.key) if record.sealed and record.session else None
             guid, secret = (guid_of(record.session), opened) if opened else (b"", b"")
@@ -168,7 +209,7 @@ class Deferral:
                     raise
                 self._log.warning("Its session cannot be used any more: %s", error)
             else:
-                sent_at = time.monotonic() - max(0.0, time.time() - handover.submitted)
+                sent_at = read_at - max(0.0, record.at - intent.at) if intent is not None else read_at
                 has_run = (lambda: done() >= intent.number) if intent is not None else None
                 return ResumedSession(session, query, sent_at, not clean, has_run)
         if intent is not None:

@@ -32,8 +32,9 @@ class Handover(msgspec.Struct):
     :param lease: on the node.
     :param key: encrypts the secrets of later sessions.
     :param query: id of the statement that is under way, or "".
-    :param submitted: when it was sent, ``time.time()``; 0: none is under way.
-    :param seconds: the script's time so far.
+    :param at: when this was handed over, by the store's clock.
+    :param seconds: the script's time until then.
+    :param unpublished: what other coordinators may not have heard of, of what was changed so far; None: not known.
     """
 
     node: str
@@ -44,8 +45,16 @@ class Handover(msgspec.Struct):
     lease: Lease
     key: str
     query: str = ""
-    submitted: float = 0.0
+    at: float = 0.0
     seconds: float = 0.0
+    unpublished: list[str] | None = None
+
+    def seconds_until(self, now: float) -> float:
+        """The script's time until now. No host's own clock has a part in it: others go by theirs.
+
+        :param now: the store's clock.
+        """
+        return self.seconds + max(0.0, now - self.at)
 
     def packed(self) -> dict[str, Any]:
         """For the arguments of a trigger, and its events."""

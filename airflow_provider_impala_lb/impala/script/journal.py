@@ -377,6 +377,19 @@ class Journal:
         except ImpalaLBError as error:
             log.warning("Whether another attempt of %s has taken over cannot be known now: %s", self.key, error)
 
+    def goes_on_elsewhere(self) -> bool:
+        """After `Superseded`: whether another process of this very attempt goes on with the script. Where that cannot
+        be known now: True."""
+        try:
+            document = self._journals.read(self.key)
+            record = None if document is None else decode(document, self.where)
+        except ImpalaLBError as error:
+            log.warning("Who has taken %s over cannot be known now: %s", self.key, error)
+            return True
+        if record is None or record.script != self._script:
+            return False
+        return record.by == self._by and record.epoch > self.epoch
+
     def _is_whole(self, record: Record) -> bool:
         """Whether the script of the record had come to its end. If its last statement is done and that could not be
         noted, only an attempt that knows which one it is can tell a retry of it from the work being asked for anew."""

@@ -1,4 +1,5 @@
-"""Before a script that should have stuck to one coordinator runs on another one: the other must know what was written.
+"""Other coordinators must know what was written: before a script that should have stuck to one runs on another one, and
+at the end of a script that is to be published.
 
 A coordinator hears of the others' changes 2 to 6 s late, as a rule. Until then it does not know new tables, and, worse,
 silently leaves out the newest rows of those it knows. What a coordinator gets by REFRESH comes from the catalog
@@ -9,11 +10,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from logging import Logger, getLogger
 from typing import Literal
 
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
+from airflow_provider_impala_lb.impala.hs2.operation import Limits
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.classification import classify
@@ -21,7 +23,7 @@ from airflow_provider_impala_lb.impala.sql.label import Label
 from airflow_provider_impala_lb.impala.statement.failure_rules import classify_failure
 
 MOVE_SECONDS = 10.0
-"""So long after the upstream's end every coordinator is taken to know all that it did, without any REFRESH. Metadata
+"""So long after a script's end every coordinator is taken to know all that it did, without any REFRESH. Metadata
 reach the others within about 2 to 6 s: up to two statestore rounds at the catalog service, one to the coordinator."""
 MOST_REFRESHED = 100
 """With more names than this the one wait is cheaper, for Impala too: a REFRESH lists the files of its table."""
@@ -35,6 +37,7 @@ _NO_TABLE = re.compile(r"Table does not exist|Could not resolve (table reference
 _GONE = re.compile(r"TableNotFoundException|Table not found")
 # With SYNC_DDL on (CatalogServiceCatalog.waitForSyncDdlVersion): here it is done, and that is all that matters.
 _DONE = re.compile(r"operation has been successfully executed")
+_LATE = re.compile("publish_timeout: ")
 _State = Literal["known", "no table", "no database", "gone"]
 
 
@@ -51,7 +54,7 @@ def make_visible(
 
     Each table that was written is refreshed here, after an INVALIDATE METADATA if this coordinator does not know it.
     What no statement can bring (a new database, the news that something was dropped, a REFRESH that was refused)
-    is waited for, at most until 10 s after the upstream's end. The session's database and options stay as they are.
+    is waited for, 10 s at most. The session's database and options stay as they are.
 
     :param session: on the coordinator that is to know it.
     :param upstream: what ran on another one, and left.
@@ -63,6 +66,46 @@ def make_visible(
     :raises Cancelled: the session was cancelled.
     """
     _Sync(session, upstream, check, sleep, log or getLogger(__name__), tags or {}).run()
+
+
+def publish(
+    session: Session,
+    names: Sequence[str],
+    limits: Limits,
+    *,
+    check: Callable[[], None],
+    log: Logger,
+    tags: Mapping[str, str],
+) -> list[str]:
+    """Let every coordinator hear of these tables: of what their last statement with SYNC_DDL may have had no reason to
+    wait for, since it changed nothing in the catalog.
+
+    A REFRESH has: it answers with the table, whether it found something new or not, and so Impala waits for the table's
+    present version (``CatalogOpExecutor.execResetMetadata``). No statement can do that for what has been dropped.
+
+    :param session: of the script that changed them.
+    :param names: ``db.table``.
+    :param limits: of each statement; where the others have not all heard of one in time, the rest is not tried.
+    :param check: called before each statement; may raise, to stop.
+    :param log: for people.
+    :param tags: for the label of each statement.
+    :returns: those that every coordinator knows now.
+    :raises Cancelled: the session was cancelled.
+    """
+    known: list[str] = []
+    for number, name in enumerate(names, 1):
+        check()
+        label = Label.new(number, len(names), {"publish": name, **tags})
+        try:
+            session.execute(f"{label} REFRESH {_quoted(name)}", options={"SYNC_DDL": "1"}, limits=limits)
+            session.finish()
+        except StatementError as error:
+            log.warning("%s may not be known to all coordinators yet: %s", name, " ".join(str(error).split()))
+            if not session.is_open or _LATE.match(str(error)):
+                break
+            continue
+        known.append(name)
+    return known
 
 
 class _Sync:
@@ -190,20 +233,17 @@ class _Sync:
         self._session.finish()
 
     def _seconds_remaining(self) -> float:
-        """Until 10 s after the upstream's end; by another clock perhaps, so never more than 10 s from the beginning."""
-        own = MOVE_SECONDS - (time.monotonic() - self._began)
-        if self._upstream.ended is None:
-            return own
-        return min(own, self._upstream.ended + MOVE_SECONDS - time.time())
+        """Until 10 s after the beginning here, when the upstream had ended. It may have ended long before, but when is
+        told by another host's clock: one that is 10 s behind this one would mean no wait at all."""
+        return MOVE_SECONDS - (time.monotonic() - self._began)
 
     def _wait(self, *reasons: str) -> None:
         seconds = max(self._seconds_remaining(), 0.0)
         self._log.warning(
-            "%s: waiting %.1f s, until %g s after the end of the script on %s. Before that, %s may not see all that it "
-            "wrote, and rows would silently be missing",
+            "%s: waiting %.1f s for what the script on %s changed. Before that, %s may not see all that it wrote, and "
+            "rows would silently be missing",
             "; ".join(reasons),
             seconds,
-            MOVE_SECONDS,
             self._upstream.host or "the other coordinator",
             self._session.node.address,
         )

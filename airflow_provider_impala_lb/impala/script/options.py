@@ -32,8 +32,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         than 5 minutes. False: it finishes where it is.
     :param resume: with a journal: go on where an earlier attempt stopped, and on another node where this one takes no
         more. False: a retry begins at statement 1.
-    :param publish: seconds; run the script's last change with SYNC_DDL, so that every coordinator has seen it at its
-        end, and wait for that at most so long once its work is done. None: do not.
+    :param publish: seconds; run the last change of each table with SYNC_DDL, so that every coordinator has seen them at
+        the script's end, and wait for that at most so long once a statement is known to be done. None: do not.
     :param max_wait: seconds to wait while all nodes are busy or full; None: ``max_wait`` of the configuration.
     :param database: of the session, instead of the configuration's; None: that one.
     :param query_options: set for the session when it is opened, over the configuration's; None: no more than those.
@@ -165,6 +165,8 @@ class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
         another process goes on by :meth:`~.run.ScriptRun.go_on`. None: only when it is asked to.
     :param hand_over_rows: it does so once the last statement has ended, if that has rows, for another process to fetch
         them.
+    :param time_limit: of a script that goes on here: it is cancelled when it has taken so many seconds, with those of
+        the processes before. None: it may take any time.
     :param finish_at_end: the journal says at once that the script has ended; False: when
         :meth:`~.run.ScriptRun.finish` is called.
     :param command: how a command for the author begins, for a shell.
@@ -175,5 +177,6 @@ class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
     asks_again: float | None = None
     hand_over_after: float | None = None
     hand_over_rows: bool = False
+    time_limit: float | None = None
     finish_at_end: bool = True
     command: str = "impala-lb --config FILE"

@@ -9,6 +9,7 @@ from airflow_provider_impala_lb.errors import ConfigError, ScriptError
 from airflow_provider_impala_lb.impala.script.options import RunOptions
 from airflow_provider_impala_lb.impala.script.output import check
 from airflow_provider_impala_lb.impala.sql.classification import classify
+from airflow_provider_impala_lb.impala.sql.effects import to_broadcast
 from airflow_provider_impala_lb.impala.sql.parameters import bind_script
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
@@ -29,6 +30,8 @@ class ScriptPlan:
     :param options: what its author chose.
     :ivar classified: what each of them is, in the same order.
     :ivar last_change: number of the last statement that may change something, from 1; 0: none may.
+    :ivar synced: numbers of the statements that are sent with SYNC_DDL, since they are to be published.
+    :ivar last_effect: number of the last statement that other coordinators have to hear of, from 1; 0: none.
     :ivar output_number: of the query whose rows go to ``options.output``, from 1; 0: none do.
     :raises ConfigError: the output cannot be written, or the script gives no rows for it.
     :raises ScriptError: a comment says that a CREATE TABLE AS SELECT may be repeated.
@@ -47,6 +50,10 @@ class ScriptPlan:
                 )
         changes = [number for number, each in enumerate(self.classified, 1) if not each.changes_nothing]
         self.last_change = changes[-1] if changes else 0
+        self.synced: frozenset[int] = frozenset()
+        if options.publish is not None:
+            self.synced = to_broadcast([each.effects for each in self.classified], options.database)
+        self.last_effect = max(self.synced, default=0)
         self.output_number = 0
         if options.output is not None:
             check(options.output)

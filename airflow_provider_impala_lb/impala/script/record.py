@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from airflow_provider_impala_lb.impala.script.options import RunIdentity, RunLis
 from airflow_provider_impala_lb.impala.script.output import OutputDone
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
-from airflow_provider_impala_lb.impala.sql.classification import Classification, excerpt
+from airflow_provider_impala_lb.impala.sql.classification import excerpt
 from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
 from airflow_provider_impala_lb.impala.statement.failure_rules import classify_failure
 
@@ -53,7 +54,8 @@ class ScriptDone(msgspec.Struct):
             "host": self.node,
             "why": self.why,
             "session": self.session,
-            "ended": time.time(),
+            "ended": (now := time.time()),
+            "ended_at": datetime.fromtimestamp(now, timezone.utc).isoformat(timespec="seconds"),
             "resumed": self.resumed,
             "seconds": round(self.seconds, 3),
             "statements": len(self.statements),
@@ -88,6 +90,8 @@ class ScriptRecord:
     :ivar handler_error: what the handler raised; None: nothing.
     :ivar sent_before: this statement was sent before, by an earlier process, and seems not to have run; 0: none.
     :ivar data: what the sessions on the present node have set for themselves.
+    :ivar published_before: when the process before handed over, so many statements were done, and all coordinators had
+        heard of what they changed but of these names.
     """
 
     def __init__(
@@ -105,8 +109,8 @@ class ScriptRecord:
         self.handler_error: Exception | None = None
         self.sent_before = 0
         self.data = SessionData()
+        self.published_before: tuple[int, list[str]] = 0, []
         self._written = WrittenTables()
-        self._published = False
         self._log = listener.logger
 
     # What is known
@@ -148,14 +152,19 @@ class ScriptRecord:
         :param written: which tables were changed, as of the script's beginning.
         """
         self.done.node = node
-        self.data, self._written, self._published = data, written, False
-        for each in self.plan.classified[: len(self.done.statements)]:
-            self._note_written(each, broadcast=False)  # as far as is known here
+        self.data, self._written = data, written
+        known, unpublished = self.published_before
+        self.published_before = 0, []  # of this node alone
+        for number, each in enumerate(self.plan.classified[: len(self.done.statements)], 1):
+            written.note(each.effects, broadcast=False)
+            if number == known:
+                written.keep_unpublished(unpublished)
 
-    def note_done(self, ended: StatementEnd, *, fetched: bool = True) -> None:
+    def note_done(self, ended: StatementEnd, *, synced: bool, fetched: bool = True) -> None:
         """The next statement is done.
 
         :param ended: how.
+        :param synced: it was sent with SYNC_DDL of its own.
         :param fetched: False: something after it went wrong, as the warning of ``ended`` says; there are no rows of it.
         :raises StatementFailed: it is done, but the journal cannot be written.
         """
@@ -177,8 +186,7 @@ class ScriptRecord:
                     self._log.warning("[%d/%d] %s", number, len(plan), problem)
         self._append(ended)
         self.data.note(classified.effects)
-        published = plan.options.publish is not None and number == plan.last_change and fetched
-        self._note_written(classified, published=published, broadcast=fetched)
+        self._written.note(classified.effects, broadcast=fetched, synced=synced, rows=ended.rows)
         self._note_left()
         self._report_done()
 
@@ -215,7 +223,7 @@ class ScriptRecord:
                 else:
                     self.journal.done(number, ended.query_id, ended.rows)
         self._append(ended)
-        self._note_written(classified, broadcast=False)
+        self._written.note(classified.effects, broadcast=False)
         self._note_left()
         self._report_done()
 
@@ -225,13 +233,26 @@ class ScriptRecord:
             with suppress(StateUnavailable):  # then the next attempt looks it up
                 self.journal.not_run(self.number)
 
+    @property
+    def unpublished(self) -> list[str] | None:
+        """What other coordinators may not have heard of: ``db.table``, or ``db``; None: not only this is known."""
+        return self._written.unpublished
+
+    def note_published(self, names: list[str]) -> None:
+        """All coordinators have heard of these.
+
+        :param names: of :attr:`unpublished`.
+        """
+        self._written.note_published(names)
+        self._note_left()
+
     def touched(self, *, under_way: bool) -> Upstream:
         """What was done on this node may have changed all this.
 
         :param under_way: the next statement was interrupted, and may have changed something, too.
         """
         if under_way and self.number <= len(self.plan):
-            self._note_written(self.plan.classified[self.number - 1], broadcast=False)
+            self._written.note(self.plan.classified[self.number - 1].effects, broadcast=False)
         self._note_left()
         return self.done.left
 
@@ -385,18 +406,13 @@ class ScriptRecord:
             text = "%s" if fetched else "is done, with a warning: %s"
             self._log.warning(f"[%d/%d] {text}", number, total, ended.warnings)
 
-    def _note_written(self, statement: Classification, *, published: bool = False, broadcast: bool = True) -> None:
-        """:param broadcast: if it was sent with SYNC_DDL, all coordinators have heard of it."""
-        self._written.note(statement.effects, broadcast=broadcast)
-        if not statement.changes_nothing:
-            self._published = published
-
     def _note_left(self) -> None:
         written = self._written
         self.done.left = Upstream(
             host=self.done.node,
             ended=time.time(),
-            published=self._published or written.published,
+            published=written.published,
+            unpublished=written.unpublished,
             written=written.written,
             dropped=written.dropped,
             complete=written.complete,
@@ -437,6 +453,7 @@ def left_by(plan: ScriptPlan, done: int, node: str, database: str | None) -> Ups
     return Upstream(
         host=node,
         published=written.published,
+        unpublished=written.unpublished,
         written=written.written,
         dropped=written.dropped,
         complete=written.complete,

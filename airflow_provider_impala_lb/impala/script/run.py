@@ -30,7 +30,7 @@ from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.script.execution import Execution
-from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession
+from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession, TimeLimit
 from airflow_provider_impala_lb.impala.script.handover_message import Handover, new_key
 from airflow_provider_impala_lb.impala.script.journal import Journal
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, make_visible
@@ -97,6 +97,7 @@ class ScriptRun:
         self._record = ScriptRecord(plan, identity, listener, self._journal, before)
         self._stop = StopRequest()
         self._deferral = Deferral(self._stop, process, self._log)
+        self._time_limit = TimeLimit(process.time_limit, self.cancel)
         self._refusals = Refusals(cluster.config)
         self._previous = PreviousAttempts(cluster, sessions, plan, self._pause, self._log)
         self._ticket = cluster.config.owner_of(process.ticket) if process.ticket else None
@@ -143,6 +144,10 @@ class ScriptRun:
         """In the journal, of this process; 0 without one."""
         return self._journal.epoch if self._journal is not None else 0
 
+    def goes_on_elsewhere(self) -> bool:
+        """After `Superseded`: see :meth:`~.journal.Journal.goes_on_elsewhere`."""
+        return self._journal is not None and self._journal.goes_on_elsewhere()
+
     @property
     def node(self) -> str:
         """Where it runs, or ran last: ``host:port``; "" before that."""
@@ -184,12 +189,15 @@ class ScriptRun:
         :param handover: of that process.
         """
         assert self._journal is not None
+        self._time_limit.begin(handover.seconds)  # more is known once the store's clock is
         try:
             return self._go_on(self._journal, handover)
         except Exception as error:
             if isinstance(error, (StatementFailed, NoNodeAvailable)) and self._stop.cancelled is None:
                 self._journal.check_mine()  # our failure would be the task's, and our successor runs it
             return self._done_before(error)
+        finally:
+            self._time_limit.end()
 
     def finish(self) -> None:
         """Note in the journal that the script has come to its end, and what it gave has been taken. A journal that
@@ -251,7 +259,10 @@ class ScriptRun:
     def _go_on(self, journal: Journal, handover: Handover) -> ScriptDone:
         self._deferral.key = handover.key
         record, clean = journal.take(handover.epoch)
-        self._record.done.seconds = handover.seconds
+        self._record.done.seconds = handover.seconds_until(record.at)
+        self._time_limit.begin(self._record.done.seconds)
+        if clean and handover.unpublished is not None:
+            self._record.published_before = record.done, handover.unpublished
         try:
             with self._cluster.picker.adopt(handover.lease, LeaseListener(on_fenced=self._on_fenced)) as pick:
                 try:
@@ -262,10 +273,13 @@ class ScriptRun:
                     resumed = self._deferral.resume_session(
                         self._sessions, journal, self._previous, handover, record, clean=clean
                     )
-                    self._record.continue_after(record.done, record)
-                    if record.done:
-                        self._record.before.append(self._left_by(record.done, handover.node))
-                    return self._run_on(pick, resumed)
+                    wants_rows = self._listener.handler is not None or self._process.hand_over_rows
+                    wants_rows = wants_rows or self._plan.output_number == len(self._plan)
+                    done = self._plan.first_to_run(record.done, wants_rows=wants_rows)
+                    self._record.continue_after(done, record)
+                    if done:
+                        self._record.before.append(self._left_by(done, handover.node))
+                    return self._run_on(pick, resumed, why=handover.why)
                 except NodeRefused as error:
                     options = self._plan.options
                     if not (options.resume or options.restartable or self._record.nothing_done):
@@ -347,13 +361,14 @@ class ScriptRun:
             self._log.info("Picked %s (%s)", pick.node, pick.why)
         return pick
 
-    def _run_on(self, pick: Pick, resumed: ResumedSession | None = None) -> ScriptDone:
+    def _run_on(self, pick: Pick, resumed: ResumedSession | None = None, why: str = "") -> ScriptDone:
         """Run what remains on this node.
 
         :param resumed: the session there to go on in; None: a new one.
+        :param why: what spoke for this node; "": as the pick says.
         """
         done = self._record.done
-        done.why = pick.why
+        done.why = why or pick.why
         execution = Execution(self._sessions, pick, self._record, self._stop, self._deferral, self._prepare)
         if resumed is not None:
             execution.resume(resumed)
@@ -406,9 +421,15 @@ class ScriptRun:
                 execution.run()
                 return
             except HandedOver:
-                done, submitted = self._record.done, execution.submitted
                 try:
-                    deferred = self._deferral.hand_over(execution.session, pick, done, submitted, self.epoch)
+                    deferred = self._deferral.hand_over(
+                        execution.session,
+                        pick,
+                        self._record.done,
+                        self.epoch,
+                        self._record.unpublished,
+                        under_way=not execution.between,
+                    )
                 except StateUnavailable as error:
                     # Nobody could find the lease: let it go on here.
                     if deadline.passed():

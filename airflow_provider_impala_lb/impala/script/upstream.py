@@ -16,10 +16,11 @@ class Upstream(msgspec.Struct):
 
     :param host: ``host:port``.
     :param ended: ``time.time()`` at its end, or None if that is not known.
-    :param published: all its changes were made with SYNC_DDL: every coordinator had them when it ended.
+    :param published: every coordinator had all its changes when it ended.
     :param written: ``db.table`` (or ``db``) of what is there, with new rows or a new definition.
     :param dropped: the same of what is there no more.
     :param complete: nothing else was changed.
+    :param unpublished: what others may not have heard of then, of ``written`` and ``dropped``; None: not known.
     """
 
     host: str = ""
@@ -28,6 +29,7 @@ class Upstream(msgspec.Struct):
     written: list[str] = []
     dropped: list[str] = []
     complete: bool = False
+    unpublished: list[str] | None = None
 
     @classmethod
     def of(cls, value: Any) -> Upstream:
@@ -40,10 +42,13 @@ class Upstream(msgspec.Struct):
         host, ended = fields.get("host"), fields.get("ended")
         written, written_whole = _names(fields.get("written"))
         dropped, dropped_whole = _names(fields.get("dropped"))
+        unpublished, unpublished_whole = _names(fields.get("unpublished"))
+        published = fields.get("published") is True
         return cls(
             host=host if isinstance(host, str) else "",
             ended=float(ended) if isinstance(ended, (int, float)) and not isinstance(ended, bool) else None,
-            published=fields.get("published") is True,
+            published=published,
+            unpublished=[] if published else unpublished if unpublished_whole else None,
             written=written,
             dropped=dropped,
             complete=fields.get("complete") is True and written_whole and dropped_whole,
@@ -60,18 +65,29 @@ class Upstream(msgspec.Struct):
         """
         actions: dict[str, str] = {}
         every = [*before, self]
+        unpublished: dict[str, None] | None = {}
         for each in every:
             for name in each.dropped:
                 for gone in [known for known in actions if known == name or known.startswith(f"{name}.")]:
                     del actions[gone]
+                    if unpublished is not None:
+                        unpublished.pop(gone, None)
             for kind, names in (("dropped", each.dropped), ("written", each.written)):
                 for name in names:
                     actions.pop(name, None)
                     actions[name] = kind
+                    if unpublished is not None:
+                        unpublished.pop(name, None)  # that is newer, and stands for what was before
+            more = [] if each.published else each.unpublished
+            if unpublished is None or more is None:
+                unpublished = None
+            else:
+                unpublished.update(dict.fromkeys(more))
         return Upstream(
             host=self.host,
             ended=self.ended,
-            published=all(each.published for each in every),
+            published=unpublished == {},
+            unpublished=None if unpublished is None else list(unpublished),
             written=[name for name, kind in actions.items() if kind == "written"],
             dropped=[name for name, kind in actions.items() if kind == "dropped"],
             complete=all(each.complete for each in every),

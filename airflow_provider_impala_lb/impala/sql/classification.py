@@ -10,6 +10,8 @@ import re
 from functools import cached_property
 from typing import Literal
 
+from msgspec.structs import replace
+
 from airflow_provider_impala_lb.core.text import plain
 from airflow_provider_impala_lb.impala.sql.effects import UNKNOWN, Effects, effects_of
 from airflow_provider_impala_lb.impala.sql.lexer import (
@@ -163,7 +165,11 @@ class Classification:
         if self._behind is None:
             return UNKNOWN
         try:
-            return effects_of(self.verb, self._reader())
+            found = effects_of(self.verb, self._reader())
+            if self.kind == "ctas" and _creates_once(self._reader()):
+                # A table that is there already: it ends without a wait (ExecDdlRequestImpl, new_table_created).
+                return Effects(tuple(replace(each, renews="perhaps") for each in found.changes))
+            return found
         except ScriptSyntaxError:
             return Effects() if self.session_only else UNKNOWN
 

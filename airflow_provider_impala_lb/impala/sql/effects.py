@@ -7,7 +7,7 @@ The grammar is that of Impala's ``common/cup/sql-parser.cup``, as far as it says
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -15,6 +15,18 @@ import msgspec
 from airflow_provider_impala_lb.impala.sql.lexer import JAVA_BLANKS, Reader
 
 Action = Literal["data", "definition", "dropped", "unknown"]
+Renews = Literal["always", "with rows", "rows but Kudu's", "perhaps"]
+"""Whether a statement that ended well has given its object a new version in the catalog. With SYNC_DDL Impala waits
+until every coordinator has that version, and with it all that was changed before; without one it waits for nothing
+(``CatalogServiceCatalog.waitForSyncDdlVersion``, ``ImpalaServer::ProcessCatalogUpdateResult``).
+
+* ``always``: by its kind. CREATE TABLE IF NOT EXISTS, too: with SYNC_DDL on, the table that is there gets a new version
+  (``CatalogOpExecutor.createTable``). REFRESH answers with the table as it is, whether it found something or not.
+* ``with rows``: if it wrote some (``ClientRequestState::UpdateCatalog``: "No partitions altered").
+* ``rows but Kudu's``: the same, unless the table is Kudu's or HBase's, which the text does not tell: their rows are no
+  matter of the catalog, and every coordinator sees them at once.
+* ``perhaps``: IF EXISTS and the like; what may have found nothing to do.
+"""
 
 MOST_NAMES = 200
 """How many names are kept: they travel in an XCom, and nobody refreshes more of them one by one."""
@@ -35,11 +47,13 @@ class Change(msgspec.Struct, frozen=True):
         statement is none that is known here, or changes something that is no table.
     :ivar database: in lower case, as the statement names it; None: the session's, or not known.
     :ivar table: a table or a view, in lower case; None: the database itself, or not known.
+    :ivar renews: whether a new version in the catalog comes of it; default ``perhaps``.
     """
 
     action: Action
     database: str | None = None
     table: str | None = None
+    renews: Renews = "perhaps"
 
     def name(self, session_database: str) -> str | None:
         """What is changed.
@@ -80,6 +94,7 @@ class Effects(msgspec.Struct, frozen=True):
 
 UNKNOWN = Effects((Change("unknown"),))
 _UNKNOWN = UNKNOWN.changes
+_KUDU: Renews = "rows but Kudu's"
 # What may follow a table in FROM and is no alias (``table_ref_list``).
 _AFTER_A_TABLE = frozenset(
     {"on", "using", "join", "inner", "left", "right", "full", "cross", "where", "tablesample", "set", "for", "unpivot"}
@@ -125,36 +140,41 @@ def _setting(verb: str, reader: Reader) -> Setting | None:
     return Setting(option=option, value=value)
 
 
-def _of(action: Action, path: tuple[str, ...]) -> tuple[Change, ...]:
+def _of(action: Action, path: tuple[str, ...], renews: Renews = "perhaps") -> tuple[Change, ...]:
     """:param path: of a table. Names that no metastore takes are not passed on: they would be put into SQL again."""
     if len(path) not in (1, 2) or not all(map(_PLAIN_NAME.fullmatch, path)):
         return _UNKNOWN
-    return (Change(action, path[0] if len(path) == 2 else None, path[-1]),)
+    return (Change(action, path[0] if len(path) == 2 else None, path[-1], renews),)
 
 
-def _of_database(action: Action, path: tuple[str, ...]) -> tuple[Change, ...]:
+def _of_database(action: Action, path: tuple[str, ...], renews: Renews) -> tuple[Change, ...]:
     if len(path) != 1 or not _PLAIN_NAME.fullmatch(path[0]):
         return _UNKNOWN
-    return (Change(action, path[0]),)
+    return (Change(action, path[0], None, renews),)
 
 
 def _insert(reader: Reader) -> tuple[Change, ...]:
-    if not reader.take("into", "overwrite"):
+    how = reader.take("into", "overwrite")
+    if how is None:
         return _UNKNOWN
     reader.take("table")
-    return _of("data", reader.path())
+    path = reader.path()
+    reader.parentheses()  # names of its columns
+    # Neither Kudu's tables nor HBase's take OVERWRITE or PARTITION (InsertStmt.java).
+    certain = how == "overwrite" or reader.take("partition")
+    return _of("data", path, "with rows" if certain else _KUDU)
 
 
 def _load(reader: Reader) -> tuple[Change, ...]:
     if reader.skip_to("into") and reader.take_all("into", "table"):
-        return _of("data", reader.path())
+        return _of("data", reader.path(), "always")
     return _UNKNOWN
 
 
 def _truncate(reader: Reader) -> tuple[Change, ...]:
     reader.take("table")
-    reader.take_all("if", "exists")
-    return _of("data", reader.path())
+    unsure = reader.take_all("if", "exists")
+    return _of("data", reader.path(), "perhaps" if unsure else "always")
 
 
 def _update_or_delete(reader: Reader) -> tuple[Change, ...]:
@@ -165,7 +185,7 @@ def _update_or_delete(reader: Reader) -> tuple[Change, ...]:
         reader.take("from")
         return _aliased(reader, target[0])
     # What could not be read to its end may have held a FROM.
-    return _UNKNOWN if reader.here.kind == "unexpected" else _of("data", target)
+    return _UNKNOWN if reader.here.kind == "unexpected" else _of("data", target, _KUDU)
 
 
 def _skip_to_from(reader: Reader) -> bool:
@@ -187,7 +207,7 @@ def _aliased(reader: Reader, target: str) -> tuple[Change, ...]:
         elif token.kind == "string":  # ``alias_clause`` takes one
             alias = token.text[1:-1].lower()
         if path and (alias or path[-1]) == target:
-            return _of("data", path)
+            return _of("data", path, _KUDU)
         if not _to_next_table(reader):
             return _UNKNOWN  # no table of that name, or a view made in place
 
@@ -203,7 +223,7 @@ def _to_next_table(reader: Reader) -> bool:
 
 def _merge(reader: Reader) -> tuple[Change, ...]:
     reader.take("into")
-    return _of("data", reader.path())
+    return _of("data", reader.path(), _KUDU)
 
 
 def _optimize(reader: Reader) -> tuple[Change, ...]:
@@ -215,53 +235,56 @@ def _refresh(reader: Reader) -> tuple[Change, ...]:
     """It brings what Hive or Spark wrote, to this coordinator at once and to the others as late as anything else."""
     if reader.take("authorization"):
         return ()
-    return _UNKNOWN if reader.take("functions") else _of("data", reader.path())
+    return _UNKNOWN if reader.take("functions") else _of("data", reader.path(), "always")
 
 
 def _invalidate(reader: Reader) -> tuple[Change, ...]:
     reader.take("metadata")
-    return _of("definition", reader.path())  # without a name: everything
+    return _of("definition", reader.path(), "always")  # without a name: everything
 
 
 def _create(reader: Reader) -> tuple[Change, ...]:
     reader.take_all("or", "replace")
     reader.take("external")
     kind = reader.take("table", "view", "database", "schema", "role")
-    reader.take_all("if", "not", "exists")
-    return _definition(kind, reader)
+    if_new = reader.take_all("if", "not", "exists")
+    return _definition(kind, reader, "perhaps" if if_new and kind == "view" else "always")
 
 
 def _alter(reader: Reader) -> tuple[Change, ...]:
     kind = reader.take("table", "view", "database", "schema")
-    found = _definition(kind, reader)
+    found = _definition(kind, reader, "always")
     if reader.take_all("rename", "to") and found != _UNKNOWN:
-        return (Change("dropped", found[0].database, found[0].table), *_of("definition", reader.path()))
-    return found
+        old = Change("dropped", found[0].database, found[0].table, "always")
+        return (old, *_of("definition", reader.path(), "always"))
+    # CatalogOpExecutor.alterTable: the table is in the answer only if it has a new version.
+    unsure = reader.skip_to("if", "recover", "partition")
+    return tuple(msgspec.structs.replace(each, renews="perhaps") for each in found) if unsure else found
 
 
 def _comment(reader: Reader) -> tuple[Change, ...]:
     reader.take("on")
     if reader.take("column"):
-        return _of("definition", reader.path()[:-1])
-    return _definition(reader.take("table", "view", "database"), reader)
+        return _of("definition", reader.path()[:-1], "always")
+    return _definition(reader.take("table", "view", "database"), reader, "always")
 
 
-def _definition(kind: str | None, reader: Reader) -> tuple[Change, ...]:
+def _definition(kind: str | None, reader: Reader, renews: Renews) -> tuple[Change, ...]:
     if kind in ("table", "view"):
-        return _of("definition", reader.path())
+        return _of("definition", reader.path(), renews)
     if kind in ("database", "schema"):
-        return _of_database("definition", reader.path())
+        return _of_database("definition", reader.path(), renews)
     return () if kind == "role" else _UNKNOWN  # functions, data sources
 
 
 def _drop(reader: Reader) -> tuple[Change, ...]:
     reader.take("incremental")
     kind = reader.take("table", "view", "database", "schema", "stats", "role")
-    reader.take_all("if", "exists")
+    renews: Renews = "perhaps" if reader.take_all("if", "exists") else "always"
     if kind in ("table", "view"):
-        return _of("dropped", reader.path())
+        return _of("dropped", reader.path(), renews)
     if kind in ("database", "schema"):
-        return _of_database("dropped", reader.path())
+        return _of_database("dropped", reader.path(), renews)
     return () if kind in ("stats", "role") else _UNKNOWN
 
 
@@ -298,7 +321,8 @@ class WrittenTables:
         self._sync_ddl = sync_ddl
         self._actions: dict[str, Action] = {}
         self._unknown = False
-        self._unpublished = False
+        # What others may not have heard of, by name: whether its definition is part of that. "": what has no name here.
+        self._pending: dict[str, bool] = {}
 
     @property
     def written(self) -> list[str]:
@@ -317,21 +341,43 @@ class WrittenTables:
 
     @property
     def published(self) -> bool:
-        """Every change was made with SYNC_DDL, so all coordinators had it when its statement ended. A last statement
-        with SYNC_DDL is not enough: Impala then waits for what that one changed, and DML on Kudu waits for nothing."""
-        return not self._unpublished
+        """All coordinators have heard of all changes. A last statement with SYNC_DDL is not enough: Impala waits for
+        what that one has changed, and for nothing if it has changed nothing, or rows of Kudu."""
+        return not self._pending
 
-    def note(self, effects: Effects, *, broadcast: bool = True) -> None:
+    @property
+    def unpublished(self) -> list[str] | None:
+        """What they may not have heard of: ``db.table``, or ``db`` for a database; None: not only this is known."""
+        return None if "" in self._pending else list(self._pending)
+
+    def note_published(self, names: Iterable[str]) -> None:
+        """All coordinators have heard of these.
+
+        :param names: as in :attr:`unpublished`.
+        """
+        for name in names:
+            self._pending.pop(name, None)
+
+    def keep_unpublished(self, names: Iterable[str]) -> None:
+        """All coordinators have heard of all but these.
+
+        :param names: as in :attr:`unpublished`.
+        """
+        self._pending = dict.fromkeys(names, True)
+
+    def note(self, effects: Effects, *, broadcast: bool = True, synced: bool = False, rows: int | None = None) -> None:
         """A statement is done, or its outcome is not known.
 
         :param effects: what it does.
         :param broadcast: False if it ended in Impala's "its effects may have not been broadcast"; default True.
+        :param synced: it was sent with SYNC_DDL of its own; default False: as the session has it.
+        :param rows: how many it wrote; default None: not known.
         """
         if effects.setting is not None:
             self._note_setting(effects.setting)
         for change in effects.changes:
-            self._unpublished |= not (self._sync_ddl and broadcast)
             name = change.name(self.database)
+            self._note_pending(change, name or "", synced=(self._sync_ddl or synced) and broadcast, rows=rows)
             if name is None:
                 self._unknown = True
                 continue
@@ -345,6 +391,18 @@ class WrittenTables:
             else:
                 self.more = True
 
+    def _note_pending(self, change: Change, name: str, *, synced: bool, rows: int | None) -> None:
+        if not synced:
+            if name not in self._pending and len(self._pending) >= MOST_NAMES:
+                name = ""
+            self._pending[name] = self._pending.get(name, False) or change.action != "data"
+        elif change.renews == "always" or (rows and change.renews == "with rows"):
+            self._pending.pop(name, None)
+            if change.action == "dropped" and change.table is None:
+                self.note_published([each for each in self._pending if each.startswith(f"{name}.")])
+        elif rows and change.renews == _KUDU and self._pending.get(name) is False:
+            del self._pending[name]  # rows alone: either all have heard of them, or nobody has to
+
     def _note_setting(self, setting: Setting) -> None:
         """USE, and SET of SYNC_DDL."""
         self.database = setting.database or self.database
@@ -352,6 +410,29 @@ class WrittenTables:
             self._sync_ddl = setting.value.lower() in ("1", "true")
         elif setting.unset_all:
             self._sync_ddl = False
+
+
+def to_broadcast(script: Iterable[Effects], database: str | None) -> frozenset[int]:
+    """Which statements of a script have to wait, with SYNC_DDL, so that at its end all coordinators know what it did:
+    the last one that changes each table, and where that may change nothing in the catalog, or rows alone, the last one
+    before it that does more. What turns out to have changed nothing is for :attr:`WrittenTables.unpublished`.
+
+    :param script: what its statements do, in order.
+    :param database: the session's; None: not known.
+    :returns: their numbers, from 1.
+    """
+    waiting: dict[tuple[str, str], int] = {}
+    for number, effects in enumerate(script, 1):
+        if effects.setting is not None:
+            database = effects.setting.database or database
+        for change in effects.changes:
+            # One name in two spellings, with and without its database: both wait.
+            name = change.name(database or "") or f"statement {number}"
+            if change.renews == "always":
+                for each in [key for key in waiting if key[0] == name]:
+                    del waiting[each]
+            waiting[name, change.renews if change.renews == "perhaps" else change.action] = number
+    return frozenset(waiting.values())
 
 
 class SessionData:

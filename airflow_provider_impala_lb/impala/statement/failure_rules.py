@@ -48,9 +48,6 @@ class Rule(NamedTuple):
 _ELSEWHERE = "Another coordinator may take it"
 _LATER = "All coordinators would say so for now: let it be tried again in a while"
 _LIMIT = "It is a limit of the user, the pool or the script: a retry alone meets it again"
-_PUBLISH = (
-    "As a rule its change is made, and shows on this coordinator: look here. Others hear of it later, or by REFRESH"
-)
 _IDLE = (
     "Does a proxy or firewall on the way end idle connections while it is planned? Raise its timeout then, or name the "
     "nodes' web pages (nodes: web), where the statement can be found and waited for"
@@ -208,7 +205,7 @@ RULES = (
         _LIMIT,
         cancels=True,
     ),
-    Rule(r"\Apublish_timeout: ", "unknown", "unknown", "ours: hs2/operation.py", _PUBLISH, cancels=True),
+    Rule(r"\Apublish_timeout: ", "done", "done", "ours: hs2/operation.py, by the statement's timeline"),
     Rule(r"[Cc]ancelled", "unknown", "unknown", "client-request-state.cc; Impala's debug web interface", cancels=True),
     # The cluster below the coordinator. A DML statement may have been past the point of no return.
     Rule(r"Memory limit exceeded|Failed to get minimum memory reservation", "unknown", "unknown", "[7], [106]", _LIMIT),
@@ -296,6 +293,7 @@ def _pattern(rule: Rule) -> re.Pattern[str]:
 _PATTERNS = [(_pattern(rule), rule) for rule in RULES]
 
 
+_IDLE_TOO_LONG = re.compile(rf"{_BEGIN}Query \S+ expired due to client inactivity")
 _HANDLE_GONE = re.compile(
     f"{_BEGIN}(?:Invalid or unknown query handle|Invalid query handle|Invalid session id|Session is closed)"
 )
@@ -373,3 +371,12 @@ def handle_gone(message: str) -> bool:
     :param message: the error's.
     """
     return _HANDLE_GONE.search(message) is not None
+
+
+def idle_too_long(message: str) -> bool:
+    """Whether the coordinator has given the statement's rows up, since nobody fetched them (``QUERY_TIMEOUT_S``): a
+    client that asks for its state only is none (``ClientRequestState::Wait``, ``MarkInactive``).
+
+    :param message: the error's.
+    """
+    return _IDLE_TOO_LONG.search(message) is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 import uuid
 from collections import deque
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_impala_lb.sandbox.common.private_files import write_private
+
+CALLS = "catalog.calls"
+"""Directory of notes of what is with the catalog service, in the cluster's own."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def create_catalog(directory: Path, lag: float) -> None:
     :param directory: the cluster's.
     :param lag: seconds, 0 or more: see :mod:`airflow_provider_impala_lb.sandbox.common.metadata_lag`.
     """
+    shutil.rmtree(directory / CALLS, ignore_errors=True)  # the catalog service ends with the cluster
     settings = directory / "catalog.json"
     fixed = {"epoch": time.time(), "service_id": f"{uuid.uuid4().hex[:16]}:{uuid.uuid4().hex[:16]}"}
     if settings.exists():
@@ -135,11 +140,20 @@ class Change:
     :param latest: the catalog as it is now; the change is applied to it.
     :ivar latest: the catalog as it will be.
     :ivar records: for the log, in order.
+    :ivar shown: keys of what the coordinator shows as it is from now on, although this does not change it.
     """
 
     def __init__(self, latest: dict[str, CatalogObject]) -> None:
         self.latest = latest
         self.records: list[dict[str, Any]] = []
+        self.shown: list[str] = []
+
+    def show(self, key: str) -> None:
+        """The coordinator shows an object as it is, or that it is gone; nothing is changed for the others.
+
+        :param key: ``db`` or ``db.table``.
+        """
+        self.shown.append(key)
 
     def put(self, item: CatalogObject) -> None:
         """Make an object, or replace it.

@@ -12,11 +12,13 @@ class Refused(Exception):
     :param message: the text on the wire, ``str()`` of the exception.
     :param sql_state: as in SQL; default ``HY000``.
     :ivar sql_state: the same.
+    :ivar query_id: of the statement it is about, as printed; empty: of none, or not known.
     """
 
     def __init__(self, message: str, sql_state: str = "HY000") -> None:
         super().__init__(message)
         self.sql_state = sql_state
+        self.query_id = ""
 
 
 class StatementCancelled(Exception):

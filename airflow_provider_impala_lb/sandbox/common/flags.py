@@ -20,6 +20,12 @@ class Flags:
     :ivar max_hs2_sessions_per_user: default -1: no limit.
     :ivar max_wait_time_for_sync_ddl_s: the catalog service's; default 0: no limit. A statement with SYNC_DDL whose
         change takes longer than this to reach every coordinator ends in an error, although it is done.
+    :ivar query_log_size: how many statements the page ``/queries`` keeps that were closed; default None:
+        as Impala's version has it, 200 since 4.4; -1: all.
+    :ivar query_log_size_in_bytes: how many bytes of them; default 2 GB, -1: all.
+    :ivar default_pool_max_requests: statements that run at once in a pool of this coordinator; default -1: no limit.
+    :ivar default_pool_max_queued: statements that wait for that; default 200.
+    :ivar queue_wait_timeout_ms: how long they wait, milliseconds; default 60000.
     :ivar shutdown_grace_period_s: how long a coordinator that shuts down waits at least; default 120.
     :ivar shutdown_deadline_s: how long it waits at most; default 3600.
     :ivar stress_metadata_loading_pause_injection_ms: milliseconds that each statement is planned longer, as the first
@@ -33,6 +39,11 @@ class Flags:
     idle_query_timeout: float = 0
     max_hs2_sessions_per_user: int = -1
     max_wait_time_for_sync_ddl_s: float = 0
+    query_log_size: int | None = None
+    query_log_size_in_bytes: int = 2 << 30
+    default_pool_max_requests: int = -1
+    default_pool_max_queued: int = 200
+    queue_wait_timeout_ms: float = 60000
     shutdown_grace_period_s: float = 120
     shutdown_deadline_s: float = 3600
     stress_metadata_loading_pause_injection_ms: float = 0

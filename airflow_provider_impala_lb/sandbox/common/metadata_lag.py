@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject, Change, SharedCatalog, apply
+from airflow_provider_impala_lb.sandbox.common.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -117,16 +118,31 @@ class CoordinatorCatalog:
             with self._shared.change() as change:
                 yield change
             self._end_rounds()
-            for record in change.records:
-                self._show(record["key"])
+            for key in [*(record["key"] for record in change.records), *change.shown]:
+                self._show(key)
 
     def seconds_until_everywhere(self) -> float:
-        """How long until every coordinator shows what is in the catalog now (what SYNC_DDL waits for)."""
+        """How long until every coordinator shows what is in the catalog now."""
         with self._lock:
             self._follow()
             if not self._rounds.length or not self._shared.written:
                 return 0.0
             return max(0.0, self._rounds.everywhere_at(self._shared.written) - time.time())
+
+    def wait_until_everywhere(self, limit: float) -> None:
+        """Wait until every coordinator shows what is in the catalog now (SYNC_DDL).
+
+        :param limit: seconds to wait at most.
+        :raises Refused: not in time (``CatalogServiceCatalog.waitForSyncDdlVersion``); the change is done.
+        """
+        needed = self.seconds_until_everywhere()
+        time.sleep(min(needed, limit))
+        if needed > limit:
+            raise Refused(
+                "CatalogException: Couldn't retrieve the catalog topic update for the SYNC_DDL operation after 1 "
+                f"attempts and elapsed time of {limit * 1000:.0f} msec. The operation has been successfully executed "
+                "but its effects may have not been broadcast to all the coordinators."
+            )
 
     def _show(self, key: str) -> None:
         """As it is now; but nothing comes into a database that is not shown here yet (``ImpaladCatalog.addTable``)."""

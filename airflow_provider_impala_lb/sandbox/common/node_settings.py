@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from airflow_provider_impala_lb.sandbox.common.versions import HEAD
+
 
 @dataclass(frozen=True)
 class NodeSettings:
@@ -18,6 +20,8 @@ class NodeSettings:
     :ivar allow: directories beside the cluster's whose files SQL may touch.
     :ivar users: JSON file, login -> password; None: NOSASL.
     :ivar web: JSON file of a :class:`airflow_provider_impala_lb.sandbox.common.web_access.WebAccess`.
+    :ivar version: of Impala, as which it behaves; default HEAD.
+    :ivar admins: users who may kill everybody's statements; default none.
     :ivar parent: id of the process that starts it, and with which it ends; 0 (default): not known yet.
     :ivar port: for HiveServer2; 0 (default): chosen by the process.
     :ivar web_port: for the web pages; 0 (default): chosen by the process.
@@ -30,6 +34,8 @@ class NodeSettings:
     allow: Sequence[str]
     users: str | None
     web: str
+    version: str = HEAD
+    admins: Sequence[str] = ()
     parent: int = 0
     port: int = 0
     web_port: int = 0
@@ -51,6 +57,11 @@ class NodeSettings:
     def activity_file(self) -> Path:
         """What the coordinator did, over all its starts."""
         return Path(self.directory) / f"{self.name}.journal.jsonl"
+
+    @property
+    def switches_directory(self) -> Path:
+        """The switches by which a test holds, delays or fails it."""
+        return Path(self.directory) / f"{self.name}.switches"
 
     @property
     def load_file(self) -> Path:

@@ -7,34 +7,26 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from impala._thrift_gen.ExecStats.ttypes import TExecProgress, TExecState, TExecSummary  # noqa: TID253 (node only)
-from impala._thrift_gen.ImpalaService import ImpalaHiveServer2Service as service  # noqa: TID253
+from impala._thrift_gen.ImpalaService import ImpalaHiveServer2Service as service  # noqa: TID253 (node only)
 from impala._thrift_gen.ImpalaService import ttypes as impala  # noqa: TID253
 from impala._thrift_gen.TCLIService import ttypes as t  # noqa: TID253
 
 from airflow_provider_impala_lb.sandbox.common import query_options
-from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled
+from airflow_provider_impala_lb.sandbox.common.errors import Refused
+from airflow_provider_impala_lb.sandbox.coordinator.coordinator import Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.ids import printed
+from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation
+from airflow_provider_impala_lb.sandbox.coordinator.profile import exec_summary, profile_text, progress_line
+from airflow_provider_impala_lb.sandbox.coordinator.query_log import QueryRecord
+from airflow_provider_impala_lb.sandbox.coordinator.session import Connection
 from airflow_provider_impala_lb.sandbox.server import jdbc_metadata, row_encoding
-from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Connection, Coordinator
-from airflow_provider_impala_lb.sandbox.server.operation import Operation
-from airflow_provider_impala_lb.sandbox.server.profile import exec_nodes, profile_text
-from airflow_provider_impala_lb.sandbox.server.session import Session
-from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
-from airflow_provider_impala_lb.sandbox.sql.lexer import statement
-from airflow_provider_impala_lb.sandbox.sql.plan import Plan
-from airflow_provider_impala_lb.sandbox.sql.planner import plan
 
 _STATES = {
     "INITIALIZED": t.TOperationState.INITIALIZED_STATE,
+    "PENDING": t.TOperationState.PENDING_STATE,
     "RUNNING": t.TOperationState.RUNNING_STATE,
     "FINISHED": t.TOperationState.FINISHED_STATE,
     "ERROR": t.TOperationState.ERROR_STATE,
-}
-_EXEC_STATES = {
-    "INITIALIZED": TExecState.REGISTERED,
-    "RUNNING": TExecState.RUNNING,
-    "FINISHED": TExecState.FINISHED,
-    "ERROR": TExecState.FAILED,
 }
 _SOON = 0.005
 """Seconds that ExecuteStatement waits for the end: most statements need less, and clients poll every 10 ms."""
@@ -72,7 +64,7 @@ def _answers(response: Any) -> Callable[[Any], Any]:
             try:
                 return method(self, request)
             except Exception as error:
-                return response(status=failure(error))
+                return response(status=self._failure(error, request))
 
         return call
 
@@ -90,6 +82,17 @@ class Handler(service.Iface):  # type: ignore[misc]
 
     def __init__(self, coordinator: Coordinator, connection: Connection) -> None:
         self._coordinator, self._connection = coordinator, connection
+
+    def _failure(self, error: Exception, request: Any) -> Any:
+        """The status that tells of an error; newer servers name the statement (``HS2_RETURN_ERROR``)."""
+        status = failure(error)
+        query_id = getattr(error, "query_id", "")
+        handle = getattr(request, "operationHandle", None)
+        if handle is not None and len(handle.operationId.guid) == 16:
+            query_id = printed(handle.operationId.guid)
+        if query_id and self._coordinator.behaviour.names_query_in_error:
+            status.errorMessage = f"Query {query_id} failed:\n{status.errorMessage}\n"
+        return status
 
     # -- sessions
 
@@ -118,7 +121,7 @@ class Handler(service.Iface):  # type: ignore[misc]
             names = {
                 t.TGetInfoType.CLI_SERVER_NAME: "Impala",
                 t.TGetInfoType.CLI_DBMS_NAME: "Impala",
-                t.TGetInfoType.CLI_DBMS_VER: VERSION,
+                t.TGetInfoType.CLI_DBMS_VER: self._coordinator.version,
             }
             if request.infoType not in names:
                 raise Refused("Unsupported operation", "HYC00")
@@ -129,135 +132,136 @@ class Handler(service.Iface):  # type: ignore[misc]
         """Version and web address of the server; impala-shell asks for them."""
         with self._session(request):
             web = f"http://{self._coordinator.web_address}"
-            return impala.TPingImpalaHS2ServiceResp(_ok(), version=VERSION, webserver_address=web)
+            return impala.TPingImpalaHS2ServiceResp(_ok(), version=self._coordinator.version, webserver_address=web)
 
     # -- statements
 
     @_answers(t.TExecuteStatementResp)
     def ExecuteStatement(self, request: Any) -> Any:
-        """Analyse a statement and start it."""
+        """Plan a statement and begin it."""
         self._coordinator.check_not_shutting_down()
         with self._session(request) as session:
             overlay = dict(query_options.checked(*each) for each in (request.confOverlay or {}).items())
-            operation = self._operation(session, request.statement, overlay)
-            limit = int(operation.options["MAX_STATEMENT_LENGTH_BYTES"])
-            # Before it is planned, "so that queries that take a long time to plan show up" on the pages
-            # (ImpalaServer::ExecuteInternal).
-            self._coordinator.register(operation)
-            try:
-                self._coordinator.load_metadata(operation)
-                if len(request.statement.encode()) > limit:
-                    size = len(request.statement.encode())
-                    raise Refused(
-                        f"Statement length of {size} bytes exceeds the maximum statement length ({limit} bytes)"
-                    )
-                text = statement(request.statement)
-                analysed = Statement(self._coordinator, session, operation.id, operation.options, text)
-                handle = self._start(operation, plan(analysed))
-            except Exception as error:
-                self._coordinator.refused(operation, error)
-                if isinstance(error, StatementCancelled):
-                    raise Refused(operation.error or "Cancelled") from None
-                raise
-            return t.TExecuteStatementResp(_ok(), handle)
+            operation = self._coordinator.execute(session, request.statement, overlay, self._connection.address)
+            return t.TExecuteStatementResp(_ok(), self._handle(operation))
 
-    def _operation(self, session: Session, sql: str, overlay: dict[str, str]) -> Operation:
-        effective = session.effective_options(overlay)
-        return Operation(self._coordinator.services, session, sql, effective, self._connection.address)
-
-    def _start(self, operation: Operation, made: Plan) -> Any:
-        operation.start(made)
+    def _handle(self, operation: Operation) -> Any:
         operation.done.wait(_SOON)
         identifier = t.THandleIdentifier(operation.guid, operation.secret)
-        return t.TOperationHandle(identifier, t.TOperationType.EXECUTE_STATEMENT, made.columns is not None)
+        assert operation.plan is not None
+        return t.TOperationHandle(identifier, t.TOperationType.EXECUTE_STATEMENT, operation.plan.columns is not None)
 
     @_answers(t.TGetOperationStatusResp)
     def GetOperationStatus(self, request: Any) -> Any:
-        """Its state, and its error if it has one."""
-        with self._using(request) as operation:
-            return t.TGetOperationStatusResp(
-                _ok(),
-                _STATES[operation.state],
-                sqlState="HY000" if operation.error else None,
-                errorMessage=operation.error,
-            )
+        """Its state, and its error if it has one. It does not keep the statement from its QUERY_TIMEOUT_S."""
+        try:
+            with self._using(request) as driver:
+                operation = driver.active
+                error = operation.error if operation.state == "ERROR" else None
+                if error is not None and self._coordinator.behaviour.names_query_in_error:
+                    error = f"Query {driver.original.id} failed:\n{error}\n"
+                return t.TGetOperationStatusResp(
+                    _ok(), _STATES[operation.state], sqlState="HY000" if error else None, errorMessage=error
+                )
+        except Refused as refused:
+            state = t.TOperationState.ERROR_STATE if self._coordinator.behaviour.cancels_planning else None
+            return t.TGetOperationStatusResp(self._failure(refused, request), state)
 
     @_answers(t.TGetResultSetMetadataResp)
     def GetResultSetMetadata(self, request: Any) -> Any:
         """Its columns."""
-        with self._using(request) as operation:
-            assert operation.plan is not None
-            return t.TGetResultSetMetadataResp(_ok(), row_encoding.schema(operation.plan.columns or []))
+        with self._using(request) as driver:
+            made = driver.active.plan
+            assert made is not None
+            return t.TGetResultSetMetadataResp(_ok(), row_encoding.schema(made.columns or []))
 
     @_answers(t.TFetchResultsResp)
     def FetchResults(self, request: Any) -> Any:
-        """Its next rows."""
+        """Its next rows. What fails here is unregistered (``ImpalaServer::FetchResults``)."""
         if request.orientation not in (t.TFetchOrientation.FETCH_NEXT, t.TFetchOrientation.FETCH_FIRST):
             raise Refused("Unsupported operation", "HYC00")
-        with self._using(request) as operation:
+        with self._using(request) as driver:
+            operation = driver.active
             assert operation.plan is not None
             columns = operation.plan.columns or []
-            offset, fetched, more = operation.fetch(max(1, request.maxRows or 1024))
             try:
+                found = operation.fetch(max(1, request.maxRows or 1024))
+                if found is None:
+                    return t.TFetchResultsResp(t.TStatus(statusCode=t.TStatusCode.STILL_EXECUTING_STATUS), True)
+                offset, fetched, more = found
                 return t.TFetchResultsResp(_ok(), more, row_encoding.row_set(offset, fetched, columns))
             except Exception as error:
                 operation.fail(str(failure(error).errorMessage))
+                self._coordinator.statements.unregister_quietly(driver, str(failure(error).errorMessage))
                 raise
 
     @_answers(t.TCancelOperationResp)
     def CancelOperation(self, request: Any) -> Any:
         """End it; the handle stays."""
-        with self._using(request) as operation:
-            operation.cancel()
-            # The next call must not find it running.
-            operation.done.wait(5)
+        with self._using(request) as driver:
+            self._coordinator.check_cancellable(driver)
+            driver.active.cancel()
             return t.TCancelOperationResp(_ok())
 
     @_answers(t.TCloseOperationResp)
     def CloseOperation(self, request: Any) -> Any:
         """Forget it."""
-        with self._using(request) as operation:
-            self._coordinator.unregister(operation)
+        with self._using(request) as driver:
+            self._coordinator.statements.unregister(driver)
             return t.TCloseOperationResp(_ok())
 
     @_answers(impala.TCloseImpalaOperationResp)
     def CloseImpalaOperation(self, request: Any) -> Any:
         """Forget it; the rows that it wrote, by partition."""
-        with self._using(request) as operation:
-            self._coordinator.unregister(operation)
-            modified = operation.modified
+        with self._using(request) as driver:
+            operation = driver.active
+            modified = operation.modified if operation.error is None else None
             result = impala.TDmlResult(rows_modified=modified) if modified is not None else None
+            self._coordinator.statements.unregister(driver)
             return impala.TCloseImpalaOperationResp(_ok(), result)
 
     # -- log, summary and profile
 
     @_answers(t.TGetLogResp)
     def GetLog(self, request: Any) -> Any:
-        """Its progress and warnings."""
-        with self._using(request, closed_too=True) as operation:
-            lines = list(operation.warnings)
-            if operation.plan is not None and operation.plan.kind in ("QUERY", "DML"):
-                lines.insert(0, operation.progress_line())
-            return t.TGetLogResp(_ok(), "".join(f"{line}\n" for line in lines))
+        """Its progress, its error, warnings, and why it waits (``ImpalaServer::GetLog``)."""
+        with self._using(request) as driver:
+            operation = driver.active
+            text = f"{progress_line(operation)}\n" if operation.has_coordinator else ""
+            if driver.retried is not None:
+                text += f"Original query failed:\n{driver.original.error}\nQuery has been retried using query id: "
+                text += f"{driver.retried.id}\n"
+            if operation.state == "ERROR":
+                error = operation.error or ""
+                named = self._coordinator.behaviour.names_query_in_error
+                text += f"Query {operation.id} failed:\n{error}\n" if named else f"{error}\n"
+            text += "".join(f"{line}\n" for line in operation.warnings)
+            if operation.admission is not None and operation.admission.queued and not operation.has_coordinator:
+                text += "Admission result : Queued\n"
+                text += f"Latest admission queue reason : {operation.admission.reason}\n"
+            return t.TGetLogResp(_ok(), text)
 
     @_answers(impala.TGetExecSummaryResp)
     def GetExecSummary(self, request: Any) -> Any:
-        """Its nodes and progress."""
-        with self._using(request, closed_too=True) as operation:
-            done, total = operation.progress
-            summary = TExecSummary(
-                state=_EXEC_STATES[operation.state],
-                nodes=exec_nodes(operation),
-                progress=TExecProgress(total, done, 1, 0 if operation.running else 1),
-                is_queued=False,
-            )
-            return impala.TGetExecSummaryResp(_ok(), summary)
+        """Its nodes and progress; also of one that is in the query log."""
+        kept = self._kept(request)
+        if kept is not None:
+            return impala.TGetExecSummaryResp(_ok(), kept.summary)
+        with self._using(request, closed_too=True) as driver:
+            return impala.TGetExecSummaryResp(_ok(), exec_summary(driver.active))
 
     @_answers(impala.TGetRuntimeProfileResp)
     def GetRuntimeProfile(self, request: Any) -> Any:
-        """Its profile, as text."""
-        with self._using(request, closed_too=True) as operation:
-            return impala.TGetRuntimeProfileResp(_ok(), profile_text(operation, self._coordinator.address))
+        """Its profile, as text; also of one that is in the query log."""
+        kept = self._kept(request)
+        if kept is not None:
+            return impala.TGetRuntimeProfileResp(_ok(), kept.profile)
+        with self._using(request, closed_too=True) as driver:
+            return impala.TGetRuntimeProfileResp(_ok(), profile_text(driver.active, self._coordinator.address))
+
+    def _kept(self, request: Any) -> QueryRecord | None:
+        guid, _ = _identifier(request.operationHandle.operationId)
+        return self._coordinator.statements.log.find(printed(guid))
 
     # -- metadata
 
@@ -314,11 +318,11 @@ class Handler(service.Iface):  # type: ignore[misc]
     def _metadata(self, request: Any, response: Any, work: jdbc_metadata.Work) -> Any:
         self._coordinator.check_not_shutting_down()
         with self._session(request) as session:
-            operation = self._operation(session, work.__name__, {})
-            made = work(self._coordinator.catalog.view(), request)
-            self._coordinator.register(operation)
-            handle = self._start(operation, made)
-            return response(_ok(), handle)
+            address, options = self._connection.address, session.effective_options()
+            operation = Operation(self._coordinator.services, session, work.__name__, options, address)
+            view = self._coordinator.catalog.view()
+            self._coordinator.begin(operation, lambda: work(view, request))
+            return response(_ok(), self._handle(operation))
 
     # -- handles
 

@@ -17,8 +17,9 @@ from thrift.Thrift import TApplicationException, TMessageType, TType
 from thrift.transport.TSocket import TSocket
 from thrift.transport.TTransport import TBufferedTransport, TFramedTransport, TMemoryBuffer, TTransportException
 
+from airflow_provider_impala_lb.sandbox.coordinator.coordinator import Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.session import Connection
 from airflow_provider_impala_lb.sandbox.server import sasl
-from airflow_provider_impala_lb.sandbox.server.coordinator import Connection, Coordinator
 from airflow_provider_impala_lb.sandbox.server.hs2_handler import RESPONSES, Handler, failure
 
 

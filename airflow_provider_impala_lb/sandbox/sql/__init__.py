@@ -8,5 +8,6 @@ import `sandbox/common`. To be read in this order:
 * queries: `query.py` (names become tables), `table_files.py` (tables become files), `translation.py` (expressions), and
   below it `function_calls.py`, `datetime_comparisons.py`, `macro_calls.py`; the tables of functions: `functions.py`,
   `datetime_functions.py`, `builtin_names.py`; `column_types.py`; `engine.py` (DuckDB itself);
-* changes: `dml.py`; `ddl.py` and `ddl_*.py`, `table_definition.py`; `show.py` shows what is there.
+* changes: `dml.py`; `ddl.py` and `ddl_*.py`, `table_definition.py`; `show.py` shows what is there;
+  `catalog_calls.py` does what a coordinator that died had asked the catalog service for.
 """

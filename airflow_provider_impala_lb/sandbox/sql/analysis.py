@@ -16,13 +16,14 @@ from airflow_provider_impala_lb.sandbox.common.catalog import CatalogObject
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error
 from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
+from airflow_provider_impala_lb.sandbox.common.versions import Behaviour
 from airflow_provider_impala_lb.sandbox.sql.column_types import text_literal
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
 from airflow_provider_impala_lb.sandbox.sql.query import Scope
 
 
 class Node(Protocol):
-    """What a statement may use of the coordinator it came to (`server/coordinator.py` implements it)."""
+    """What a statement may use of the coordinator it came to (`coordinator/coordinator.py` implements it)."""
 
     @property
     def address(self) -> str:
@@ -55,18 +56,21 @@ class Node(Protocol):
         :returns: the status line that the client gets.
         """
 
-    def kill_query(self, query_id: str, user: str) -> bool:
-        """Cancel a statement of any coordinator.
+    @property
+    def behaviour(self) -> Behaviour:
+        """Of Impala's version."""
+
+    def kill_query(self, query_id: str, user: str) -> None:
+        """Cancel a statement of any coordinator, and unregister it.
 
         :param query_id: as printed.
         :param user: who asks.
-        :returns: False: no coordinator has it.
-        :raises Refused: it is somebody else's.
+        :raises Refused: no coordinator has it, it is somebody else's, or it cannot be killed yet.
         """
 
 
 class SessionState(Protocol):
-    """What a statement may know and change of its session (`server/session.py` implements it).
+    """What a statement may know and change of its session (`coordinator/session.py` implements it).
 
     :ivar database: the current database.
     """

@@ -13,7 +13,7 @@ from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, not_supported, server_error, syntax_error
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.ddl_alter import alter
-from airflow_provider_impala_lb.sandbox.sql.ddl_change import changing
+from airflow_provider_impala_lb.sandbox.sql.ddl_change import changing, keep
 from airflow_provider_impala_lb.sandbox.sql.ddl_create import create
 from airflow_provider_impala_lb.sandbox.sql.ddl_maintenance import compute_stats, drop_stats, refresh
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
@@ -100,7 +100,7 @@ def _create_database(statement: Statement, name: str, comment: str, lenient: boo
         if name not in change.latest:
             change.put(CatalogObject(name, comment=comment, location=str(statement.directory(name))))
         elif lenient:
-            change.put(change.latest[name])  # this coordinator shows it at once
+            keep(change, name, statement)
             return "Database already exists."
         else:
             raise server_error(
@@ -109,7 +109,7 @@ def _create_database(statement: Statement, name: str, comment: str, lenient: boo
             )
         return None
 
-    return changing("Database has been created.", work, statement)
+    return changing("Database has been created.", work)
 
 
 def _drop_database(statement: Statement, name: str, lenient: bool, cascade: bool) -> Plan:
@@ -137,7 +137,7 @@ def _drop_database(statement: Statement, name: str, lenient: bool, cascade: bool
         shutil.rmtree(statement.directory(name), ignore_errors=True)
         return None
 
-    return changing("Database has been dropped.", work, statement)
+    return changing("Database has been dropped.", work)
 
 
 # -- tables and views
@@ -163,15 +163,14 @@ def _drop(statement: Statement, text: str, tree: exp.Drop) -> Plan:
     def work(change: Change) -> str | None:
         there = change.latest.get(key)
         if there is None:
-            # Another coordinator dropped it: this one stops showing it, too.
-            change.drop(key)
+            change.show(key)  # another coordinator dropped it: this one stops showing it, too
             if lenient:
                 return f"{kind.capitalize()} does not exist."
             raise server_error(f"Table does not exist: {key}")
         _remove(change, there, statement.node.confinement)
         return None
 
-    return changing(f"{kind.capitalize()} has been dropped.", work, statement)
+    return changing(f"{kind.capitalize()} has been dropped.", work)
 
 
 def _remove(change: Change, item: CatalogObject, confinement: Confinement) -> None:
@@ -204,4 +203,4 @@ def _truncate(statement: Statement, tree: exp.TruncateTable) -> Plan:
             Path(file.path).unlink(missing_ok=True)
         return None
 
-    return changing("Table has been truncated.", work, statement)
+    return changing("Table has been truncated.", work)

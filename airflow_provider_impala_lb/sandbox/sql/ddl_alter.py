@@ -52,7 +52,7 @@ def _rename(statement: Statement, database: str, name: str, new_database: str, n
         change.put(replace(item, database=target_database, table=target))
         return None
 
-    return changing("Renaming was successful.", work, statement)
+    return changing("Renaming was successful.", work)
 
 
 def _add_columns(statement: Statement, database: str | None, name: str, columns: str) -> Plan:
@@ -71,7 +71,7 @@ def _add_columns(statement: Statement, database: str | None, name: str, columns:
         change.put(replace(latest, columns=(*own, *new, *tail)))
         return None
 
-    return changing("New column(s) have been added to the table.", work, statement)
+    return changing("New column(s) have been added to the table.", work)
 
 
 def _set_properties(statement: Statement, database: str | None, name: str, pairs: str) -> Plan:
@@ -83,4 +83,4 @@ def _set_properties(statement: Statement, database: str | None, name: str, pairs
         change.put(replace(latest, properties=tuple({**dict(latest.properties), **new}.items())))
         return None
 
-    return changing("Updated table.", work, statement)
+    return changing("Updated table.", work)

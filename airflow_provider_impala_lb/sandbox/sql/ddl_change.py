@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.catalog import Change
 from airflow_provider_impala_lb.sandbox.common.errors import server_error
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
@@ -15,21 +16,33 @@ SUMMARY: Columns = [("summary", from_impala("string"))]
 NAME = r"(?:`?(\w+)`?\s*\.\s*)?`?(\w+)`?"
 
 
-def changing(summary: str, work: Callable[[Change], str | None], statement: Statement) -> Plan:
+def changing(summary: str, work: Callable[[Change], str | None]) -> Plan:
     """A plan that is one change of the catalog.
 
     :param summary: the row that the client gets.
     :param work: makes the change; may return another summary.
-    :param statement: it.
     """
 
     def run(running: RunningStatement) -> Outcome:
-        running.check_cancelled()
-        with statement.node.catalog.change() as change:
+        with running.catalog_change() as change:
             other_summary = work(change)
         return Outcome([(other_summary or summary,)])
 
-    return Plan("DDL", SUMMARY, run, changes_catalog=True)
+    return Plan("DDL", SUMMARY, run)
+
+
+def keep(change: Change, key: str, statement: Statement) -> None:
+    """CREATE ... IF NOT EXISTS of what is there: this coordinator shows it at once. With SYNC_DDL it gets a new
+    version, so that all have heard of it afterwards (``CatalogOpExecutor.createTable``).
+
+    :param change: the call to the catalog service.
+    :param key: ``db`` or ``db.table``.
+    :param statement: the CREATE.
+    """
+    if query_options.is_on(statement.options, "SYNC_DDL"):
+        change.files(key, [])
+    else:
+        change.show(key)
 
 
 def exists(key: str) -> Exception:

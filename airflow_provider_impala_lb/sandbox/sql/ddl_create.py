@@ -13,7 +13,7 @@ from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, syn
 from airflow_provider_impala_lb.sandbox.sql import dml
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import from_impala, quote
-from airflow_provider_impala_lb.sandbox.sql.ddl_change import SUMMARY, changing, exists
+from airflow_provider_impala_lb.sandbox.sql.ddl_change import SUMMARY, changing, exists, keep
 from airflow_provider_impala_lb.sandbox.sql.dialect import parse
 from airflow_provider_impala_lb.sandbox.sql.plan import Outcome, Plan, RunningStatement
 from airflow_provider_impala_lb.sandbox.sql.query import translate
@@ -49,13 +49,13 @@ def create(statement: Statement, text: str, tree: exp.Create) -> Plan:
         if key in change.latest:
             if not lenient:
                 raise exists(key)
-            change.put(change.latest[key])
+            keep(change, key, statement)
             return "Table already exists."
         Path(table.location).mkdir(parents=True, exist_ok=True)
         change.put(with_listed_files(table, statement.node.confinement))
         return None
 
-    return changing("Table has been created.", work, statement)
+    return changing("Table has been created.", work)
 
 
 def _create_as_select(
@@ -81,23 +81,27 @@ def _create_as_select(
     ]
 
     def run(running: RunningStatement) -> Outcome:
+        # Two steps: the table is made, then the INSERT part is admitted and run like any other. Whatever ends the
+        # second leaves the first (ClientRequestState::ExecDdlRequestImpl).
         if known and lenient:
             return Outcome([("Inserted 0 row(s)",)])
-        query.check_files(statement.node.address, statement.node.confinement)
-        files = dml.write(running, statement.node.confinement, table, query, len(columns), expressions)
-        with statement.node.catalog.change() as change:
+        with running.catalog_change() as change:
             if table.key in change.latest:
-                for file in files:
-                    Path(file.path).unlink(missing_ok=True)
                 if not lenient:
                     raise exists(table.key)
-                change.put(change.latest[table.key])
+                change.show(table.key)
                 return Outcome([("Inserted 0 row(s)",)])
-            change.put(replace(table, files=tuple(files)))
+            statement.node.confinement.check(table.location).mkdir(parents=True, exist_ok=True)
+            change.put(table)
+        running.reach("ctas")
+        running.admit()
+        query.check_files(statement.node.address, statement.node.confinement)
+        files = dml.write(running, statement.node.confinement, table, query, len(columns), expressions)
+        dml.commit(running, table.key, files, {}, False)
         rows = sum(file.rows or 0 for file in files)
         return Outcome([(f"Inserted {rows} row(s)",)])
 
-    return Plan("DDL", SUMMARY, run, changes_catalog=True, files=query.file_count)
+    return Plan("DDL", SUMMARY, run, ddl_type="CREATE_TABLE_AS_SELECT", files=query.file_count)
 
 
 def _create_view(statement: Statement, text: str, tree: exp.Create) -> Plan:
@@ -117,13 +121,13 @@ def _create_view(statement: Statement, text: str, tree: exp.Create) -> Plan:
         there = change.latest.get(key)
         if there is not None and not instead:
             if lenient:
-                change.put(there)
+                keep(change, key, statement)
                 return "View already exists."
             raise exists(key)
         change.put(view)
         return None
 
-    return changing("View has been created.", work, statement)
+    return changing("View has been created.", work)
 
 
 def _view_object(statement: Statement, key: str, sql: str, target: exp.Expression) -> CatalogObject:

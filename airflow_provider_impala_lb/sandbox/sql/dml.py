@@ -80,11 +80,11 @@ def plan_insert(statement: Statement, tree: exp.Insert) -> Plan:
         modified: dict[str, int] = {}
         for file in files:
             modified[file.partition] = modified.get(file.partition, 0) + (file.rows or 0)
-        _commit(statement, table.key, files, static, bool(tree.args.get("overwrite")))
+        commit(running, table.key, files, static, bool(tree.args.get("overwrite")))
         return Outcome(modified=modified or {"": 0})
 
     text = f"WRITE TO HDFS [{table.key}, OVERWRITE={str(bool(tree.args.get('overwrite'))).lower()}]"
-    return Plan("DML", None, run, changes_catalog=True, files=query.file_count, text=text)
+    return Plan("DML", None, run, files=query.file_count, text=text)
 
 
 def _partition_clause(clause: exp.Expression | None) -> dict[str, str | None]:
@@ -171,6 +171,7 @@ def write(
         source = f"({query.reading()}) AS source({names})"
         select = f"SELECT {', '.join(expressions)} FROM {source}"  # noqa: S608 (names are quoted)
         cursor.execute(_copy(table, select, staging, running.id))
+        running.begin_finalising()
         return _move(cursor, table, staging, directory, confinement)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -230,12 +231,22 @@ def _lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def _commit(
-    statement: Statement, key: str, files: list[DataFile], static: dict[str, str | None], overwrite: bool
+def commit(
+    running: RunningStatement, key: str, files: list[DataFile], static: dict[str, str | None], overwrite: bool
 ) -> None:
     """Put the files into the catalog. What OVERWRITE replaced is deleted: coordinators that still list it fail to read
-    it."""
-    with statement.node.catalog.change() as change:
+    it. Without files and OVERWRITE the catalog service is not asked (``DmlExecState::PrepareCatalogUpdate``).
+
+    :param running: the statement it is done for.
+    :param key: of the table.
+    :param files: new ones.
+    :param static: the partition as written: DuckDB's text by column, None where it is dynamic.
+    :param overwrite: what was there is replaced.
+    :raises Refused: the table is gone.
+    """
+    if not files and not overwrite:
+        return
+    with running.catalog_change() as change:
         table = change.latest.get(key)
         if table is None:
             for file in files:
@@ -244,7 +255,8 @@ def _commit(
         removed: list[str] = []
         if overwrite:
             removed = [file.path for file in table.files if _overwritten(table, file, files, static)]
-        change.files(key, files, removed)
+        if files or removed:
+            change.files(key, files, removed)
     for path in removed:
         Path(path).unlink(missing_ok=True)
 
@@ -295,8 +307,8 @@ def _load_data(statement: Statement, text: str) -> Plan:
                 place = target / f"{path.stem}_{uuid.uuid4().hex}{path.suffix}"
             shutil.move(path, place)
             files.append(DataFile(str(place), None, where))
-        _commit(statement, table.key, files, statically, overwrite is not None)
+        commit(running, table.key, files, statically, overwrite is not None)
         total = len(table.files) * (overwrite is None) + len(files)
         return Outcome([(f"Loaded {len(files)} file(s). Total files in destination location: {total}",)])
 
-    return Plan("LOAD", [("summary", from_impala("string"))], run, changes_catalog=True)
+    return Plan("LOAD", [("summary", from_impala("string"))], run)

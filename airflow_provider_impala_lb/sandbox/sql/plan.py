@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import duckdb  # noqa: TID253 (only a coordinator's process comes here)
 
+from airflow_provider_impala_lb.sandbox.common.catalog import Change
 from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType
 
 Row = Sequence[Any]
@@ -17,7 +19,7 @@ Columns = list[tuple[str, ColumnType]]
 
 
 class RunningStatement(Protocol):
-    """All that a plan's run may use of the statement it runs for (`server/operation.py` implements it)."""
+    """All that a plan's run may use of the statement it runs for (`coordinator/operation.py` implements it)."""
 
     @property
     def id(self) -> str:
@@ -34,6 +36,40 @@ class RunningStatement(Protocol):
 
         :raises StatementCancelled: the statement is cancelled.
         """
+
+    def reach(self, point: str) -> None:
+        """It has come to a point where a test may hold it.
+
+        :param point: one of :data:`airflow_provider_impala_lb.sandbox.common.switches.POINTS`.
+        :raises StatementCancelled: it was cancelled meanwhile.
+        :raises Refused: it fails there.
+        """
+
+    def admit(self) -> None:
+        """Wait for admission; a query and DML are admitted before their run.
+
+        :raises StatementCancelled: it was cancelled meanwhile.
+        :raises Refused: it is not admitted.
+        """
+
+    def child_query(self, sql: str) -> list[Row]:
+        """Run a statement of its own, with an id of its own, in the same session.
+
+        :param sql: it.
+        :returns: all its rows.
+        :raises StatementCancelled: one of the two was cancelled.
+        :raises Refused: the child failed.
+        """
+
+    def begin_finalising(self) -> None:
+        """All rows are written: from here on nothing stops it.
+
+        :raises StatementCancelled: it was cancelled before.
+        :raises Refused: it fails there.
+        """
+
+    def catalog_change(self) -> AbstractContextManager[Change]:
+        """A call to the catalog service, alone among all coordinators. Nothing stops it, and with SYNC_DDL it waits."""
 
 
 @dataclass
@@ -58,7 +94,9 @@ class Plan:
     :ivar columns: of the result set; None: there is no result set.
     :ivar run: does it.
     :ivar immediate: done before ExecuteStatement answers; default False.
-    :ivar changes_catalog: with SYNC_DDL, wait until every coordinator shows its change; default False.
+    :ivar child_queries: it runs statements of its own, with ids of their own (COMPUTE STATS); default False.
+    :ivar trivial: a query for one row of constants, which admission lets pass; default False.
+    :ivar ddl_type: Impala's word in the profile, where it is of use; default empty.
     :ivar files: how many files it reads; default 0.
     :ivar text: what EXPLAIN and the profile show; default empty.
     """
@@ -67,6 +105,8 @@ class Plan:
     columns: Columns | None
     run: Callable[[RunningStatement], Outcome]
     immediate: bool = False
-    changes_catalog: bool = False
+    child_queries: bool = False
+    trivial: bool = False
+    ddl_type: str = ""
     files: int = 0
     text: str = ""

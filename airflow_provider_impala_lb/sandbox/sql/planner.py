@@ -8,7 +8,7 @@ from dataclasses import replace
 from sqlglot import exp  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.common import query_options
-from airflow_provider_impala_lb.sandbox.common.errors import Refused, analysis_error, not_supported, syntax_error
+from airflow_provider_impala_lb.sandbox.common.errors import analysis_error, not_supported, syntax_error
 from airflow_provider_impala_lb.sandbox.sql import ddl, dml, show
 from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
 from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType
@@ -47,7 +47,7 @@ def plan(statement: Statement) -> Plan:
             return _set(statement, text)
         case ":":
             return _shutdown(statement, text)
-        case "KILL":
+        case "KILL" if statement.node.behaviour.kill_query:
             return _kill(statement, text)
         case "GRANT" | "REVOKE":
             raise analysis_error("Authorization is not enabled.")
@@ -75,7 +75,8 @@ def _select(statement: Statement, tree: exp.Expression) -> Plan:
         query.check_files(statement.node.address, statement.node.confinement)
         return Outcome(cursor=running.cursor().execute(query.reading()))
 
-    return Plan("QUERY", columns, run, files=query.file_count, text=_plan_text(query))
+    trivial = isinstance(tree, exp.Select) and not query.tables and "sleep" not in statement.text.lower()
+    return Plan("QUERY", columns, run, trivial=trivial, files=query.file_count, text=_plan_text(query))
 
 
 def _plan_text(query: Query) -> str:
@@ -154,8 +155,7 @@ def _kill(statement: Statement, text: str) -> Plan:
     query_id = match.group(1)
 
     def run(_: RunningStatement) -> Outcome:
-        if not statement.node.kill_query(query_id, statement.session.user):
-            raise Refused("Could not find query on any coordinator.")
+        statement.node.kill_query(query_id, statement.session.user)
         return Outcome([(f"Query {query_id} is killed.",)])
 
-    return Plan("DDL", [("result", STRING)], run)
+    return Plan("KILL", [("result", STRING)], run, immediate=True)

@@ -8,10 +8,11 @@ import resource
 import threading
 from typing import Any
 
-from airflow_provider_impala_lb.sandbox.common.registry import registered
-from airflow_provider_impala_lb.sandbox.common.simulated_load import DEFAULT_POOL, SimulatedLoad
-from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Coordinator
-from airflow_provider_impala_lb.sandbox.server.profile import page_time
+from airflow_provider_impala_lb.sandbox.coordinator.admission import DEFAULT_POOL
+from airflow_provider_impala_lb.sandbox.coordinator.coordinator import Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.profile import page_time
+from airflow_provider_impala_lb.sandbox.coordinator.registry import registered
+from airflow_provider_impala_lb.sandbox.web.simulated_load import SimulatedLoad
 
 _THRIFT = "impala.thrift-server.hiveserver2-frontend"
 
@@ -29,12 +30,13 @@ def metrics_of(c: Coordinator) -> dict[str, Any]:
     return {
         "process-start-time": page_time(c.started),
         "impala-server.ready": True,
-        "impala-server.version": VERSION,
+        "impala-server.version": c.version,
         "impala-server.num-open-hiveserver2-sessions": len(c.sessions) + load.sessions,
         "impala-server.num-open-beeswax-sessions": 0,
         "impala-server.num-queries": c.counters.queries,
-        "impala-server.num-queries-registered": len(c.queries) + load.queries,
-        "impala-server.num-queries-expired": c.counters.queries_expired,
+        "impala-server.num-queries-registered": len(c.statements.registered()) + load.queries,
+        "impala-server.num-queries-expired": c.limits.expired,
+        "impala-server.query-log-est-total-bytes": c.statements.log.size,
         "impala-server.num-sessions-expired": c.counters.sessions_expired,
         "impala-server.backend-num-queries-executing": c.executing(),
         "impala-server.num-fragments-in-flight": c.executing(),
@@ -61,23 +63,25 @@ def metrics_of(c: Coordinator) -> dict[str, Any]:
 
 
 def _admission(c: Coordinator, load: SimulatedLoad) -> dict[str, Any]:
-    """Pools appear when they are first used. Nothing queues here: a pool's limits are Impala's defaults."""
-    pools = dict(c.pools)
+    """Pools appear when they are first used."""
+    admission, flags = c.services.admission, c.flags
+    pools = admission.counts()
     if load.queued:
-        pools.setdefault(DEFAULT_POOL, 0)
+        pools.setdefault(DEFAULT_POOL, (0, 0))
     pools_shown: dict[str, Any] = {}
-    for pool, admitted in pools.items():
-        running = c.executing(pool)
-        queued = load.queued if pool == DEFAULT_POOL else 0
+    for pool, (running, waiting) in pools.items():
+        queued = waiting + (load.queued if pool == DEFAULT_POOL else 0)
         for name, value in {
             "local-num-admitted-running": running,
             "local-num-queued": queued,
             "agg-num-running": running,
             "agg-num-queued": queued,
-            "pool-max-requests": -1,
-            "pool-max-queued": 200,
-            "pool-queue-timeout": 60000,
-            "total-admitted": admitted,
+            "pool-max-requests": flags.default_pool_max_requests,
+            "pool-max-queued": flags.default_pool_max_queued,
+            "pool-queue-timeout": int(flags.queue_wait_timeout_ms),
+            "total-admitted": admission.admitted[pool],
+            "total-rejected": admission.rejected[pool],
+            "total-timed-out": admission.timed_out[pool],
         }.items():
             pools_shown[f"admission-controller.{name}.{pool}"] = value
     return pools_shown

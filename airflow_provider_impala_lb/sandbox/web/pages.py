@@ -5,23 +5,23 @@ from __future__ import annotations
 import html
 import json
 import threading
-import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
+from airflow_provider_impala_lb.sandbox.common.errors import Refused
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
-from airflow_provider_impala_lb.sandbox.common.registry import registered
-from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
-from airflow_provider_impala_lb.sandbox.server.coordinator import VERSION, Coordinator
-from airflow_provider_impala_lb.sandbox.server.operation import Operation
-from airflow_provider_impala_lb.sandbox.server.profile import impala_state, page_time, profile_text
+from airflow_provider_impala_lb.sandbox.common.versions import Behaviour
+from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess, open_page
+from airflow_provider_impala_lb.sandbox.coordinator.coordinator import Coordinator
+from airflow_provider_impala_lb.sandbox.coordinator.profile import page_time
+from airflow_provider_impala_lb.sandbox.coordinator.query_log import QueryRecord
+from airflow_provider_impala_lb.sandbox.coordinator.registry import registered
 from airflow_provider_impala_lb.sandbox.web.metrics import metrics_of, metrics_tree, prometheus
 
 Parameters = dict[str, str]
-_STATEMENT_SIZE = 250
 
 
 class _Server(ThreadingHTTPServer):
@@ -98,6 +98,7 @@ class Pages:
             "/query_profile": self._profile,
             "/inflight_query_ids": self._inflight,
             "/cancel_query": self._cancel,
+            "/kill_query": self._kill,
             "/close_session": self._close_session,
         }
         if metrics_only:
@@ -117,6 +118,10 @@ class Pages:
         page = self._pages.get(path)
         if page is None:
             return 404, "text/plain", b"No URI handler for " + path.encode()
+        if path == "/queries":
+            changed = self._changed_queries_page(parameters)
+            if changed is not None:
+                return changed
         content = page(parameters)
         if path == "/inflight_query_ids" and "json" not in parameters:
             return 200, "text/plain", content["contents"].encode()
@@ -126,10 +131,26 @@ class Pages:
         text = content.get("profile") or content.get("contents") or json.dumps(content, indent=2)
         return 200, "text/html", f"<!DOCTYPE html><title>impalad</title><pre>{html.escape(text)}</pre>".encode()
 
+    def _changed_queries_page(self, parameters: Parameters) -> tuple[int, str, bytes] | None:
+        """What a test wants the page to be; None: what it is."""
+        switches = self._coordinator.services.switches
+        for _, setting in switches.at("queries_page"):
+            if setting.action == "copy":
+                return 200, "application/json", setting.text.encode()
+            if setting.action == "of":
+                query = urlencode(parameters)
+                with open_page(f"{setting.text}/queries?{query}", self._coordinator.web_key, timeout=10) as page:
+                    return page.status, page.headers.get_content_type(), page.read()
+        try:
+            switches.reach("queries_page", "page")
+        except Refused as refused:
+            return 500, "text/plain", str(refused).encode()
+        return None
+
     def _root(self, _: Parameters) -> dict[str, Any]:
         coordinator = self._coordinator
         content: dict[str, Any] = {
-            "version": VERSION,
+            "version": self._coordinator.version,
             "process_start_time": page_time(coordinator.started),
             "impala_server_mode": True,
             "is_coordinator": True,
@@ -163,7 +184,7 @@ class Pages:
                     "is_active": not (own and self._coordinator.shutdown.begun),
                     "num_admitted": self._coordinator.executing() if own else 0,
                     "process_start_time": page_time(node.started),
-                    "version": VERSION,
+                    "version": self._coordinator.version,
                 }
             )
         quiescing = sum(1 for row in rows if row["is_quiescing"])
@@ -172,9 +193,12 @@ class Pages:
     def _varz(self, _: Parameters) -> dict[str, Any]:
         host, port = self._coordinator.address.rsplit(":", 1)
         web = self._coordinator.web_address.rsplit(":", 1)[1]
-        defaults = {**vars(Flags()), "hs2_port": 21050, "webserver_port": 25000, "hostname": "", "is_coordinator": True}
+        log_size = self._coordinator.behaviour.query_log_size
+        defaults = {**vars(Flags()), "query_log_size": log_size, "hs2_port": 21050, "webserver_port": 25000}
+        defaults |= {"hostname": "", "is_coordinator": True}
         current = {
             **vars(self._coordinator.flags),
+            "query_log_size": self._coordinator.statements.log.most,
             "hs2_port": port,
             "webserver_port": web,
             "hostname": host,
@@ -187,16 +211,24 @@ class Pages:
         return {"title": "Command-line Flags", "flags": flags}
 
     def _queries(self, _: Parameters) -> dict[str, Any]:
+        """First those in flight, then the log: a record comes into the log before its statement leaves the others,
+        so none is missed in between (``ImpalaHttpHandler::QueryStateHandler``)."""
         c = self._coordinator
-        running = [_query_row(operation) for operation in list(c.queries.values())]
-        closed = [_query_row(operation) for operation in reversed(list(c.closed_queries.values()))]
+        records = [QueryRecord.of(operation, c.address) for operation in c.statements.registered()]
+        records.sort(key=lambda record: record.started, reverse=True)
+        running = [_query_row(record, c.behaviour, True) for record in records]
+        shown = {record.id for record in records}
+        as_in_flight = not c.behaviour.completed_wait_for_nothing
+        kept = [record for record in c.statements.log.records() if record.id not in shown]
+        closed = [_query_row(record, c.behaviour, as_in_flight) for record in kept]
         return {
             "in_flight_queries": running,
             "num_in_flight_queries": len(running),
             "num_executing_queries": sum(1 for row in running if row["executing"]),
             "num_waiting_queries": sum(1 for row in running if row["waiting"]),
             "completed_queries": closed,
-            "completed_log_size": 200,
+            "completed_log_size": c.statements.log.most,
+            **({"completed_log_size_in_bytes": c.statements.log.most_bytes} if c.behaviour.query_log_has_bytes else {}),
             "query_locations": [],
         }
 
@@ -248,59 +280,72 @@ class Pages:
 
     def _profile(self, parameters: Parameters) -> dict[str, Any]:
         query_id = parameters.get("query_id", "")
-        operation = self._coordinator.find(query_id)
-        if operation is None:
+        statements = self._coordinator.statements
+        operation, kept = statements.find(query_id), statements.log.find(query_id)
+        if operation is not None:
+            kept = QueryRecord.of(operation, self._coordinator.address)
+        if kept is None:
             return {
                 "error": f"Invalid or unknown query handle: {query_id}.",
                 "contents": "Invalid or unknown query handle.",
             }
-        return {
-            "query_id": query_id,
-            "stmt": operation.sql,
-            "status": operation.error or "OK",
-            "profile": profile_text(operation, self._coordinator.address),
-        }
+        return {"query_id": query_id, "stmt": kept.sql, "status": kept.status, "profile": kept.profile}
 
     def _inflight(self, _: Parameters) -> dict[str, Any]:
-        return {"contents": "".join(f"{operation.id}\n" for operation in list(self._coordinator.queries.values()))}
+        return {"contents": "".join(f"{operation.id}\n" for operation in self._coordinator.statements.registered())}
 
     def _cancel(self, parameters: Parameters) -> dict[str, Any]:
+        """It unregisters the statement, too (``ImpalaHttpHandler::CancelQueryHandler``)."""
         query_id = parameters.get("query_id", "")
-        operation = next((each for each in list(self._coordinator.queries.values()) if each.id == query_id), None)
-        if operation is None:
-            return {"error": f"Invalid or unknown query handle: {query_id}.", "contents": "Error: unknown query."}
-        operation.cancel("Cancelled from Impala's debug web interface")
+        operation = self._coordinator.statements.find(query_id)
+        reason = self._coordinator.behaviour.cancelled_by_page("127.0.0.1:0")
+        try:
+            if operation is None:
+                raise Refused(self._coordinator.behaviour.unknown_handle(query_id))
+            driver = self._coordinator.statements.driver(operation.guid)
+            self._coordinator.cancel_and_unregister(driver, reason)
+        except Refused as refused:
+            return {"error": str(refused)}
         return {"contents": "Query cancellation successful"}
+
+    def _kill(self, parameters: Parameters) -> dict[str, Any]:
+        """No page of Impala's, but its call from coordinator to coordinator (``ControlService::KillQuery``)."""
+        try:
+            return {"killed": self._coordinator.kill_query_here(parameters["query_id"], parameters["user"])}
+        except Refused as refused:
+            return {"error": str(refused)}
 
     def _close_session(self, parameters: Parameters) -> dict[str, Any]:
         session_id = parameters.get("session_id", "")
         session = next((each for each in list(self._coordinator.sessions.values()) if each.id == session_id), None)
         if session is None:
-            return {"error": f"Invalid session id: {session_id}", "contents": "Error: unknown session."}
-        self._coordinator.remove_session(session, "Session closed from Impala's debug web interface")
-        return {"contents": "Session closed successfully"}
+            return {"error": f"Invalid session id: {session_id}"}
+        self._coordinator.remove_session(session, "Session closed")
+        return {"contents": f"Session {session_id} closed successfully"}
 
 
-def _query_row(operation: Operation) -> dict[str, Any]:
-    done, total = operation.progress
-    part = 100 * done // total
+def _query_row(record: QueryRecord, behaviour: Behaviour, inflight: bool) -> dict[str, Any]:
+    progress = "N/A"
+    if record.progress is not None:
+        done, total = record.progress
+        progress = f"{done} / {total} ({100 * done // total:>3}%)"
     return {
-        "effective_user": operation.session.user,
-        "default_db": operation.database,
-        "stmt": operation.sql[:_STATEMENT_SIZE],
-        "stmt_type": operation.plan.kind if operation.plan else "N/A",
-        "start_time": page_time(operation.started),
-        "end_time": page_time(operation.ended),
-        "duration": f"{((operation.ended or time.time()) - operation.started) * 1000:.0f}ms",
-        "progress": f"{done} / {total} ({part:>3}%)",
-        "query_progress": f"{done} / {total} ({part:>3}%)",
-        "state": impala_state(operation),
-        "rows_fetched": operation.rows_fetched,
-        "query_id": operation.id,
-        "last_event": "Query submitted" if operation.running else "Unregister query",
-        "waiting": not operation.running,
-        "executing": operation.running,
-        "resource_pool": operation.options.get("REQUEST_POOL", "default-pool"),
+        "effective_user": record.user,
+        "default_db": record.database,
+        "stmt": record.shown_sql(behaviour),
+        "stmt_type": record.kind,
+        "start_time": page_time(record.started),
+        "end_time": page_time(record.ended),
+        "duration": f"{record.duration * 1000:.0f}ms",
+        "progress": progress,
+        "query_progress": progress,
+        "state": record.state,
+        "rows_fetched": record.rows_fetched,
+        "query_id": record.id,
+        "last_event": record.last_event,
+        "waiting": inflight and record.waits_for_close,
+        "executing": inflight and not record.waits_for_close,
+        "resource_pool": record.pool,
     }
 
 

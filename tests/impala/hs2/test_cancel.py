@@ -114,7 +114,7 @@ def test_a_session_that_is_closed_under_a_running_insert_leaves_its_outcome_unkn
     """The polls are then answered with "Invalid session id" or the like, which would be harmless before the start."""
     run(balancer, "DROP TABLE IF EXISTS target; SET SYNC_DDL=1; CREATE TABLE target (a BOOLEAN)")
     script_run, thread, outcome, node = start_sleeper(balancer, cluster, "INSERT INTO target SELECT sleep(60000)")
-    wait_for(lambda: script_run._execution.submitted, 20)  # it has the answer, too
+    wait_for(lambda: not script_run._execution.between, 20)  # it has the answer, too
     with urllib.request.urlopen(f"{node.web}/sessions?json", timeout=5) as page:
         sessions = json.load(page)["sessions"]
     session = next(each["session_id"] for each in sessions if each["inflight_queries"])

@@ -1,6 +1,7 @@
 """``statement_timeout``; and coordinators that shut down while a statement runs: it may finish, nothing new begins."""
 
 import json
+import os
 import time
 import urllib.request
 
@@ -8,10 +9,13 @@ import pytest
 
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
+from airflow_provider_impala_lb.stores.file import filesystem
 from tests.support.resumed_scripts import executed, journal_of, resumed
-from tests.support.scripts import changed, events_on, in_flight, only, rows_of, run, start_script, wait_for
+from tests.support.scripts import changed, events_on, in_flight, only, rows_of, run, script_run, start_script, wait_for
 
 SLOW = "INSERT INTO t SELECT 2 WHERE sleep({})"
 
@@ -139,3 +143,44 @@ def test_a_resumable_script_goes_on_elsewhere_with_each_statement_run_once(pair)
     assert ran == [ONE, TWO, THREE]
     assert sorted(done.results[-1]) == [(1,), (2,), (3,)]
     assert journal_of(pair).ended
+
+
+@pytest.fixture
+def handed_over(pair, tmp_path, monkeypatch):
+    """Of a script that a worker has sent for 0.5 s, on a host whose clock differs by so many seconds: how another
+    process goes on with it, 2 s later. Both share a lock file on a file server, by whose clock they go."""
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    monkeypatch.setattr(filesystem, "NFS", filesystem.kind(descriptor))
+    os.close(descriptor)
+    balancer = changed(pair, lock_file=str(tmp_path / "lock"))
+    real = time.time
+
+    def hand_over(script, shift, **keys):
+        keys |= {"journals": open_journals(balancer.config), "owner": "d/r/t"}
+        with monkeypatch.context() as patch, pytest.raises(Deferred) as caught:
+            patch.setattr(time, "time", lambda: real() + shift)
+            script_run(balancer, split(script), hand_over_after=0.5, **keys).run()
+        handover = Handover.unpacked(json.loads(json.dumps(caught.value.handover.packed())))
+        time.sleep(3)
+        return lambda **more: script_run(balancer, split(script), **keys, **more).go_on(handover)
+
+    return hand_over
+
+
+@pytest.mark.parametrize("shift", [0, -3600, 3600])
+@pytest.mark.parametrize("limit", ["statement_timeout", "execution_timeout"])
+def test_its_time_goes_on_where_another_host_handed_it_over(handed_over, limit, shift):
+    start = time.monotonic()
+    keys, more = ({"statement_timeout": 8}, {}) if limit == "statement_timeout" else ({}, {"time_limit": 8})
+    go_on = handed_over(SLOW.format(60000), shift, **keys)
+    with pytest.raises(StatementFailed, match=limit):
+        go_on(**more)
+    assert 7.9 < time.monotonic() - start < 10.5  # of another clock, it would be at once, or 3 s later than 8 s
+
+
+@pytest.mark.parametrize("shift", [-3600, 3600])
+def test_a_scripts_seconds_are_those_of_all_its_processes_and_of_what_lies_between(handed_over, shift):
+    start = time.monotonic()
+    done = handed_over(SLOW.format(5000), shift)()
+    assert 4.5 < done.seconds < time.monotonic() - start
+    assert 4.9 < done.statements[0].seconds < time.monotonic() - start

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_impala_lb.impala.sql.classification import classify
-from airflow_provider_impala_lb.impala.sql.effects import MOST_NAMES, WrittenTables
+from airflow_provider_impala_lb.impala.sql.effects import MOST_NAMES, WrittenTables, to_broadcast
 from airflow_provider_impala_lb.impala.sql.lexer import tokens
 from airflow_provider_impala_lb.impala.sql.splitter import split
 
@@ -276,3 +276,96 @@ def test_published_from_the_sessions_options_and_not_when_the_broadcast_failed()
     assert tables.published
     tables.note(classify("INSERT INTO t SELECT 1").effects, broadcast=False)
     assert not tables.published
+
+
+def with_publish(script, rows):
+    """What a script leaves whose statements are sent as `to_broadcast` says; ``rows`` that each has written."""
+    effects = [classify(statement.sql).effects for statement in split(script)]
+    synced = to_broadcast(effects, "default")
+    tables = WrittenTables("default")
+    for number, each in enumerate(effects, 1):
+        tables.note(each, synced=number in synced, rows=rows[number - 1])
+    return sorted(synced), tables.unpublished
+
+
+@pytest.mark.parametrize(
+    ("script", "rows", "synced", "unpublished"),
+    [
+        ("CREATE TABLE t (a INT)", [None], [1], []),
+        ("INSERT INTO t SELECT 1", [1], [1], []),
+        ("INSERT INTO t SELECT 1 WHERE false", [0], [1], []),  # there is nothing to hear of
+        # The last one of each table; it stands for those before it.
+        ("INSERT INTO t SELECT 1; INSERT INTO t SELECT 2", [1, 1], [2], []),
+        ("INSERT INTO t SELECT 1; INSERT INTO u SELECT 1; SELECT 1", [1, 1, None], [1, 2], []),
+        ("INSERT INTO t SELECT 1; USE d; INSERT INTO t SELECT 1", [1, None, 1], [1, 3], []),
+        # Unless it has written nothing.
+        ("INSERT INTO t SELECT 1; INSERT INTO t SELECT 2", [1, 0], [2], ["default.t"]),
+        ("INSERT INTO t SELECT 1; INSERT INTO t SELECT 2", [1, None], [2], ["default.t"]),
+        ("INSERT INTO t SELECT 1; LOAD DATA INPATH '/x' INTO TABLE t", [1, None], [2], []),
+        # Rows may be Kudu's, and nobody waits for those: who has to hear of the table itself, hears by another one.
+        ("CREATE TABLE IF NOT EXISTS t (a INT); INSERT INTO t SELECT 1", [None, 1], [1, 2], []),
+        (
+            "ALTER TABLE t ADD COLUMNS (b INT); ALTER TABLE t DROP COLUMN c; UPSERT INTO t SELECT 1",
+            [None, None, 1],
+            [2, 3],
+            [],
+        ),
+        ("CREATE TABLE t (a INT); INSERT INTO t SELECT 1; DROP TABLE t", [None, 1, None], [3], []),
+        ("DROP TABLE IF EXISTS t; CREATE TABLE t AS SELECT 1", [None, 1], [2], []),
+        (
+            "CREATE TABLE IF NOT EXISTS t AS SELECT 1; CREATE TABLE IF NOT EXISTS t AS SELECT 1",
+            [0, 0],
+            [2],
+            ["default.t"],
+        ),
+        ("DROP TABLE t; DROP TABLE IF EXISTS t", [None, None], [1, 2], []),
+        ("DROP TABLE IF EXISTS t; DROP TABLE IF EXISTS t", [None, None], [2], ["default.t"]),
+        ("INSERT INTO t SELECT 1; ALTER TABLE t RECOVER PARTITIONS", [1, None], [1, 2], []),
+        ("ALTER TABLE a RENAME TO b", [None], [1], []),
+        ("CREATE DATABASE d; CREATE TABLE d.t (a INT); DROP DATABASE d CASCADE", [None] * 3, [2, 3], []),
+        ("INSERT INTO d.t SELECT 1; INSERT INTO d.t SELECT 1; DROP DATABASE d CASCADE", [1, 0, None], [2, 3], []),
+        (
+            "CREATE FUNCTION f LOCATION '/x' SYMBOL='y'; CREATE FUNCTION g LOCATION '/x' SYMBOL='y'",
+            [None] * 2,
+            [1, 2],
+            [],
+        ),
+        ("REFRESH t", [None], [1], []),
+        ("INVALIDATE METADATA", [None], [1], []),
+        ("COMPUTE STATS t; SELECT 1", [None, None], [], []),
+    ],
+)
+def test_what_is_sent_with_sync_ddl_to_be_published(script, rows, synced, unpublished):
+    assert with_publish(script, rows) == (synced, unpublished)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "rows", "unpublished"),
+    [
+        ("CREATE TABLE t (a INT)", "INSERT OVERWRITE t SELECT 1", 1, []),  # neither Kudu nor HBase
+        ("CREATE TABLE t (a INT)", "INSERT INTO t (a) PARTITION (p=1) SELECT 1", 1, []),
+        ("CREATE TABLE t (a INT)", "INSERT OVERWRITE t SELECT 1", 0, ["default.t"]),
+        ("CREATE TABLE t (a INT)", "INSERT INTO t (a) SELECT 1", 1, ["default.t"]),
+        ("CREATE TABLE t (a INT)", "DELETE FROM t", 1, ["default.t"]),
+        ("INSERT INTO t SELECT 1", "DELETE FROM t", 1, []),
+        ("CREATE TABLE t (a INT)", "TRUNCATE t", None, []),
+        ("CREATE TABLE t (a INT)", "TRUNCATE TABLE IF EXISTS t", None, ["default.t"]),
+        ("CREATE TABLE t (a INT)", "ALTER TABLE t ADD IF NOT EXISTS PARTITION (p=1)", None, ["default.t"]),
+        ("CREATE TABLE t (a INT)", "ALTER TABLE t ADD COLUMNS (b INT)", None, []),
+        ("CREATE TABLE t (a INT)", "CREATE VIEW IF NOT EXISTS t AS SELECT 1", None, ["default.t"]),
+        ("CREATE TABLE t (a INT)", "COMMENT ON TABLE t IS 'x'", None, []),
+        ("CREATE TABLE t (a INT)", "INSERT INTO u SELECT 1", 1, ["default.t"]),
+    ],
+)
+def test_which_one_with_sync_ddl_stands_for_an_earlier_one_without(first, last, rows, unpublished):
+    tables = noted(first)
+    tables.note(classify(last).effects, synced=True, rows=rows)
+    assert tables.unpublished == unpublished
+    assert tables.published is not bool(unpublished)
+
+
+def test_what_is_not_published_and_has_no_name():
+    tables = noted("INSERT INTO t SELECT 1; CREATE FUNCTION f LOCATION '/x' SYMBOL='y'")
+    assert (tables.published, tables.unpublished) == (False, None)
+    many = noted(";".join(f"INSERT INTO t{number} SELECT 1" for number in range(MOST_NAMES + 1)))
+    assert (many.published, many.unpublished) == (False, None)

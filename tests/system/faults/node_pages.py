@@ -30,5 +30,5 @@ def connected(node: SandboxNode) -> set[str]:
 
 
 def executing(node: SandboxNode) -> int:
-    """How many statements are at work."""
-    return sum(query["executing"] for query in _page(node, "/queries")["in_flight_queries"])
+    """How many statements are at work. "executing" is also a query whose rows nobody has fetched yet."""
+    return sum(query["state"] == "RUNNING" for query in _page(node, "/queries")["in_flight_queries"])

@@ -1,13 +1,30 @@
-"""One HS2 session: what it holds, when it was last used, over which connections."""
+"""One HS2 session: what it holds, when it was last used, over which connections; and a connection."""
 
 from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass, field
 
 from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
-from airflow_provider_impala_lb.sandbox.server.ids import new_secret, new_session_guid, printed
+from airflow_provider_impala_lb.sandbox.coordinator.ids import new_secret, new_session_guid, printed
+
+
+@dataclass(eq=False)
+class Connection:
+    """One TCP connection.
+
+    :ivar id: unique, as the pages show it.
+    :ivar address: the client's ``host:port``.
+    :ivar user: empty unless the client proved who it is (PLAIN).
+    :ivar opened: seconds since 1970; default now.
+    """
+
+    id: str
+    address: str
+    user: str
+    opened: float = field(default_factory=time.time)
 
 
 class Session:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from airflow_provider_impala_lb.sandbox.common.private_files import write_private
 
-DEFAULT_POOL = "default-pool"
-
 
 @dataclass(frozen=True)
 class SimulatedLoad:

@@ -6,43 +6,32 @@ import json
 import threading
 import time
 import traceback
-from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 from airflow_provider_impala_lb.sandbox.common import query_options
 from airflow_provider_impala_lb.sandbox.common.confinement import Confinement
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
 from airflow_provider_impala_lb.sandbox.common.metadata_lag import CoordinatorCatalog
-from airflow_provider_impala_lb.sandbox.common.registry import registered
-from airflow_provider_impala_lb.sandbox.common.simulated_load import DEFAULT_POOL
+from airflow_provider_impala_lb.sandbox.common.versions import Behaviour
 from airflow_provider_impala_lb.sandbox.common.web_access import open_page
-from airflow_provider_impala_lb.sandbox.server.graceful_shutdown import GracefulShutdown
-from airflow_provider_impala_lb.sandbox.server.ids import printed, same
-from airflow_provider_impala_lb.sandbox.server.operation import Operation, Services
-from airflow_provider_impala_lb.sandbox.server.session import Session
+from airflow_provider_impala_lb.sandbox.coordinator.graceful_shutdown import GracefulShutdown
+from airflow_provider_impala_lb.sandbox.coordinator.ids import printed, same
+from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation, Services
+from airflow_provider_impala_lb.sandbox.coordinator.registry import registered
+from airflow_provider_impala_lb.sandbox.coordinator.session import Connection, Session
+from airflow_provider_impala_lb.sandbox.coordinator.statements import QueryDriver, Statements, may_be_retried
+from airflow_provider_impala_lb.sandbox.coordinator.time_limits import TimeLimits, in_background
+from airflow_provider_impala_lb.sandbox.sql.analysis import Statement
+from airflow_provider_impala_lb.sandbox.sql.catalog_calls import CatalogCall
 from airflow_provider_impala_lb.sandbox.sql.engine import Engine
-
-VERSION = "impalad version 4.5.0-SANDBOX RELEASE (build practice cluster, DuckDB underneath)"
-_KEPT = 200
-
-
-@dataclass(eq=False)
-class Connection:
-    """One TCP connection.
-
-    :ivar id: unique, as the pages show it.
-    :ivar address: the client's ``host:port``.
-    :ivar user: empty unless the client proved who it is (PLAIN).
-    :ivar opened: seconds since 1970; default now.
-    """
-
-    id: str
-    address: str
-    user: str
-    opened: float = field(default_factory=time.time)
+from airflow_provider_impala_lb.sandbox.sql.lexer import statement
+from airflow_provider_impala_lb.sandbox.sql.plan import Plan, Row
+from airflow_provider_impala_lb.sandbox.sql.planner import plan
 
 
 @dataclass
@@ -50,14 +39,12 @@ class Counters:
     """What happened since the start; all default to 0.
 
     :ivar queries: statements registered.
-    :ivar queries_expired: of these, by their idle timeout.
     :ivar sessions_expired: by their idle timeout.
     :ivar connections: served.
     :ivar setup_timeouts: connections that were closed because no thread became free for them.
     """
 
     queries: int = 0
-    queries_expired: int = 0
     sessions_expired: int = 0
     connections: int = 0
     setup_timeouts: int = 0
@@ -80,11 +67,10 @@ class Coordinator:
     :ivar started: seconds since 1970.
     :ivar sessions: the open ones, by guid.
     :ivar connections: the open ones, by id.
-    :ivar queries: the registered statements, by guid.
-    :ivar closed_queries: the last 200 that were closed, by guid, oldest first.
-    :ivar expired_queries: session and message of statements that expired, by guid; kept as long as the session.
+    :ivar statements: the registered ones, and the query log.
+    :ivar limits: what ends statements by itself.
     :ivar counters: what happened since the start.
-    :ivar pools: statements admitted since the start, by pool.
+    :ivar admins: users who may kill everybody's statements.
     :ivar shutdown: the graceful shutdown, begun or not.
     :ivar over: set when the process shall end.
     :ivar setup_queue: client addresses of connections that wait for a thread.
@@ -98,11 +84,10 @@ class Coordinator:
         self.started = time.time()
         self.sessions: dict[bytes, Session] = {}
         self.connections: dict[str, Connection] = {}
-        self.queries: dict[bytes, Operation] = {}
-        self.closed_queries: OrderedDict[bytes, Operation] = OrderedDict()
-        self.expired_queries: dict[bytes, tuple[Session, str]] = {}
+        self.statements = Statements(services, lambda: self.address)
+        self.limits = TimeLimits(services, self.statements)
         self.counters = Counters()
-        self.pools: dict[str, int] = {}
+        self.admins: frozenset[str] = frozenset()
         self.shutdown = GracefulShutdown(self.flags)
         self.over = threading.Event()
         self.setup_queue: deque[str] = deque()
@@ -112,7 +97,12 @@ class Coordinator:
     @property
     def version(self) -> str:
         """Of the server, as clients and pages see it."""
-        return VERSION
+        return self.services.behaviour.banner
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """Of Impala's version."""
+        return self.services.behaviour
 
     @property
     def catalog(self) -> CoordinatorCatalog:
@@ -219,11 +209,15 @@ class Coordinator:
                 f"The user authorized on the connection '{connection.user}' does not match the session username "
                 f"'{session.connected_user}'"
             )
+        self._enter_session(session)
+        with self._lock:
+            session.disconnected = None
+            session.connections.add(connection.id)
+
+    def _enter_session(self, session: Session) -> None:
         with self._lock:
             session.calls += 1
             session.last_used = time.time()
-            session.disconnected = None
-            session.connections.add(connection.id)
 
     def _leave(self, session: Session) -> None:
         with self._lock:
@@ -244,146 +238,196 @@ class Coordinator:
         self.remove_session(session, "Session closed")
 
     def remove_session(self, session: Session, reason: str) -> None:
-        """Close a session; its statements are cancelled and forgotten.
+        """Close a session: it takes no more statements, and those that it knows are unregistered. One that is being
+        planned goes on (``ImpalaServer::CloseSessionInternal``).
 
         :param session: one that is closed already stays so.
-        :param reason: the error that its running statements get.
+        :param reason: the error of statements that have not ended.
         """
         with self._lock:
             if session.closed:
                 return
             session.closed = True
             self.sessions.pop(session.guid, None)
-            for guid in [guid for guid, (owner, _) in self.expired_queries.items() if owner is session]:
-                del self.expired_queries[guid]
-        self._unregister_all(session, reason)
+        self.statements.end_session(session, reason)
         self.services.log.event(session.id, session.user, "close")
 
     # -- statements
 
-    def register(self, operation: Operation) -> None:
-        """Make a statement known to clients and pages.
+    def execute(self, session: Session, sql: str, overlay: dict[str, str], address: str) -> Operation:
+        """Plan a statement and begin it (``ImpalaServer::ExecuteStatementCommon``).
+
+        :param session: whose it is; it is in use.
+        :param sql: as received.
+        :param overlay: query options of this statement.
+        :param address: the client's ``host:port``.
+        :returns: the statement, known to its session.
+        :raises Refused: it cannot be planned, failed at once, or its session was closed meanwhile.
+        """
+        operation = Operation(self.services, session, sql, session.effective_options(overlay), address)
+
+        def make_plan() -> Plan:
+            operation.load_metadata(self.flags.stress_metadata_loading_pause_injection_ms / 1000)
+            size, limit = len(sql.encode()), int(operation.options["MAX_STATEMENT_LENGTH_BYTES"])
+            if size > limit:
+                raise Refused(f"Statement length of {size} bytes exceeds the maximum statement length ({limit} bytes)")
+            return plan(Statement(self, session, operation.id, operation.options, statement(sql)))
+
+        operation.run_child, operation.retry = self._run_child, self._retry
+        return self.begin(operation, make_plan)
+
+    def _retry(self, original: Operation, error: Exception) -> bool:
+        if not may_be_retried(original, error, self.behaviour):
+            return False
+        again = Operation(self.services, original.session, original.sql, original.options, original.address)
+        retried = self.statements.retry(original, again)
+        if retried:
+            self.counters.queries += 1
+            in_background(lambda: self.statements.archive_retried(original))
+        return retried
+
+    def _run_child(self, parent: Operation, sql: str) -> list[Row]:
+        parent.check_cancelled()
+        self._enter_session(parent.session)
+        try:
+            child = self.execute(parent.session, sql, dict(parent.options), parent.address)
+            driver = self.statements.driver(child.guid)
+            parent.when_cancelled(lambda: self.statements.unregister_quietly(driver, "Cancelled"))
+            if parent.cancelled:  # meanwhile
+                self.statements.unregister_quietly(driver, "Cancelled")
+            found: list[Row] = []
+            while True:
+                fetched = child.fetch(1024)
+                if fetched is not None:
+                    found += fetched[1]
+                    if not fetched[2]:
+                        break
+            self.statements.unregister_quietly(driver, None)
+        finally:
+            self._leave(parent.session)
+        parent.check_cancelled()
+        return found
+
+    def begin(self, operation: Operation, make_plan: Callable[[], Plan]) -> Operation:
+        """Register a statement, plan it, start it, and let its session know it.
 
         :param operation: a new one.
-        :raises Refused: its session is closed.
+        :param make_plan: plans it. It is on the pages meanwhile, "so that queries that take a long time to plan show
+            up" (``ImpalaServer::ExecuteInternal``).
+        :returns: the same.
+        :raises Refused: as :meth:`execute`.
         """
-        with self._lock:
-            if operation.session.closed:
-                raise Refused("Session has been closed, ignoring query.")
-            self.queries[operation.guid] = operation
-            operation.session.operation_guids[operation.guid] = None
-            operation.session.statements += 1
+        with operation.planning():
+            driver = self.statements.register(operation)
             self.counters.queries += 1
-            pool = _pool_of(operation)
-            self.pools[pool] = self.pools.get(pool, 0) + 1
-
-    def refused(self, operation: Operation, error: Exception) -> None:
-        """Analysis failed: the client gets no handle, but the web pages and the activity log have it.
-
-        :param operation: a registered one.
-        :param error: what analysis found.
-        """
-        operation.refuse(error)
-        self.unregister(operation)
-
-    def load_metadata(self, operation: Operation) -> None:
-        """The pause that every statement makes before it is planned (``stress_metadata_loading_pause_injection_ms``).
-
-        :param operation: the statement.
-        :raises StatementCancelled: it was cancelled meanwhile.
-        """
-        operation.wait(self.flags.stress_metadata_loading_pause_injection_ms / 1000)
-
-    def _keep(self, operation: Operation) -> None:
-        self.closed_queries[operation.guid] = operation
-        while len(self.closed_queries) > _KEPT:
-            self.closed_queries.popitem(last=False)
-
-    def unregister(self, operation: Operation, reason: str = "Cancelled") -> None:
-        """Forget an operation but for its profile; what still runs of it is cancelled.
-
-        :param operation: one that is forgotten already stays so.
-        :param reason: the error that it gets if it runs; default ``Cancelled``.
-        """
-        with self._lock:
-            if self.queries.pop(operation.guid, None) is None:
-                return
-            operation.session.operation_guids.pop(operation.guid, None)
-            self._keep(operation)
-        if operation.running:
-            operation.cancel(reason)
-            operation.done.wait(5)
-        operation.close()
-
-    def _unregister_all(self, session: Session, reason: str) -> None:
-        with self._lock:
-            operations = [self.queries[guid] for guid in session.operation_guids]
-        for operation in operations:
-            self.unregister(operation, reason)
+            made: Plan | Exception
+            try:
+                made = make_plan()
+            except Exception as error:
+                made = error
+        try:
+            if isinstance(made, Exception):
+                operation.refuse(made)
+                raise made
+            operation.start(made)
+            operation.wait_for_it()
+            self.statements.set_inflight(operation)
+        except Exception as error:
+            self.statements.unregister_quietly(driver, str(error))
+            if isinstance(error, Refused):
+                error.query_id = operation.id
+            raise
+        return operation
 
     @contextmanager
     def using_operation(
         self, guid: bytes, secret: bytes, connection: Connection, closed_too: bool = False
-    ) -> Iterator[Operation]:
-        """The operation of a handle, its session kept from expiring meanwhile.
+    ) -> Iterator[QueryDriver]:
+        """The statement of a handle, its session kept from expiring meanwhile.
 
         :param guid: of the handle.
         :param secret: of the handle.
         :param connection: over which the call came.
-        :param closed_too: also one of the last 200 that were closed (for its profile); default False.
-        :raises Refused: unknown, wrong secret, another user's.
+        :param closed_too: also one that is hidden from clients and not archived yet; default False.
+        :raises Refused: unknown, hidden, wrong secret, or another user's.
         """
-        with self._lock:
-            operation = self.queries.get(guid)
-            if operation is None and closed_too:
-                operation = self.closed_queries.get(guid)
-            expired = self.expired_queries.get(guid)
-        if operation is None and expired is not None:
-            raise Refused(expired[1])
-        if operation is None or not same(operation.secret, secret):
-            raise Refused(f"Invalid or unknown query handle: {printed(guid)}.")
-        self._enter(operation.session, connection)
-        with self._lock:
-            operation.calls += 1
+        driver = self.statements.driver(guid, hidden_too=closed_too)
+        if not same(driver.original.secret, secret):
+            raise Refused(self.services.behaviour.unknown_handle(printed(guid)))
+        session = driver.original.session
+        if session.closed:
+            raise Refused(f"Query id {printed(guid)} not found.")
+        session.check_usable()
+        self._enter(session, connection)
         try:
-            yield operation
+            yield driver
         finally:
-            with self._lock:
-                operation.calls -= 1
-                operation.last_used = time.time()
-            self._leave(operation.session)
+            self._leave(session)
 
-    def find(self, query_id: str) -> Operation | None:
-        """The statement of an id, also one of the last 200 that were closed; None: there is none.
-
-        :param query_id: as printed.
-        """
-        with self._lock:
-            known = [*self.queries.values(), *self.closed_queries.values()]
-        return next((operation for operation in known if operation.id == query_id), None)
-
-    def kill_query(self, query_id: str, user: str) -> bool:
-        """KILL QUERY, here or on another coordinator.
+    def kill_query(self, query_id: str, user: str) -> None:
+        """KILL QUERY, here or on another coordinator (``ClientRequestState::ExecKillQueryRequest``).
 
         :param query_id: as printed.
         :param user: who asks.
-        :returns: False: no coordinator has it.
-        :raises Refused: it is somebody else's.
+        :raises Refused: no coordinator has it, it is somebody else's, or it cannot be killed yet.
         """
-        operation = next((each for each in list(self.queries.values()) if each.id == query_id), None)
-        if operation is not None:
-            if operation.session.user != user:
-                raise Refused(f"User '{user}' is not authorized to kill the query.")
-            operation.cancel()
-            return True
+        if self.kill_query_here(query_id, user):
+            return
         for node in registered(self.directory):
             if node.address == self.address:
                 continue
-            url = f"{node.web}/cancel_query?json&query_id={query_id}"
-            with suppress(OSError), open_page(url, self.web_key, timeout=5) as page:
-                if "error" not in json.load(page):
-                    return True
-        return False
+            url = f"{node.web}/kill_query?json&{urlencode({'query_id': query_id, 'user': user})}"
+            with suppress(OSError), open_page(url, self.web_key, timeout=10) as page:
+                answer = json.load(page)
+                if "error" in answer:
+                    raise Refused(answer["error"])
+                if answer.get("killed"):
+                    return
+        raise Refused("Could not find query on any coordinator.")
+
+    def kill_query_here(self, query_id: str, user: str) -> bool:
+        """KILL QUERY of this coordinator's (``ImpalaServer::KillQuery``).
+
+        :param query_id: as printed.
+        :param user: who asks; an admin of the cluster may kill everybody's.
+        :returns: False: it is not here, or hidden already.
+        :raises Refused: it is somebody else's, or cannot be killed yet.
+        """
+        operation = self.statements.find(query_id)
+        if operation is None:
+            return False
+        try:
+            driver = self.statements.driver(operation.guid)
+        except Refused:
+            return False
+        if user != operation.session.user and user not in self.admins:
+            raise Refused(f"User '{user}' is not authorized to kill the query.")
+        self.cancel_and_unregister(driver, "Cancelled")
+        return True
+
+    def cancel_and_unregister(self, driver: QueryDriver, reason: str) -> None:
+        """End a statement as an administrator does, by KILL QUERY or by the page.
+
+        :param driver: a registered one.
+        :param reason: its error.
+        :raises Refused: an older server, and its session does not know it yet.
+        """
+        try:
+            self.check_cancellable(driver)
+        except Refused:
+            if self.services.behaviour.loses_what_it_cannot_cancel:
+                self.statements.lose(driver)
+            raise
+        self.statements.unregister_quietly(driver, reason, interrupted=True)
+
+    def check_cancellable(self, driver: QueryDriver) -> None:
+        """Called before a statement is cancelled.
+
+        :param driver: a registered one.
+        :raises Refused: an older server, and its session does not know it yet.
+        """
+        if not self.services.behaviour.cancels_planning and not self.statements.is_inflight(driver.active):
+            raise Refused("Query not yet running")
 
     # -- what ends by itself
 
@@ -391,43 +435,39 @@ class Coordinator:
         while not self.over.wait(0.25):
             now = time.time()
             with self._lock:
-                sessions, operations = list(self.sessions.values()), list(self.queries.values())
+                sessions = list(self.sessions.values())
             try:
-                for operation in operations:
-                    self._expire_query(operation, now)
+                for operation in self.statements.registered():
+                    self.limits.check(operation, now)
                 for session in sessions:
                     self._expire_session(session, now)
+                for call in self.services.calls.take_orphaned():
+                    self._do_orphaned(call)
             except Exception:
                 traceback.print_exc()  # one bad session must not stop the clock of the others
-            if self.shutdown.is_over(len(self.queries), now):
+            if self.shutdown.is_over(len(self.statements.registered()), now):
                 self.over.set()
 
-    def _expire_query(self, operation: Operation, now: float) -> None:
-        own, flag = query_options.seconds(operation.options, "QUERY_TIMEOUT_S"), self.flags.idle_query_timeout
-        timeout = min(own or flag, flag or own)
-        if timeout and not operation.calls and now - operation.last_used >= timeout:
-            reason = f"Query {operation.id} expired due to client inactivity (timeout is {timeout:g}s)"
-            with self._lock:
-                self.counters.queries_expired += 1
-                self.expired_queries[operation.guid] = (operation.session, reason)
-            operation.cancel(reason)
-            self.unregister(operation, reason)
-            return
-        limit = query_options.seconds(operation.options, "EXEC_TIME_LIMIT_S")
-        if limit and operation.running and now - operation.started >= limit:
-            operation.cancel(f"Query {operation.id} expired due to execution time limit of {limit}s000ms")
+    def _do_orphaned(self, call: CatalogCall) -> None:
+        """The catalog service goes on where a coordinator has died."""
+        state = "FINISHED"
+        try:
+            self.services.calls.do(call, self)
+        except Refused:
+            state = "ERROR"
+        self.services.log.statement(call.session, call.user, call.sql, state, call.query_id)
 
     def _expire_session(self, session: Session, now: float) -> None:
         if session.calls:
             return
         gone = self.flags.disconnected_session_timeout
         if session.disconnected is not None and 0 < gone <= now - session.disconnected:
-            self.remove_session(session, "Session closed because it has no active connections")
+            in_background(lambda: self.remove_session(session, "Session closed because it has no active connections"))
         elif not session.expired and session.idle_too_long(now):
             with self._lock:
                 session.expired = True
                 self.counters.sessions_expired += 1
-            self._unregister_all(session, "Session expired due to inactivity")
+            in_background(lambda: self.statements.end_session(session, "Session expired due to inactivity"))
 
     # -- graceful shutdown
 
@@ -443,8 +483,7 @@ class Coordinator:
 
     def shutdown_status(self) -> str:
         """Impala's line for a shutdown that has begun."""
-        with self._lock:
-            return self.shutdown.status(len(self.queries), self.executing())
+        return self.shutdown.status(len(self.statements.registered()), self.executing())
 
     def check_not_shutting_down(self) -> None:
         """Called before anything new is accepted.
@@ -454,15 +493,6 @@ class Coordinator:
         if self.shutdown.begun:
             raise Refused(f"Server is being shut down: {self.shutdown_status()}.")
 
-    def executing(self, pool: str | None = None) -> int:
-        """How many statements run.
-
-        :param pool: only what was admitted there; None (default): all.
-        """
-        with self._lock:
-            running = [operation for operation in self.queries.values() if operation.running]
-        return sum(1 for operation in running if pool is None or _pool_of(operation) == pool)
-
-
-def _pool_of(operation: Operation) -> str:
-    return operation.options.get("REQUEST_POOL", DEFAULT_POOL)
+    def executing(self) -> int:
+        """How many statements run."""
+        return sum(1 for operation in self.statements.registered() if not operation.done.is_set())
