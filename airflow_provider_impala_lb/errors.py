@@ -113,7 +113,7 @@ class StillRunning(ImpalaLBError):
         super().__init__(
             f"An earlier attempt of {owner} may still be running, so nothing was run: its INSERTs would run beside ours"
             + "".join(f"\n  session {session} on {reason}" for session, reason in self.remaining.items())
-            + "\nEnd it there, or let the task be tried again later: the coordinator ends what has lost its client"
+            + "\nEnd it there, or let the task be tried again later. If you know that it has ended: impala-lb leftovers"
         )
 
 

@@ -1,4 +1,4 @@
-"""Commands about the cluster and its nodes: ``status``, ``drain``, ``ready``, ``doctor``."""
+"""Commands about the cluster and its nodes: ``status``, ``drain``, ``ready``, ``leftovers``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def add_commands(commands: Commands) -> None:
     ready = commands.add_parser("ready", help="put a node back, also one that is out for its failures")
     ready.add_argument("node", metavar="NODE", help="host:port, as in the configuration")
     ready.set_defaults(command=_ready)
+
+    leftovers = commands.add_parser("leftovers", help="what earlier attempts may have left running")
+    leftovers.add_argument("--forget", metavar="ID", help="it was seen ended by you: nobody need look for it any more")
+    leftovers.add_argument("--json", action="store_true", help='[{"id","owner","node","session","query","since"}]')
+    leftovers.set_defaults(command=_leftovers)
 
     doctor = commands.add_parser("doctor", help="config, lock directory, each node: what is wrong, and what to do")
     other = doctor.add_mutually_exclusive_group()
@@ -61,6 +66,41 @@ def _drain(options: argparse.Namespace) -> None:
 
 def _ready(options: argparse.Namespace) -> None:
     open_balancer(options).ready(options.node)
+
+
+def _leftovers(options: argparse.Namespace) -> int:
+    import sys
+    from datetime import datetime, timezone
+
+    from airflow_provider_impala_lb.core.text import plain
+
+    balancer = open_balancer(options)
+    found = balancer.cluster.admin.leftovers()
+    if options.forget:
+        if options.forget in found and balancer.release(options.forget):
+            return 0
+        known = ", ".join(found) or "none"
+        print(f"impala-lb: nothing is left by {plain(options.forget)}; there is: {known}", file=sys.stderr)
+        return 1
+    rows = [
+        {
+            "id": lease_id,
+            "owner": left.owner,
+            "node": left.node,
+            "session": left.session,
+            "query": left.query,
+            "since": datetime.fromtimestamp(left.at, timezone.utc).isoformat(timespec="seconds"),
+        }
+        for lease_id, left in found.items()
+    ]
+    if options.json:
+        print(json.dumps(rows))
+    for row in rows if not options.json else ():
+        text = (
+            f"{row['id']}  {row['owner']}: session {row['session']} on {row['node']}, query {row['query'] or 'unknown'}"
+        )
+        print(plain(f"{text}, since {row['since']}"))
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from airflow_provider_impala_lb.core.cluster.status import describe
 from airflow_provider_impala_lb.core.rules import supersession
 from airflow_provider_impala_lb.core.rules.clock_agreement import clocks_differ
 from airflow_provider_impala_lb.core.rules.expiry import end_expired
+from airflow_provider_impala_lb.core.state.model import LeftoverSession
 from airflow_provider_impala_lb.core.state.state import State
 
 
@@ -63,6 +64,18 @@ class Admin:
         :raises StateUnavailable: as :meth:`drain`.
         """
         self._set_drained(self._shared.config.canonical(node), False)
+
+    def leftovers(self) -> dict[str, LeftoverSession]:
+        """What earlier attempts may have left running, by the id to :meth:`release`.
+
+        :raises StateUnavailable: the state cannot be read.
+        """
+        state, now = self._shared.store.read()
+        return {
+            lease_id: left
+            for lease_id, left in state.leftovers.items()
+            if left.node and left.session and not left.ended and left.expires > now
+        }
 
     def release(self, lease_id: str) -> bool:
         """End a lease of `Picker.hold`, or note that what a lease has left running was seen ended. (One that a process

@@ -23,8 +23,8 @@ SESSION_SECONDS = 24 * 3600.0
 """A session key is forgotten this long after its last use."""
 AVOID_SECONDS = 3600.0
 """A task's failure is remembered this long, for its retry."""
-LEFTOVER_SECONDS = 24 * 3600.0
-"""What a dead attempt may have left running is remembered this long, for its retry."""
+LEFTOVER_SECONDS = 30 * 24 * 3600.0
+"""What a dead attempt may have left running is remembered this long, for its retry, unless it was seen to end."""
 HAND_OVER_SECONDS = 300.0
 """A lease that one process hands to another one waits this long for it: a deferred task's trigger, or its worker."""
 _BUCKET_SECONDS = 5.0

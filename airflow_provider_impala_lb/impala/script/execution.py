@@ -255,7 +255,7 @@ class Execution:
         """
         for number, text in enumerate(self._plan.texts[: self.number - 1], 1):
             if self._plan.classified[number - 1].session_only:
-                label = Label.new(number, len(self._plan), self._record.identity.tags)
+                label = Label.new(number, len(self._plan), self._record.identity.tags, self._record.identity.owner)
                 try:
                     session.execute(f"{label} {text}")
                 except StatementError as error:
@@ -385,7 +385,7 @@ class Execution:
         if self._under_way and session.query_id:
             return self._wait_for_resumed(session, limits)
         self._has_run = None  # it spoke of the statement that was under way
-        label = Label.new(number, len(self._plan), self._record.identity.tags)
+        label = Label.new(number, len(self._plan), self._record.identity.tags, self._record.identity.owner)
         if self._journal is not None:
             if not self._plan.classified[number - 1].changes_nothing:
                 session.proof.see_witness()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from logging import Logger
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
-from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, LeftoverSession
+from airflow_provider_impala_lb.core.state.model import LeftoverSession
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, StatementFailed, StillRunning
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, is_refused
@@ -27,6 +27,7 @@ from airflow_provider_impala_lb.impala.hs2.statement_lookup import Closed, State
 from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.sql.classification import excerpt
+from airflow_provider_impala_lb.impala.sql.label import Label, own_of
 from airflow_provider_impala_lb.impala.statement.protocol import State, StatementRecord
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
 
@@ -78,17 +79,9 @@ class PreviousAttempts:
         """
         remaining = {}
         for lease_id, leftover in leftovers.items():
-            problem = self._end(leftover)
+            problem = self._end(owner, leftover)
             if problem is None:
                 self._log.info("Session %s of an earlier attempt on %s has ended", leftover.session, leftover.node)
-            elif self._over_by_itself(leftover):
-                self._log.warning(
-                    "Session %s of an earlier attempt on %s cannot be looked at (%s); it had no client for longer than "
-                    "session.reconnect_timeout, after which the coordinator ends what runs in it",
-                    leftover.session,
-                    leftover.node,
-                    problem,
-                )
             else:
                 remaining[leftover.session] = f"{leftover.node}, query {leftover.query or 'unknown'}: {problem}"
                 continue
@@ -130,12 +123,7 @@ class PreviousAttempts:
 
     # Sessions
 
-    def _over_by_itself(self, leftover: LeftoverSession) -> bool:
-        """Nobody has renewed its lease for so long that ``QUERY_TIMEOUT_S`` must have ended its query."""
-        now = self._cluster.store.read()[1]
-        return now - leftover.at > self._cluster.config.session.reconnect_timeout + LEASE_SECONDS
-
-    def _end(self, leftover: LeftoverSession) -> str | None:
+    def _end(self, owner: str, leftover: LeftoverSession) -> str | None:
         """Why it could not be seen to end, or None."""
         try:
             address = self._sessions.config.canonical(leftover.node)
@@ -147,35 +135,60 @@ class PreviousAttempts:
             if error.__cause__ is not None and is_refused(error.__cause__):
                 return None  # nobody listens: the process is gone, and with it all that it ran
             pages = self._sessions.pages(address)
-            if pages is None:
-                return str(error)
-            return self._end_by_pages(pages, leftover)
+            return str(error) if pages is None else self._end_without_session(pages, leftover)
         except ConfigError as error:
             return str(error)
         with session:
             if session.pages is not None:
-                problem = self._end_by_pages(session.pages, leftover)
+                problem = self._end_by_page(_SessionOfAnother(session, leftover.session, self._pause), owner, leftover)
                 if problem is None or not leftover.query:
                     return problem
             elif not leftover.query:
                 return "its coordinator has no web page to end it by (nodes: web), and its query is not known"
             return kill_query(session, leftover.query)
 
-    def _end_by_pages(self, pages: DebugPages, leftover: LeftoverSession) -> str | None:
-        """Close the session on the coordinator's web page; it also cancels what runs in it."""
-        deadline = Deadline(END_SECONDS)
+    def _end_by_page(self, another: _SessionOfAnother, owner: str, leftover: LeftoverSession) -> str | None:
+        """Close the session on the coordinator's web page, and see on a later copy of it that nothing of it is in
+        flight. A statement that is being planned is there, and in no session yet, so it is known by its label."""
+        pages, own = another.pages, own_of(owner)
+        assert pages is not None
+        label = Label.new(1, 1, {"for": "the age of this page"})
         try:
+            if another.close_to_prove() == "failed":
+                return f"{pages.url} does not close it"
+            another.proof.mark(label)
+            deadline = Deadline(END_SECONDS)
             while True:
-                if leftover.session in pages.sessions():
-                    pages.close_session(leftover.session)
-                # A session that is off the page may still be waiting for its statements to end.
-                if leftover.session not in pages.sessions() and leftover.query not in pages.running():
-                    return None
+                copy = pages.queries()
+                problem = f"{pages.url}/queries is old, or another coordinator's"
+                if copy.labelled(label.nonce) is not None:
+                    running = [
+                        each for each in copy.in_flight if each.id == leftover.query or (own and own in each.text)
+                    ]
+                    if not running:
+                        return None
+                    problem = f"{pages.url}/queries still shows query {running[0].id}"
                 if deadline.passed():
-                    return f"{pages.url}/sessions still shows it after {END_SECONDS:g} s"
+                    return f"{problem}, after {END_SECONDS:g} s"
+                self._pause(_END_PAUSE)
+        except (ProbeFailed, StatementError, ImpalaLBError) as error:
+            return str(error)
+        finally:
+            another.proof.close()
+
+    def _end_without_session(self, pages: DebugPages, leftover: LeftoverSession) -> str | None:
+        """As :meth:`_end_by_page`, on a coordinator that takes no session of ours, as one that shuts down."""
+        try:
+            if not pages.close_session(leftover.session):  # a page that knows it is that coordinator's
+                return f"{pages.url} does not know it, and whose page that is cannot be known"
+            deadline = Deadline(END_SECONDS)
+            while leftover.session in pages.sessions() or leftover.query in pages.running():
+                if deadline.passed():
+                    return f"{pages.url} still shows it after {END_SECONDS:g} s"
                 self._pause(_END_PAUSE)
         except ProbeFailed as error:
             return str(error)
+        return None
 
     # A statement in doubt
 

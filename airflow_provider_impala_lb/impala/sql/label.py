@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from collections.abc import Mapping
@@ -17,35 +18,46 @@ _NONCE = re.compile(r"/\* (lb:[0-9a-f]{16}) ")
 class Label(msgspec.Struct, frozen=True):
     """The label of one sending of one statement; its ``str`` is the comment.
 
-    The comment is ``/* lb:<16 hex digits> n/m dag=... task=... */``, at most 200 characters. The nonce stands first, so
-    that no cut takes it away; ``*/`` and control characters in the tags are removed, so that no name can end the
-    comment.
+    The comment is ``/* lb:<16 hex digits> own:<16 hex digits> n/m dag=... task=... */``, at most 200 characters. The
+    nonce stands first, so that no cut takes it away; ``*/`` and control characters in the tags are removed, so that
+    no name can end the comment.
 
     :ivar nonce: ``lb:<16 hex digits>``; see :meth:`new`.
     :ivar number: of the statement in its script, from 1.
     :ivar total: how many statements the script has.
     :ivar tags: who sends it, e.g. ``{"dag": ..., "task": ...}``; empty values are left out.
+    :ivar own: whose work it is, see :func:`own_of`; "": nobody's in particular.
     """
 
     nonce: str
     number: int
     total: int
     tags: Mapping[str, str]
+    own: str = ""
 
     @classmethod
-    def new(cls, number: int, total: int, tags: Mapping[str, str]) -> Label:
+    def new(cls, number: int, total: int, tags: Mapping[str, str], owner: str = "") -> Label:
         """A label with a nonce that no other sending has.
 
         :param number: of the statement in its script, from 1.
         :param total: how many statements the script has.
         :param tags: who sends it.
+        :param owner: whose work it is, e.g. ``dag/run/task``; default nobody's in particular.
         """
-        return cls(f"lb:{secrets.token_hex(8)}", number, total, tags)
+        return cls(f"lb:{secrets.token_hex(8)}", number, total, tags, own_of(owner))
 
     def __str__(self) -> str:
-        head = f"/* {self.nonce} {self.number}/{self.total}"
+        head = f"/* {self.nonce}{self.own and ' '}{self.own} {self.number}/{self.total}"
         text = head + "".join(f" {_clean(key)}={_clean(value)}" for key, value in self.tags.items() if value)
         return text[: MAX_CHARS - 3].rstrip("* ") + " */"
+
+
+def own_of(owner: str) -> str:
+    """By what the label of a statement tells whose work it is: ``own:<16 hex digits>``, a hash.
+
+    :param owner: e.g. ``dag/run/task``; "": nobody's in particular, and so is the answer.
+    """
+    return f"own:{hashlib.sha256(owner.encode()).hexdigest()[:16]}" if owner else ""
 
 
 def nonce_of(sql: str) -> str | None:

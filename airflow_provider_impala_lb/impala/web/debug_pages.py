@@ -81,6 +81,11 @@ class Queries(msgspec.Struct):
         return next((query for query in found if query.under_way), found[0] if found else None)
 
     @property
+    def in_flight(self) -> list[Query]:
+        """Those that it has registered: running, or ended and not closed."""
+        return [query for query in self.queries if query.in_flight]
+
+    @property
     def completed(self) -> list[Query]:
         """Those that have ended and are closed, the one that was archived last first."""
         return [query for query in self.queries if not query.in_flight]

@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import (
     changed,
     in_flight,
@@ -86,8 +87,13 @@ def test_an_exception_in_the_middle_of_an_answer_cancels_the_query(four, alarm):
     assert balancer.status()["leases"] == []
 
 
-def test_the_coordinator_ends_the_query_of_a_client_that_was_killed(cluster, tmp_path):
-    """kill -9: QUERY_TIMEOUT_S ends the query, the next pick on the host reaps the lease."""
+def test_the_coordinator_ends_the_query_of_a_client_that_was_killed():
+    """kill -9: disconnected_session_timeout ends the query, the next pick on the host reaps the lease."""
+    with Sandbox(nodes=1, lag=0, flags={"disconnected_session_timeout": 2}) as cluster:
+        ends_by_itself(cluster)
+
+
+def ends_by_itself(cluster):
     config = {**cluster.config, "session": {**cluster.config["session"], "reconnect_timeout": 2}}
     code = (
         "import sys, json; from airflow_provider_impala_lb import Balancer\n"
