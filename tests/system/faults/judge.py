@@ -19,7 +19,7 @@ from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import SandboxNode
 from tests.support.scripts import script_run
 
-_LABEL = re.compile(r"/\* lb:[0-9a-f]{16} (\d+)/\d+ dag=(\w+)")
+_LABEL = re.compile(r"/\* lb:[0-9a-f]{16} (?:own:[0-9a-f]{16} )?(\d+)/\d+ dag=(\w+)")
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ def test_a_query_is_found_on_the_page_and_sent_once(cluster):
 
 @pytest.mark.parametrize("reconnect_timeout", [6.0, 600.0])
 def test_without_a_page_the_sendings_are_counted(cluster, reconnect_timeout):
-    """Each is in a session of its own, and the one before was closed first: they do not pile up on the coordinator."""
+    """Each is in a session of its own, and the one before was closed first. That does not end one that is planned: it may
+    come to its end (``SetQueryInflight`` of impala-server.cc), so only their number keeps them from piling up."""
     mark = marked()
     with balanced(cluster, web=False, reconnect_timeout=reconnect_timeout) as (balancer, relay):
         script = script_run(balancer, split(f"SELECT '{mark}'"), handler=fetched)
@@ -88,7 +89,6 @@ def test_without_a_page_the_sendings_are_counted(cluster, reconnect_timeout):
     ended = executions(cluster, mark)
     assert len(ended) <= sent
     assert len({session for _, session in ended}) == len(ended)
-    assert not [state for state, _ in ended if state == "FINISHED"]
 
 
 @pytest.mark.slow

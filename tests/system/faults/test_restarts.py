@@ -49,7 +49,7 @@ def script(name):
 @pytest.mark.parametrize("rpc", ["ExecuteStatement", "GetOperationStatus", "CloseImpalaOperation"])
 def test_what_ran_before_the_restart_is_not_said_to_be_not_started(cluster, rpc, statement, how, web):
     node, name = cluster.nodes[0], f"{rpc}_{statement}_{how}_{web}".lower()
-    label = re.compile(rf"/\* lb:[0-9a-f]{{16}} {statement}/4 dag={name}\b")
+    label = re.compile(rf"/\* lb:[0-9a-f]{{16}} own:[0-9a-f]{{16}} {statement}/4 dag={name}\b")
     threads, over = [], threading.Event()
 
     def has_run():
