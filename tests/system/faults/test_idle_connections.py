@@ -73,8 +73,8 @@ def test_a_query_is_found_on_the_page_and_sent_once(cluster):
 
 @pytest.mark.parametrize("reconnect_timeout", [6.0, 600.0])
 def test_without_a_page_the_sendings_are_counted(cluster, reconnect_timeout):
-    """Each is in a session of its own, and the one before was closed first. That does not end one that is planned: it may
-    come to its end (``SetQueryInflight`` of impala-server.cc), so only their number keeps them from piling up."""
+    """Each is in a session of its own, and the one before was closed first. That does not end one that is planned: it
+    may come to its end (``SetQueryInflight``, impala-server.cc), so only their number keeps them from piling up."""
     mark = marked()
     with balanced(cluster, web=False, reconnect_timeout=reconnect_timeout) as (balancer, relay):
         script = script_run(balancer, split(f"SELECT '{mark}'"), handler=fetched)
