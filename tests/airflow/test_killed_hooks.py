@@ -1,6 +1,7 @@
 """Queries of common-sql's operators and of hooks end with their task, and a retry first ends what is left of them."""
 
 import contextlib
+import json
 import signal
 import subprocess
 import sys
@@ -33,11 +34,18 @@ def killed(cluster, run_dag):
     for process in processes:
         process.kill()
         process.communicate()
+    end_all(cluster)
+
+
+def end_all(cluster):
+    """Close the sessions that still have statements: one that is cancelled only stays until its session ends, and other
+    files' tests use the same cluster."""
     for node in cluster.nodes:
-        for query in in_flight(node):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{node.web}/cancel_query?query_id={query['query_id']}", timeout=5).close()
-    wait_for(lambda: not queries(cluster), 10)
+        with urllib.request.urlopen(f"{node.web}/sessions?json", timeout=5) as page:
+            sessions = [each["session_id"] for each in json.load(page)["sessions"] if each["inflight_queries"]]
+        for session in sessions:
+            urllib.request.urlopen(f"{node.web}/close_session?session_id={session}&json", timeout=5).close()
+    wait_for(lambda: not any(in_flight(node) for node in cluster.nodes), 10)
 
 
 def queries(cluster):
@@ -94,8 +102,7 @@ class Lab:
         finally:
             process.kill()
             process.wait()
-            for node, query in self.running():
-                urllib.request.urlopen(f"{node.web}/cancel_query?query_id={query['query_id']}", timeout=5).close()
+            end_all(self.cluster)
 
     def attempt(self, number, way, map_index=-1):
         """Another one, in this process."""
