@@ -307,6 +307,7 @@ def test_shutdown(how: str) -> None:
             other = reach(node).cursor(user="admin")
             assert "grace period left" in rows(other, ":shutdown()")[0][0]
             other.close()
+            eventually(lambda: page(node, "/queries")["num_in_flight_queries"] == 1)  # the others are archived
         for call in (
             lambda: connection.cursor(user="bob"),
             lambda: cursor.session.execute(b"select 1"),
