@@ -8,19 +8,11 @@ import pytest
 
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed
-from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.resumed_scripts import executed, journal_of, resumed
 from tests.support.scripts import changed, events_on, in_flight, only, rows_of, run, start_script, wait_for
 
 SLOW = "INSERT INTO t SELECT 2 WHERE sleep({})"
-
-
-@pytest.fixture
-def pair():
-    with Sandbox(nodes=2, lag=0) as cluster:
-        run(changed(cluster), "CREATE TABLE t (n INT)")
-        yield cluster
 
 
 def sessions_on(node):
