@@ -48,10 +48,10 @@ def config_of(connection: Connection) -> Config:
     """The configuration an Airflow connection stands for.
 
     ``host`` is ``c1:21050,c2:21050`` (``port`` is the default), ``login`` the session's user, ``schema`` its database;
-    the extra holds the other keys, or ``config_file``, the path of a file with all of them
-    (``deployment`` may be beside it). ``store_conn_id`` in the
-    extra names a connection of type ``redis`` instead of ``store``; ``web_conn_id`` one with the login for
-    ``load.web_auth`` (see :func:`web_password_of`). A connection of type ``impala`` works too, as a cluster of one.
+    the extra holds the other keys, or ``config_file``, the path of a file with all of them (``deployment`` may be
+    beside it). ``store_conn_id`` in the extra names a connection of type ``redis`` instead of ``store``;
+    ``web_conn_id`` one with the login for ``load.web_auth`` (see :func:`web_password_of`). A connection of type
+    ``impala`` works too, as a cluster of one.
 
     :param connection: Airflow's.
     :raises ConfigError: names the connection, the key, the value, and what is allowed.

@@ -112,9 +112,9 @@ class ImpalaLBHook(DbApiHook):
         :raises NoNodeAvailable: no coordinator took it; the error says why for each.
         :raises ConfigError: the configuration or the login is wrong.
         """
-        sticky = self._sticky_host()
         from airflow_provider_impala_lb.impala.dbapi import ConnectOptions, connect
 
+        sticky = self._sticky_host()
         identity = self._begin()
         options = ConnectOptions(
             owner=self.balancer.config.owner_of(identity.owner),

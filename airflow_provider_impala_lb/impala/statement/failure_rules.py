@@ -30,7 +30,6 @@ class Rule(NamedTuple):
     :ivar advice: what to do about it, for the error; "" where the outcome says enough.
     :ivar gone: the session may be gone with it.
     :ivar second_step: of a CREATE TABLE AS SELECT it may also come once the table is there.
-    :ivar cancels: somebody or a limit has ended the statement: it shows at once, and its threads may still be at work.
     :ivar may_land: a call to the catalog service may go on behind it.
     """
 
@@ -41,7 +40,6 @@ class Rule(NamedTuple):
     advice: str = ""
     gone: bool = False
     second_step: bool = False
-    cancels: bool = False
     may_land: bool = False
 
 
@@ -171,7 +169,6 @@ RULES = (
         "unknown",
         "impala-server.cc, SetQueryInflight: it had started",
         gone=True,
-        cancels=True,
     ),
     Rule(
         r"Session expired due to inactivity",
@@ -179,7 +176,6 @@ RULES = (
         "unknown",
         "generate_error_codes.py [126]",
         gone=True,
-        cancels=True,
     ),
     Rule(
         r"Invalid or unknown query handle|Invalid query handle|Query id \S+ not found|Invalid OperationHandle",
@@ -195,7 +191,6 @@ RULES = (
         "unknown",
         "unknown",
         "generate_error_codes.py [127], QUERY_TIMEOUT_S",
-        cancels=True,
     ),
     Rule(
         r"expired due to execution time limit|terminated due to CPU limit|scan bytes limit|rows produced limit",
@@ -203,10 +198,9 @@ RULES = (
         "unknown",
         "generate_error_codes.py [128] to [131], [151]",
         _LIMIT,
-        cancels=True,
     ),
     Rule(r"\Apublish_timeout: ", "done", "done", "ours: hs2/operation.py, by the statement's timeline"),
-    Rule(r"[Cc]ancelled", "unknown", "unknown", "client-request-state.cc; Impala's debug web interface", cancels=True),
+    Rule(r"[Cc]ancelled", "unknown", "unknown", "client-request-state.cc; Impala's debug web interface"),
     # The cluster below the coordinator. A DML statement may have been past the point of no return.
     Rule(r"Memory limit exceeded|Failed to get minimum memory reservation", "unknown", "unknown", "[7], [106]", _LIMIT),
     Rule(
@@ -354,15 +348,6 @@ def classify_again(message: str, statement: Classification, *, accepted: bool) -
     if own is not None and found.outcome in ("not started", "user error") and own.search(message):
         return ClassifiedFailure("unknown", "unknown", _FIRST)
     return found
-
-
-def is_cancellation(message: str) -> bool:
-    """Whether a statement that shows this error was ended by somebody or by a limit, and may still be at work.
-
-    :param message: the error's.
-    """
-    rule = next((rule for pattern, rule in _PATTERNS if pattern.search(message)), None)
-    return rule is not None and rule.cancels
 
 
 def handle_gone(message: str) -> bool:

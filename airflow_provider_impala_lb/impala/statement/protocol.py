@@ -1,9 +1,9 @@
 """What may be done next about a statement that was sent, or is about to be: one rule for every process.
 
-The worker that runs a script, the trigger that goes on with it, the attempt after a killed one and the command line all
-ask :func:`decide`, with what is kept of the statement (:class:`StatementRecord`) and what was just seen of it
-(:class:`Evidence`). Nothing else decides whether anything is sent. No I/O: the tests explore it against a model of a
-coordinator, its network, its page and two processes.
+:func:`decide` gets what is kept of the statement (:class:`StatementRecord`) and what was just seen of it
+(:class:`Evidence`). It is asked for a statement whose answer was lost, and for one that an earlier attempt has left in
+doubt (``hs2/statement_lookup.py`` drives it). No I/O: the tests explore it against a model of a coordinator, its
+network, its page and two processes.
 
 What proves something, and where Impala's source says so (apache/impala, be/src, HEAD of 2026-08):
 

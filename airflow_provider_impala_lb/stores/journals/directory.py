@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import secrets
+import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -187,9 +188,10 @@ class JournalDirectory:
 
     @property
     def _how_to_share(self) -> str:
+        parent, path = shlex.quote(self.parent), shlex.quote(self.path)
         return (
-            f"Users share journals by a group of theirs: chgrp GROUP {self.parent}; chmod 2770 {self.parent}; "
-            f"chgrp -R GROUP {self.path}; chmod 2770 {self.path}; chmod 660 {self.path}/*"
+            f"Users share journals by a group of theirs: chgrp GROUP {parent}; chmod 2770 {parent}; "
+            f"chgrp -R GROUP {path}; chmod 2770 {path}; chmod 660 {path}/*"
         )
 
     def _entries(self) -> list[str]:

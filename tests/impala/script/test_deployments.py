@@ -24,13 +24,6 @@ PROD, STAGING = 1000.0, 1001.0
 SLOW = "INSERT INTO t SELECT 1 WHERE sleep(60000)"
 
 
-@pytest.fixture
-def pair():
-    with Sandbox(nodes=2, lag=0) as cluster:
-        run(changed(cluster), "CREATE TABLE t (n INT)")
-        yield cluster
-
-
 def attempt(number, began, clears=0):
     """Of a run that began then. The attempts begin now, as everybody's do."""
     return Attempt(number, time.time(), f"{began} {clears}", run=began, clears=clears)

@@ -8,19 +8,11 @@ import pytest
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StillRunning, Superseded
-from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.script_worker import end_of, is_stopped, worker
 from tests.support.scripts import changed, in_flight, run, statements_on, wait_for
 
 OWNER = "dag/run/task"
 SLOW = "INSERT INTO t SELECT 1 WHERE sleep(60000)"
-
-
-@pytest.fixture
-def pair():
-    with Sandbox(nodes=2, lag=0) as cluster:
-        run(changed(cluster), "CREATE TABLE t (n INT)")
-        yield cluster
 
 
 def running(cluster):

@@ -11,20 +11,12 @@ from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
 from airflow_provider_impala_lb.impala.sql.splitter import split
-from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from airflow_provider_impala_lb.stores.file import filesystem
 from tests.support.resumed_scripts import executed, journal_of, resumed
 from tests.support.scripts import changed, events_on, in_flight, only, rows_of, run, script_run, start_script, wait_for
 
 SLOW = "INSERT INTO t SELECT 2 WHERE sleep({})"
-
-
-@pytest.fixture
-def pair():
-    with Sandbox(nodes=2, lag=0) as cluster:
-        run(changed(cluster), "CREATE TABLE t (n INT)")
-        yield cluster
 
 
 def sessions_on(node):

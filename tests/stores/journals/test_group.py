@@ -48,7 +48,7 @@ def nas():
     """A directory that every user may come to; pytest's own are closed again by each pytest that begins."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="impala-lb-test-", ignore_cleanup_errors=True) as place:
         os.chmod(place, 0o755)
-        nas = pathlib.Path(place) / "nas"
+        nas = pathlib.Path(place) / "the nas"
         nas.mkdir()
         os.chown(nas, -1, GROUP)
         nas.chmod(0o2770)
