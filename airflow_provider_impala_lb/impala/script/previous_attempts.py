@@ -12,6 +12,7 @@ not show it is told by `statement.protocol`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from logging import Logger
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
@@ -69,6 +70,7 @@ class PreviousAttempts:
         log: Logger,
     ) -> None:
         self._cluster, self._sessions, self._plan, self._pause, self._log = cluster, sessions, plan, pause, log
+        self._closed: set[str] = set()
 
     def end_sessions(self, owner: str, leftovers: Mapping[str, LeftoverSession]) -> None:
         """End each of these sessions, and what runs in it, and see that it has ended.
@@ -88,6 +90,16 @@ class PreviousAttempts:
             self._cluster.fencing.note_ended([lease_id])
         if remaining:
             raise StillRunning(owner, remaining)
+
+    def end_closed_sessions(self, owner: str, leftovers: Mapping[str, LeftoverSession]) -> None:
+        """As :meth:`end_sessions`, of those that :meth:`resolve_intent` has closed: the next attempt would not see that
+        they were. Never raises for what cannot be seen to end.
+
+        :param owner: as :meth:`end_sessions`.
+        :param leftovers: as :meth:`end_sessions`.
+        """
+        with suppress(StillRunning):
+            self.end_sessions(owner, {key: each for key, each in leftovers.items() if each.session in self._closed})
 
     def resolve_intent(self, journal: Journal, record: Record) -> int:
         """Find out whether the statement that was about to be sent has run, and note it in the journal.
@@ -140,7 +152,8 @@ class PreviousAttempts:
             return str(error)
         with session:
             if session.pages is not None:
-                problem = self._end_by_page(_SessionOfAnother(session, leftover.session, self._pause), owner, leftover)
+                another = _SessionOfAnother(session, leftover.session, self._pause, self._closed)
+                problem = self._end_by_page(another, owner, leftover)
                 if problem is None or not leftover.query:
                     return problem
             elif not leftover.query:
@@ -160,7 +173,7 @@ class PreviousAttempts:
             closed = another.close_to_prove()
             if closed == "failed":
                 return f"{pages.url} does not close it"
-            if closed == "unknown" and page_of(pages.version()) == "3":
+            if closed == "unknown" and leftover.session not in self._closed and page_of(pages.version()) == "3":
                 return f"it was closed before, and {pages.url}/queries of this version does not show all that runs"
             another.proof.mark(label)
             deadline = Deadline(END_SECONDS)
@@ -225,7 +238,7 @@ class PreviousAttempts:
     def _look(self, session: Session, intent: Intent, answer: str) -> bool:
         state: State = "accepted" if intent.query else "intended"
         record = StatementRecord(self._plan.classified[intent.number - 1], state)
-        coordinator = _SessionOfAnother(session, intent.session, self._pause)
+        coordinator = _SessionOfAnother(session, intent.session, self._pause, self._closed)
         try:
             lookup = StatementLookup(coordinator, record, intent.nonce, intent.witness, answer=answer)
             lookup.on_wait = lambda query: self._log_wait(session, intent, query)
@@ -261,12 +274,13 @@ class _SessionOfAnother:
     :param session: our own, on the same coordinator.
     :param session_id: of that one.
     :param pause: waits so many seconds, or raises.
+    :param closed: where the id is put once its coordinator has closed it.
     """
 
-    def __init__(self, session: Session, session_id: str, pause: Callable[[float], None]) -> None:
+    def __init__(self, session: Session, session_id: str, pause: Callable[[float], None], closed: set[str]) -> None:
         self.node, self.pages, self.pause = session.node, session.pages, pause
         self.proof = PageProof(self.pages, session.open_another)
-        self._session, self._id = session, session_id
+        self._session, self._id, self._closed = session, session_id, closed
 
     @property
     def reconnect_timeout(self) -> float:
@@ -284,6 +298,8 @@ class _SessionOfAnother:
         try:
             self.proof.open_marker()
             closed = self.pages.close_session(self._id)
+            if closed:
+                self._closed.add(self._id)
             if self._id in self.pages.sessions():
                 return "failed"
             return "closed" if closed else "unknown"

@@ -240,7 +240,11 @@ class ScriptRun:
                 self._log.warning("%s: %s", owner, message)
             if record.intent is not None:
                 self._record.sent_before = record.intent.number  # of no meaning if it turns out to be done
-                record.done = self._previous.resolve_intent(self._journal, record)
+                try:
+                    record.done = self._previous.resolve_intent(self._journal, record)
+                except StatementFailed:
+                    self._previous.end_closed_sessions(owner, leftovers)
+                    raise
         if leftovers:
             self._previous.end_sessions(owner, leftovers)
         if record is None or not record.done:

@@ -194,8 +194,8 @@ def test_what_finds_its_own_effect_is_in_doubt_and_not_the_authors_mistake(pair,
         wait_for(lambda: is_stopped(process), 20)
         process.kill()
     run(changed(pair), f"SET SYNC_DDL=1; {late}")
-    text = "that first sending may have done it after all" if version == NEWEST else OLDEST_PAGE
-    for attempt, text in ((2, text), (3, "look")):
+    asks = "that first sending may have done it after all" if version == NEWEST else OLDEST_PAGE
+    for attempt, text in ((2, asks), (3, "look")):
         with pytest.raises(StatementFailed, match=text) as failed:
             resumed(pair, f"{script}; {inserts(1)}", attempt=attempt)
         assert (failed.value.number, failed.value.outcome) == (1, "unknown")
