@@ -412,6 +412,12 @@ def test_a_retry_settles_what_the_trigger_left(lab, ti):
     eventually(lambda: sorted(lab.ran()) == [*left, ("2", "FINISHED")])
 
 
+def test_a_script_that_is_too_large_for_airflows_database_keeps_the_worker(lab, ti, monkeypatch):
+    monkeypatch.setattr(module, "LARGEST_SCRIPT", 100)
+    operator(f"{lab.insert(1)}; {lab.insert(2)}").execute({"ti": ti()})
+    assert lab.ran() == [("1", "FINISHED"), ("2", "FINISHED")]
+
+
 def test_results_of_all_statements_keep_the_worker(lab, ti, caplog):
     task = operator(["SELECT 1", "SELECT sleep(500)"], handler=lambda cursor: cursor.fetchall(), return_last=False)
     assert len(task.execute({"ti": ti()})) == 2
