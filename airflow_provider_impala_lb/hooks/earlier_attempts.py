@@ -9,7 +9,8 @@ import time
 from logging import Logger
 
 from airflow_provider_impala_lb.balancer import Balancer
-from airflow_provider_impala_lb.impala.script.options import RunIdentity, RunOptions
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.script.options import RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 
 

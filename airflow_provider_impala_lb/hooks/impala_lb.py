@@ -19,7 +19,8 @@ from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_p
 from airflow_provider_impala_lb.hooks.earlier_attempts import end_earlier_attempts
 from airflow_provider_impala_lb.hooks.killed_task import end_when_killed
 from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve, running_task
-from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.classification import classify
@@ -302,7 +303,7 @@ class ImpalaLBHook(DbApiHook):
         :param epoch: of the process that ran it, in the journal.
         :raises StateUnavailable: it could not be noted.
         """
-        from airflow_provider_impala_lb.impala.script.journal import finish
+        from airflow_provider_impala_lb.impala.journal.answers import finish
 
         journals = self.journals
         if journals is not None:

@@ -20,7 +20,6 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from airflow_provider_impala_lb import errors
 from airflow_provider_impala_lb.core.config.value_limits import WEEK, check_seconds
 from airflow_provider_impala_lb.errors import (
     ConfigError,
@@ -34,21 +33,16 @@ from airflow_provider_impala_lb.errors import (
 from airflow_provider_impala_lb.hooks import task_identity
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
 from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 from airflow_provider_impala_lb.impala.script.handover_message import LARGEST_SCRIPT, Deferred, Handover, unpack_script
-from airflow_provider_impala_lb.impala.script.options import (
-    ProcessOptions,
-    RunIdentity,
-    RunListener,
-    RunOptions,
-    why_not_json,
-)
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener, RunOptions, why_not_json
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
 from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.operators.no_retry import forbid_retry, next_attempt
 from airflow_provider_impala_lb.operators.parse_stick_to import StickyPartial, refer
 from airflow_provider_impala_lb.operators.run_xcoms import RunXComs, warn_after_end
 from airflow_provider_impala_lb.operators.xcom_values import carried
-from airflow_provider_impala_lb.triggers.run_script import DeferredScript, ScriptTrigger
+from airflow_provider_impala_lb.triggers.run_script import DeferredScript, ScriptTrigger, error_of
 from airflow_provider_impala_lb.triggers.wait_for_node import RESUME_SECONDS, NodeTrigger
 
 if TYPE_CHECKING:
@@ -266,7 +260,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             if "failed" in event:
                 raise StatementFailed(**event["failed"])
             if "error" in event:
-                raise _error_by_name(**event["error"])
+                raise error_of(**event["error"])
             if "done" in event:
                 return self._end_of_trigger(context, event)
             return self._execute(context, event.get("go_on"), event.get("script"))
@@ -492,11 +486,3 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         run = self._script_run
         if run is not None:
             run.cancel("the task was killed")
-
-
-def _error_by_name(kind: str, text: str) -> ImpalaLBError:
-    """An error of this package by its name, from the trigger, without the parts that only code would look at."""
-    known = getattr(errors, kind, ImpalaLBError)
-    error: ImpalaLBError = known.__new__(known)
-    error.args = (text,)
-    return error

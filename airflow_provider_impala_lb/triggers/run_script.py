@@ -13,10 +13,12 @@ import msgspec
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
+from airflow_provider_impala_lb import errors
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, Superseded
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover, unpack_script
-from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.stores.factory import open_journals
 
@@ -155,6 +157,18 @@ class ScriptTrigger(BaseTrigger):
             return {"failed": failed.as_dict()}
         except ImpalaLBError as error:
             return {"error": {"kind": type(error).__name__, "text": str(error)}}
+
+
+def error_of(kind: str, text: str) -> ImpalaLBError:
+    """The error of an event, without the parts that only code would look at.
+
+    :param kind: its class's name; one that is not known here becomes `ImpalaLBError`.
+    :param text: its text.
+    """
+    known = getattr(errors, kind, ImpalaLBError)
+    error: ImpalaLBError = known.__new__(known)
+    error.args = (text,)
+    return error
 
 
 async def _in_a_thread(work: Callable[[], Any]) -> Any:

@@ -93,7 +93,7 @@ PLAN = Plan(
         ("core/rules",),
         ("core/cluster",),
         ("stores/file", "impala/sql", "sandbox/common"),
-        ("stores/journals", "impala/web", "impala/statement", "sandbox/sql"),
+        ("stores/journals", "impala/web", "impala/statement", "impala/journal", "sandbox/sql"),
         ("stores/redis", "impala/hs2", "sandbox/coordinator"),
         ("stores", "impala/script", "sandbox/server", "sandbox/web"),
         ("impala/dbapi.py", "sandbox"),

@@ -21,8 +21,9 @@ from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, guid_of, print_id
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
+from airflow_provider_impala_lb.impala.journal.document import Record
+from airflow_provider_impala_lb.impala.journal.journal import Journal
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover, decrypt
-from airflow_provider_impala_lb.impala.script.journal import Journal, Record
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions
 from airflow_provider_impala_lb.impala.script.previous_attempts import PreviousAttempts
 from airflow_provider_impala_lb.impala.script.record import ScriptDone

@@ -24,7 +24,8 @@ from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import Closed, StatementLookup
-from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record
+from airflow_provider_impala_lb.impala.journal.document import Intent, Record
+from airflow_provider_impala_lb.impala.journal.journal import Journal
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.sql.classification import excerpt
 from airflow_provider_impala_lb.impala.sql.label import Label, own_of

@@ -11,8 +11,10 @@ import msgspec
 
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, StateUnavailable
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd
-from airflow_provider_impala_lb.impala.script.journal import Journal, Record
-from airflow_provider_impala_lb.impala.script.options import RunIdentity, RunListener, StatementDone
+from airflow_provider_impala_lb.impala.journal.document import Record
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.journal.journal import Journal
+from airflow_provider_impala_lb.impala.script.options import RunListener, StatementDone
 from airflow_provider_impala_lb.impala.script.output import OutputDone
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.upstream import Upstream

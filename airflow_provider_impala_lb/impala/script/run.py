@@ -7,13 +7,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
-import msgspec
-
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions, QueueOptions
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.cluster.picker import new_id
-from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver, StopRequest
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import (
@@ -29,19 +26,19 @@ from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.journal.journal import Journal
 from airflow_provider_impala_lb.impala.script.execution import Execution
 from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession, TimeLimit
 from airflow_provider_impala_lb.impala.script.handover_message import Handover, new_key
-from airflow_provider_impala_lb.impala.script.journal import Journal
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, make_visible
-from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, Target
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.previous_attempts import PreviousAttempts
 from airflow_provider_impala_lb.impala.script.record import Moved, ScriptDone, ScriptRecord, left_by
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
-_RETRY_SECONDS = 2.0
-"""Between two attempts at a sticky host that takes no session (``on_unavailable="wait"``)."""
+_RETRY_SECONDS = 2.0  # between two attempts at a sticky host that takes no session (``on_unavailable="wait"``)
 _HAND_OVER_PAUSE = 1.0
 """Between two attempts to hand over while the shared state is out of reach."""
 _LOOK_SECONDS = 0.2
@@ -74,7 +71,7 @@ class ScriptRun:
         process: ProcessOptions,
     ) -> None:
         options = plan.options
-        identity = _complete(identity, plan, cluster.config)
+        identity = identity.completed(cluster.config, options.database)
         self._cluster, self._sessions, self._plan = cluster, sessions, plan
         self._identity, self._listener, self._process = identity, listener, process
         self._log = listener.logger
@@ -145,7 +142,7 @@ class ScriptRun:
         return self._journal.epoch if self._journal is not None else 0
 
     def goes_on_elsewhere(self) -> bool:
-        """After `Superseded`: see :meth:`~.journal.Journal.goes_on_elsewhere`."""
+        """After `Superseded`: see `Journal.goes_on_elsewhere`."""
         return self._journal is not None and self._journal.goes_on_elsewhere()
 
     @property
@@ -501,17 +498,3 @@ class ScriptRun:
 
     def _on_fenced(self) -> None:
         self._stop.fence(f"Another attempt of {self._identity.owner} has taken over: this one runs nothing more")
-
-
-def _complete(identity: RunIdentity, plan: ScriptPlan, config: Config) -> RunIdentity:
-    """What the configuration says of who runs a script, and of what its names stand for."""
-    return msgspec.structs.replace(
-        identity,
-        owner=config.owner_of(identity.owner),
-        deployment=config.deployment or "",
-        target=Target(
-            connection=identity.connection or config.name,
-            database=(plan.options.database or config.session.database or "default").lower(),
-            user=config.session.user or "",
-        ),
-    )

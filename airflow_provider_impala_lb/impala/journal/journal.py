@@ -9,7 +9,6 @@ gets `Superseded`, and stops: two processes that both believe they own a task ne
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,6 @@ import msgspec
 
 from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.core.rules.supersession import two_deployments, two_runs
-from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import (
     ConfigError,
@@ -29,112 +27,17 @@ from airflow_provider_impala_lb.errors import (
     StateUnavailable,
     Superseded,
 )
-from airflow_provider_impala_lb.impala.script.options import RunIdentity, Target
+from airflow_provider_impala_lb.impala.journal.document import Intent, Record, decode, digest, encode
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 
 log = getLogger(__name__)
 
-FORMAT = 1
 KEPT_SECONDS = 30 * 24 * 3600.0  # after its last change, in case its task is cleared
 _QUERIES = 100  # so many ids are kept, the last ones
 _PAUSE = 0.5  # seconds between two writes while the store is out of reach
 _END_PATIENCE = 30.0  # seconds to go on with noting the end: all is noted as done before it, so it is not worth longer
 
-_ANSWERS = {"ran": "is taken as done", "not-run": "will be run"}
 Result = TypeVar("Result")
-
-
-class Intent(msgspec.Struct, omit_defaults=True):
-    """A statement that is about to be sent, or was.
-
-    :param number: from 1.
-    :param nonce: of its label, by which it is found on the coordinator's page.
-    :param node: where, ``host:port``.
-    :param session: the id of the session it is sent in.
-    :param at: when this was written, by the store's clock.
-    :param query: its query id; "": not known (yet).
-    :param witness: id of a query that was seen among the completed ones there before it was sent; "": none was.
-    """
-
-    number: int
-    nonce: str
-    node: str
-    session: str
-    at: float
-    query: str = ""
-    witness: str = ""
-
-
-class Record(msgspec.Struct, omit_defaults=True):
-    """What is known of a script's run: the document of a journal.
-
-    :param format: of this document.
-    :param script: a hash of its statements as they are sent.
-    :param total: how many statements it has.
-    :param epoch: of the process that may write.
-    :param by: which attempt wrote last.
-    :param ended: the whole script has ended well.
-    :param at: when it was written last, by the store's clock; of one that an attempt goes on from: when that took it.
-    :param done: how many statements are done.
-    :param rows: modified by them, in all.
-    :param queries: ids of the last 100 of them.
-    :param node: where it runs, or ran last, ``host:port``.
-    :param session: the id of the session there.
-    :param sealed: the session's secret, encrypted with a key that is not here (deferred scripts).
-    :param intent: the statement that is about to be sent, or was, and whose outcome is not known; None: there is none.
-    :param answer: what the author has said of the intent: ``ran`` or ``not-run``; "": nothing.
-    :param attempt: which one began last; None: not known.
-    :param deployment: whose it is; "": the cluster's state has only one, or not known.
-    :param target: what the script's names stand for; None: not known.
-    :param disputed: attempts of two runs were seen under this name.
-    """
-
-    format: int = 0
-    script: str = ""
-    total: int = 0
-    epoch: int = 0
-    by: str = ""
-    ended: bool = False
-    at: float = 0.0
-    done: int = 0
-    rows: int = 0
-    queries: list[str] = []
-    node: str = ""
-    session: str = ""
-    sealed: str = ""
-    intent: Intent | None = None
-    answer: str = ""
-    attempt: Attempt | None = None
-    deployment: str = ""
-    target: Target | None = None
-    disputed: bool = False
-
-
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Record)
-
-
-def decode(document: bytes, where: str) -> Record:
-    """A journal's document.
-
-    :param document: its bytes.
-    :param where: what to call the journal in an error.
-    :raises ConfigError: it was written by a newer version of this package.
-    """
-    record = _decoder.decode(document)
-    if record.format > FORMAT:
-        raise ConfigError(f"{where}: a journal of format {record.format}; this version reads up to {FORMAT}")
-    return record
-
-
-def digest(texts: Sequence[str]) -> str:
-    """A hash of the statements of a script.
-
-    :param texts: as they are sent.
-    """
-    sha = hashlib.sha256()
-    for text in texts:
-        sha.update(text.encode() + b"\0")
-    return sha.hexdigest()[:32]
 
 
 class _Seen(Exception):
@@ -448,8 +351,7 @@ class Journal:
 
         def encoded(document: bytes | None, now: float) -> tuple[Result, bytes]:
             result, record = change(None if document is None else decode(document, self.where), now)
-            record.format, record.at = FORMAT, now
-            return result, _encoder.encode(record)
+            return result, encode(record, now)
 
         deadline = Deadline(self._patience if patience is None else patience)
         warn = log.warning
@@ -463,50 +365,3 @@ class Journal:
                 warn("The journal cannot be used; tried anew for up to %.0f s: %s", deadline.remaining, error)
                 warn = log.debug  # once is enough
             self._pause(_PAUSE)
-
-
-def finish(journals: JournalStore, key: str, epoch: int) -> None:
-    """The script has ended well. If somebody has taken it over since, nothing is noted.
-
-    :param journals: where its journal is.
-    :param key: the owner, ``dag/run/task[map]``.
-    :param epoch: of the process that ran it to its end.
-    """
-
-    def change(document: bytes | None, now: float) -> tuple[None, bytes | None]:
-        if document is None:
-            return None, None
-        record = decode(document, journals.where)
-        if record.epoch == epoch:
-            record.ended, record.intent, record.sealed, record.at = True, None, "", now
-        return None, _encoder.encode(record)
-
-    journals.change(key, change)
-
-
-def answer(journals: JournalStore, key: str, reply: str) -> str:
-    """Note what the author replies to the question about a statement whose outcome is not known.
-
-    :param journals: where the journal is.
-    :param key: the owner, ``dag/run/task[map]``.
-    :param reply: ``ran``, ``not-run``; or ``start-over``.
-    :returns: what was noted.
-    :raises JournalMissing: there is no such journal.
-    :raises ConfigError: nothing was asked.
-    """
-
-    def change(document: bytes | None, now: float) -> tuple[str, bytes]:
-        if reply == "start-over":
-            old = decode(document, journals.where) if document is not None else Record()
-            record = Record(format=FORMAT, epoch=old.epoch + 1, by="impala-lb journal", at=now, attempt=old.attempt)
-            return f"{key}: its next attempt begins at statement 1", _encoder.encode(record)
-        if document is None:
-            raise JournalMissing(f"{journals.where}: has no journal of {key}")
-        record = decode(document, journals.where)
-        if record.intent is None:
-            raise ConfigError(f"{key}: no statement of it is in doubt ({record.done} of {record.total} are done)")
-        record.answer, record.at = reply, now
-        noted = f"statement {record.intent.number} of {record.total} {_ANSWERS[reply]} by the next attempt"
-        return f"{key}: {noted}", _encoder.encode(record)
-
-    return journals.change(key, change)
