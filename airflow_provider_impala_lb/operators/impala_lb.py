@@ -31,6 +31,7 @@ from airflow_provider_impala_lb.errors import (
     StatementFailed,
 )
 from airflow_provider_impala_lb.hooks import task_identity
+from airflow_provider_impala_lb.hooks.deferred_script import end_journal, handed_over, pack
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
 from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve
 from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
@@ -263,7 +264,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                 raise error_of(**event["error"])
             if "done" in event:
                 return self._end_of_trigger(context, event)
-            return self._execute(context, event.get("go_on"), event.get("script"))
+            return self._execute(context, event.get("go_on"))
         except Deferred as deferred:
             self._defer_script(context, deferred.handover)
         except (ConfigError, ScriptError, JournalMissing, JournalDamaged) as error:
@@ -330,7 +331,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             self._forbid_retry(context, run["statements"], run["host"])
         self._xcoms.push_end(context, run, self._logger)
         try:
-            self._hook.end_journal(task_identity.owner(task_identity.tags(context)), event["epoch"])
+            end_journal(self._hook, task_identity.owner(task_identity.tags(context)), event["epoch"])
         except ImpalaLBError as error:
             warn_after_end(self._logger, "The script's end could not be noted in its journal: %s", error)
 
@@ -378,19 +379,20 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         elif (problem := why_not_json(options)) is not None:
             reason = f"its parameters cannot be kept in Airflow's database: {problem}"
         else:
-            self._packed = self._hook.pack(script, self.parameters)
+            self._packed = pack(script, self.parameters)
             if len(self._packed) <= LARGEST_SCRIPT:
                 return True
             reason = f"the script is too large for Airflow's database ({len(self._packed)} bytes, packed)"
         self.log.warning("deferrable: this task keeps its worker to the end: %s", reason)
         return False
 
-    def _execute(self, context: Context, handover: Mapping[str, Any] | None = None, packed: str | None = None) -> Any:
+    def _execute(self, context: Context, handover: Mapping[str, Any] | None = None) -> Any:
         hook = self._hook
         split_statements = self.split_statements is not False
+        tags = task_identity.tags(context)
+        packed = handed_over(hook, task_identity.owner(tags)) if handover is not None else None
         script, texts = unpack_script(packed) if packed else (self._script(), None)
         sticky = self._sticky_host(context)
-        tags = task_identity.tags(context)
         options = self._options(sticky)
         may_hand_over = handover is not None or self._may_hand_over(script, options)
         plan = ScriptPlan(script, texts, options) if texts else ScriptPlan.bind(script, self.parameters, options)
@@ -405,7 +407,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                 on_statement=lambda done: self._note_done(context, done, len(script)),
             ),
             ProcessOptions(
-                journals=hook.journals if self.resume or may_hand_over else None,
+                journals=hook.journals,
+                outcomes=self.resume or may_hand_over,
                 ticket=task_identity.ticket(tags) if self.deferrable or self.reschedule else None,
                 asks_again=RESUME_SECONDS if self.deferrable else RESCHEDULE_SECONDS if self.reschedule else None,
                 hand_over_after=HAND_OVER_SECONDS if may_hand_over and handover is None else None,
@@ -431,7 +434,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def _note_done(self, context: Context, done: StatementDone, total: int) -> None:
         run = self._script_run
-        if done.number == total and run is not None and run.changes_something:
+        if done.number == total and run is not None and run.plan.changes_something:
             self._forbid_retry(context, total, run.node)
 
     def _result(self, done: ScriptDone, split_statements: bool) -> Any:

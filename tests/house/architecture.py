@@ -95,7 +95,8 @@ PLAN = Plan(
         ("stores/file", "impala/sql", "sandbox/common"),
         ("stores/journals", "impala/web", "impala/statement", "impala/journal", "sandbox/sql"),
         ("stores/redis", "impala/hs2", "sandbox/coordinator"),
-        ("stores", "impala/script", "sandbox/server", "sandbox/web"),
+        ("stores", "impala/previous", "sandbox/server", "sandbox/web"),
+        ("impala/script",),
         ("impala/dbapi.py", "sandbox"),
         ("balancer.py",),
         ("__init__.py",),
@@ -114,7 +115,7 @@ PLAN = Plan(
     ),
     third_party={
         "airflow": _SHELLS,
-        "cryptography": ("impala/script",),
+        "cryptography": ("impala/journal",),
         "duckdb": ("sandbox",),
         "httpx": ("impala/web",),
         "impala": ("impala/hs2", "sandbox/common", "sandbox/coordinator", "sandbox/server"),

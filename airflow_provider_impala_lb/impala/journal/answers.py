@@ -1,4 +1,5 @@
-"""What is noted in a journal from outside a run: that its result was taken, and an author's word on a statement."""
+"""What is noted in a journal from outside a run, or asked: that its result was taken, the script that was handed over,
+an author's word on a statement."""
 
 from __future__ import annotations
 
@@ -22,10 +23,24 @@ def finish(journals: JournalStore, key: str, epoch: int) -> None:
             return None, None
         record = decode(document, journals.where)
         if record.epoch == epoch:
-            record.ended, record.intent, record.sealed = True, None, ""
+            record.end()
         return None, encode(record, now)
 
     journals.change(key, change)
+
+
+def text_of(journals: JournalStore, key: str) -> str:
+    """The script that was handed over, sealed; "": it is not there.
+
+    :param journals: where its journal is.
+    :param key: the owner, ``dag/run/task[map]``.
+    :raises StateUnavailable: it cannot be asked for.
+    """
+
+    def look(document: bytes | None, now: float) -> tuple[str, bytes | None]:
+        return "" if document is None else decode(document, journals.where).text, document
+
+    return journals.change(key, look)  # not `read`, which may be some seconds old
 
 
 def answer(journals: JournalStore, key: str, reply: str) -> str:
@@ -42,7 +57,8 @@ def answer(journals: JournalStore, key: str, reply: str) -> str:
     def change(document: bytes | None, now: float) -> tuple[str, bytes]:
         if reply == "start-over":
             old = decode(document, journals.where) if document is not None else Record()
-            record = Record(epoch=old.epoch + 1, by="impala-lb journal", attempt=old.attempt)
+            record = old.anew()
+            record.epoch, record.by, record.attempt = old.epoch + 1, "impala-lb journal", old.attempt
             return f"{key}: its next attempt begins at statement 1", encode(record, now)
         if document is None:
             raise JournalMissing(f"{journals.where}: has no journal of {key}")

@@ -35,12 +35,28 @@ class Intent(msgspec.Struct, omit_defaults=True):
     witness: str = ""
 
 
+class KeptSession(msgspec.Struct, frozen=True):
+    """A session that an attempt has opened, and that is not known to have ended with all that ran in it.
+
+    :param node: where, ``host:port``.
+    :param session: its id, as Impala prints it.
+    :param sealed: its secret, sealed (see `Sealer`).
+    :param at: when it was opened, by the store's clock.
+    """
+
+    node: str
+    session: str
+    sealed: str
+    at: float
+
+
 class Record(msgspec.Struct, omit_defaults=True):
     """What is known of a script's run: the document of a journal.
 
     :param format: of this document.
     :param script: a hash of its statements as they are sent.
     :param total: how many statements it has.
+    :param digests: a short hash of each of them; empty: not known.
     :param epoch: of the process that may write.
     :param by: which attempt wrote last.
     :param ended: the whole script has ended well.
@@ -50,7 +66,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     :param queries: ids of the last 100 of them.
     :param node: where it runs, or ran last, ``host:port``.
     :param session: the id of the session there.
-    :param sealed: the session's secret, encrypted with a key that is not here (deferred scripts).
+    :param sessions: that may still be open, or have something running in them, of this attempt and earlier ones.
+    :param outcomes: whether it is kept here which statements have run; else only the sessions are.
+    :param text: the script as it was handed over, sealed, until its next process has taken it.
     :param intent: the statement that is about to be sent, or was, and whose outcome is not known; None: there is none.
     :param answer: what the author has said of the intent: ``ran`` or ``not-run``; "": nothing.
     :param attempt: which one began last; None: not known.
@@ -62,6 +80,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     format: int = 0
     script: str = ""
     total: int = 0
+    digests: list[str] = []
     epoch: int = 0
     by: str = ""
     ended: bool = False
@@ -71,13 +90,50 @@ class Record(msgspec.Struct, omit_defaults=True):
     queries: list[str] = []
     node: str = ""
     session: str = ""
-    sealed: str = ""
+    sessions: list[KeptSession] = []
+    outcomes: bool = True
+    text: str = ""
     intent: Intent | None = None
     answer: str = ""
     attempt: Attempt | None = None
     deployment: str = ""
     target: Target | None = None
     disputed: bool = False
+
+    def anew(self) -> Record:
+        """Of a script that begins at statement 1: what may be left of it all the same."""
+        return Record(epoch=self.epoch, disputed=self.disputed, sessions=self.sessions)
+
+    def kept(self, session: str) -> KeptSession | None:
+        """The session of this id; None: it has ended, or was never kept.
+
+        :param session: its id, as Impala prints it.
+        """
+        return next((each for each in self.sessions if each.session == session), None)
+
+    @property
+    def so_far(self) -> str:
+        """Who wrote last, and how far it was."""
+        return f"{self.by or 'the last attempt'}, which had done {self.done} of its {self.total} statements"
+
+    def end(self) -> None:
+        """The whole script has ended well."""
+        self.ended, self.intent, self.text = True, None, ""
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """What an attempt that begins finds.
+
+    :ivar record: to go on from.
+    :ivar message: about it, for the log; "": there is nothing to be said.
+    :ivar is_new: nothing was there.
+    :ivar idle: nothing but its intent, if it has one, can be under way in its sessions.
+    """
+
+    record: Record
+    message: str
+    is_new: bool
+    idle: bool
 
 
 _encoder = msgspec.json.Encoder()
@@ -105,6 +161,14 @@ def encode(record: Record, now: float) -> bytes:
     """
     record.format, record.at = FORMAT, now
     return _encoder.encode(record)
+
+
+def digests(texts: Sequence[str]) -> list[str]:
+    """A short hash of each statement: for what is the same in two scripts, not against anybody's intent.
+
+    :param texts: as they are sent.
+    """
+    return [hashlib.sha256(text.encode()).hexdigest()[:12] for text in texts]
 
 
 def digest(texts: Sequence[str]) -> str:

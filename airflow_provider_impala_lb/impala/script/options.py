@@ -108,7 +108,8 @@ class RunListener(msgspec.Struct, frozen=True, kw_only=True):
 class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What one process does of a run, while another one may do the rest of it.
 
-    :param journals: where it is written which statements have run; None: nowhere.
+    :param journals: where it is kept, beside the balancer's state, what an attempt has begun; None: nowhere.
+    :param outcomes: with ``journals``: keep which statements have run; False: only which sessions may still be open.
     :param ticket: with ``asks_again``: the name of the place in the queue, for who comes back to it, maybe as another
         process; None: the lease's id.
     :param asks_again: with ``ticket``: the caller comes back after so many seconds, and :meth:`~.run.ScriptRun.run`
@@ -125,6 +126,7 @@ class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     journals: JournalStore | None = None
+    outcomes: bool = True
     ticket: str | None = None
     asks_again: float | None = None
     hand_over_after: float | None = None

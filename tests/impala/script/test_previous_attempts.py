@@ -74,7 +74,7 @@ def test_one_stopped_before_it_had_a_session_runs_nothing_at_all(pair):
 def test_without_web_pages_the_query_is_killed(pair):
     # A coordinator names its web server itself when a session is opened: there is always one here. Its query is ended
     # by KILL QUERY where the page does not answer.
-    from airflow_provider_impala_lb.impala.script.previous_attempts import kill_query
+    from airflow_provider_impala_lb.impala.previous.leftover_sessions import kill_query
 
     with worker(config=pair.config, owner=OWNER, script=SLOW) as first:
         wait_for(lambda: running(pair), 20)
