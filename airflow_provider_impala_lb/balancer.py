@@ -34,6 +34,8 @@ class Balancer:
     :param password: for ``auth_mechanism`` PLAIN and LDAP; default what ``session.password_file`` holds, else the
         environment's ``IMPALA_LB_PASSWORD``.
     :param web_password: for ``load.web_auth``; default the environment's ``IMPALA_LB_WEB_PASSWORD``.
+    :param seal_key: seals what the journals keep of sessions; default the environment's ``IMPALA_LB_SEAL_KEY``, else
+        the password.
     :param options: of the command line for this configuration, for the commands that an error proposes; default
         ``--config FILE``, which is not to be run as it stands.
     :ivar config: the configuration.
@@ -49,10 +51,11 @@ class Balancer:
         *,
         password: str | None = None,
         web_password: str | None = None,
+        seal_key: str | None = None,
         options: Sequence[str] = ("--config", "FILE"),
     ) -> None:
         self.config = config
-        self.sessions = SessionFactory(config, password, web_password)
+        self.sessions = SessionFactory(config, password, web_password, seal_key)
         asks = config.load is not None and any(_can_be_asked(node) for node in config.nodes)
         self.cluster = Cluster(
             config, store or open_store(config), mirror=open_mirror(config), prober=self._probe if asks else None

@@ -81,7 +81,8 @@ def _script(options: argparse.Namespace) -> list[Statement]:
 def _run(options: argparse.Namespace) -> int:
     import msgspec
 
-    from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+    from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+    from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener, RunOptions
     from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
     from airflow_provider_impala_lb.stores.factory import open_journals
@@ -155,7 +156,8 @@ def _journal(options: argparse.Namespace) -> int:
     import msgspec
 
     from airflow_provider_impala_lb.cli.tables import show_journals
-    from airflow_provider_impala_lb.impala.script.journal import answer, decode
+    from airflow_provider_impala_lb.impala.journal.answers import answer
+    from airflow_provider_impala_lb.impala.journal.document import decode
     from airflow_provider_impala_lb.stores.factory import open_journals
 
     balancer = open_balancer(options)

@@ -49,7 +49,7 @@ def show_readings(readings: Mapping[str, Any]) -> None:
 def show_journals(records: Mapping[str, Any]) -> None:
     """Show how far scripts are.
 
-    :param records: by their keys, as of `impala/script/journal.py`.
+    :param records: by their keys, as of `impala/journal/document.py`.
     """
     rows = []
     for key, record in records.items():

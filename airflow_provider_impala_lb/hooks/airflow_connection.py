@@ -50,14 +50,15 @@ def config_of(connection: Connection) -> Config:
     ``host`` is ``c1:21050,c2:21050`` (``port`` is the default), ``login`` the session's user, ``schema`` its database;
     the extra holds the other keys, or ``config_file``, the path of a file with all of them (``deployment`` may be
     beside it). ``store_conn_id`` in the extra names a connection of type ``redis`` instead of ``store``;
-    ``web_conn_id`` one with the login for ``load.web_auth`` (see :func:`web_password_of`). A connection of type
-    ``impala`` works too, as a cluster of one.
+    ``web_conn_id`` one with the login for ``load.web_auth`` (see :func:`web_password_of`); for ``seal_key`` see
+    :func:`seal_key_of`. A connection of type ``impala`` works too, as a cluster of one.
 
     :param connection: Airflow's.
     :raises ConfigError: names the connection, the key, the value, and what is allowed.
     """
     source = f"connection {connection.conn_id}"
     extra = _extra(connection, source)
+    extra.pop("seal_key", None)
     path = extra.pop("config_file", None)
     if path is not None:
         deployment = extra.pop("deployment", None)  # several Airflows may read one file
@@ -118,6 +119,20 @@ def web_password_of(connection: Connection) -> str | None:
     conn_id = _extra(connection, source).get("web_conn_id")
     password: str | None = _connection(conn_id, source, "web_conn_id").password if conn_id is not None else None
     return password
+
+
+def seal_key_of(connection: Connection) -> str | None:
+    """What seals the secrets of sessions that a journal keeps, instead of the connection's password.
+
+    :param connection: Airflow's.
+    :returns: ``seal_key`` of its extra; None: it has none.
+    :raises ConfigError: it is no text, or an empty one.
+    """
+    source = f"connection {connection.conn_id}"
+    key = _extra(connection, source).get("seal_key")
+    if key is not None and (not isinstance(key, str) or not key):
+        raise ConfigError(f"{source}: seal_key: must be a text of any length, the same for all who use the connection")
+    return key
 
 
 def _connection(conn_id: str, source: str, key: str) -> Connection:

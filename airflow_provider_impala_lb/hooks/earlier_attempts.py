@@ -9,8 +9,7 @@ import time
 from logging import Logger
 
 from airflow_provider_impala_lb.balancer import Balancer
-from airflow_provider_impala_lb.impala.script.options import RunIdentity, RunOptions
-from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 
 
 def end_earlier_attempts(balancer: Balancer, identity: RunIdentity, log: Logger) -> None:
@@ -28,9 +27,12 @@ def end_earlier_attempts(balancer: Balancer, identity: RunIdentity, log: Logger)
         return
     owner = balancer.config.owner_of(identity.owner)
     left = balancer.cluster.fencing.fence_earlier(owner, attempt=attempt, has_parts=True)
-    if left:
+    if left or left is None:
         # Here: what it takes to open a session is a third of the time that a DAG file's import takes.
-        from airflow_provider_impala_lb.impala.script.previous_attempts import PreviousAttempts
+        from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
 
-        nothing = ScriptPlan([], [], RunOptions())
-        PreviousAttempts(balancer.cluster, balancer.sessions, nothing, time.sleep, log).end_sessions(owner, left)
+        sessions = LeftoverSessions(balancer.cluster, balancer.sessions, time.sleep, log)
+        if left is None:
+            sessions.end_unrecorded(owner, is_known=False)
+        else:
+            sessions.end(owner, left)

@@ -15,11 +15,12 @@ from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, ScriptError, StatementFailed
 from airflow_provider_impala_lb.hooks import task_identity
-from airflow_provider_impala_lb.hooks.airflow_connection import config_of, web_password_of
+from airflow_provider_impala_lb.hooks.airflow_connection import config_of, seal_key_of, web_password_of
 from airflow_provider_impala_lb.hooks.earlier_attempts import end_earlier_attempts
 from airflow_provider_impala_lb.hooks.killed_task import end_when_killed
 from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve, running_task
-from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 from airflow_provider_impala_lb.impala.sql.classification import classify
@@ -98,6 +99,7 @@ class ImpalaLBHook(DbApiHook):
             config_of(connection),
             password=connection.password,
             web_password=web_password_of(connection),
+            seal_key=seal_key_of(connection),
             options=("--conn-id", str(connection.conn_id)),
         )
 
@@ -294,32 +296,6 @@ class ImpalaLBHook(DbApiHook):
             msgspec.structs.replace(listener, logger=cast("Logger", self.log)),
             msgspec.structs.replace(process, command=self.balancer.command),
         )
-
-    def end_journal(self, owner: str, epoch: int) -> None:
-        """Note in its journal that a script, which a trigger has run to its end, has come to its end for its task too.
-
-        :param owner: whose journal it is.
-        :param epoch: of the process that ran it, in the journal.
-        :raises StateUnavailable: it could not be noted.
-        """
-        from airflow_provider_impala_lb.impala.script.journal import finish
-
-        journals = self.journals
-        if journals is not None:
-            finish(journals, self.balancer.config.owner_of(owner), epoch)
-
-    @staticmethod
-    def pack(script: list[Statement], parameters: Any) -> str:
-        """A script for a trigger's arguments, with its parameters bound.
-
-        :param script: its statements.
-        :param parameters: as for :meth:`run`.
-        :raises ScriptError: a parameter does not fit.
-        """
-        from airflow_provider_impala_lb.impala.script.handover_message import pack_script
-        from airflow_provider_impala_lb.impala.sql.parameters import bind_script
-
-        return pack_script(script, bind_script([(each.line, each.sql) for each in script], parameters))
 
     def results(self, done: ScriptDone, sql: Any, split_statements: bool | None, return_last: bool) -> Any:
         """What common-sql's ``run`` would return for these results; sets ``host``, ``query_ids``, ``descriptions``.

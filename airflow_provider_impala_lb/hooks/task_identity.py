@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.core.state.model import Attempt
-from airflow_provider_impala_lb.impala.script.options import RunIdentity
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

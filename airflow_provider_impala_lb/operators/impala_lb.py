@@ -20,7 +20,6 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from airflow_provider_impala_lb import errors
 from airflow_provider_impala_lb.core.config.value_limits import WEEK, check_seconds
 from airflow_provider_impala_lb.errors import (
     ConfigError,
@@ -32,23 +31,19 @@ from airflow_provider_impala_lb.errors import (
     StatementFailed,
 )
 from airflow_provider_impala_lb.hooks import task_identity
+from airflow_provider_impala_lb.hooks.deferred_script import end_journal, handed_over, pack
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook, statements
 from airflow_provider_impala_lb.hooks.resolve_stick_to import StickTo, StickyHost, resolve
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 from airflow_provider_impala_lb.impala.script.handover_message import LARGEST_SCRIPT, Deferred, Handover, unpack_script
-from airflow_provider_impala_lb.impala.script.options import (
-    ProcessOptions,
-    RunIdentity,
-    RunListener,
-    RunOptions,
-    why_not_json,
-)
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener, RunOptions, why_not_json
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan, counted
 from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.operators.no_retry import forbid_retry, next_attempt
 from airflow_provider_impala_lb.operators.parse_stick_to import StickyPartial, refer
 from airflow_provider_impala_lb.operators.run_xcoms import RunXComs, warn_after_end
 from airflow_provider_impala_lb.operators.xcom_values import carried
-from airflow_provider_impala_lb.triggers.run_script import DeferredScript, ScriptTrigger
+from airflow_provider_impala_lb.triggers.run_script import DeferredScript, ScriptTrigger, error_of
 from airflow_provider_impala_lb.triggers.wait_for_node import RESUME_SECONDS, NodeTrigger
 
 if TYPE_CHECKING:
@@ -266,10 +261,10 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             if "failed" in event:
                 raise StatementFailed(**event["failed"])
             if "error" in event:
-                raise _error_by_name(**event["error"])
+                raise error_of(**event["error"])
             if "done" in event:
                 return self._end_of_trigger(context, event)
-            return self._execute(context, event.get("go_on"), event.get("script"))
+            return self._execute(context, event.get("go_on"))
         except Deferred as deferred:
             self._defer_script(context, deferred.handover)
         except (ConfigError, ScriptError, JournalMissing, JournalDamaged) as error:
@@ -336,7 +331,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             self._forbid_retry(context, run["statements"], run["host"])
         self._xcoms.push_end(context, run, self._logger)
         try:
-            self._hook.end_journal(task_identity.owner(task_identity.tags(context)), event["epoch"])
+            end_journal(self._hook, task_identity.owner(task_identity.tags(context)), event["epoch"])
         except ImpalaLBError as error:
             warn_after_end(self._logger, "The script's end could not be noted in its journal: %s", error)
 
@@ -384,19 +379,20 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         elif (problem := why_not_json(options)) is not None:
             reason = f"its parameters cannot be kept in Airflow's database: {problem}"
         else:
-            self._packed = self._hook.pack(script, self.parameters)
+            self._packed = pack(script, self.parameters)
             if len(self._packed) <= LARGEST_SCRIPT:
                 return True
             reason = f"the script is too large for Airflow's database ({len(self._packed)} bytes, packed)"
         self.log.warning("deferrable: this task keeps its worker to the end: %s", reason)
         return False
 
-    def _execute(self, context: Context, handover: Mapping[str, Any] | None = None, packed: str | None = None) -> Any:
+    def _execute(self, context: Context, handover: Mapping[str, Any] | None = None) -> Any:
         hook = self._hook
         split_statements = self.split_statements is not False
+        tags = task_identity.tags(context)
+        packed = handed_over(hook, task_identity.owner(tags)) if handover is not None else None
         script, texts = unpack_script(packed) if packed else (self._script(), None)
         sticky = self._sticky_host(context)
-        tags = task_identity.tags(context)
         options = self._options(sticky)
         may_hand_over = handover is not None or self._may_hand_over(script, options)
         plan = ScriptPlan(script, texts, options) if texts else ScriptPlan.bind(script, self.parameters, options)
@@ -411,7 +407,8 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                 on_statement=lambda done: self._note_done(context, done, len(script)),
             ),
             ProcessOptions(
-                journals=hook.journals if self.resume or may_hand_over else None,
+                journals=hook.journals,
+                outcomes=self.resume or may_hand_over,
                 ticket=task_identity.ticket(tags) if self.deferrable or self.reschedule else None,
                 asks_again=RESUME_SECONDS if self.deferrable else RESCHEDULE_SECONDS if self.reschedule else None,
                 hand_over_after=HAND_OVER_SECONDS if may_hand_over and handover is None else None,
@@ -437,7 +434,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
 
     def _note_done(self, context: Context, done: StatementDone, total: int) -> None:
         run = self._script_run
-        if done.number == total and run is not None and run.changes_something:
+        if done.number == total and run is not None and run.plan.changes_something:
             self._forbid_retry(context, total, run.node)
 
     def _result(self, done: ScriptDone, split_statements: bool) -> Any:
@@ -492,11 +489,3 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         run = self._script_run
         if run is not None:
             run.cancel("the task was killed")
-
-
-def _error_by_name(kind: str, text: str) -> ImpalaLBError:
-    """An error of this package by its name, from the trigger, without the parts that only code would look at."""
-    known = getattr(errors, kind, ImpalaLBError)
-    error: ImpalaLBError = known.__new__(known)
-    error.args = (text,)
-    return error

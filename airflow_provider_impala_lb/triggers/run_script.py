@@ -13,10 +13,12 @@ import msgspec
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
+from airflow_provider_impala_lb import errors
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, Superseded
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover, unpack_script
-from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.stores.factory import open_journals
 
@@ -76,8 +78,8 @@ class ScriptTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event, when the script has ended, a worker is to fetch its rows, or somebody has ended this attempt; none
-        while another process of this attempt goes on with it. Its keys: ``done``, ``epoch`` and ``changes``; ``go_on``
-        and ``script``; ``failed``; or ``error``.
+        while another process of this attempt goes on with it. Its keys: ``done``, ``epoch`` and ``changes``; ``go_on``;
+        ``failed``; or ``error``.
         """
         # Connections come over the triggerer's own loop, which sync_to_async's thread can reach and others cannot.
         balancer = await sync_to_async(self._balancer)()
@@ -138,14 +140,22 @@ class ScriptTrigger(BaseTrigger):
             ),
         )
 
+    def _keep_text(self, run: ScriptRun) -> None:
+        # A template that is rendered again for the worker may give another script.
+        try:
+            run.keep_text(self.deferred.script)
+        except ImpalaLBError as error:
+            with contextlib.suppress(Exception):
+                self.log.warning("The script cannot be kept for its worker, which renders it anew: %s", error)
+
     def _go_on(self, run: ScriptRun) -> dict[str, Any]:
         """In a thread of its own. Returns the event."""
         try:
             done = run.go_on(self.deferred.handover)
-            return {"done": done.summary(), "epoch": run.epoch, "changes": run.changes_something}
+            return {"done": done.summary(), "epoch": run.epoch, "changes": run.plan.changes_something}
         except Deferred as deferred:
-            # With the script: a template that is rendered again for the worker may give another one.
-            return {"go_on": deferred.handover.packed(), "script": self.deferred.script}
+            self._keep_text(run)
+            return {"go_on": deferred.handover.packed()}
         except Superseded as superseded:
             with contextlib.suppress(Exception):
                 self.log.warning("%s", superseded)
@@ -155,6 +165,18 @@ class ScriptTrigger(BaseTrigger):
             return {"failed": failed.as_dict()}
         except ImpalaLBError as error:
             return {"error": {"kind": type(error).__name__, "text": str(error)}}
+
+
+def error_of(kind: str, text: str) -> ImpalaLBError:
+    """The error of an event, without the parts that only code would look at.
+
+    :param kind: its class's name; one that is not known here becomes `ImpalaLBError`.
+    :param text: its text.
+    """
+    known = getattr(errors, kind, ImpalaLBError)
+    error: ImpalaLBError = known.__new__(known)
+    error.args = (text,)
+    return error
 
 
 async def _in_a_thread(work: Callable[[], Any]) -> Any:

@@ -9,7 +9,7 @@ import airflow
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.impala.script.journal import decode
+from airflow_provider_impala_lb.impala.journal.document import decode
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.airflow.daemons import Airflow

@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.impala.script.journal import Intent, Record, digest
+from airflow_provider_impala_lb.impala.journal.document import Intent, Record, digest
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
 from airflow_provider_impala_lb.stores.factory import open_journals
 

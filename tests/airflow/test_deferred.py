@@ -15,7 +15,8 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskD
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import Superseded
 from airflow_provider_impala_lb.hooks.resolve_stick_to import XCOM_HOST, XCOM_RUN
-from airflow_provider_impala_lb.impala.script.journal import answer, decode
+from airflow_provider_impala_lb.impala.journal.answers import answer
+from airflow_provider_impala_lb.impala.journal.document import decode
 from airflow_provider_impala_lb.operators import impala_lb as module
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
 from airflow_provider_impala_lb.sandbox import Sandbox

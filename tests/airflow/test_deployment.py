@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.errors import ConfigError
-from airflow_provider_impala_lb.impala.script.journal import decode
+from airflow_provider_impala_lb.impala.journal.document import decode
 from airflow_provider_impala_lb.operators import impala_lb as module
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
 from airflow_provider_impala_lb.stores.factory import open_journals

@@ -3,7 +3,7 @@
 import time
 
 from airflow_provider_impala_lb.core.state.model import Attempt
-from airflow_provider_impala_lb.impala.script.journal import decode
+from airflow_provider_impala_lb.impala.journal.document import decode
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.scripts import changed, run
 

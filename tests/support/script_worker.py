@@ -19,7 +19,7 @@ from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-from airflow_provider_impala_lb.impala.script.journal import Journal
+from airflow_provider_impala_lb.impala.journal.journal import Journal
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.scripts import script_run

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, RunOptions
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.run import ScriptRun
 from airflow_provider_impala_lb.impala.script.upstream import Upstream

@@ -26,10 +26,10 @@ class Fencing:
 
     def fence_earlier(
         self, owner: str, lease_id: str = "", attempt: Attempt | None = None, *, has_parts: bool = False
-    ) -> dict[str, LeftoverSession]:
+    ) -> dict[str, LeftoverSession] | None:
         """End the leases of earlier attempts at this work, so that a process that still has one runs nothing more.
 
-        Leases of this very process stay. A store out of reach is one warning, and then nothing is known.
+        Leases of this very process stay.
 
         :param owner: whose work it is, e.g. ``dag/run/task``.
         :param lease_id: the one that will be taken for this attempt (`Picker.acquire`); until then it can be superseded
@@ -37,7 +37,8 @@ class Fencing:
         :param attempt: which attempt this is; None (default): not known.
         :param has_parts: the attempt may have several leases, also other processes': only those that name an earlier
             one are ended. False (default): all but this process's.
-        :returns: what they may have left running, by lease id, until :meth:`note_ended` says that it has ended.
+        :returns: what they may have left running, by lease id, until :meth:`note_ended` says that it has ended. None:
+            the store is out of reach (one warning), and nothing is known.
         :raises Superseded: a later one has begun before, and this one was stopped meanwhile.
         :raises ConfigError: another run has work of this name there, as of another Airflow.
         """
@@ -65,7 +66,7 @@ class Fencing:
             log.warning(
                 "Whether an earlier attempt of %s has left something running cannot be known now: %s", owner, error
             )
-            return {}
+            return None
         if isinstance(found, supersession.Rival):
             assert attempt is not None
             remedy = f"see that this has ended, then impala-lb release {found.id}"

@@ -20,10 +20,11 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
 from logging import getLogger
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
 from airflow_provider_impala_lb.core.timing import Deadline
+from airflow_provider_impala_lb.impala.hs2.ids import guid_of, is_id
 from airflow_provider_impala_lb.impala.hs2.replies import UnreadableReply, check_reply, status_error
 
 log = getLogger(__name__)
@@ -203,15 +204,21 @@ def _innermost(client: Any) -> Any:
     return transport
 
 
+Closed = Literal["closed", "unknown", "failed"]
+"""What closing a session came to: the coordinator has closed it; does not know it; or it could not be asked."""
+
+
 class Ending(NamedTuple):
     """What came of an attempt to end a session.
 
     :ivar problem: why it could not be ended, or None.
     :ivar seen: whether its statement was seen to end: CloseOperation has answered with success.
+    :ivar closed: what closing the session came to.
     """
 
     problem: str | None
     seen: bool
+    closed: Closed
 
 
 def end_from_outside(login: Login, session: Any, operation: Any) -> Ending:
@@ -232,12 +239,22 @@ def end_from_outside(login: Login, session: Any, operation: Any) -> Ending:
         connection = HS2Connection(login, min(CANCEL_SECONDS / 2, deadline.remaining))
         try:
             connection.limit(deadline.remaining)
-            problem = status_error(connection.call("CloseSession", TCloseSessionReq(sessionHandle=session))) or problem
+            refusal = status_error(connection.call("CloseSession", TCloseSessionReq(sessionHandle=session)))
         finally:
             connection.close()
     except Exception as error:
-        problem = describe(error)
-    return Ending(problem, seen)
+        return Ending(describe(error), seen, "failed")
+    return Ending(refusal or problem, seen, closed_by(refusal))
+
+
+def closed_by(refusal: str | None) -> Closed:
+    """What CloseSession came to.
+
+    :param refusal: the coordinator's answer, if it was no success.
+    """
+    if refusal is None:
+        return "closed"
+    return "unknown" if "Invalid session id" in refusal else "failed"
 
 
 def _close_operation(login: Login, operation: Any, seconds: float) -> tuple[bool, str | None]:
@@ -261,6 +278,44 @@ def _close_operation(login: Login, operation: Any, seconds: float) -> tuple[bool
     except Exception as error:
         problem = describe(error)
     return problem is None, problem
+
+
+class EndedSession(NamedTuple):
+    """What came of ending the session of another process.
+
+    :ivar closed: what closing it came to.
+    :ivar over: its statement was seen to end: CloseOperation has answered with success. It was the only one: a session
+        runs one at a time, and this one takes no more.
+    """
+
+    closed: Closed
+    over: bool
+
+
+def end_another(login: Login, session_id: str, secret: bytes, query_id: str = "") -> EndedSession:
+    """End the session of another process, and a statement of it, within 4 s. Never raises.
+
+    :param login: where it is, and whose.
+    :param session_id: as Impala prints it.
+    :param secret: of the session, 16 bytes.
+    :param query_id: of a statement that may run in it; default none is known.
+    """
+    from impala._thrift_gen.TCLIService.ttypes import (
+        THandleIdentifier,
+        TOperationHandle,
+        TOperationType,
+        TSessionHandle,
+    )
+
+    operation = None
+    if is_id(query_id):  # its handle's secret is its session's (impala-hs2-server.cc, SecretArg::Operation)
+        operation = TOperationHandle(
+            THandleIdentifier(guid_of(query_id), secret), TOperationType.EXECUTE_STATEMENT, True
+        )
+    ending = end_from_outside(login, TSessionHandle(THandleIdentifier(guid_of(session_id), secret)), operation)
+    if ending.closed == "failed":
+        log.info("Session %s on %s could not be closed: %s", session_id, login.node.address, ending.problem)
+    return EndedSession(ending.closed, ending.seen and ending.closed == "closed")
 
 
 class _Quiet(logging.Filter):

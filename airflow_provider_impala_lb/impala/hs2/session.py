@@ -18,8 +18,10 @@ from airflow_provider_impala_lb.core.stop_request import StopRequest
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 from airflow_provider_impala_lb.impala.hs2.connection import (
     CANCEL_SECONDS,
+    Closed,
     HS2Connection,
     Login,
+    closed_by,
     describe,
     end_from_outside,
 )
@@ -29,7 +31,7 @@ from airflow_provider_impala_lb.impala.hs2.operation import Limits, Operation
 from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.replies import UnreadableReply, status_error
-from airflow_provider_impala_lb.impala.hs2.statement_lookup import Closed, Sendings, look_for, look_up
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings, look_for, look_up
 from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.sql.label import nonce_of
 from airflow_provider_impala_lb.impala.statement.protocol import StatementRecord
@@ -399,10 +401,7 @@ class Session:
             self.stop.check()
             log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, describe(error))
             return "failed"
-        problem = status_error(reply)
-        if problem is None:
-            return "closed"
-        return "unknown" if "Invalid session id" in problem else "failed"
+        return closed_by(status_error(reply))
 
     def cancel(self, reason: str) -> None:
         """Note in :attr:`stop` that the work is cancelled, and :meth:`end_now`. Never raises.

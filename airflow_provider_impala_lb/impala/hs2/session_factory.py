@@ -11,9 +11,11 @@ import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node, SessionConfig
 from airflow_provider_impala_lb.core.stop_request import StopRequest
-from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.impala.journal.sealing import Sealer
 
 if TYPE_CHECKING:
+    from airflow_provider_impala_lb.impala.hs2.connection import EndedSession
     from airflow_provider_impala_lb.impala.hs2.session import Session
     from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 
@@ -27,16 +29,26 @@ class SessionFactory:
     :param password: for ``auth_mechanism`` PLAIN and LDAP; default what ``session.password_file`` holds, else the
         environment's ``IMPALA_LB_PASSWORD``.
     :param web_password: for ``load.web_auth``; default the environment's ``IMPALA_LB_WEB_PASSWORD``.
+    :param seal_key: seals what journals keep; default the environment's ``IMPALA_LB_SEAL_KEY``, else the password.
     :raises ConfigError: ``session.password_file`` cannot be read, or anybody can read it.
     :ivar config: as given.
     :ivar password: as used; None: there is none.
     :ivar web_password: as used; None: there is none.
+    :ivar sealer: seals what journals keep of sessions.
     """
 
-    def __init__(self, config: Config, password: str | None = None, web_password: str | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        password: str | None = None,
+        web_password: str | None = None,
+        seal_key: str | None = None,
+    ) -> None:
         self.config = config
         self.password = password if password is not None else _password_of(config.session)
         self.web_password = web_password if web_password is not None else os.environ.get("IMPALA_LB_WEB_PASSWORD")
+        seal_key = seal_key if seal_key is not None else os.environ.get("IMPALA_LB_SEAL_KEY")
+        self.sealer = Sealer(seal_key or self.password or "")
         mechanism = config.session.auth_mechanism
         if self.password and mechanism not in ("PLAIN", "LDAP"):
             log.warning(
@@ -90,17 +102,18 @@ class SessionFactory:
         login = Login(node, self.config.session, self.password)
         return Session.attach(login, guid, secret, pages=self._pages(node), stop=stop)
 
-    def end(self, address: str, guid: bytes, secret: bytes) -> None:
-        """Close such a session, so that nothing more can be sent in it. Never raises for a node out of reach.
+    def end(self, address: str, session_id: str, secret: bytes, query_id: str = "") -> EndedSession:
+        """End such a session, and a statement of it, within 4 s. Never raises for a node out of reach.
 
         :param address: as :meth:`attach`.
-        :param guid: as :meth:`attach`.
+        :param session_id: as Impala prints it.
         :param secret: as :meth:`attach`.
+        :param query_id: of a statement that may run in it; default none is known.
+        :raises ConfigError: it is not a node of the configuration.
         """
-        try:
-            self.attach(address, guid, secret).close()
-        except ImpalaLBError as error:
-            log.info("A session on %s need not be closed any more: %s", address, error)
+        from airflow_provider_impala_lb.impala.hs2.connection import Login, end_another
+
+        return end_another(Login(self._node(address), self.config.session, self.password), session_id, secret, query_id)
 
     def pages(self, address: str) -> DebugPages | None:
         """The web pages of a node, as configured; None: ``web`` is not configured for it.

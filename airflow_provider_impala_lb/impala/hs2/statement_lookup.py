@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from logging import getLogger
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from airflow_provider_impala_lb.core.config.model import Node
 from airflow_provider_impala_lb.core.stop_request import Cancelled
 from airflow_provider_impala_lb.core.timing import Backoff, Deadline
+from airflow_provider_impala_lb.impala.hs2.connection import Closed
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.operation import next_poll
 from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
@@ -51,9 +52,6 @@ MAX_SENDINGS = 5
 """So often one statement is sent, those that the coordinator refused for the time being not counted."""
 _FIRST_SENDING_PAUSE, _SENDING_PAUSE_GROWS, _LONGEST_SENDING_PAUSE = 0.1, 4, 30.0
 """Seconds before the second sending, and by how much each pause is longer than the one before: 9 s for all five."""
-
-Closed = Literal["closed", "unknown", "failed"]
-"""What closing a session came to: the coordinator has closed it; does not know it; or it could not be asked."""
 
 
 class Coordinator(Protocol):

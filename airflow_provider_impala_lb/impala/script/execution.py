@@ -20,7 +20,6 @@ from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings
 from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession
-from airflow_provider_impala_lb.impala.script.handover_message import encrypt
 from airflow_provider_impala_lb.impala.script.metadata_sync import publish
 from airflow_provider_impala_lb.impala.script.output import OutputDone, write
 from airflow_provider_impala_lb.impala.script.record import ScriptRecord
@@ -195,6 +194,8 @@ class Execution:
         session, self.session = self.session, None
         if session is not None:
             session.close()
+            if self._record.memory is not None and not session.left_running:
+                self._record.memory.sessions_ended([session.id])
 
     def _open(self) -> None:
         pick = self._pick
@@ -205,6 +206,9 @@ class Execution:
         try:
             self._stop.check_cancelled()
             pick.note(session=session.id)
+            if self._record.memory is not None:
+                secret = session.handle[1]
+                self._record.memory.keep_session(pick.node, session.id, self._sessions.sealer.seal(secret))
             self._log.info(
                 "Session %s on %s as %s%s",
                 session.id,
@@ -216,8 +220,6 @@ class Execution:
                 self._prepare(session)
                 self._prepare = None
             self.replay(session)
-            if self._journal is not None and self._deferral.key:
-                self._journal.keep_secret(encrypt(session.handle[1], self._deferral.key))
             if self._listener.on_session:
                 self._report_session(session)
         except BaseException:
@@ -440,8 +442,10 @@ class Execution:
         self._pick.accepted()
         self._pick.note(query=query_id)
         self._under_way, self._submitted = True, time.monotonic()
-        # Whoever goes on may have to find it without its label.
-        if self._journal is not None and self._deferral.key:
+        # Whoever goes on asks for it by its handle, where no page tells, and names it in a question to the author.
+        if self._journal is not None and (
+            self._deferral.allowed or not self._plan.classified[self.number - 1].changes_nothing
+        ):
             self._journal.accepted(query_id)
 
     def _fail(self, error: StatementError, failure: ClassifiedFailure) -> None:

@@ -16,15 +16,16 @@ import msgspec
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.state.model import HAND_OVER_SECONDS
 from airflow_provider_impala_lb.core.stop_request import HandedOver, StopRequest
-from airflow_provider_impala_lb.errors import ImpalaLBError, Superseded
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, Superseded
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
-from airflow_provider_impala_lb.impala.hs2.ids import StatementError, guid_of, print_id
+from airflow_provider_impala_lb.impala.hs2.ids import StatementError, guid_of
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover, decrypt
-from airflow_provider_impala_lb.impala.script.journal import Journal, Record
+from airflow_provider_impala_lb.impala.journal.document import Record
+from airflow_provider_impala_lb.impala.journal.journal import Journal
+from airflow_provider_impala_lb.impala.previous.statement_in_doubt import StatementInDoubt
+from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions
-from airflow_provider_impala_lb.impala.script.previous_attempts import PreviousAttempts
 from airflow_provider_impala_lb.impala.script.record import ScriptDone
 
 log = getLogger(__name__)
@@ -85,12 +86,12 @@ class Deferral:
     :param stop: of the run; asks for it, or forbids it.
     :param process: after how many seconds, and whether with the last statement's rows.
     :param log: for people.
-    :ivar key: encrypts the session's secret in the journal; "": nobody could go on with the script.
+    :ivar allowed: somebody could go on with the script.
     :ivar rows: the last statement's rows are another process's to fetch.
     """
 
     def __init__(self, stop: StopRequest, process: ProcessOptions, log: Logger) -> None:
-        self.key = ""
+        self.allowed = False
         self.rows = process.hand_over_rows
         self._stop, self._after, self._log = stop, process.hand_over_after, log
         self._started = time.monotonic()
@@ -107,7 +108,7 @@ class Deferral:
         :raises Superseded: a later attempt has taken over.
         """
         self._stop.check_fenced()
-        if not self.key or self._stop.cancelled is not None:
+        if not self.allowed or self._stop.cancelled is not None:
             return
         if self._stop.wants_hand_over or (self._after is not None and self.seconds >= self._after):
             raise HandedOver
@@ -150,15 +151,12 @@ class Deferral:
             session.detach()
             raise
         assert lease is not None
-        guid, secret = session.handle
         handover = Handover(
             node=pick.node,
             why=done.why,
-            guid=guid.hex(),
-            secret=secret.hex(),
+            session=session.id,
             epoch=epoch,
             lease=lease,
-            key=self.key,
             query=(session.query_id or "") if under_way else "",
             at=lease.expires - HAND_OVER_SECONDS,
             seconds=done.seconds + time.monotonic() - began,
@@ -171,7 +169,7 @@ class Deferral:
         self,
         sessions: SessionFactory,
         journal: Journal,
-        previous: PreviousAttempts,
+        doubtful: StatementInDoubt,
         handover: Handover,
         record: Record,
         *,
@@ -183,7 +181,7 @@ class Deferral:
 
         :param sessions: attaches to it.
         :param journal: of the script.
-        :param previous: finds out what became of a statement in doubt.
+        :param doubtful: finds out what became of a statement in doubt.
         :param handover: of the process that has handed over.
         :param record: what the journal says.
         :param clean: it was handed to us as it is. Else another process may still use the session, or try to.
@@ -191,31 +189,31 @@ class Deferral:
         :raises NodeRefused: nothing can be found out at its node.
         :raises StatementFailed: a statement is in doubt.
         """
-        guid, secret = bytes.fromhex(handover.guid), bytes.fromhex(handover.secret)
         intent, read_at, node = record.intent, time.monotonic(), record.node or handover.node
-        if record.session != print_id(guid):  # one that a process after the first has opened
-            opened = decrypt(record.sealed, handover.key) if record.sealed and record.session else None
-            guid, secret = (guid_of(record.session), opened) if opened else (b"", b"")
+        kept = record.kept(record.session)
+        secret = sessions.sealer.open(kept.sealed) if kept is not None else None
         query = intent.query if intent else ""
 
         def done() -> int:
-            return previous.resolve_intent(journal, record)
+            return doubtful.resolve_intent(journal, record)
 
-        if guid and (clean or query):
+        if kept is not None and secret is None:
+            self._log.warning("The secret of session %s cannot be read: its key has changed", kept.session)
+        if secret is not None and (clean or query):
             try:
-                session = sessions.attach(node, guid, secret, stop=self._stop)
+                session = sessions.attach(node, guid_of(record.session), secret, stop=self._stop)
             except NodeRefused as error:
                 if clean and not query:
                     raise
                 self._log.warning("Its session cannot be used any more: %s", error)
+            except ConfigError as error:
+                self._log.warning("Its session is out of reach: %s", error)
             else:
                 sent_at = read_at - max(0.0, record.at - intent.at) if intent is not None else read_at
                 has_run = (lambda: done() >= intent.number) if intent is not None else None
                 return ResumedSession(session, query, sent_at, not clean, has_run)
         if intent is not None:
             record.done = done()
-        if guid:
-            sessions.end(node, guid, secret)
         return None
 
 

@@ -1,8 +1,8 @@
 """What travels when a script goes from one process to another: a worker hands it over, a trigger goes on with it.
 
-The session stays on its coordinator, which takes its handle over any connection. The handle's secret travels in the
-trigger's arguments, which Airflow keeps encrypted; a session that a trigger opens later is noted in the journal, its
-secret encrypted with a key that is in those arguments alone.
+The session stays on its coordinator, which takes its handle over any connection. Nothing of what travels is secret, for
+Airflow logs it, and keeps a part of it as it is: the handle's secret and the text of the script are in the journal,
+sealed (`Sealer`), but for the text in the trigger's arguments, which Airflow keeps encrypted.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import msgspec
 from airflow_provider_impala_lb.core.state.model import Lease
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
-LARGEST_SCRIPT = 1 << 20
-"""Bytes, packed: a larger one is not put into Airflow's database, and runs in its worker to the end."""
+LARGEST_SCRIPT = 256 << 10
+"""Bytes, packed: a larger one does not fit into a journal (512 KiB) with all else, and stays with its worker."""
 
 
 class Handover(msgspec.Struct):
@@ -26,11 +26,9 @@ class Handover(msgspec.Struct):
 
     :param node: where the session is, ``host:port``.
     :param why: what spoke for this node.
-    :param guid: the session's id, as hex.
-    :param secret: the session's secret, as hex.
+    :param session: the session's id, as Impala prints it.
     :param epoch: in the journal, of the process that hands over.
     :param lease: on the node.
-    :param key: encrypts the secrets of later sessions.
     :param query: id of the statement that is under way, or "".
     :param at: when this was handed over, by the store's clock.
     :param seconds: the script's time until then.
@@ -39,11 +37,9 @@ class Handover(msgspec.Struct):
 
     node: str
     why: str
-    guid: str
-    secret: str
+    session: str
     epoch: int
     lease: Lease
-    key: str
     query: str = ""
     at: float = 0.0
     seconds: float = 0.0
@@ -80,39 +76,6 @@ class Deferred(Exception):
     def __init__(self, handover: Handover, *, finished: bool = False) -> None:
         super().__init__("the script was handed over")
         self.handover, self.finished = handover, finished
-
-
-def new_key() -> str:
-    """A key for :func:`encrypt`."""
-    from cryptography.fernet import Fernet
-
-    return Fernet.generate_key().decode()
-
-
-def encrypt(secret: bytes, key: str) -> str:
-    """A secret as text that only the key opens.
-
-    :param secret: any bytes.
-    :param key: of :func:`new_key`.
-    """
-    from cryptography.fernet import Fernet
-
-    return Fernet(key.encode()).encrypt(secret).decode()
-
-
-def decrypt(text: str, key: str) -> bytes | None:
-    """The inverse of :func:`encrypt`.
-
-    :param text: what that returned.
-    :param key: the same.
-    :returns: the secret, or None if this key does not open it.
-    """
-    from cryptography.fernet import Fernet, InvalidToken
-
-    try:
-        return Fernet(key.encode()).decrypt(text.encode())
-    except (InvalidToken, ValueError):
-        return None
 
 
 def pack_script(statements: Sequence[Statement], texts: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from airflow_provider_impala_lb.core.ports import JournalStore
-from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -71,53 +70,6 @@ def why_not_json(options: RunOptions) -> str | None:
     return None
 
 
-class Target(msgspec.Struct, frozen=True):
-    """What a script's names stand for, and by whose rights.
-
-    :param connection: the connection's id, or the configuration's name.
-    :param database: that a session begins in.
-    :param user: of a session; "": whoever the process runs as.
-    """
-
-    connection: str = ""
-    database: str = ""
-    user: str = ""
-
-    def changes(self, earlier: Target | None) -> str:
-        """What is not the same any more, in words; "" if all is, or nothing is known of it.
-
-        :param earlier: as it was; None: not known.
-        """
-        changes = [
-            f"{name} was {getattr(earlier, name) or 'not given'} and is {getattr(self, name) or 'not given'}"
-            for name in self.__struct_fields__
-            if earlier is not None and getattr(earlier, name) != getattr(self, name)
-        ]
-        return f"the script is the same, but its {', its '.join(changes)}," if changes else ""
-
-
-class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """Who runs a script.
-
-    :param owner: for the lease and the journal, e.g. ``dag/run/task[map]``; "": nobody in particular.
-    :param tags: for the label of each statement, e.g. ``{"dag": ..., "task": ...}``.
-    :param attempt: which attempt of ``owner`` this is; a second one's journal must be there. None: not known.
-    :param one_at_a_time: ``owner`` has one run at a time: first end what an earlier attempt has left running, and see
-        it ended.
-    :param connection: the id of the Airflow connection; "" (default): the configuration's name stands for it.
-    :param deployment: of the configuration, which :class:`~.run.ScriptRun` fills in, and makes part of ``owner``.
-    :param target: which :class:`~.run.ScriptRun` fills in.
-    """
-
-    owner: str = ""
-    tags: Mapping[str, str] = {}
-    attempt: Attempt | None = None
-    one_at_a_time: bool = False
-    connection: str = ""
-    deployment: str = ""
-    target: Target = Target()
-
-
 class StatementDone(msgspec.Struct):
     """A statement that has ended well.
 
@@ -156,7 +108,8 @@ class RunListener(msgspec.Struct, frozen=True, kw_only=True):
 class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What one process does of a run, while another one may do the rest of it.
 
-    :param journals: where it is written which statements have run; None: nowhere.
+    :param journals: where it is kept, beside the balancer's state, what an attempt has begun; None: nowhere.
+    :param outcomes: with ``journals``: keep which statements have run; False: only which sessions may still be open.
     :param ticket: with ``asks_again``: the name of the place in the queue, for who comes back to it, maybe as another
         process; None: the lease's id.
     :param asks_again: with ``ticket``: the caller comes back after so many seconds, and :meth:`~.run.ScriptRun.run`
@@ -173,6 +126,7 @@ class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     journals: JournalStore | None = None
+    outcomes: bool = True
     ticket: str | None = None
     asks_again: float | None = None
     hand_over_after: float | None = None

@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, StateUnavailable
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, StatementFailed, StateUnavailable
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd
-from airflow_provider_impala_lb.impala.script.journal import Journal, Record
-from airflow_provider_impala_lb.impala.script.options import RunIdentity, RunListener, StatementDone
+from airflow_provider_impala_lb.impala.journal.document import Record
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.journal.journal import Journal
+from airflow_provider_impala_lb.impala.script.options import RunListener, StatementDone
 from airflow_provider_impala_lb.impala.script.output import OutputDone
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
@@ -83,8 +85,9 @@ class ScriptRecord:
     :param plan: what is run.
     :param identity: who runs it.
     :param listener: whom to tell.
-    :param journal: where each statement that is done is written down; None: nowhere.
+    :param memory: where the sessions of the attempt are kept; None: nowhere.
     :param before: what was changed on other nodes, and whoever runs the script must have heard of first.
+    :ivar journal: the same, where each statement that is done is written down too; else None.
     :ivar done: what is done, also of a run that fails.
     :ivar so_far: the same in words, for errors.
     :ivar handler_error: what the handler raised; None: nothing.
@@ -99,10 +102,11 @@ class ScriptRecord:
         plan: ScriptPlan,
         identity: RunIdentity,
         listener: RunListener,
-        journal: Journal | None,
+        memory: Journal | None,
         before: list[Upstream],
     ) -> None:
-        self.plan, self.identity, self.listener, self.journal = plan, identity, listener, journal
+        self.plan, self.identity, self.listener, self.memory = plan, identity, listener, memory
+        self.journal = memory if memory is not None and memory.outcomes else None
         self.before = before
         self.done = ScriptDone("", "", "", [], 0.0)
         self.so_far = "nothing was run"
@@ -346,6 +350,30 @@ class ScriptRecord:
         self._log.warning("%s: what ran there has ended, the script %s elsewhere", moved, goes_on)
         if moved.left is not None:
             self._hear_of(node, moved.left)
+
+    def out_of_reach(self, record: Record, reason: str) -> ImpalaLBError:
+        """The error of a script that was handed over, and whose node is none of the configuration any more.
+
+        :param record: what the journal says.
+        :param reason: of the error.
+        """
+        if self.done.statements or (record.intent is None and not record.done):
+            return ConfigError(f"{reason}; {self.so_far}")
+        under_way = record.intent
+        number = under_way.number if under_way is not None else record.done + 1
+        statement = self.plan.statements[min(number, len(self.plan)) - 1]
+        return StatementFailed(
+            reason,
+            number=number,
+            total=len(self.plan),
+            line=statement.line,
+            node=record.node,
+            query_id=under_way.query or None if under_way is not None else None,
+            outcome="not started" if under_way is None else "unknown",
+            sql=excerpt(statement.sql),
+            advice="It runs on there, and is looked after by the next attempt, once the configuration names the node",
+            retry=False,
+        )
 
     def cannot_go_on(self, node: str, reason: str) -> StatementFailed:
         """The error of a script whose session is gone, when no other node may have it.

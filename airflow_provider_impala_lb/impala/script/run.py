@@ -7,13 +7,9 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
-import msgspec
-
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions, QueueOptions
 from airflow_provider_impala_lb.core.cluster.pick import Pick
-from airflow_provider_impala_lb.core.cluster.picker import new_id
-from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver, StopRequest
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import (
@@ -29,24 +25,23 @@ from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.journal.journal import Journal, Patience
+from airflow_provider_impala_lb.impala.previous.previous_attempts import PreviousAttempts, done_before
 from airflow_provider_impala_lb.impala.script.execution import Execution
 from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession, TimeLimit
-from airflow_provider_impala_lb.impala.script.handover_message import Handover, new_key
-from airflow_provider_impala_lb.impala.script.journal import Journal
+from airflow_provider_impala_lb.impala.script.handover_message import Handover
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, make_visible
-from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, Target
+from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
-from airflow_provider_impala_lb.impala.script.previous_attempts import PreviousAttempts
 from airflow_provider_impala_lb.impala.script.record import Moved, ScriptDone, ScriptRecord, left_by
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
-_RETRY_SECONDS = 2.0
-"""Between two attempts at a sticky host that takes no session (``on_unavailable="wait"``)."""
-_HAND_OVER_PAUSE = 1.0
-"""Between two attempts to hand over while the shared state is out of reach."""
+_RETRY_SECONDS = 2.0  # between two attempts at a sticky host that takes no session (``on_unavailable="wait"``)
+_HAND_OVER_PAUSE = 1.0  # between two attempts to hand over while the shared state is out of reach
 _LOOK_SECONDS = 0.2
-_SWEEP_SHARE = 0.01
-"""Of the scripts that end; each removes the journals that are older than a month."""
+_SESSION_PATIENCE = 5.0  # for noting a session: without it the next attempt has to look on the coordinators' pages
+_SWEEP_SHARE = 0.01  # of the scripts that end; each removes the journals that are older than a month
 
 
 class ScriptRun:
@@ -62,6 +57,7 @@ class ScriptRun:
     :param listener: whom to tell how it goes.
     :param process: what this process does of it.
     :raises ConfigError: ``prefer`` is not a node of the configuration, or ``resume`` has no owner or no journals.
+    :ivar plan: as given.
     """
 
     def __init__(
@@ -74,22 +70,23 @@ class ScriptRun:
         process: ProcessOptions,
     ) -> None:
         options = plan.options
-        identity = _complete(identity, plan, cluster.config)
-        self._cluster, self._sessions, self._plan = cluster, sessions, plan
+        identity = identity.completed(cluster.config, options.database)
+        self._cluster, self._sessions, self.plan = cluster, sessions, plan
         self._identity, self._listener, self._process = identity, listener, process
         self._log = listener.logger
         self._prefer = cluster.config.canonical(options.prefer) if options.prefer else None
         self._journal: Journal | None = None
         if process.journals is not None and identity.owner:
+            patience = cluster.config.session.reconnect_timeout
             self._journal = Journal(
                 process.journals,
                 identity,
                 plan.texts,
+                outcomes=process.outcomes,
                 command=process.command,
-                patience=cluster.config.session.reconnect_timeout,
-                pause=self._pause,
+                patience=Patience(patience if process.outcomes else min(patience, _SESSION_PATIENCE), self._pause),
             )
-        elif options.resume:
+        if options.resume and (self._journal is None or not process.outcomes):
             raise ConfigError(
                 "resume: needs an owner, and a place that all hosts share for the journal: a lock_file or a store"
             )
@@ -99,12 +96,11 @@ class ScriptRun:
         self._deferral = Deferral(self._stop, process, self._log)
         self._time_limit = TimeLimit(process.time_limit, self.cancel)
         self._refusals = Refusals(cluster.config)
-        self._previous = PreviousAttempts(cluster, sessions, plan, self._pause, self._log)
+        script = list(zip(plan.statements, plan.classified, strict=True))
+        self._previous = PreviousAttempts(cluster, sessions, identity, script, self._pause, self._log)
         self._ticket = cluster.config.owner_of(process.ticket) if process.ticket else None
         self._announced_id = ""  # of the first lease, until it is taken
         self._execution: Execution | None = None
-
-    # From other threads
 
     def cancel(self, reason: str) -> None:
         """Stop the run: what runs on the coordinator is cancelled within 4 s, and :meth:`run` raises. Never raises.
@@ -144,21 +140,23 @@ class ScriptRun:
         """In the journal, of this process; 0 without one."""
         return self._journal.epoch if self._journal is not None else 0
 
+    def keep_text(self, packed: str) -> None:
+        """Keep the script, sealed, for the worker that takes its rows: with an event it could be read by anybody.
+
+        :param packed: by `pack_script`.
+        :raises StateUnavailable: the journal cannot be written.
+        """
+        assert self._journal is not None
+        self._journal.keep_text(self._sessions.sealer.seal(packed.encode()))
+
     def goes_on_elsewhere(self) -> bool:
-        """After `Superseded`: see :meth:`~.journal.Journal.goes_on_elsewhere`."""
+        """After `Superseded`: see `Journal.goes_on_elsewhere`."""
         return self._journal is not None and self._journal.goes_on_elsewhere()
 
     @property
     def node(self) -> str:
         """Where it runs, or ran last: ``host:port``; "" before that."""
         return self._record.done.node
-
-    @property
-    def changes_something(self) -> bool:
-        """Whether the script has a statement that may change something."""
-        return self._plan.changes_something
-
-    # The run's own thread
 
     def run(self) -> ScriptDone:
         """Run the script to its end.
@@ -172,8 +170,7 @@ class ScriptRun:
         :raises StatementFailed: which statement, where, whether it ran, and what is done.
         :raises ConfigError: two coordinators refused the login, or the only one did.
         """
-        if self._process.hand_over_after is not None and self._journal is not None:
-            self._deferral.key = new_key()
+        self._deferral.allowed = self._process.hand_over_after is not None and self._record.journal is not None
         try:
             prefer = self._begin() or self._prefer
             return self._run_somewhere(prefer, {})
@@ -225,35 +222,25 @@ class ScriptRun:
 
     def _begin(self) -> str | None:
         """See to what an earlier attempt left, and where to go on. Returns the node that it had come to, if any."""
-        leftovers, owner = {}, self._identity.owner
-        if self._identity.one_at_a_time and owner:
-            announced = new_id()
-            leftovers = self._cluster.fencing.fence_earlier(owner, announced, self._identity.attempt)
-            self._announced_id = announced
-        record = None
+        alone, begun = bool(self._identity.one_at_a_time and self._identity.owner), None
+        if alone:
+            self._announced_id = self._previous.fence()
         if self._journal is not None:
-            may_lose = self._process.journals.durability() if self._process.journals else None
-            if may_lose:
-                self._log.warning("%s", may_lose)
-            record, message = self._journal.begin(resume=self._plan.options.resume)
-            if message:
-                self._log.warning("%s: %s", owner, message)
-            if record.intent is not None:
-                self._record.sent_before = record.intent.number  # of no meaning if it turns out to be done
-                try:
-                    record.done = self._previous.resolve_intent(self._journal, record)
-                except StatementFailed:
-                    self._previous.end_closed_sessions(owner, leftovers)
-                    raise
-        if leftovers:
-            self._previous.end_sessions(owner, leftovers)
-        if record is None or not record.done:
+            begun = self._previous.begin(self._journal, resume=self.plan.options.resume)
+            if begun is None:
+                self._journal = self._record.memory = None
+            elif begun.record.intent is not None:
+                self._record.sent_before = begun.record.intent.number  # of no meaning if it turns out to be done
+        if alone:
+            self._previous.end(self._journal, begun)
+        record = done_before(begun)
+        if record is None:
             return None
-        done = self._plan.first_to_run(record.done, wants_rows=self._listener.handler is not None)
+        done = self.plan.first_to_run(record.done, wants_rows=self._listener.handler is not None)
         self._record.continue_after(done, record)
         self._record.done.resumed = done
         self._log.info(
-            "Going on at statement %d of %d: the ones before are done (%s)", done + 1, len(self._plan), record.node
+            "Going on at statement %d of %d: the ones before are done (%s)", done + 1, len(self.plan), record.node
         )
         if not record.node or record.node not in self._cluster.config.order:
             return None
@@ -261,7 +248,7 @@ class ScriptRun:
         return record.node
 
     def _go_on(self, journal: Journal, handover: Handover) -> ScriptDone:
-        self._deferral.key = handover.key
+        self._deferral.allowed = True
         record, clean = journal.take(handover.epoch)
         self._record.done.seconds = handover.seconds_until(record.at)
         self._time_limit.begin(self._record.done.seconds)
@@ -275,17 +262,21 @@ class ScriptRun:
                             "%s: another process had gone on with it, and is gone or stopped", self._identity.owner
                         )
                     resumed = self._deferral.resume_session(
-                        self._sessions, journal, self._previous, handover, record, clean=clean
+                        self._sessions, journal, self._previous.in_doubt, handover, record, clean=clean
                     )
+                    if resumed is None:
+                        self._previous.close(journal, record)
                     wants_rows = self._listener.handler is not None or self._process.hand_over_rows
-                    wants_rows = wants_rows or self._plan.output_number == len(self._plan)
-                    done = self._plan.first_to_run(record.done, wants_rows=wants_rows)
+                    wants_rows = wants_rows or self.plan.output_number == len(self.plan)
+                    done = self.plan.first_to_run(record.done, wants_rows=wants_rows)
                     self._record.continue_after(done, record)
                     if done:
                         self._record.before.append(self._left_by(done, handover.node))
                     return self._run_on(pick, resumed, why=handover.why)
                 except NodeRefused as error:
-                    options = self._plan.options
+                    options = self.plan.options
+                    if not self._record.done.statements:
+                        self._record.continue_after(record.done, record)
                     if not (options.resume or options.restartable or self._record.nothing_done):
                         raise self._record.cannot_go_on(pick.node, str(error)) from error
                     self._record.refused(pick.node, str(error))
@@ -296,11 +287,11 @@ class ScriptRun:
                     self._record.leave_node()
                     left_out = {pick.node: str(error)}
         except ConfigError as error:
-            raise ConfigError(f"{error}; {self._record.so_far}") from error
+            raise self._record.out_of_reach(record, str(error)) from error
         return self._run_somewhere(None, left_out)
 
     def _run_somewhere(self, prefer: str | None, left_out: dict[str, str]) -> ScriptDone:
-        on_unavailable = self._plan.options.on_unavailable if prefer == self._prefer else "move"
+        on_unavailable = self.plan.options.on_unavailable if prefer == self._prefer else "move"
         deadline = Deadline(self._cluster.config.session.reconnect_timeout)
         while True:
             self._check_cancelled()
@@ -337,7 +328,7 @@ class ScriptRun:
             left_out[node] = reason
 
     def _acquire(self, prefer: str | None, left_out: Mapping[str, str]) -> Pick:
-        options = self._plan.options
+        options = self.plan.options
         self._stop.moved()
         try:
             pick = self._cluster.picker.acquire(
@@ -413,9 +404,9 @@ class ScriptRun:
                 )
                 pick.release(left_running=True)
             self._record.left_node(pick.node)
-            if self._plan.options.session_key:
+            if self.plan.options.session_key:
                 data = self._record.data
-                key = self._plan.options.session_key
+                key = self.plan.options.session_key
                 self._cluster.session_keys.remember(key, pick.node, data.database, data.options)
 
     def _run_or_hand_over(self, pick: Pick, execution: Execution) -> None:
@@ -463,7 +454,7 @@ class ScriptRun:
                     raise refusal(str(error)) from error
 
     def _left_by(self, done: int, node: str) -> Upstream:
-        return left_by(self._plan, done, node, self._sessions.config.session.database)
+        return left_by(self.plan, done, node, self._sessions.config.session.database)
 
     def _ask(self, node: str) -> None:
         """Whether this node takes a session."""
@@ -496,7 +487,7 @@ class ScriptRun:
         """The script's own thread hears of it from its session."""
         execution = self._execution
         if execution is not None:
-            execution.move(reason, anew=not self._plan.options.resume)
+            execution.move(reason, anew=not self.plan.options.resume)
         else:
             self._stop.move(reason, interrupt=False)
 
@@ -505,17 +496,3 @@ class ScriptRun:
 
     def _on_fenced(self) -> None:
         self._stop.fence(f"Another attempt of {self._identity.owner} has taken over: this one runs nothing more")
-
-
-def _complete(identity: RunIdentity, plan: ScriptPlan, config: Config) -> RunIdentity:
-    """What the configuration says of who runs a script, and of what its names stand for."""
-    return msgspec.structs.replace(
-        identity,
-        owner=config.owner_of(identity.owner),
-        deployment=config.deployment or "",
-        target=Target(
-            connection=identity.connection or config.name,
-            database=(plan.options.database or config.session.database or "default").lower(),
-            user=config.session.user or "",
-        ),
-    )

@@ -4,8 +4,8 @@ import pytest
 
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StateUnavailable
-from airflow_provider_impala_lb.impala.script import journal as module
-from airflow_provider_impala_lb.impala.script.journal import decode
+from airflow_provider_impala_lb.impala.journal import journal as module
+from airflow_provider_impala_lb.impala.journal.document import decode
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.scripts import changed, run

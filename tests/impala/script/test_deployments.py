@@ -10,8 +10,9 @@ import pytest
 
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed
-from airflow_provider_impala_lb.impala.script.journal import Journal, Record, decode
-from airflow_provider_impala_lb.impala.script.options import RunIdentity, Target
+from airflow_provider_impala_lb.impala.journal.document import Record, decode
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity, Target
+from airflow_provider_impala_lb.impala.journal.journal import Journal
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.command_line import lb

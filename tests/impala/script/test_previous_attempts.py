@@ -8,7 +8,7 @@ import pytest
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StillRunning, Superseded
-from airflow_provider_impala_lb.impala.script import previous_attempts
+from airflow_provider_impala_lb.impala.previous import leftover_sessions
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.script_worker import end_of, is_stopped, worker
@@ -85,7 +85,7 @@ def test_one_stopped_before_it_had_a_session_runs_nothing_at_all(pair):
 def test_without_web_pages_the_query_is_killed(pair, version):
     # A coordinator names its web server itself when a session is opened: there is always one here. Its query is ended
     # by KILL QUERY where the page does not answer.
-    from airflow_provider_impala_lb.impala.script.previous_attempts import kill_query
+    from airflow_provider_impala_lb.impala.previous.leftover_sessions import kill_query
 
     with worker(config=pair.config, owner=OWNER, script=SLOW) as first:
         wait_for(lambda: running(pair), 20)
@@ -109,7 +109,7 @@ def test_without_web_pages_the_query_is_killed(pair, version):
 @ON_BOTH
 def test_what_is_taken_off_the_page_before_it_ends_is_waited_for(version, monkeypatch):
     """The killed worker's session was closed meanwhile, and its INSERT writes on: Impala 3.4 shows it nowhere then."""
-    monkeypatch.setattr(previous_attempts, "END_SECONDS", 1.0)
+    monkeypatch.setattr(leftover_sessions, "END_SECONDS", 1.0)
     with Sandbox(nodes=1, lag=0, flags={"disconnected_session_timeout": 1}, version=version) as cluster:
         run(changed(cluster), "CREATE TABLE t (n INT)")
         [node] = cluster.nodes

@@ -10,8 +10,10 @@ import pytest
 
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, Superseded
-from airflow_provider_impala_lb.impala.script.journal import Intent, Journal, Record, answer, digest
-from airflow_provider_impala_lb.impala.script.options import RunIdentity
+from airflow_provider_impala_lb.impala.journal.answers import answer
+from airflow_provider_impala_lb.impala.journal.document import Intent, Record, digest
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.journal.journal import Journal
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 from airflow_provider_impala_lb.sandbox import Sandbox

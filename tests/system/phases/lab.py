@@ -11,7 +11,8 @@ from typing import Any
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.state import State
-from airflow_provider_impala_lb.impala.script.journal import Record, answer, decode
+from airflow_provider_impala_lb.impala.journal.answers import answer
+from airflow_provider_impala_lb.impala.journal.document import Record, decode
 from airflow_provider_impala_lb.sandbox import Sandbox, SandboxNode
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.servers import eventually

@@ -12,9 +12,9 @@ from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.cluster.picker import Picker
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
+from airflow_provider_impala_lb.impala.journal.journal import Journal
 from airflow_provider_impala_lb.impala.script.execution import Execution
 from airflow_provider_impala_lb.impala.script.handover import Deferral
-from airflow_provider_impala_lb.impala.script.journal import Journal
 from airflow_provider_impala_lb.impala.script.record import ScriptRecord
 from airflow_provider_impala_lb.impala.script.run import ScriptRun
 

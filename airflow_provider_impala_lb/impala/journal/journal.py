@@ -9,18 +9,16 @@ gets `Superseded`, and stops: two processes that both believe they own a task ne
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from logging import Logger, getLogger
+from logging import DEBUG, WARNING, Logger, getLogger
 from typing import TypeVar
 
 import msgspec
 
 from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.core.rules.supersession import two_deployments, two_runs
-from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import (
     ConfigError,
@@ -29,112 +27,26 @@ from airflow_provider_impala_lb.errors import (
     StateUnavailable,
     Superseded,
 )
-from airflow_provider_impala_lb.impala.script.options import RunIdentity, Target
+from airflow_provider_impala_lb.impala.journal.document import (
+    Begun,
+    Intent,
+    KeptSession,
+    Record,
+    decode,
+    digest,
+    digests,
+    encode,
+)
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 
 log = getLogger(__name__)
 
-FORMAT = 1
 KEPT_SECONDS = 30 * 24 * 3600.0  # after its last change, in case its task is cleared
 _QUERIES = 100  # so many ids are kept, the last ones
 _PAUSE = 0.5  # seconds between two writes while the store is out of reach
 _END_PATIENCE = 30.0  # seconds to go on with noting the end: all is noted as done before it, so it is not worth longer
 
-_ANSWERS = {"ran": "is taken as done", "not-run": "will be run"}
 Result = TypeVar("Result")
-
-
-class Intent(msgspec.Struct, omit_defaults=True):
-    """A statement that is about to be sent, or was.
-
-    :param number: from 1.
-    :param nonce: of its label, by which it is found on the coordinator's page.
-    :param node: where, ``host:port``.
-    :param session: the id of the session it is sent in.
-    :param at: when this was written, by the store's clock.
-    :param query: its query id; "": not known (yet).
-    :param witness: id of a query that was seen among the completed ones there before it was sent; "": none was.
-    """
-
-    number: int
-    nonce: str
-    node: str
-    session: str
-    at: float
-    query: str = ""
-    witness: str = ""
-
-
-class Record(msgspec.Struct, omit_defaults=True):
-    """What is known of a script's run: the document of a journal.
-
-    :param format: of this document.
-    :param script: a hash of its statements as they are sent.
-    :param total: how many statements it has.
-    :param epoch: of the process that may write.
-    :param by: which attempt wrote last.
-    :param ended: the whole script has ended well.
-    :param at: when it was written last, by the store's clock; of one that an attempt goes on from: when that took it.
-    :param done: how many statements are done.
-    :param rows: modified by them, in all.
-    :param queries: ids of the last 100 of them.
-    :param node: where it runs, or ran last, ``host:port``.
-    :param session: the id of the session there.
-    :param sealed: the session's secret, encrypted with a key that is not here (deferred scripts).
-    :param intent: the statement that is about to be sent, or was, and whose outcome is not known; None: there is none.
-    :param answer: what the author has said of the intent: ``ran`` or ``not-run``; "": nothing.
-    :param attempt: which one began last; None: not known.
-    :param deployment: whose it is; "": the cluster's state has only one, or not known.
-    :param target: what the script's names stand for; None: not known.
-    :param disputed: attempts of two runs were seen under this name.
-    """
-
-    format: int = 0
-    script: str = ""
-    total: int = 0
-    epoch: int = 0
-    by: str = ""
-    ended: bool = False
-    at: float = 0.0
-    done: int = 0
-    rows: int = 0
-    queries: list[str] = []
-    node: str = ""
-    session: str = ""
-    sealed: str = ""
-    intent: Intent | None = None
-    answer: str = ""
-    attempt: Attempt | None = None
-    deployment: str = ""
-    target: Target | None = None
-    disputed: bool = False
-
-
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Record)
-
-
-def decode(document: bytes, where: str) -> Record:
-    """A journal's document.
-
-    :param document: its bytes.
-    :param where: what to call the journal in an error.
-    :raises ConfigError: it was written by a newer version of this package.
-    """
-    record = _decoder.decode(document)
-    if record.format > FORMAT:
-        raise ConfigError(f"{where}: a journal of format {record.format}; this version reads up to {FORMAT}")
-    return record
-
-
-def digest(texts: Sequence[str]) -> str:
-    """A hash of the statements of a script.
-
-    :param texts: as they are sent.
-    """
-    sha = hashlib.sha256()
-    for text in texts:
-        sha.update(text.encode() + b"\0")
-    return sha.hexdigest()[:32]
 
 
 class _Seen(Exception):
@@ -145,17 +57,29 @@ class _Seen(Exception):
         self.by = by
 
 
+class Patience(msgspec.Struct, frozen=True):
+    """How long to go on for while the store is out of reach.
+
+    :ivar seconds: in all; default 60.
+    :ivar pause: waits so many seconds, or raises; default `time.sleep`.
+    """
+
+    seconds: float = 60.0
+    pause: Callable[[float], None] = time.sleep
+
+
 class Journal:
     """The journal of one run of a script, for one attempt.
 
     :param journals: where it is.
     :param identity: whose it is, and which attempt this is.
     :param texts: the script's statements, as they are sent.
+    :param outcomes: keep which statements have run; False: only which sessions may still be open. Default True.
     :param command: how a command for the author begins, for a shell; default ``impala-lb``.
-    :param patience: seconds to go on for while the store is out of reach; default 60.
-    :param pause: waits so many seconds, or raises; default `time.sleep`.
+    :param patience: how long to go on for while the store is out of reach; default `Patience`.
     :ivar key: the owner, ``dag/run/task[map]``.
     :ivar epoch: of this process; 0: it has not begun.
+    :ivar outcomes: as given.
     """
 
     def __init__(
@@ -164,20 +88,29 @@ class Journal:
         identity: RunIdentity,
         texts: Sequence[str],
         *,
+        outcomes: bool = True,
         command: str = "impala-lb",
-        patience: float = 60.0,
-        pause: Callable[[float], None] = time.sleep,
+        patience: Patience | None = None,
     ) -> None:
         self.key, self.epoch, self._identity = identity.owner, 0, identity
         self._journals, self._script, self._total = journals, digest(texts), len(texts)
+        self._digests = digests(texts)
         number = identity.tags.get("try")
         self._by, self._attempt = f"attempt {number}" if number else "", identity.attempt
-        self._command, self._patience, self._pause = command, patience, pause
+        self.outcomes = outcomes
+        self._command, self._patience = command, patience or Patience()
 
     @property
     def where(self) -> str:
         """What to call it in a message."""
         return f"{self._journals.where} of {self.key}"
+
+    def durability(self) -> str | None:
+        """Why what is kept here may be lost, in words; None: it is not.
+
+        :raises StateUnavailable: that cannot be asked.
+        """
+        return self._journals.durability()
 
     def command(self, answer: str) -> str:
         """What to type into a shell to answer a question about this journal, see :func:`answer`.
@@ -189,27 +122,27 @@ class Journal:
             f"{self._command} journal {shlex.join((['--'] if self.key.startswith('-') else []) + [self.key, answer])}"
         )
 
-    def begin(self, *, resume: bool) -> tuple[Record, str]:
+    def begin(self, *, resume: bool) -> Begun:
         """A new attempt begins.
 
         :param resume: go on where an earlier attempt stopped.
-        :returns: the record to go on from, and a message about it for the log, or "".
         :raises JournalMissing: there was an earlier attempt, and nothing says what it did.
         :raises Superseded: a later attempt has begun before, and this one was stopped meanwhile.
         :raises ConfigError: it is of another deployment, or of another run of this name.
         """
         attempt = self._attempt
 
-        def change(record: Record | None, now: float) -> tuple[tuple[Record, str] | ConfigError, Record]:
-            message = ""
-            if record is None:
+        def change(record: Record | None, now: float) -> tuple[Begun | ConfigError, Record]:
+            message, is_new = "", record is None
+            outcomes, intent = record is not None and record.outcomes, record.intent if record is not None else None
+            if record is None or (resume and not record.outcomes):
                 if resume and attempt is not None and attempt.number > 1:
                     raise JournalMissing(
                         f"{self.where} is missing: it was never written (were resume or deployment set after the first "
                         "attempt?), or it was lost. Which statements have run is not known, so nothing was run. If it "
                         f"may begin anew, run this and try again:\n  {self.command('start-over')}"
                     )
-                record = Record()
+                record = record.anew() if record is not None else Record()
             elif (others := self._others(record)) is not None:
                 record.disputed = True
                 return others, record
@@ -223,20 +156,50 @@ class Journal:
                 record.ended = False
             elif self._is_whole(record):
                 message = f"{record.by or 'An earlier run'} had come to its end: the script begins anew"
-                record = Record(epoch=record.epoch, disputed=record.disputed)
-            elif not resume or (record.script and self._changes(record)):
-                if resume:
-                    by, parts = record.by or "the last attempt", f"{record.done} of its {record.total} statements"
-                    message = f"{self._changes(record)} since {by}, which had done {parts}: it begins anew"
-                record = Record(epoch=record.epoch, disputed=record.disputed)
-            record.script, record.total, record.attempt = self._script, self._total, attempt
+                record = record.anew()
+            elif not resume:
+                record = record.anew()
+            elif record.script and (changes := self._identity.target.changes(record.target)):
+                message = f"{changes} since {record.so_far}: it begins anew"
+                record = record.anew()
+            if record.intent is None:
+                message = self._renew(record) or message
+            record.outcomes, record.text, record.attempt = self.outcomes, "", attempt
             record.deployment, record.target = self._identity.deployment, self._identity.target
-            return (self._raised(record, now), message), record
+            idle = outcomes and record.intent is intent  # a dropped one may still run
+            return Begun(self._raised(record, now), message, is_new, idle), record
 
         begun = self._change(change)
         if isinstance(begun, ConfigError):
             raise begun
         return begun
+
+    def renew(self) -> tuple[int, str]:
+        """After a statement in doubt was settled: the script as it is now counts. Of one that has changed, what is done
+        stays done up to the first statement that is another one.
+
+        :returns: how many statements are done, and a message about it for the log, or "".
+        """
+        found = 0, ""
+
+        def change(record: Record, now: float) -> None:
+            nonlocal found
+            found = record.done, ""
+            message = self._renew(record)
+            found = record.done, message
+
+        self._own(change)
+        return found
+
+    def has_same(self, record: Record, number: int) -> bool:
+        """Whether a statement of the script is the same as when the record was written.
+
+        :param record: of an earlier attempt.
+        :param number: of the statement, from 1.
+        """
+        if record.script == self._script:
+            return True
+        return record.digests[number - 1 : number] == self._digests[number - 1 : number] != []
 
     def take(self, epoch: int) -> tuple[Record, bool]:
         """Go on with a script that another process has handed over.
@@ -290,14 +253,55 @@ class Journal:
 
         self._own(change)
 
-    def keep_secret(self, encrypted: str) -> None:
-        """Keep the secret of the session in use.
+    def keep_session(self, node: str, session: str, sealed: str) -> None:
+        """A session was opened. Nothing must be sent in it before this returns. Where only sessions are kept, a store
+        out of reach is one warning: the next attempt looks on the coordinators' pages.
 
-        :param encrypted: by a key that is not here.
+        :param node: where, ``host:port``.
+        :param session: its id, as Impala prints it.
+        :param sealed: its secret, sealed.
         """
 
         def change(record: Record, now: float) -> None:
-            record.sealed = encrypted
+            record.node, record.session = node, session
+            if record.kept(session) is None:
+                record.sessions = [*record.sessions, KeptSession(node, session, sealed, now)]
+
+        try:
+            self._own(change)
+        except StateUnavailable as error:
+            if self.outcomes:
+                raise
+            log.warning("That session %s was opened is not noted in %s: %s", session, self.where, error)
+
+    def sessions_ended(self, sessions: Sequence[str]) -> None:
+        """Nothing runs in these sessions any more. Never raises: what is not noted is looked at by the next attempt.
+
+        :param sessions: their ids, as Impala prints them.
+        """
+
+        def change(record: Record, now: float) -> None:
+            record.sessions = [each for each in record.sessions if each.session not in sessions]
+
+        try:
+            self._own(change, patience=0.0)
+        except ImpalaLBError as error:
+            log.log(
+                DEBUG if isinstance(error, Superseded) else WARNING,
+                "That session %s has ended is not noted in %s: %s",
+                ", ".join(sessions),
+                self.where,
+                error,
+            )
+
+    def keep_text(self, sealed: str) -> None:
+        """Keep the script for the process that goes on with it.
+
+        :param sealed: as packed for a hand-over, sealed.
+        """
+
+        def change(record: Record, now: float) -> None:
+            record.text = sealed
 
         self._own(change)
 
@@ -338,21 +342,24 @@ class Journal:
         self._own(change)
 
     def finish(self) -> None:
-        """The whole script has ended well."""
+        """The whole script has ended well. Where only its sessions are kept, and all have ended, nothing stays."""
 
-        def change(record: Record, now: float) -> None:
-            record.ended, record.intent, record.sealed = True, None, ""
+        def change(record: Record, now: float) -> bool:
+            record.end()
+            return record.outcomes or bool(record.sessions)
 
         self._own(change, patience=_END_PATIENCE)
 
     def sweep(self, log: Logger) -> None:
-        """Remove the journals that nobody has written in for a month. Never raises.
+        """Remove the journals that nobody has written in for a month, but for those of which something may still run.
+        Never raises.
 
         :param log: for what cannot be removed.
         """
 
         def wanted(_: str, document: bytes, now: float) -> bool:
-            return now - decode(document, self._journals.where).at < KEPT_SECONDS
+            record = decode(document, self._journals.where)
+            return bool(record.sessions) or record.intent is not None or now - record.at < KEPT_SECONDS
 
         try:
             swept = self._journals.sweep(wanted)
@@ -407,6 +414,22 @@ class Journal:
         changes = self._identity.target.changes(record.target)
         return "the script has changed" if record.script != self._script else changes
 
+    def _renew(self, record: Record) -> str:
+        """Of a record without an intent. Returns a message, or ""."""
+        message = ""
+        if record.script and record.script != self._script:
+            same = 0
+            for theirs, ours in zip(record.digests, self._digests, strict=False):
+                if theirs != ours:
+                    break
+                same += 1
+            goes_on = f"it goes on after statement {min(same, record.done)}, up to which it is the same"
+            message = f"the script has changed since {record.so_far}: {goes_on if same else 'it begins anew'}"
+            if same < record.done:
+                record.done, record.rows, record.queries = same, 0, record.queries[:same]
+        record.script, record.total, record.digests = self._script, self._total, self._digests
+        return message
+
     def _others(self, record: Record) -> ConfigError | None:
         """Why this is no record of our work; None: it is, or it has come to its end."""
         if not record.script or self._is_whole(record):
@@ -416,7 +439,7 @@ class Journal:
         mine, other = self._attempt, record.attempt
         if mine is None or other is None or mine.may_be_work_of(other, disputed=record.disputed):
             return None
-        place = f"did {record.done} of its {record.total} statements"
+        place = f"did {record.done} of its {record.total} statements" if record.outcomes else "was not seen to end"
         return two_runs(self.key, mine, other, place, f"run this and clear the task:\n  {self.command('start-over')}")
 
     def _superseded(self, by: str) -> Superseded:
@@ -428,30 +451,31 @@ class Journal:
         record.by, self.epoch = self._by, record.epoch
         return msgspec.structs.replace(record)
 
-    def _own(self, change: Callable[[Record, float], None], patience: float | None = None) -> None:
-        """:raises Superseded: somebody else has taken the script over."""
+    def _own(self, change: Callable[[Record, float], bool | None], patience: float | None = None) -> None:
+        """``change`` returns False to remove the journal.
 
-        def checked(record: Record | None, now: float) -> tuple[None, Record]:
+        :raises Superseded: somebody else has taken the script over.
+        """
+
+        def checked(record: Record | None, now: float) -> tuple[None, Record | None]:
             if record is None:
                 raise JournalMissing(f"{self.where} is gone, so which statements have run is not known")
             if record.epoch != self.epoch:
                 raise self._superseded(record.by)
-            change(record, now)
-            return None, record
+            return None, None if change(record, now) is False else record
 
         self._change(checked, patience)
 
     def _change(
-        self, change: Callable[[Record | None, float], tuple[Result, Record]], patience: float | None = None
+        self, change: Callable[[Record | None, float], tuple[Result, Record | None]], patience: float | None = None
     ) -> Result:
         """:raises StateUnavailable: the journal is out of reach, and stays so."""
 
-        def encoded(document: bytes | None, now: float) -> tuple[Result, bytes]:
+        def encoded(document: bytes | None, now: float) -> tuple[Result, bytes | None]:
             result, record = change(None if document is None else decode(document, self.where), now)
-            record.format, record.at = FORMAT, now
-            return result, _encoder.encode(record)
+            return result, None if record is None else encode(record, now)
 
-        deadline = Deadline(self._patience if patience is None else patience)
+        deadline = Deadline(self._patience.seconds if patience is None else patience)
         warn = log.warning
         while True:
             try:
@@ -462,51 +486,4 @@ class Journal:
                     raise
                 warn("The journal cannot be used; tried anew for up to %.0f s: %s", deadline.remaining, error)
                 warn = log.debug  # once is enough
-            self._pause(_PAUSE)
-
-
-def finish(journals: JournalStore, key: str, epoch: int) -> None:
-    """The script has ended well. If somebody has taken it over since, nothing is noted.
-
-    :param journals: where its journal is.
-    :param key: the owner, ``dag/run/task[map]``.
-    :param epoch: of the process that ran it to its end.
-    """
-
-    def change(document: bytes | None, now: float) -> tuple[None, bytes | None]:
-        if document is None:
-            return None, None
-        record = decode(document, journals.where)
-        if record.epoch == epoch:
-            record.ended, record.intent, record.sealed, record.at = True, None, "", now
-        return None, _encoder.encode(record)
-
-    journals.change(key, change)
-
-
-def answer(journals: JournalStore, key: str, reply: str) -> str:
-    """Note what the author replies to the question about a statement whose outcome is not known.
-
-    :param journals: where the journal is.
-    :param key: the owner, ``dag/run/task[map]``.
-    :param reply: ``ran``, ``not-run``; or ``start-over``.
-    :returns: what was noted.
-    :raises JournalMissing: there is no such journal.
-    :raises ConfigError: nothing was asked.
-    """
-
-    def change(document: bytes | None, now: float) -> tuple[str, bytes]:
-        if reply == "start-over":
-            old = decode(document, journals.where) if document is not None else Record()
-            record = Record(format=FORMAT, epoch=old.epoch + 1, by="impala-lb journal", at=now, attempt=old.attempt)
-            return f"{key}: its next attempt begins at statement 1", _encoder.encode(record)
-        if document is None:
-            raise JournalMissing(f"{journals.where}: has no journal of {key}")
-        record = decode(document, journals.where)
-        if record.intent is None:
-            raise ConfigError(f"{key}: no statement of it is in doubt ({record.done} of {record.total} are done)")
-        record.answer, record.at = reply, now
-        noted = f"statement {record.intent.number} of {record.total} {_ANSWERS[reply]} by the next attempt"
-        return f"{key}: {noted}", _encoder.encode(record)
-
-    return journals.change(key, change)
+            self._patience.pause(_PAUSE)

@@ -1,0 +1,72 @@
+"""What is noted in a journal from outside a run, or asked: that its result was taken, the script that was handed over,
+an author's word on a statement."""
+
+from __future__ import annotations
+
+from airflow_provider_impala_lb.core.ports import JournalStore
+from airflow_provider_impala_lb.errors import ConfigError, JournalMissing
+from airflow_provider_impala_lb.impala.journal.document import Record, decode, encode
+
+_ANSWERS = {"ran": "is taken as done", "not-run": "will be run"}
+
+
+def finish(journals: JournalStore, key: str, epoch: int) -> None:
+    """The script has ended well. If somebody has taken it over since, nothing is noted.
+
+    :param journals: where its journal is.
+    :param key: the owner, ``dag/run/task[map]``.
+    :param epoch: of the process that ran it to its end.
+    """
+
+    def change(document: bytes | None, now: float) -> tuple[None, bytes | None]:
+        if document is None:
+            return None, None
+        record = decode(document, journals.where)
+        if record.epoch == epoch:
+            record.end()
+        return None, encode(record, now)
+
+    journals.change(key, change)
+
+
+def text_of(journals: JournalStore, key: str) -> str:
+    """The script that was handed over, sealed; "": it is not there.
+
+    :param journals: where its journal is.
+    :param key: the owner, ``dag/run/task[map]``.
+    :raises StateUnavailable: it cannot be asked for.
+    """
+
+    def look(document: bytes | None, now: float) -> tuple[str, bytes | None]:
+        return "" if document is None else decode(document, journals.where).text, document
+
+    return journals.change(key, look)  # not `read`, which may be some seconds old
+
+
+def answer(journals: JournalStore, key: str, reply: str) -> str:
+    """Note what the author replies to the question about a statement whose outcome is not known.
+
+    :param journals: where the journal is.
+    :param key: the owner, ``dag/run/task[map]``.
+    :param reply: ``ran``, ``not-run``; or ``start-over``.
+    :returns: what was noted.
+    :raises JournalMissing: there is no such journal.
+    :raises ConfigError: nothing was asked.
+    """
+
+    def change(document: bytes | None, now: float) -> tuple[str, bytes]:
+        if reply == "start-over":
+            old = decode(document, journals.where) if document is not None else Record()
+            record = old.anew()
+            record.epoch, record.by, record.attempt = old.epoch + 1, "impala-lb journal", old.attempt
+            return f"{key}: its next attempt begins at statement 1", encode(record, now)
+        if document is None:
+            raise JournalMissing(f"{journals.where}: has no journal of {key}")
+        record = decode(document, journals.where)
+        if record.intent is None:
+            raise ConfigError(f"{key}: no statement of it is in doubt ({record.done} of {record.total} are done)")
+        record.answer = reply
+        noted = f"statement {record.intent.number} of {record.total} {_ANSWERS[reply]} by the next attempt"
+        return f"{key}: {noted}", encode(record, now)
+
+    return journals.change(key, change)

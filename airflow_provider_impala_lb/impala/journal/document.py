@@ -1,0 +1,182 @@
+"""The document of a journal: what is kept of a script's run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+from airflow_provider_impala_lb.core.state.model import Attempt
+from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.impala.journal.identity import Target
+
+FORMAT = 1
+
+
+class Intent(msgspec.Struct, omit_defaults=True):
+    """A statement that is about to be sent, or was.
+
+    :param number: from 1.
+    :param nonce: of its label, by which it is found on the coordinator's page.
+    :param node: where, ``host:port``.
+    :param session: the id of the session it is sent in.
+    :param at: when this was written, by the store's clock.
+    :param query: its query id; "": not known (yet).
+    :param witness: id of a query that was seen among the completed ones there before it was sent; "": none was.
+    """
+
+    number: int
+    nonce: str
+    node: str
+    session: str
+    at: float
+    query: str = ""
+    witness: str = ""
+
+
+class KeptSession(msgspec.Struct, frozen=True):
+    """A session that an attempt has opened, and that is not known to have ended with all that ran in it.
+
+    :param node: where, ``host:port``.
+    :param session: its id, as Impala prints it.
+    :param sealed: its secret, sealed (see `Sealer`).
+    :param at: when it was opened, by the store's clock.
+    """
+
+    node: str
+    session: str
+    sealed: str
+    at: float
+
+
+class Record(msgspec.Struct, omit_defaults=True):
+    """What is known of a script's run: the document of a journal.
+
+    :param format: of this document.
+    :param script: a hash of its statements as they are sent.
+    :param total: how many statements it has.
+    :param digests: a short hash of each of them; empty: not known.
+    :param epoch: of the process that may write.
+    :param by: which attempt wrote last.
+    :param ended: the whole script has ended well.
+    :param at: when it was written last, by the store's clock; of one that an attempt goes on from: when that took it.
+    :param done: how many statements are done.
+    :param rows: modified by them, in all.
+    :param queries: ids of the last 100 of them.
+    :param node: where it runs, or ran last, ``host:port``.
+    :param session: the id of the session there.
+    :param sessions: that may still be open, or have something running in them, of this attempt and earlier ones.
+    :param outcomes: whether it is kept here which statements have run; else only the sessions are.
+    :param text: the script as it was handed over, sealed, until its next process has taken it.
+    :param intent: the statement that is about to be sent, or was, and whose outcome is not known; None: there is none.
+    :param answer: what the author has said of the intent: ``ran`` or ``not-run``; "": nothing.
+    :param attempt: which one began last; None: not known.
+    :param deployment: whose it is; "": the cluster's state has only one, or not known.
+    :param target: what the script's names stand for; None: not known.
+    :param disputed: attempts of two runs were seen under this name.
+    """
+
+    format: int = 0
+    script: str = ""
+    total: int = 0
+    digests: list[str] = []
+    epoch: int = 0
+    by: str = ""
+    ended: bool = False
+    at: float = 0.0
+    done: int = 0
+    rows: int = 0
+    queries: list[str] = []
+    node: str = ""
+    session: str = ""
+    sessions: list[KeptSession] = []
+    outcomes: bool = True
+    text: str = ""
+    intent: Intent | None = None
+    answer: str = ""
+    attempt: Attempt | None = None
+    deployment: str = ""
+    target: Target | None = None
+    disputed: bool = False
+
+    def anew(self) -> Record:
+        """Of a script that begins at statement 1: what may be left of it all the same."""
+        return Record(epoch=self.epoch, disputed=self.disputed, sessions=self.sessions)
+
+    def kept(self, session: str) -> KeptSession | None:
+        """The session of this id; None: it has ended, or was never kept.
+
+        :param session: its id, as Impala prints it.
+        """
+        return next((each for each in self.sessions if each.session == session), None)
+
+    @property
+    def so_far(self) -> str:
+        """Who wrote last, and how far it was."""
+        return f"{self.by or 'the last attempt'}, which had done {self.done} of its {self.total} statements"
+
+    def end(self) -> None:
+        """The whole script has ended well."""
+        self.ended, self.intent, self.text = True, None, ""
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """What an attempt that begins finds.
+
+    :ivar record: to go on from.
+    :ivar message: about it, for the log; "": there is nothing to be said.
+    :ivar is_new: nothing was there.
+    :ivar idle: nothing but its intent, if it has one, can be under way in its sessions.
+    """
+
+    record: Record
+    message: str
+    is_new: bool
+    idle: bool
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Record)
+
+
+def decode(document: bytes, where: str) -> Record:
+    """A journal's document.
+
+    :param document: its bytes.
+    :param where: what to call the journal in an error.
+    :raises ConfigError: it was written by a newer version of this package.
+    """
+    record = _decoder.decode(document)
+    if record.format > FORMAT:
+        raise ConfigError(f"{where}: a journal of format {record.format}; this version reads up to {FORMAT}")
+    return record
+
+
+def encode(record: Record, now: float) -> bytes:
+    """The document to be written.
+
+    :param record: what it says; ``format`` and ``at`` are set.
+    :param now: the store's clock, in seconds since the epoch.
+    """
+    record.format, record.at = FORMAT, now
+    return _encoder.encode(record)
+
+
+def digests(texts: Sequence[str]) -> list[str]:
+    """A short hash of each statement: for what is the same in two scripts, not against anybody's intent.
+
+    :param texts: as they are sent.
+    """
+    return [hashlib.sha256(text.encode()).hexdigest()[:12] for text in texts]
+
+
+def digest(texts: Sequence[str]) -> str:
+    """A hash of the statements of a script.
+
+    :param texts: as they are sent.
+    """
+    sha = hashlib.sha256()
+    for text in texts:
+        sha.update(text.encode() + b"\0")
+    return sha.hexdigest()[:32]

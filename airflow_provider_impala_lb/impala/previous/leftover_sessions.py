@@ -1,0 +1,331 @@
+"""Sessions that earlier attempts of the same work have left: each is ended, and seen ended, before this one runs.
+
+Otherwise its INSERTs would run beside their living twins: a killed worker's statement goes on until its session is
+ended, 15 minutes after the coordinator has noticed that its connection is gone (``disconnected_session_timeout``); a
+stopped worker may go on at any time.
+
+They are known by the attempt's own record (its session and the secret of that, in the journal), by the balancer's state
+(the leases that have ended), or, if both are lost, by the label of what runs, on the pages of all nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from logging import Logger
+
+import msgspec
+
+from airflow_provider_impala_lb.core.cluster.cluster import Cluster
+from airflow_provider_impala_lb.core.state.model import LeftoverSession
+from airflow_provider_impala_lb.core.timing import Deadline
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, StillRunning
+from airflow_provider_impala_lb.impala.hs2.connection import Closed, end_another
+from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, is_refused
+from airflow_provider_impala_lb.impala.hs2.ids import StatementError, is_id
+from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
+from airflow_provider_impala_lb.impala.hs2.session import Session
+from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
+from airflow_provider_impala_lb.impala.journal.document import KeptSession
+from airflow_provider_impala_lb.impala.sql.label import Label, own_of
+from airflow_provider_impala_lb.impala.statement.protocol import page_of
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
+
+END_SECONDS = 20.0
+"""For one session to be seen ended, once its coordinator was asked to."""
+_END_PAUSE = 0.2
+_KILLABLE = ("RUNNING", "FINISHED")
+
+
+class _Left(msgspec.Struct):
+    """One session that was left.
+
+    :ivar node: where, ``host:port``.
+    :ivar session: its id; "": not known.
+    :ivar secret: of the session; None: not known.
+    :ivar query: id of a statement that runs in it, or ran last; "": not known.
+    :ivar idle: nothing is under way in it: all that was sent in it is known to be over.
+    :ivar leases: ids of the leases it was used under.
+    """
+
+    node: str
+    session: str
+    secret: bytes | None = None
+    query: str = ""
+    idle: bool = False
+    leases: list[str] = []
+
+
+class LeftoverSessions:
+    """Of one piece of work.
+
+    :param cluster: where the leases of the sessions are noted.
+    :param sessions: opens a session on a node, to look from.
+    :param pause: waits so many seconds, or raises.
+    :param log: for people.
+    """
+
+    def __init__(self, cluster: Cluster, sessions: SessionFactory, pause: Callable[[float], None], log: Logger) -> None:
+        self._cluster, self._sessions, self._pause, self._log = cluster, sessions, pause, log
+
+    def end(
+        self,
+        owner: str,
+        leftovers: Mapping[str, LeftoverSession],
+        kept: Sequence[KeptSession] = (),
+        *,
+        idle: bool = False,
+    ) -> list[str]:
+        """End each of these sessions, and what runs in it, and see that it has ended.
+
+        :param owner: whose they are.
+        :param leftovers: as by `Fencing.fence_earlier`, by lease id.
+        :param kept: those in the record of the attempts; default none.
+        :param idle: all that was sent in those is known to be over; default False.
+        :returns: ids of those that have ended.
+        :raises StillRunning: one could not be seen to end.
+        """
+        remaining, ended = {}, []
+        for left in self._merged(leftovers, kept, idle=idle):
+            problem = self._end(owner, left)
+            if problem is not None:
+                remaining[left.session] = f"{left.node}, query {left.query or 'unknown'}: {problem}"
+                continue
+            self._log.info("Session %s of an earlier attempt on %s has ended", left.session, left.node)
+            ended.append(left.session)
+            self._cluster.fencing.note_ended(left.leases)
+        if remaining:
+            raise StillRunning(owner, remaining)
+        return ended
+
+    def end_unrecorded(self, owner: str, *, is_known: bool) -> None:
+        """End what an earlier attempt, of which no record is there, has running on any node: known by its label.
+
+        Who has no record cannot stop a process that lives, either: one that goes on later is not noticed.
+
+        :param owner: whose it is.
+        :param is_known: the balancer's state knows of nothing: then a node whose page does not tell is passed over.
+        :raises StillRunning: it could not be seen to end; or a node's page does not tell.
+        """
+        remaining: dict[str, str] = {}
+        for address in self._sessions.config.addresses:
+            try:
+                problem = self._end_labelled(address, own_of(owner))
+            except _Untold as untold:
+                problem = None if is_known else f"whether something of it runs there cannot be known: {untold}"
+                if is_known:
+                    self._log.info("Whether an earlier attempt runs on %s is not told there: %s", address, untold)
+            if problem is not None:
+                remaining[f"(unknown, {len(remaining) + 1})"] = f"{address}: {problem}"
+        if remaining:
+            raise StillRunning(owner, remaining)
+
+    def _merged(
+        self, leftovers: Mapping[str, LeftoverSession], kept: Iterable[KeptSession], *, idle: bool
+    ) -> list[_Left]:
+        open_secret = self._sessions.sealer.open
+        known = {each.session: _Left(each.node, each.session, open_secret(each.sealed), idle=idle) for each in kept}
+        for lease_id, leftover in leftovers.items():
+            left = known.setdefault(leftover.session, _Left(leftover.node, leftover.session))
+            left.query = leftover.query
+            left.leases = [*left.leases, lease_id]
+        return list(known.values())
+
+    # One session
+
+    def _end(self, owner: str, left: _Left) -> str | None:
+        """Why it could not be seen to end, or None."""
+        try:
+            address = self._sessions.config.canonical(left.node)
+        except ConfigError:
+            return "it is not a node of this configuration any more"
+        closed: Closed = "failed"
+        if left.secret is not None and is_id(left.session):
+            closed, over = self._sessions.end(address, left.session, left.secret, left.query)
+            if over or (left.idle and closed != "failed"):
+                return None
+        try:
+            session = self._sessions.open(address)
+        except NodeRefused as error:
+            if error.__cause__ is not None and is_refused(error.__cause__):
+                return None  # nobody listens: the process is gone, and with it all that it ran
+            pages = self._sessions.pages(address)
+            return str(error) if pages is None else self._end_without_session(pages, left)
+        except ConfigError as error:
+            return str(error)
+        with session:
+            if session.pages is not None:
+                problem = self._end_by_page(session, own_of(owner), left, closed)
+                if problem is None or not left.query:
+                    return problem
+            elif not left.query:
+                return "its coordinator has no web page to end it by (nodes: web), and its query is not known"
+            return kill_query(session, left.query)
+
+    def _end_by_page(self, session: Session, own: str, left: _Left, closed: Closed) -> str | None:
+        """Close the session on the coordinator's web page, unless it is closed, and see on a later copy of it that
+        nothing of it is in flight. A statement that is being planned is there, and in no session yet, so it is known
+        by its label.
+
+        Before Impala 4.0 a statement leaves the list before it is ended (3.4, ``ImpalaServer::UnregisterQuery``). There
+        only whoever closes the session tells: its answer comes once that is done (``CloseSessionInternal``)."""
+        another = SessionOfAnother(session, left.session, self._pause)
+        pages = another.pages
+        assert pages is not None
+        try:
+            if closed == "failed":
+                closed = another.close_to_prove()
+            if closed == "failed":
+                return f"{pages.url} does not close it"
+            if closed == "unknown" and not _shows_all(pages):
+                return f"it was closed before, and {pages.url}/queries of this version does not show all that runs"
+            return self._wait_until_over(
+                another.proof, pages, lambda each: each.id == left.query or bool(own and own in each.text)
+            )
+        except ProbeFailed as error:
+            return str(error)
+        finally:
+            another.proof.close()
+
+    def _wait_until_over(self, proof: PageProof, pages: DebugPages, is_of: Callable[[Query], bool]) -> str | None:
+        """Why nothing of it is seen to be over, or None: a copy of the page that is later than now does not show it."""
+        label = Label.new(1, 1, {"for": "the age of this page"})
+        deadline = Deadline(END_SECONDS)
+        try:
+            proof.mark(label)
+            while True:
+                copy = pages.queries()
+                problem = f"{pages.url}/queries is old, or another coordinator's"
+                if copy.labelled(label.nonce) is not None:
+                    running = [each for each in copy.in_flight if is_of(each)]
+                    if not running:
+                        return None
+                    problem = f"{pages.url}/queries still shows query {running[0].id}"
+                if deadline.passed():
+                    return f"{problem}, after {END_SECONDS:g} s"
+                self._pause(_END_PAUSE)
+        except (ProbeFailed, StatementError, ImpalaLBError) as error:
+            return str(error)
+
+    def _end_without_session(self, pages: DebugPages, left: _Left) -> str | None:
+        """As :meth:`_end_by_page`, on a coordinator that takes no session of ours, as one that shuts down."""
+        try:
+            if not pages.close_session(left.session):  # a page that knows it is that coordinator's
+                return f"{pages.url} does not know it, and whose page that is cannot be known"
+            deadline = Deadline(END_SECONDS)
+            while left.session in pages.sessions() or left.query in pages.running():
+                if deadline.passed():
+                    return f"{pages.url} still shows it after {END_SECONDS:g} s"
+                self._pause(_END_PAUSE)
+        except ProbeFailed as error:
+            return str(error)
+        return None
+
+    # What nobody has noted
+
+    def _end_labelled(self, address: str, own: str) -> str | None:
+        """Why what this owner runs there could not be seen to end, or None.
+
+        :raises _Untold: nothing is known of it.
+        """
+        try:
+            session = self._sessions.open(address)
+        except NodeRefused as error:
+            if error.__cause__ is not None and is_refused(error.__cause__):
+                return None
+            raise _Untold(str(error)) from error
+        with session:
+            pages = session.pages
+            if pages is None:
+                raise _Untold("it has no web page (nodes: web)")
+            try:
+                copy, shows_all = pages.queries(), _shows_all(pages)
+            except ProbeFailed as error:
+                raise _Untold(str(error)) from error
+            if not shows_all:
+                raise _Untold(f"{pages.url}/queries of this version does not show all that runs")
+            for query in (each for each in copy.in_flight if own in each.text):
+                # One in planning goes on all the same, and newer versions take it off the list at once.
+                problem = kill_query(session, query.id) if query.state in _KILLABLE else "it is being planned"
+                self._log.warning(
+                    "Query %s on %s is of an earlier attempt: %s", query.id, address, problem or "it was killed"
+                )
+            proof = PageProof(pages, session.open_another)
+            return self._wait_until_over(proof, pages, lambda each: own in each.text)
+
+
+class _Untold(Exception):
+    """What runs on a node is not known."""
+
+
+def _shows_all(pages: DebugPages) -> bool:
+    """Whether what a coordinator runs is on its page until it has ended.
+
+    :raises ProbeFailed: the page does not answer.
+    """
+    return page_of(pages.version()) != "3"
+
+
+class SessionOfAnother:
+    """The session of an earlier attempt, as far as its coordinator lets one look at it.
+
+    :param session: our own, on the same coordinator.
+    :param session_id: of that one.
+    :param pause: waits so many seconds, or raises.
+    :param secret: of that one; None (default): not known, and it is closed on the page.
+    :ivar node: where it is.
+    :ivar pages: the coordinator's web pages; None: it has none.
+    :ivar pause: as given.
+    :ivar proof: sends the marker.
+    """
+
+    def __init__(
+        self, session: Session, session_id: str, pause: Callable[[float], None], secret: bytes | None = None
+    ) -> None:
+        self.node, self.pages, self.pause = session.node, session.pages, pause
+        self.proof = PageProof(self.pages, session.open_another)
+        self._session, self._id, self._secret = session, session_id, secret
+
+    @property
+    def reconnect_timeout(self) -> float:
+        """Seconds to ask for, where the coordinator is out of reach."""
+        return self._session.reconnect_timeout
+
+    def nobody_listens(self) -> bool:
+        """Whether a connection is refused: the process is gone."""
+        return self._session.nobody_listens()
+
+    def close_to_prove(self) -> Closed:
+        """Open the session for a marker, then close that one: by its secret, or on the page."""
+        try:
+            self.proof.open_marker()
+            if self._secret is not None:
+                closed = end_another(self._session.login, self._id, self._secret).closed
+                if closed != "failed":
+                    return closed
+            if self.pages is None:
+                return "failed"
+            was_there = self.pages.close_session(self._id)
+            if self._id in self.pages.sessions():
+                return "failed"
+            return "closed" if was_there else "unknown"
+        except (ProbeFailed, ImpalaLBError):
+            return "failed"
+
+
+def kill_query(session: Session, query_id: str) -> str | None:
+    """KILL QUERY (Impala 4.5 and later) ends the query, and with its failure the script; the session stays.
+
+    Only a query that was there to be killed proves something: a lease names its query some seconds late, so one that
+    is not found may have been followed by another.
+
+    :param session: on the query's coordinator.
+    :param query_id: of the query.
+    :returns: why it could not be killed, or None.
+    """
+    if not is_id(query_id):  # it comes from the shared state, and goes into SQL
+        return f"{query_id!r} is not a query id"
+    try:
+        session.execute(f"KILL QUERY '{query_id}'")
+        return None
+    except StatementError as error:
+        return f"KILL QUERY: {error}"

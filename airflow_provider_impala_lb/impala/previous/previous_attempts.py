@@ -1,0 +1,122 @@
+"""Before an attempt runs anything: what earlier ones left is ended, or waited for, and what they did is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from logging import Logger
+
+from airflow_provider_impala_lb.core.cluster.cluster import Cluster
+from airflow_provider_impala_lb.core.cluster.picker import new_id
+from airflow_provider_impala_lb.core.state.model import LeftoverSession
+from airflow_provider_impala_lb.errors import JournalDamaged, StateUnavailable, StillRunning
+from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
+from airflow_provider_impala_lb.impala.journal.document import Begun, Record
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.journal.journal import Journal
+from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
+from airflow_provider_impala_lb.impala.previous.statement_in_doubt import StatementInDoubt
+from airflow_provider_impala_lb.impala.sql.classification import Classification
+from airflow_provider_impala_lb.impala.sql.splitter import Statement
+
+
+class PreviousAttempts:
+    """Of one script.
+
+    :param cluster: where leases are noted.
+    :param sessions: opens sessions on the nodes.
+    :param identity: whose they are, and which attempt begins.
+    :param script: the script's statements, each with its kind.
+    :param pause: waits so many seconds, or raises.
+    :param log: for people.
+    :ivar in_doubt: finds out what became of a statement.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        sessions: SessionFactory,
+        identity: RunIdentity,
+        script: Sequence[tuple[Statement, Classification]],
+        pause: Callable[[float], None],
+        log: Logger,
+    ) -> None:
+        self._cluster, self._identity, self._script, self._log = cluster, identity, script, log
+        self._fenced: dict[str, LeftoverSession] | None = {}
+        self._leftovers = LeftoverSessions(cluster, sessions, pause, log)
+        self.in_doubt = StatementInDoubt(sessions, script, pause, log)
+
+    def fence(self) -> str:
+        """End the leases of earlier attempts, so that a process that still has one runs nothing more.
+
+        :returns: the id of the lease that this attempt will take, by which it can be fenced itself until then.
+        :raises Superseded: a later one has begun before.
+        :raises ConfigError: another run has work of this name there, as of another Airflow.
+        """
+        announced = new_id()
+        self._fenced = self._cluster.fencing.fence_earlier(self._identity.owner, announced, self._identity.attempt)
+        return announced
+
+    def begin(self, journal: Journal, *, resume: bool) -> Begun | None:
+        """Begin an attempt in the journal; a statement in doubt is settled there.
+
+        :param journal: of this attempt.
+        :param resume: go on where an earlier attempt stopped.
+        :returns: what is there; None: it cannot be used, and only sessions would be kept there.
+        :raises StatementFailed: a statement is in doubt.
+        :raises ImpalaLBError: as `Journal.begin`.
+        """
+        if journal.outcomes and (may_lose := journal.durability()):
+            self._log.warning("%s", may_lose)
+        try:
+            begun = journal.begin(resume=resume)
+        except (StateUnavailable, JournalDamaged) as error:
+            if journal.outcomes:
+                raise
+            self._log.warning("What this attempt of %s begins cannot be noted: %s", journal.key, error)
+            return None
+        message = begun.message
+        if begun.record.intent is not None:
+            self.in_doubt.resolve_intent(journal, begun.record)
+            begun.record.done, message = journal.renew()
+        if message:
+            self._log.warning("%s: %s", journal.key, message)
+        return begun
+
+    def end(self, journal: Journal | None, begun: Begun | None) -> None:
+        """End what earlier attempts have left running, and see it ended. After :meth:`fence`.
+
+        :param journal: of this attempt; None: there is none.
+        :param begun: as by :meth:`begin`.
+        :raises StillRunning: something could not be seen to end, or is not known.
+        """
+        owner, attempt = self._identity.owner, self._identity.attempt
+        kept, idle = (begun.record.sessions, begun.idle) if begun is not None else ([], False)
+        ended = self._leftovers.end(owner, self._fenced or {}, kept, idle=idle)
+        if kept and journal is not None:
+            journal.sessions_ended(ended)
+        if attempt is None or attempt.number < 2 or (begun is not None and not begun.is_new):
+            return
+        if any(not statement.changes_nothing for _, statement in self._script):
+            config = self._cluster.config
+            shared = config.lock_file is not None or config.store is not None
+            self._leftovers.end_unrecorded(owner, is_known=shared and self._fenced is not None)
+
+    def close(self, journal: Journal, record: Record) -> None:
+        """Close the sessions of a script that goes on in a new one. Whoever may still have one sends nothing more: the
+        journal is not its own any more.
+
+        :param journal: of this attempt.
+        :param record: what it says; no statement is in doubt.
+        """
+        try:
+            journal.sessions_ended(self._leftovers.end(self._identity.owner, {}, record.sessions, idle=True))
+        except StillRunning as error:
+            self._log.info("%s", error)
+
+
+def done_before(begun: Begun | None) -> Record | None:
+    """The record to go on from; None: nothing of the script is done.
+
+    :param begun: as by `PreviousAttempts.begin`.
+    """
+    return begun.record if begun is not None and begun.record.done else None
