@@ -1,5 +1,7 @@
 """What an attempt keeps of its sessions, and how the next one ends them by that: with state, pages or both away."""
 
+import base64
+import json
 import os
 import signal
 import time
@@ -13,11 +15,13 @@ from airflow_provider_impala_lb.errors import StatementFailed, StillRunning
 from airflow_provider_impala_lb.impala.journal import journal as module
 from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 from airflow_provider_impala_lb.impala.journal.sealing import Sealer
+from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.resumed_scripts import OWNER, executed, journal_of, resumed
 from tests.support.script_worker import end_of, is_stopped, worker
-from tests.support.scripts import LOG, changed, in_flight, run, wait_for
+from tests.support.scripts import LOG, changed, in_flight, run, script_run, wait_for
 
 SLOW = "INSERT INTO t SELECT 1 WHERE sleep(60000)"
 NEXT = "INSERT INTO t SELECT 2"
@@ -193,3 +197,67 @@ def test_what_may_still_run_is_not_swept(pair, monkeypatch):
         attempt(pair, "SELEC")
     journal.sweep(LOG)
     assert journal_of(pair) is None
+
+
+def handed_over(cluster, script, **options):
+    """What a worker leaves to a trigger, as it travels."""
+    options = {
+        "owner": OWNER,
+        "one_at_a_time": True,
+        "attempt": Attempt(1, time.time()),
+        "hand_over_after": 0,
+    } | options
+    balancer = changed(cluster)
+    begun = script_run(balancer, split(script), journals=open_journals(balancer.config), **options)
+    with pytest.raises(Deferred) as raised:
+        begun.run()
+    return Handover.unpacked(json.loads(json.dumps(raised.value.handover.packed())))
+
+
+def taken_over(cluster, script, handover, **keys):
+    balancer = changed(cluster, **keys)
+    return script_run(balancer, split(script), journals=open_journals(balancer.config), owner=OWNER).go_on(handover)
+
+
+def test_a_session_that_is_handed_over_before_its_first_statement_is_gone_on_with(pair):
+    """Its node was slow to open it."""
+    seen = []
+    handover = handed_over(pair, NEXT, on_session=lambda pick, session: seen.append(session.id))
+    assert executed(pair) == []
+    assert [each.session for each in kept(pair)] == seen
+    done = taken_over(pair, NEXT, handover)
+    assert [done.session] == seen
+    assert executed(pair) == [(NEXT, "FINISHED")]
+    assert kept(pair) == []
+
+
+def test_what_travels_is_no_secret(pair):
+    secrets = []
+    handover = handed_over(pair, NEXT, on_session=lambda pick, session: secrets.append(session.handle[1]))
+    [secret] = secrets
+    text = json.dumps(handover.packed())
+    for form in (secret.hex(), base64.b64encode(secret).decode(), changed(pair).sessions.password):
+        assert form not in text
+    taken_over(pair, NEXT, handover)
+
+
+@pytest.mark.parametrize("change", ["nodes", "key"])
+def test_a_configuration_that_changes_while_no_worker_is_there(pair, change, monkeypatch):
+    """Its node is not listed any more, or the password is another one."""
+    slow = "INSERT INTO t SELECT 1 WHERE sleep(3000)"
+    script = f"{NEXT}; {slow}"
+    handover = handed_over(pair, script, hand_over_after=1.0)
+    node = handover.node
+    if change == "nodes":
+        others = [each for each in pair.config["nodes"] if f"{each['host']}:{each['port']}" != node]
+        with pytest.raises(StatementFailed) as failed:
+            taken_over(pair, script, handover, nodes=others)
+        assert (failed.value.number, failed.value.outcome, failed.value.node) == (2, "unknown", node)
+        assert failed.value.query_id
+        assert len(kept(pair)) == 1
+        assert resumed(pair, script).resumed == 2
+    else:
+        monkeypatch.setenv("IMPALA_LB_SEAL_KEY", "another")
+        assert len(taken_over(pair, script, handover).statements) == 2
+    assert executed(pair) == [(NEXT, "FINISHED"), (slow, "FINISHED")]
+    assert not kept(pair)
