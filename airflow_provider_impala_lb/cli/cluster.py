@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_impala_lb.cli.common import open_balancer
 
 if TYPE_CHECKING:
+    from airflow_provider_impala_lb.balancer import Balancer
     from airflow_provider_impala_lb.cli.common import Commands
 
 
@@ -69,30 +70,12 @@ def _ready(options: argparse.Namespace) -> None:
 
 
 def _leftovers(options: argparse.Namespace) -> int:
-    import sys
-    from datetime import datetime, timezone
-
     from airflow_provider_impala_lb.core.text import plain
 
     balancer = open_balancer(options)
-    found = balancer.cluster.admin.leftovers()
+    rows = _left(balancer)
     if options.forget:
-        if options.forget in found and balancer.release(options.forget):
-            return 0
-        known = ", ".join(found) or "none"
-        print(f"impala-lb: nothing is left by {plain(options.forget)}; there is: {known}", file=sys.stderr)
-        return 1
-    rows = [
-        {
-            "id": lease_id,
-            "owner": left.owner,
-            "node": left.node,
-            "session": left.session,
-            "query": left.query,
-            "since": datetime.fromtimestamp(left.at, timezone.utc).isoformat(timespec="seconds"),
-        }
-        for lease_id, left in found.items()
-    ]
+        return _forget(balancer, rows, options.forget)
     if options.json:
         print(json.dumps(rows))
     for row in rows if not options.json else ():
@@ -100,6 +83,47 @@ def _leftovers(options: argparse.Namespace) -> int:
             f"{row['id']}  {row['owner']}: session {row['session']} on {row['node']}, query {row['query'] or 'unknown'}"
         )
         print(plain(f"{text}, since {row['since']}"))
+    return 0
+
+
+def _left(balancer: Balancer) -> list[dict[str, str]]:
+    """What the balancer's state knows, and what the attempts' own records know beside that."""
+    from datetime import datetime, timezone
+
+    from airflow_provider_impala_lb.impala.journal.answers import sessions_of
+    from airflow_provider_impala_lb.stores.factory import open_journals
+
+    def row(identity: str, owner: str, node: str, session: str, query: str, at: float) -> dict[str, str]:
+        since = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds")
+        return {"id": identity, "owner": owner, "node": node, "session": session, "query": query, "since": since}
+
+    found = balancer.cluster.admin.leftovers()
+    rows = [row(lease_id, left.owner, left.node, left.session, left.query, left.at) for lease_id, left in found.items()]
+    journals = open_journals(balancer.config)
+    if journals is not None:
+        known = {left.session for left in found.values()} | balancer.cluster.admin.sessions_in_use()
+        kept = sessions_of(journals)
+        rows += [row(id_, key, each.node, id_, "", each.at) for id_, (key, each) in kept.items() if id_ not in known]
+    return rows
+
+
+def _forget(balancer: Balancer, rows: list[dict[str, str]], wanted: str) -> int:
+    import sys
+
+    from airflow_provider_impala_lb.core.text import plain
+    from airflow_provider_impala_lb.impala.journal.answers import forget_session
+    from airflow_provider_impala_lb.stores.factory import open_journals
+
+    row = next((row for row in rows if row["id"] == wanted), None)
+    if row is None:
+        known = ", ".join(row["id"] for row in rows) or "none"
+        print(f"impala-lb: nothing is left by {plain(wanted)}; there is: {known}", file=sys.stderr)
+        return 1
+    if row["id"] != row["session"]:
+        balancer.release(row["id"])
+    journals = open_journals(balancer.config)
+    if journals is not None:
+        forget_session(journals, row["owner"], row["session"])
     return 0
 
 

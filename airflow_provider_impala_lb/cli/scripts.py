@@ -172,12 +172,14 @@ def _journal(options: argparse.Namespace) -> int:
     for name in [key] if key else sorted(journals.keys()):
         document = journals.read(name)
         if document is not None:
-            records[name] = decode(document, journals.where)
+            record = decode(document, journals.where)
+            if record.outcomes:  # else it tells of sessions only: impala-lb leftovers
+                records[name] = record
     if options.key and not records:
         print(f"impala-lb: {journals.where}: has no journal of {options.key}", file=sys.stderr)
         return 1
     if options.json:
-        hidden = ("format", "script", "sealed")
+        hidden = ("format", "script", "sessions", "digests", "text", "outcomes")
         shown = {key: msgspec.to_builtins(record) for key, record in records.items()}
         print(json.dumps([{"key": key, **{k: v for k, v in s.items() if k not in hidden}} for key, s in shown.items()]))
     else:

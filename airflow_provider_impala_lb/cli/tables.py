@@ -56,7 +56,9 @@ def show_journals(records: Mapping[str, Any]) -> None:
         state = "ended" if record.ended else "under way, or stopped"
         doubt = record.intent
         if doubt is not None:
-            state = f"statement {doubt.number} was about to be sent to {doubt.node}, query {doubt.query or 'unknown'}"
+            state = f"statement {doubt.number} was about to be sent to {doubt.node}"
+            if doubt.query:
+                state = f"statement {doubt.number} runs, or ran, on {doubt.node} as query {doubt.query}"
         if record.answer:
             state += f"; its author: {record.answer}"
         when = datetime.fromtimestamp(record.at).strftime("%Y-%m-%d %H:%M:%S")

@@ -314,7 +314,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                 DeferredScript(
                     owner=task_identity.owner(tags),
                     tags=tags,
-                    script=self._packed,
+                    script=self._hook.balancer.sessions.sealer.seal(self._packed.encode()),
                     handover=handover,
                     options=options,
                     hand_over_rows=self._wants_rows,
@@ -408,7 +408,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
             ),
             ProcessOptions(
                 journals=hook.journals,
-                outcomes=self.resume or may_hand_over,
+                outcomes=bool(self.resume) or may_hand_over,
                 ticket=task_identity.ticket(tags) if self.deferrable or self.reschedule else None,
                 asks_again=RESUME_SECONDS if self.deferrable else RESCHEDULE_SECONDS if self.reschedule else None,
                 hand_over_after=HAND_OVER_SECONDS if may_hand_over and handover is None else None,

@@ -64,8 +64,8 @@ def main(order):
     balancer = Balancer.from_config(order["config"])
     if "attempt" in order:
         options["attempt"] = Attempt(order["attempt"], time.time(), run=order.get("run", 0.0))
-    if order.get("resume"):
-        options |= {"resume": True, "journals": open_journals(balancer.config)}
+    resume = bool(order.get("resume"))
+    options |= {"resume": resume, "journals": open_journals(balancer.config), "outcomes": resume}
     run = script_run(balancer, split(order["script"]), owner=order["owner"], **options)
     try:
         done = run.run()

@@ -77,6 +77,14 @@ class Admin:
             if left.node and left.session and not left.ended and left.expires > now
         }
 
+    def sessions_in_use(self) -> set[str]:
+        """Ids of the sessions of leases that live.
+
+        :raises StateUnavailable: the state cannot be read.
+        """
+        state, now = self._shared.store.read()
+        return {lease.session for lease in state.leases.values() if lease.session and lease.expires > now}
+
     def release(self, lease_id: str) -> bool:
         """End a lease of `Picker.hold`, or note that what a lease has left running was seen ended. (One that a process
         renews would come back with its next renewal.)

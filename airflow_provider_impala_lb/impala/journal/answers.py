@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.errors import ConfigError, JournalMissing
-from airflow_provider_impala_lb.impala.journal.document import Record, decode, encode
+from airflow_provider_impala_lb.impala.journal.document import KeptSession, Record, decode, encode
 
 _ANSWERS = {"ran": "is taken as done", "not-run": "will be run"}
 
@@ -70,3 +70,36 @@ def answer(journals: JournalStore, key: str, reply: str) -> str:
         return f"{key}: {noted}", encode(record, now)
 
     return journals.change(key, change)
+
+
+def sessions_of(journals: JournalStore) -> dict[str, tuple[str, KeptSession]]:
+    """The sessions that are kept for their attempts, running ones too, by their ids, each with its owner.
+
+    :param journals: where the journals are.
+    :raises StateUnavailable: they cannot be read.
+    """
+    found = {}
+    for key in sorted(journals.keys()):
+        document = journals.read(key)
+        for kept in decode(document, journals.where).sessions if document is not None else ():
+            found[kept.session] = key, kept
+    return found
+
+
+def forget_session(journals: JournalStore, key: str, session: str) -> None:
+    """Note that a session, and what ran in it, was seen ended.
+
+    :param journals: where its owner's journal is.
+    :param key: the owner, ``dag/run/task[map]``.
+    :param session: its id, as Impala prints it.
+    :raises StateUnavailable: it could not be noted.
+    """
+
+    def change(document: bytes | None, now: float) -> tuple[None, bytes | None]:
+        if document is None:
+            return None, None
+        record = decode(document, journals.where)
+        record.sessions = [each for each in record.sessions if each.session != session]
+        return None, encode(record, now)
+
+    journals.change(key, change)

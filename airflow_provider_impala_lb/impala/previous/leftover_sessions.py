@@ -191,6 +191,7 @@ class LeftoverSessions:
         label = Label.new(1, 1, {"for": "the age of this page"})
         deadline = Deadline(END_SECONDS)
         try:
+            pages.queries()  # where it does not answer there is nothing to send a marker for
             proof.mark(label)
             while True:
                 copy = pages.queries()
@@ -238,19 +239,27 @@ class LeftoverSessions:
             if pages is None:
                 raise _Untold("it has no web page (nodes: web)")
             try:
-                copy, shows_all = pages.queries(), _shows_all(pages)
+                pages.queries()
+                shows_all = _shows_all(pages)
             except ProbeFailed as error:
                 raise _Untold(str(error)) from error
             if not shows_all:
                 raise _Untold(f"{pages.url}/queries of this version does not show all that runs")
-            for query in (each for each in copy.in_flight if own in each.text):
+            killed: set[str] = set()
+
+            def is_of(query: Query) -> bool:
+                if own not in query.text:
+                    return False
                 # One in planning goes on all the same, and newer versions take it off the list at once.
-                problem = kill_query(session, query.id) if query.state in _KILLABLE else "it is being planned"
-                self._log.warning(
-                    "Query %s on %s is of an earlier attempt: %s", query.id, address, problem or "it was killed"
-                )
-            proof = PageProof(pages, session.open_another)
-            return self._wait_until_over(proof, pages, lambda each: own in each.text)
+                if query.state in _KILLABLE and query.id not in killed:
+                    killed.add(query.id)
+                    problem = kill_query(session, query.id)
+                    self._log.warning(
+                        "Query %s on %s is of an earlier attempt: %s", query.id, address, problem or "it was killed"
+                    )
+                return True
+
+            return self._wait_until_over(PageProof(pages, session.open_another), pages, is_of)
 
 
 class _Untold(Exception):

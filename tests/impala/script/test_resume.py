@@ -14,6 +14,7 @@ from airflow_provider_impala_lb.impala.journal.answers import answer
 from airflow_provider_impala_lb.impala.journal.document import Intent, Record, digest
 from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 from airflow_provider_impala_lb.impala.journal.journal import Journal
+from airflow_provider_impala_lb.impala.journal.sealing import Sealer
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 from airflow_provider_impala_lb.sandbox import Sandbox
@@ -32,6 +33,10 @@ def version(request):
     return request.param
 
 
+def inserts(*numbers, sleep=0):
+    return "; ".join(f"INSERT INTO t SELECT {n}" + (f" WHERE sleep({sleep})" if sleep else "") for n in numbers)
+
+
 @pytest.fixture
 def pair(version):
     with Sandbox(nodes=2, lag=0, version=version) as cluster:
@@ -40,10 +45,6 @@ def pair(version):
         # they are is known to within the time that a statement takes.
         time.sleep(2)
         yield cluster
-
-
-def inserts(*numbers, sleep=0):
-    return "; ".join(f"INSERT INTO t SELECT {n}" + (f" WHERE sleep({sleep})" if sleep else "") for n in numbers)
 
 
 def test_the_next_try_skips_what_is_done_and_replays_use_and_set(pair):
@@ -60,12 +61,36 @@ def test_the_next_try_skips_what_is_done_and_replays_use_and_set(pair):
     assert len(executed(pair, "CREATE DATABASE")) == 1
 
 
-def test_a_changed_script_begins_anew_and_says_so(pair, log):
+@pytest.mark.parametrize(
+    ("mended", "again", "goes_on"),
+    [
+        (f"{inserts(1, 2)}; SELECT 1", [], "it goes on after statement 2"),
+        (f"{inserts(1, 3)}; SELECT 1", [3], "it goes on after statement 1"),
+        (f"{inserts(3, 2)}; SELECT 1", [3, 2], "it begins anew"),
+        (inserts(1), [], "it goes on after statement 1"),
+    ],
+)
+def test_of_a_changed_script_what_is_the_same_from_its_beginning_stays_done(pair, log, mended, again, goes_on):
     with pytest.raises(StatementFailed):
-        resumed(pair, f"{inserts(1)}; SELEC", attempt=1)
-    resumed(pair, f"{inserts(1)}; SELECT 1")
-    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")] * 2
+        resumed(pair, f"{inserts(1, 2)}; SELEC", attempt=1)
+    resumed(pair, mended)
+    assert executed(pair) == [(f"INSERT INTO t SELECT {n}", "FINISHED") for n in (1, 2, *again)]
     assert "the script has changed since" in log.text
+    assert goes_on in log.text
+
+
+@pytest.mark.parametrize("mended", [inserts(1, 2, 4), inserts(1, 3)])
+def test_what_is_in_doubt_is_settled_before_a_changed_script_goes_on(pair, mended):
+    """Statement 2 was sent, and runs to its end meanwhile."""
+    slow = "INSERT INTO t SELECT 2 WHERE sleep(2000)"
+    order = {"config": pair.config, "owner": OWNER, "resume": True, "attempt": 1}
+    with worker(**order, script=f"{inserts(1)}; {slow}") as process:
+        wait_for(lambda: any("SELECT 2" in each["stmt"] for node in pair.nodes for each in in_flight(node)), 20)
+        process.kill()
+        process.wait()
+    resumed(pair, mended)
+    after = [f"INSERT INTO t SELECT {n}" for n in ((2, 4) if mended == inserts(1, 2, 4) else (3,))]
+    assert [sql for sql, _ in executed(pair)] == ["INSERT INTO t SELECT 1", slow, *after]
 
 
 def test_a_finished_script_begins_anew_when_its_task_is_cleared(pair, log):
@@ -211,6 +236,7 @@ def test_while_its_session_is_open_it_may_still_begin(pair, version, monkeypatch
         wait_for(lambda: is_stopped(process), 20)
         with monkeypatch.context() as patch:
             patch.setattr(DebugPages, "close_session", lambda self, session_id: True)
+            patch.setattr(Sealer, "open", lambda self, text: None)  # with another password
             with pytest.raises(StatementFailed, match="could not be closed") as failed:
                 resumed(pair, inserts(1, 2))
         assert (failed.value.outcome, failed.value.retry) == ("unknown", True)
@@ -370,4 +396,5 @@ def test_no_secret_is_in_the_journal(pair):
         "intent",
         "rows",
         "attempt",
+        "digests",
     }

@@ -186,7 +186,7 @@ def test_a_script_that_is_not_restartable_finishes_and_the_log_says_so(loaded, l
 def test_one_that_cannot_be_seen_to_end_does_not_move(loaded, lb, monkeypatch):
     from airflow_provider_impala_lb.impala.hs2 import connection
 
-    monkeypatch.setattr(connection, "_gone", lambda *_: False)
+    monkeypatch.setattr(connection, "_close_operation", lambda *_: (False, "it is too slow"))
     run(lb, "DROP TABLE IF EXISTS kept; CREATE TABLE kept (x INT)")
     thread, outcome, opened = start(lb, "INSERT OVERWRITE kept SELECT CAST(sleep(30000) AS INT)", restartable=True)
     wait_for(lambda: opened, 10)

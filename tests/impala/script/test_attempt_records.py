@@ -1,0 +1,263 @@
+"""What an attempt keeps of its sessions, and how the next one ends them by that: with state, pages or both away."""
+
+import base64
+import json
+import os
+import signal
+import time
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.core.state.model import Attempt
+from airflow_provider_impala_lb.errors import StatementFailed, StillRunning
+from airflow_provider_impala_lb.impala.journal import journal as module
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.journal.sealing import Sealer
+from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
+from airflow_provider_impala_lb.impala.sql.splitter import split
+from airflow_provider_impala_lb.sandbox import Sandbox
+from airflow_provider_impala_lb.stores.factory import open_journals
+from tests.support.resumed_scripts import OWNER, executed, journal_of, resumed
+from tests.support.script_worker import end_of, is_stopped, worker
+from tests.support.scripts import LOG, changed, in_flight, run, script_run, wait_for
+
+SLOW = "INSERT INTO t SELECT 1 WHERE sleep(60000)"
+NEXT = "INSERT INTO t SELECT 2"
+
+
+@pytest.fixture
+def closed():
+    """Two coordinators whose pages want a login that nobody here has, and without KILL QUERY."""
+    access = {"web_auth": "digest", "web_users": {"admin": "secret"}}
+    with Sandbox(nodes=2, lag=0, version="4.4", **access) as cluster:
+        run(changed(cluster), "CREATE TABLE t (n INT)")
+        yield cluster
+
+
+def attempt(cluster, script=NEXT, number=2, **options):
+    """An attempt as the operator makes it, without ``resume``."""
+    balancer = options.pop("balancer", None) or changed(cluster)
+    journals = options.pop("journals", open_journals(balancer.config))
+    options |= {"owner": OWNER, "one_at_a_time": True, "attempt": Attempt(number, time.time()), "outcomes": False}
+    return run(balancer, script, journals=journals, **options)
+
+
+@contextmanager
+def killed(cluster, **order):
+    """A worker that was killed while its first statement ran, with its query noted."""
+    order = {"config": cluster.config, "owner": OWNER, "script": SLOW, "attempt": 1, **order}
+    with worker(**order) as process:
+        wait_for(lambda: kept(cluster), 20)
+        if order.get("resume"):
+            wait_for(lambda: (intent := journal_of(cluster).intent) is not None and intent.query, 20)
+        else:
+            wait_for(lambda: any(lease.get("query") for lease in changed(cluster).status()["leases"]), 20)
+        process.kill()
+        process.wait()
+        yield
+
+
+def kept(cluster):
+    record = journal_of(cluster)
+    return record.sessions if record is not None else []
+
+
+def alone(cluster):
+    """The configuration of a cluster of one, which needs no shared place."""
+    return {**cluster.config, "nodes": cluster.config["nodes"][:1], "lock_file": None}
+
+
+def lose_state(cluster):
+    """As where its lock file was lost, and begins empty."""
+    os.truncate(cluster.config["lock_file"], 0)
+
+
+def test_a_session_is_kept_until_it_has_ended_and_its_secret_cannot_be_read(pair):
+    seen = []
+    attempt(pair, f"{NEXT}; SELECT 1", on_session=lambda pick, session: seen.append((session, kept(pair))))
+    [(session, [entry])] = seen
+    assert (entry.node, entry.session) == (session.node.address, session.id)
+    secret = session.handle[1]
+    password = changed(pair).sessions.password
+    assert password
+    assert Sealer(password).open(entry.sealed) == secret
+    assert Sealer("another").open(entry.sealed) is None
+    assert secret.hex() not in entry.sealed
+    assert journal_of(pair) is None  # nothing is left of a script that has come to its end
+
+
+def test_of_one_that_failed_in_order_nothing_is_to_be_ended(pair):
+    with pytest.raises(StatementFailed):
+        attempt(pair, "SELEC", 1)
+    record = journal_of(pair)
+    assert (record.sessions, record.outcomes, record.ended) == ([], False, False)
+
+
+def test_without_state_the_record_tells_what_a_killed_worker_left(pair, log):
+    with killed(pair):
+        lose_state(pair)
+        attempt(pair)
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+    assert "of an earlier attempt" in log.text
+    assert journal_of(pair) is None
+
+
+def test_without_state_and_record_the_label_tells_it(pair, log):
+    with killed(pair):
+        lose_state(pair)
+        journals = open_journals(changed(pair).config)
+        journals.change(OWNER, lambda document, now: (None, None))
+        attempt(pair)
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+    assert "is of an earlier attempt: it was killed" in log.text
+
+
+def test_without_any_shared_place_the_label_tells_it(pair, log):
+    """One node, no lock file: each process has a state of its own, and no journal."""
+    config = alone(pair)
+    with worker(config=config, owner=OWNER, script=SLOW, attempt=1) as process:
+        wait_for(lambda: any(in_flight(node) for node in pair.nodes), 20)
+        process.kill()
+        process.wait()
+        attempt(pair, balancer=Balancer.from_config(config))
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+
+
+def test_where_nothing_can_be_known_of_an_earlier_attempt_nothing_is_run(closed):
+    with pytest.raises(StillRunning, match="whether something of it runs there cannot be known"):
+        attempt(closed, balancer=Balancer.from_config(alone(closed)))
+    attempt(closed, balancer=Balancer.from_config(alone(closed)), number=1)
+    attempt(closed, "SELECT 1", balancer=Balancer.from_config(alone(closed)))
+
+
+def test_without_pages_a_killed_workers_statement_is_ended_by_the_sessions_secret(closed):
+    with killed(closed):
+        attempt(closed)
+    assert [sql for sql, state in executed(closed) if state == "FINISHED"] == [NEXT]
+    assert not kept(closed)
+
+
+def test_without_pages_one_that_is_being_planned_is_not_taken_for_ended(closed):
+    """CloseSession does not know it yet, and no query id is known."""
+    with ExitStack() as held:
+        for node in closed.nodes:
+            held.enter_context(node.hold("planning", sql="INSERT"))
+        process = held.enter_context(worker(config=closed.config, owner=OWNER, script=SLOW, attempt=1))
+        wait_for(lambda: kept(closed), 20)
+        time.sleep(0.5)
+        process.kill()
+        process.wait()
+        with pytest.raises(StillRunning):
+            attempt(closed)
+        assert len(kept(closed)) == 1
+    assert NEXT not in [sql for sql, _ in executed(closed)]
+
+
+def test_without_pages_a_resumed_script_asks_for_its_statement_by_its_handle(closed):
+    slow = "INSERT INTO t SELECT 1 WHERE sleep(4000)"
+    with killed(closed, script=f"{slow}; {NEXT}", resume=True):
+        done = resumed(closed, f"{slow}; {NEXT}")
+    assert done.resumed == 1
+    assert executed(closed) == [(slow, "FINISHED"), (NEXT, "FINISHED")]
+    assert not kept(closed)
+
+
+def test_a_question_names_the_query_that_was_accepted(closed):
+    """Its coordinator was killed with it."""
+    with killed(closed, resume=True):
+        intent = journal_of(closed).intent
+        assert intent.query
+        next(node for node in closed.nodes if node.address == intent.node).kill()
+        with pytest.raises(StatementFailed, match="had sent it, and whether it ran is not known") as asked:
+            resumed(closed, SLOW)
+    assert asked.value.query_id == intent.query
+
+
+def test_a_stopped_worker_is_fenced_by_its_record_alone(pair):
+    """Stopped before its second session could be opened; state lost meanwhile."""
+    with worker(config=pair.config, owner=OWNER, script=NEXT, attempt=1, stop_at="open") as first:
+        wait_for(lambda: is_stopped(first), 20)
+        attempt(pair, "INSERT INTO t SELECT 3")
+        lose_state(pair)
+        first.send_signal(signal.SIGCONT)
+        assert end_of(first)["error"] in ("Superseded", "JournalMissing")
+    assert executed(pair) == [("INSERT INTO t SELECT 3", "FINISHED")]
+
+
+def test_what_may_still_run_is_not_swept(pair, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_SECONDS", -1.0)
+    journals = open_journals(changed(pair).config)
+    journal = module.Journal(journals, RunIdentity(owner="another"), [])
+    with killed(pair):
+        journal.sweep(LOG)
+        assert len(kept(pair)) == 1
+    with pytest.raises(StatementFailed):
+        attempt(pair, "SELEC")
+    journal.sweep(LOG)
+    assert journal_of(pair) is None
+
+
+def handed_over(cluster, script, **options):
+    """What a worker leaves to a trigger, as it travels."""
+    options = {
+        "owner": OWNER,
+        "one_at_a_time": True,
+        "attempt": Attempt(1, time.time()),
+        "hand_over_after": 0,
+    } | options
+    balancer = changed(cluster)
+    begun = script_run(balancer, split(script), journals=open_journals(balancer.config), **options)
+    with pytest.raises(Deferred) as raised:
+        begun.run()
+    return Handover.unpacked(json.loads(json.dumps(raised.value.handover.packed())))
+
+
+def taken_over(cluster, script, handover, **keys):
+    balancer = changed(cluster, **keys)
+    return script_run(balancer, split(script), journals=open_journals(balancer.config), owner=OWNER).go_on(handover)
+
+
+def test_a_session_that_is_handed_over_before_its_first_statement_is_gone_on_with(pair):
+    """Its node was slow to open it."""
+    seen = []
+    handover = handed_over(pair, NEXT, on_session=lambda pick, session: seen.append(session.id))
+    assert executed(pair) == []
+    assert [each.session for each in kept(pair)] == seen
+    done = taken_over(pair, NEXT, handover)
+    assert [done.session] == seen
+    assert executed(pair) == [(NEXT, "FINISHED")]
+    assert kept(pair) == []
+
+
+def test_what_travels_is_no_secret(pair):
+    secrets = []
+    handover = handed_over(pair, NEXT, on_session=lambda pick, session: secrets.append(session.handle[1]))
+    [secret] = secrets
+    text = json.dumps(handover.packed())
+    for form in (secret.hex(), base64.b64encode(secret).decode(), changed(pair).sessions.password):
+        assert form not in text
+    taken_over(pair, NEXT, handover)
+
+
+@pytest.mark.parametrize("change", ["nodes", "key"])
+def test_a_configuration_that_changes_while_no_worker_is_there(pair, change, monkeypatch):
+    """Its node is not listed any more, or the password is another one."""
+    slow = "INSERT INTO t SELECT 1 WHERE sleep(3000)"
+    script = f"{NEXT}; {slow}"
+    handover = handed_over(pair, script, hand_over_after=1.0)
+    node = handover.node
+    if change == "nodes":
+        others = [each for each in pair.config["nodes"] if f"{each['host']}:{each['port']}" != node]
+        with pytest.raises(StatementFailed) as failed:
+            taken_over(pair, script, handover, nodes=others)
+        assert (failed.value.number, failed.value.outcome, failed.value.node) == (2, "unknown", node)
+        assert failed.value.query_id
+        assert len(kept(pair)) == 1
+        assert resumed(pair, script).resumed == 2
+    else:
+        monkeypatch.setenv("IMPALA_LB_SEAL_KEY", "another")
+        assert len(taken_over(pair, script, handover).statements) == 2
+    assert executed(pair) == [(NEXT, "FINISHED"), (slow, "FINISHED")]
+    assert not kept(pair)
