@@ -217,7 +217,8 @@ class Execution:
                 self._prepare = None
             self.replay(session)
             if self._journal is not None and self._deferral.key:
-                self._journal.keep_secret(encrypt(session.handle[1], self._deferral.key))
+                secret = encrypt(session.handle[1], self._deferral.key)
+                self._journal.keep_secret(pick.node, session.id, secret)
             if self._listener.on_session:
                 self._report_session(session)
         except BaseException:

@@ -290,14 +290,16 @@ class Journal:
 
         self._own(change)
 
-    def keep_secret(self, encrypted: str) -> None:
-        """Keep the secret of the session in use.
+    def keep_secret(self, node: str, session: str, encrypted: str) -> None:
+        """Keep the secret of the session in use, with the session that it opens: no intent may have been written in it.
 
-        :param encrypted: by a key that is not here.
+        :param node: where, ``host:port``.
+        :param session: its id.
+        :param encrypted: the secret, by a key that is not here.
         """
 
         def change(record: Record, now: float) -> None:
-            record.sealed = encrypted
+            record.node, record.session, record.sealed = node, session, encrypted
 
         self._own(change)
 
