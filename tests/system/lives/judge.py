@@ -49,7 +49,7 @@ def faults_of(lived: Lived, by_name: dict[str, list[Ended]]) -> list[str]:
     found = [*lived.faults, *_twice(lived, ended), *_order(lived, ended), *_other(lived, by_name)]
     for word in lived.words:
         found += [f"attempt {word.attempt}, {word.role}: {fault}" for fault in _words(lived, word, ended)]
-    if not any("ang" in fault for fault in lived.faults):
+    if lived.outcome not in ("hangs", "raised"):
         found += _in_the_end(lived, ended)
     return found
 

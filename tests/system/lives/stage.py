@@ -119,9 +119,9 @@ class Stage:
                 self._change_pages(story.pages)
         self._old: Any = None
         if story.old:
-            with suppress(Exception):
-                self._old = connect(host=node.host, port=node.port, timeout=20).cursor()
-                self._old.execute_async("SELECT 1 -- old")
+            self._old = connect(host=node.host, port=node.port, timeout=20)
+            self._old_cursor = self._old.cursor()
+            self._old_cursor.execute_async("SELECT 1 -- old")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,6 +134,8 @@ class Stage:
         self.relay.settle()
         self.relay.stop()
         self.slot.node.start()
+        if self._old is not None:
+            _close(self._old, self._old_cursor)
         self._stack.close()
         assert not self._failures, self._failures
 
@@ -215,7 +217,7 @@ class Stage:
             self._begin(self._be_noisy)
         if self._old is not None and story.old_at == here:
             self.happened.append("old statement closed")
-            self._begin(self._old.close)
+            self._begin(lambda: _close(self._old, self._old_cursor))
         if story.deployments != "one" and story.other_at == here:
             self.happened.append(f"deployments: {story.deployments}")
             self.other()
@@ -287,10 +289,12 @@ class Stage:
         with suppress(Exception):  # it may be killed meanwhile
             connection = connect(host=node.host, port=node.port, timeout=20)
             cursor = connection.cursor()
-            for _ in range(self.story.noise):
-                cursor.execute("SELECT 1 -- foreign")
-                cursor.close_operation()
-            connection.close()
+            try:
+                for _ in range(self.story.noise):
+                    cursor.execute("SELECT 1 -- foreign")
+                    cursor.close_operation()
+            finally:
+                _close(connection, cursor)
 
     def _change_pages(self, mode: str) -> None:
         assert self._pages is not None
@@ -358,3 +362,12 @@ class Stage:
             self.slot.cursor.execute(f"CREATE TABLE {table} (k INT, db STRING){parted}")
         if self.story.deployments != "one":
             self.slot.cursor.execute(f"CREATE TABLE {self.story.name}x_rows (k INT, db STRING)")
+
+
+def _close(connection: Any, cursor: Any) -> None:
+    """As a client that went away in order; where its coordinator is gone, impyla's finalizer must not ask for it."""
+    with suppress(Exception):
+        cursor.close()
+    with suppress(Exception):
+        connection.close()
+    cursor._closed = True

@@ -12,6 +12,7 @@ import queue
 import shutil
 import tempfile
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,8 +57,12 @@ class Theatre:
             directory = self._directory / story.name
             directory.mkdir()
             stage = Stage(story, slot, directory)
-            with stage:
-                lived = Life(stage, self._nursery).live()
+            lived = Lived(story, outcome="raised")
+            try:
+                with stage:
+                    lived = Life(stage, self._nursery).live()
+            except Exception:
+                lived.faults.append(traceback.format_exc())
         finally:
             self._free.put(slot)
         lived.sent, lived.told, lived.happened = stage.sent, stage.told, stage.happened
