@@ -32,7 +32,7 @@ from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.script.execution import Execution
 from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession, TimeLimit
 from airflow_provider_impala_lb.impala.script.handover_message import Handover, new_key
-from airflow_provider_impala_lb.impala.script.journal import Journal
+from airflow_provider_impala_lb.impala.script.journal import Journal, Record
 from airflow_provider_impala_lb.impala.script.metadata_sync import MOVE_SECONDS, make_visible
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunIdentity, RunListener, Target
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
@@ -270,15 +270,14 @@ class ScriptRun:
                         self._log.warning(
                             "%s: another process had gone on with it, and is gone or stopped", self._identity.owner
                         )
-                    resumed = self._deferral.resume_session(
-                        self._sessions, journal, self._previous, handover, record, clean=clean
-                    )
-                    wants_rows = self._listener.handler is not None or self._process.hand_over_rows
-                    wants_rows = wants_rows or self._plan.output_number == len(self._plan)
-                    done = self._plan.first_to_run(record.done, wants_rows=wants_rows)
-                    self._record.continue_after(done, record)
-                    if done:
-                        self._record.before.append(self._left_by(done, handover.node))
+                    try:
+                        resumed = self._deferral.resume_session(
+                            self._sessions, journal, self._previous, handover, record, clean=clean
+                        )
+                    except NodeRefused:
+                        self._continue(record, handover.node)  # what is done is done, wherever the rest may go
+                        raise
+                    self._continue(record, handover.node, under_way=resumed is not None and bool(resumed.query_id))
                     return self._run_on(pick, resumed, why=handover.why)
                 except NodeRefused as error:
                     options = self._plan.options
@@ -294,6 +293,20 @@ class ScriptRun:
         except ConfigError as error:
             raise ConfigError(f"{error}; {self._record.so_far}") from error
         return self._run_somewhere(None, left_out)
+
+    def _continue(self, record: Record, node: str, *, under_way: bool = False) -> None:
+        """Go on after what the processes before have done.
+
+        :param record: what the journal says.
+        :param node: where they have handed over.
+        :param under_way: the statement after that is: its rows are the ones that are wanted, and no earlier ones.
+        """
+        wants_rows = self._listener.handler is not None or self._process.hand_over_rows
+        wants_rows = wants_rows or self._plan.output_number == len(self._plan)
+        done = record.done if under_way else self._plan.first_to_run(record.done, wants_rows=wants_rows)
+        self._record.continue_after(done, record)
+        if done:
+            self._record.before.append(self._left_by(done, node))
 
     def _run_somewhere(self, prefer: str | None, left_out: dict[str, str]) -> ScriptDone:
         on_unavailable = self._plan.options.on_unavailable if prefer == self._prefer else "move"
