@@ -103,3 +103,12 @@ def test_one_that_is_cancelled_while_it_is_handed_over_is_not_handed_over(pair, 
     with pytest.raises(ImpalaLBError, match="the task was killed"):
         first.run()
     assert well(pair) == ["INSERT INTO t SELECT 1"]
+
+
+def test_the_row_of_ddl_is_not_left_for_another_process_to_fetch(pair):
+    """It waits there with a limit (QUERY_TIMEOUT_S), and one that has run out cannot be told from one that failed."""
+    script = "INSERT INTO t SELECT 1; CREATE TABLE u (n INT)"
+    handover = handed_over_after_the_first(pair, script, query_options={"QUERY_TIMEOUT_S": "1"})
+    assert len(go_on(pair, script, handover, hand_over_rows=True).statements) == 2
+    assert well(pair) == ["INSERT INTO t SELECT 1"]
+    assert len(executed(pair, "CREATE TABLE u")) == 1
