@@ -112,7 +112,11 @@ def _words(lived: Lived, word: Word, ended: list[Ended]) -> Iterator[str]:
     if word.kind == "done":
         if end["statements"] != list(range(1, story.total + 1)):
             yield f"WORD: it is done, with statements {end['statements']}"
-        if word.tables is not None and story.resume and word.tables != after(story.before, story.statements, story.total):
+        if (
+            word.tables is not None
+            and story.resume
+            and word.tables != after(story.before, story.statements, story.total)
+        ):
             yield f"WORD: it is done, and there is {_shown(word.tables)}"
         last = story.statements[-1]
         if word.role != "trigger" and story.wants_rows and story.resume and last.rows is not None:
@@ -121,9 +125,9 @@ def _words(lived: Lived, word: Word, ended: list[Ended]) -> Iterator[str]:
                 yield f"WORD: its rows are {results[-1:]}, and not {last.rows}"
     elif word.kind == "StatementFailed":
         yield from _failure(lived, word, upto)
-    if "nothing was run" in end.get("text", "") and word.attempt == 1 and not word.ghost:
-        if any(story.statements[each.number - 1].changes for each in upto if each.attempt == word.attempt):
-            yield f"WORD: 'nothing was run': {end['text']}"
+    by_it = [each for each in upto if each.attempt == word.attempt and story.statements[each.number - 1].changes]
+    if by_it and "nothing was run" in end.get("text", "") and word.attempt == 1 and not word.ghost:
+        yield f"WORD: 'nothing was run': {end['text']}"
 
 
 def _began_anew(lived: Lived, word: Word) -> bool:

@@ -16,8 +16,10 @@ from tests.system.lives.tables import Tables
 HANGS_AFTER = 90.0
 """Seconds for one process. It may wait for a page to be fresh for 10 s and for a session to end for 20 s, each more than
 once, on a machine that does a dozen lives at a time."""
-MOST = 9
-"""So many attempts one life may take: all that goes wrong is over by the fourth."""
+MOST = 12
+"""So many attempts one life may take: all that goes wrong is over by the fourth, but for a coordinator that starts."""
+AGAIN = 0.5
+"""Seconds before the next attempt, where no node took the script, or what the last one left was not seen to end."""
 PATIENT = 3
 """Up to this attempt a question that may clear up by itself is left to the next one."""
 GONE_ON = 3
@@ -213,7 +215,7 @@ class Life:
         if word.kind == "done":
             lived.outcome = "done"
         elif word.kind in ("killed", "stopped", "deferred", "StillRunning", "NoNodeAvailable", "Superseded"):
-            time.sleep(0.2 if word.kind == "StillRunning" else 0.0)
+            time.sleep(AGAIN if word.kind in ("StillRunning", "NoNodeAvailable") else 0.0)
         elif word.kind == "JournalMissing":
             self._ask("the journal is missing", 0)
         elif word.kind == "StatementFailed":

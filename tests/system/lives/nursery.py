@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,10 +55,8 @@ class Worker:
     def hear(self, line: dict[str, Any]) -> None:
         """What its nursery says of it."""
         if "pid" in line:
-            try:
+            with suppress(ProcessLookupError):
                 self._pidfd = os.pidfd_open(line["pid"])
-            except ProcessLookupError:
-                pass
             self._begun.set()
             return
         with self.changed:

@@ -174,9 +174,7 @@ class Story:
         if kind == "truncate":
             return made_of(f"TRUNCATE TABLE {rows}", "empty", f"{database}.{rows}", safe=True)
         if kind == "overwrite":
-            return made_of(
-                f"INSERT OVERWRITE {parts} PARTITION (p=1) SELECT {values}", "set", parts, row, safe=True
-            )
+            return made_of(f"INSERT OVERWRITE {parts} PARTITION (p=1) SELECT {values}", "set", parts, row, safe=True)
         if kind == "select":
             there = after(self.before, self.statements, number)[f"{database}.{rows}"]
             expected = tuple(sorted(there.elements()))

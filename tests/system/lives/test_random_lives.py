@@ -77,7 +77,11 @@ def prepare(node: SandboxNode) -> None:
 
 def lines_of(lived: Lived, faults: list[str]) -> str:
     return "\n".join(
-        [f"life {lived.story.number}, {lived.outcome}: {faults}", f" {lived.story}", *(f"  {line}" for line in lived.told)]
+        [
+            f"life {lived.story.number}, {lived.outcome}: {faults}",
+            f" {lived.story}",
+            *(f"  {line}" for line in lived.told),
+        ]
     )
 
 

@@ -18,9 +18,9 @@ import threading
 import time
 from typing import Any
 
-import httpx  # noqa: F401  (imported before the first fork, as are the next ones)
+import httpx  # noqa: F401 (before the first fork, as all of these)
 import impala.dbapi  # noqa: F401
-import impala.hiveserver2  # noqa: F401
+import impala.hiveserver2
 import msgspec
 from cryptography import fernet  # noqa: F401
 
@@ -57,8 +57,8 @@ def run(order: dict[str, Any]) -> None:
     """One attempt, or one process of it.
 
     :param order: ``report`` and ``log``: files; ``config``, ``owner``, ``script``, ``name``; ``attempt``: its number;
-        ``run``, ``generation``: of the attempt; ``role``: ``worker``, ``trigger`` or ``fetch``; ``handover``; ``resume``;
-        ``journal``; ``defer_after``; ``rows``; ``options``; ``strike``
+        ``run``, ``generation``: of the attempt; ``role``: ``worker``, ``trigger`` or ``fetch``; ``handover``;
+        ``resume``; ``journal``; ``defer_after``; ``rows``; ``options``; ``strike``
     """
     descriptor = os.open(order["report"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     logging.basicConfig(filename=order["log"], level=logging.INFO, format="%(asctime)s %(message)s", force=True)
