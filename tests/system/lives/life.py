@@ -14,12 +14,14 @@ from tests.system.lives.story import Story
 from tests.system.lives.tables import Tables
 
 HANGS_AFTER = 90.0
-"""Seconds for one process. It may wait for a page to be fresh for 10 s and for a session to end for 20 s, each more than
-once, on a machine that does a dozen lives at a time."""
+"""Seconds for one process. It may wait for a page to be fresh for 10 s and for a session to end for 20 s, each
+more than once, on a machine that does a dozen lives at a time."""
 MOST = 12
 """So many attempts one life may take: all that goes wrong is over by the fourth, but for a coordinator that starts."""
-AGAIN = 0.5
-"""Seconds before the next attempt, where no node took the script, or what the last one left was not seen to end."""
+AGAIN = {"killed": 0.0, "stopped": 0.0, "deferred": 0.0, "Superseded": 0.0} | dict.fromkeys(
+    ("StillRunning", "NoNodeAvailable", "StateUnavailable"), 0.5
+)
+"""Seconds before the next attempt, where the last one has ended so. (A process that is stopped may hold a lock.)"""
 PATIENT = 3
 """Up to this attempt a question that may clear up by itself is left to the next one."""
 GONE_ON = 3
@@ -214,8 +216,8 @@ class Life:
         lived, end = self._lived, word.end
         if word.kind == "done":
             lived.outcome = "done"
-        elif word.kind in ("killed", "stopped", "deferred", "StillRunning", "NoNodeAvailable", "Superseded"):
-            time.sleep(AGAIN if word.kind in ("StillRunning", "NoNodeAvailable") else 0.0)
+        elif word.kind in AGAIN:
+            time.sleep(AGAIN[word.kind])
         elif word.kind == "JournalMissing":
             self._ask("the journal is missing", 0)
         elif word.kind == "StatementFailed":

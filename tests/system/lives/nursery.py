@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -47,10 +46,10 @@ class Worker:
         :param number: of the signal
         """
         assert self._begun.wait(30), "it does not begin"
-        try:
-            signal.pidfd_send_signal(self._pidfd, number)
-        except (ProcessLookupError, OSError):
-            return
+        with self.changed:
+            if self._pidfd >= 0:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, number)
 
     def hear(self, line: dict[str, Any]) -> None:
         """What its nursery says of it."""
@@ -62,6 +61,9 @@ class Worker:
         with self.changed:
             self.stopped = line.get("stopped", False)
             self.code = line.get("ended", self.code)
+            if self.over and self._pidfd >= 0:
+                os.close(self._pidfd)
+                self._pidfd = -1
             self.changed.notify_all()
 
     def wait(self, seconds: float, *, stop_too: bool = False) -> bool:
@@ -87,12 +89,6 @@ class Worker:
         """How it ended, by its own word; None: it said none."""
         ends = self.said("end")
         return ends[-1] if ends else None
-
-    def close(self) -> None:
-        """Forget it, once it has ended."""
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
 
 
 class Nursery:
@@ -131,8 +127,6 @@ class Nursery:
             self._process.wait()
             self._thread.join(10)
             self._process.stdout.close()
-            for worker in self._workers.values():
-                worker.close()
 
     def begin(self, **order: Any) -> Worker:
         """A new worker.
@@ -154,7 +148,6 @@ class Nursery:
         for line in self._process.stdout:
             said = json.loads(line)
             self._workers[said["id"]].hear(said)
-        for worker in list(self._workers.values()):  # it is gone, and all with it
-            if not worker.over:
-                time.sleep(0)
+        for worker in list(self._workers.values()):
+            if not worker.over:  # its nursery is gone, and all with it
                 worker.hear({"ended": -9})

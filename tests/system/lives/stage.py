@@ -27,6 +27,8 @@ from tests.system.lives.story import DATABASES, Story, Strike
 from tests.system.lives.tables import Tables
 
 LIMITS = {"open_timeout": 1.0, "rpc_timeout": 0.8, "reconnect_timeout": 4.0}
+PAGES_SECONDS = 20.0
+"""So long at most the pages are not as they should be: who waits for a statement that a page shows waits for the page."""
 LABEL = re.compile(r"/\* lb:[0-9a-f]{16} (?:own:[0-9a-f]{16} )?(\d+)/\d+ dag=(\w+) try=(\d+)")
 _LABEL = re.compile(LABEL.pattern.encode())
 _CHANGES = re.compile(r"\*/ (INSERT|CREATE|DROP|TRUNCATE)")
@@ -302,6 +304,8 @@ class Stage:
             self.tell(f"the pages: {mode}")
             self.happened.append(f"pages {mode}")
             self._pages.change(mode)
+            if mode != "well":
+                self.after(PAGES_SECONDS, lambda: self._change_pages("well"))
 
     def _begin(self, work: Callable[[], Any]) -> None:
         def quietly() -> None:

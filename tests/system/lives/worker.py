@@ -1,4 +1,4 @@
-"""The processes that run scripts: ``python -m tests.system.lives.worker`` has imported all, and forks one for each order.
+"""The processes that run scripts: ``python -m tests.system.lives.worker`` has imported all, and forks one for an order.
 
 An order is a line of JSON on standard input; standard output has a line for each that begins, stops, goes on or ends.
 What a worker has to say goes to the file that its order names. The first process ends, and all of its workers with it,
@@ -19,8 +19,6 @@ import time
 from typing import Any
 
 import httpx  # noqa: F401 (before the first fork, as all of these)
-import impala.dbapi  # noqa: F401
-import impala.hiveserver2
 import msgspec
 from cryptography import fernet  # noqa: F401
 
