@@ -28,7 +28,7 @@ from tests.system.lives.tables import Tables
 
 LIMITS = {"open_timeout": 1.0, "rpc_timeout": 0.8, "reconnect_timeout": 4.0}
 PAGES_SECONDS = 20.0
-"""So long at most the pages are not as they should be: who waits for a statement that a page shows waits for the page."""
+"""So long at most the pages are not as they should be: who waits for a statement that a page shows waits for that."""
 LABEL = re.compile(r"/\* lb:[0-9a-f]{16} (?:own:[0-9a-f]{16} )?(\d+)/\d+ dag=(\w+) try=(\d+)")
 _LABEL = re.compile(LABEL.pattern.encode())
 _CHANGES = re.compile(r"\*/ (INSERT|CREATE|DROP|TRUNCATE)")
