@@ -4,7 +4,6 @@ import pytest
 
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed
-from airflow_provider_impala_lb.impala.hs2.ids import print_id
 from airflow_provider_impala_lb.impala.script import handover as handing_over
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred
 from airflow_provider_impala_lb.impala.sql.splitter import split
@@ -50,7 +49,7 @@ def test_a_resumed_script_that_is_handed_over_before_its_next_statement_goes_on_
     handover = deferred.value.handover
     done = go_on(pair, script, handover, resume=True)
     assert (done.node, len(done.statements)) == (handover.node, 2)
-    assert done.session == print_id(bytes.fromhex(handover.guid))
+    assert done.session == handover.session
     assert well(pair) == ["INSERT INTO t SELECT 1", "INSERT INTO missing SELECT 2"]
 
 
