@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 # An Airflow without compiled bytecode starts three times slower, each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-long test-floors lint types bench architecture clean
+.PHONY: demo test test-all test-long test-floors lint types bench architecture protocol clean
 
 demo: $(VENV)/ready
 	$(BIN)/impala-lb demo
@@ -47,6 +47,10 @@ bench: $(VENV)/ready
 # The picture of the floors in docs/architecture.md, after a change of what imports what.
 architecture: $(VENV)/ready
 	$(BIN)/python -m tests.house.architecture
+
+# The picture of the machine in docs/protocol.md, after a change of impala/statement/protocol.py.
+protocol: $(VENV)/ready
+	$(BIN)/python -m tests.house.protocol_picture
 
 $(VENV)/ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv --clear $(VENV)

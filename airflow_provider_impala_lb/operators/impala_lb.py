@@ -314,7 +314,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
                 DeferredScript(
                     owner=task_identity.owner(tags),
                     tags=tags,
-                    script=self._packed,
+                    script=self._hook.balancer.sessions.sealer.seal(self._packed.encode()),
                     handover=handover,
                     options=options,
                     hand_over_rows=self._wants_rows,

@@ -15,7 +15,7 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_impala_lb import errors
 from airflow_provider_impala_lb.balancer import Balancer
-from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed, Superseded
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover, unpack_script
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener, RunOptions
@@ -39,7 +39,7 @@ class DeferredScript(msgspec.Struct, frozen=True, kw_only=True):
 
     :param owner: whose lease and journal it is, ``dag/run/task[map]``.
     :param tags: for the statements' labels.
-    :param script: as packed by :func:`~..impala.script.handover_message.pack_script`.
+    :param script: as packed by :func:`~..impala.script.handover_message.pack_script`, and sealed.
     :param handover: where it runs, and how far it is.
     :param options: what its author chose.
     :param hand_over_rows: the rows of the last statement are a worker's to fetch; default False.
@@ -57,7 +57,8 @@ class DeferredScript(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScriptTrigger(BaseTrigger):
-    """Runs the rest of a script. Airflow keeps these arguments encrypted in its database, and the class by its path.
+    """Runs the rest of a script. Airflow keeps the class by its path, and these arguments: Airflow 2 encrypted, Airflow
+    3 as they are (execution_api/routes/task_instances.py, ``TIDeferredStatePayload``), so nothing in them is secret.
 
     :param conn_id: the connection; its secrets are read where the trigger runs and are no part of it.
     :param deferred: a :class:`DeferredScript`, or one as JSON-ready values.
@@ -70,6 +71,7 @@ class ScriptTrigger(BaseTrigger):
             deferred if isinstance(deferred, DeferredScript) else msgspec.convert(dict(deferred), DeferredScript)
         )
         self._run: ScriptRun | None = None
+        self._packed = ""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class's path and the arguments, as Airflow keeps them."""
@@ -83,7 +85,11 @@ class ScriptTrigger(BaseTrigger):
         """
         # Connections come over the triggerer's own loop, which sync_to_async's thread can reach and others cannot.
         balancer = await sync_to_async(self._balancer)()
-        run = self._run = self._script_run(balancer)
+        try:
+            run = self._run = self._script_run(balancer)
+        except ConfigError as error:
+            yield TriggerEvent({"error": {"kind": ConfigError.__name__, "text": str(error)}})  # type: ignore[no-untyped-call]
+            return
         event = await _in_a_thread(lambda: self._go_on(run))
         if event.get("error", {}).get("kind") == Superseded.__name__:
             # Another triggerer's event counts, and ours would fail the task. Of a later attempt Airflow drops ours.
@@ -124,7 +130,14 @@ class ScriptTrigger(BaseTrigger):
     def _script_run(self, balancer: Balancer) -> ScriptRun:
         from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
-        statements, texts = unpack_script(self.deferred.script)
+        packed = balancer.sessions.sealer.open(self.deferred.script)
+        if packed is None:
+            raise ConfigError(
+                "The script that was handed over cannot be read: the connection's password, or its seal_key, has "
+                "changed since then. Its next attempt first ends what may still run: clear the task"
+            )
+        self._packed = packed.decode()
+        statements, texts = unpack_script(self._packed)
         return ScriptRun(
             balancer.cluster,
             balancer.sessions,
@@ -143,7 +156,7 @@ class ScriptTrigger(BaseTrigger):
     def _keep_text(self, run: ScriptRun) -> None:
         # A template that is rendered again for the worker may give another script.
         try:
-            run.keep_text(self.deferred.script)
+            run.keep_text(self._packed)
         except ImpalaLBError as error:
             with contextlib.suppress(Exception):
                 self.log.warning("The script cannot be kept for its worker, which renders it anew: %s", error)

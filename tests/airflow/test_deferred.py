@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -411,6 +412,23 @@ def test_a_retry_settles_what_the_trigger_left(lab, ti):
     left = [("1", "CANCELLED")] if keys["deferred"]["handover"]["query"] else []
     # Its session is closed, so no page shows it any more; its thread may end a moment later, and write its line then.
     eventually(lambda: sorted(lab.ran()) == [*left, ("2", "FINISHED")])
+
+
+def test_a_script_that_is_too_large_for_airflows_database_keeps_the_worker(lab, ti, monkeypatch):
+    monkeypatch.setattr(module, "LARGEST_SCRIPT", 100)
+    operator(f"{lab.insert(1)}; {lab.insert(2)}").execute({"ti": ti()})
+    assert lab.ran() == [("1", "FINISHED"), ("2", "FINISHED")]
+
+
+def test_a_trigger_whose_connection_has_another_password_runs_nothing(lab, ti, monkeypatch):
+    task, ours = operator(f"{lab.insert(1, 2000)}; {lab.insert(2)}"), ti()
+    keys, method = deferred(task, ours)
+    fields = json.loads(os.environ["AIRFLOW_CONN_DEFERRED"])
+    fields["extra"]["seal_key"] = "another"
+    monkeypatch.setenv("AIRFLOW_CONN_DEFERRED", json.dumps(fields))
+    with pytest.raises(AirflowFailException, match="cannot be read: the connection's password, or its seal_key, has"):
+        getattr(task, method)({"ti": ours}, event(keys))
+    assert ("2", "FINISHED") not in lab.ran()
 
 
 def test_results_of_all_statements_keep_the_worker(lab, ti, caplog):

@@ -216,28 +216,30 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name.removesuffix('.py')}`" for name in names)
 
 
-def block_of(text: str) -> str:
+def block_of(text: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """What stands between the marks.
 
     :param text: of the document
+    :param marks: before and behind it; default those of the floors
     :raises ValueError: there are no marks
     """
-    _, begin, rest = text.partition(BEGIN)
-    block, end, _ = rest.partition(END)
+    _, begin, rest = text.partition(marks[0])
+    block, end, _ = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"not between {BEGIN!r} and {END!r}")
+        raise ValueError(f"not between {marks[0]!r} and {marks[1]!r}")
     return block.strip("\n") + "\n"
 
 
-def with_block(text: str, block: str) -> str:
+def with_block(text: str, block: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """The document with another block.
 
     :param text: of the document; the marks are put at its end if it has none
     :param block: what shall stand between the marks
+    :param marks: before and behind it; default those of the floors
     """
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n\n{block}\n{END}{tail or chr(10)}"
+    head, _, rest = text.partition(marks[0])
+    _, _, tail = rest.partition(marks[1])
+    return f"{head}{marks[0]}\n\n{block}\n{marks[1]}{tail or chr(10)}"
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.journal.document import KeptSession
 from airflow_provider_impala_lb.impala.sql.label import Label, own_of
+from airflow_provider_impala_lb.impala.statement.protocol import page_of
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
 
 END_SECONDS = 20.0
@@ -163,16 +164,25 @@ class LeftoverSessions:
     def _end_by_page(self, session: Session, own: str, left: _Left, closed: Closed) -> str | None:
         """Close the session on the coordinator's web page, unless it is closed, and see on a later copy of it that
         nothing of it is in flight. A statement that is being planned is there, and in no session yet, so it is known
-        by its label."""
+        by its label.
+
+        Before Impala 4.0 a statement leaves the list before it is ended (3.4, ``ImpalaServer::UnregisterQuery``). There
+        only whoever closes the session tells: its answer comes once that is done (``CloseSessionInternal``)."""
         another = SessionOfAnother(session, left.session, self._pause)
         pages = another.pages
         assert pages is not None
         try:
-            if closed == "failed" and another.close_to_prove() == "failed":
+            if closed == "failed":
+                closed = another.close_to_prove()
+            if closed == "failed":
                 return f"{pages.url} does not close it"
+            if closed == "unknown" and not _shows_all(pages):
+                return f"it was closed before, and {pages.url}/queries of this version does not show all that runs"
             return self._wait_until_over(
                 another.proof, pages, lambda each: each.id == left.query or bool(own and own in each.text)
             )
+        except ProbeFailed as error:
+            return str(error)
         finally:
             another.proof.close()
 
@@ -230,8 +240,11 @@ class LeftoverSessions:
                 raise _Untold("it has no web page (nodes: web)")
             try:
                 pages.queries()
+                shows_all = _shows_all(pages)
             except ProbeFailed as error:
                 raise _Untold(str(error)) from error
+            if not shows_all:
+                raise _Untold(f"{pages.url}/queries of this version does not show all that runs")
             killed: set[str] = set()
 
             def is_of(query: Query) -> bool:
@@ -251,6 +264,14 @@ class LeftoverSessions:
 
 class _Untold(Exception):
     """What runs on a node is not known."""
+
+
+def _shows_all(pages: DebugPages) -> bool:
+    """Whether what a coordinator runs is on its page until it has ended.
+
+    :raises ProbeFailed: the page does not answer.
+    """
+    return page_of(pages.version()) != "3"
 
 
 class SessionOfAnother:

@@ -2,7 +2,7 @@
 
 The session stays on its coordinator, which takes its handle over any connection. Nothing of what travels is secret, for
 Airflow logs it, and keeps a part of it as it is: the handle's secret and the text of the script are in the journal,
-sealed (`Sealer`), but for the text in the trigger's arguments, which Airflow keeps encrypted.
+sealed (`Sealer`), and the text in the trigger's arguments is sealed, too.
 """
 
 from __future__ import annotations

@@ -4,11 +4,18 @@ import pytest
 
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import changed, run
+from tests.support.versions import NEWEST
 
 
 @pytest.fixture
-def pair():
+def version():
+    """Of Impala, as which the cluster behaves."""
+    return NEWEST
+
+
+@pytest.fixture
+def pair(version):
     """Two coordinators without a lag, and a table ``t (n INT)``."""
-    with Sandbox(nodes=2, lag=0) as cluster:
+    with Sandbox(nodes=2, lag=0, version=version) as cluster:
         run(changed(cluster), "CREATE TABLE t (n INT)")
         yield cluster

@@ -133,6 +133,13 @@ def test_a_wait_without_an_end_is_found():
     assert stuck(model, explored)
 
 
+def test_a_needless_question_is_found():
+    model = Model(Site(version="4.5", secret=False, records=False), instead("go on", "ask"))
+    explored = explore(model)
+    assert not explored.problem
+    assert list(needless_questions(model, explored))
+
+
 FEW = [Site(kind, pages=False, secret=secret) for kind in ("dml", "ctas", "query") for secret in (True, False)]
 MANY = [
     Site(kind, pages, secret, records, version)

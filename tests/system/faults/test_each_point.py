@@ -6,6 +6,7 @@ says where the fault must not be noticed at all, by :func:`must_end_well`.
 
 import collections
 import contextlib
+import functools
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.parse import parse
-from airflow_provider_impala_lb.errors import NoNodeAvailable
+from airflow_provider_impala_lb.errors import NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.script.record import ScriptDone
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.relay import Call, Fault, Relay
+from tests.support.versions import NEWEST, OLDEST
 from tests.system.faults.judge import Evidence, Ran, Step, attempt, faults_of
 from tests.system.faults.node_pages import wait_until_over
 
@@ -52,15 +54,25 @@ QUICK = {
     ("FetchResults", "within", "cut"),
 }
 """Those of the quick suite."""
+CASES = [(NEWEST, *kind) for kind in KINDS] + [
+    (OLDEST, *kind) for kind in KINDS if kind in QUICK or kind[0] == "ExecuteStatement"
+]
+"""``(version, rpc, where, how)``. On the oldest version, what differs, and the quick ones."""
 
 
-def must_end_well(rpc: str, where: str, how: str) -> bool:
+def never_arrives(rpc: str, where: str, how: str) -> bool:
+    """Whether a statement is lost, and the client hears nothing."""
+    return rpc == "ExecuteStatement" and where in ("before", "request_half") and how != "delay"
+
+
+def must_end_well(version: str, rpc: str, where: str, how: str) -> bool:
     """With the node alive, and its web pages within reach.
 
     Any single fault, but for a request to run a statement that is still on its way when the client has given it up:
-    whether it arrives later, only the coordinator can tell, so "unknown" is an honest answer.
+    whether it arrives later, only the coordinator can tell, so "unknown" is an honest answer. Nor where the statement
+    never arrives at a coordinator of the oldest version, whose page does not tell that.
     """
-    return not (rpc == "ExecuteStatement" and where in ("before", "request_half") and how == "late")
+    return not never_arrives(rpc, where, how) or (version != OLDEST and how != "late")
 
 
 def script(name: str) -> list[Step]:
@@ -186,23 +198,39 @@ FLAGS = {"fe_service_threads": 512}
 
 
 @pytest.fixture(scope="module")
-def lab():
-    with Sandbox(nodes=2, lag=0, flags=FLAGS, users=None) as cluster:
-        yield Lab(cluster)
+def labs():
+    """The lab of a version."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def lab(version):
+            return Lab(stack.enter_context(Sandbox(nodes=2, lag=0, flags=FLAGS, users=None, version=version)))
+
+        yield lab
 
 
 @pytest.fixture(scope="module")
-def results(request, lab):
-    """What :func:`run_at_each_point` found, for the tests that were selected."""
+def lab(labs):
+    return labs(NEWEST)
+
+
+@pytest.fixture(scope="module")
+def results(request, labs):
+    """What :func:`run_at_each_point` found for a case, once for all tests of its version that were selected."""
     here = [item for item in request.session.items if item.path == request.path and "results" in item.fixturenames]
-    selected = {item.callspec.params["kind"] for item in here}
-    return run_at_each_point(lab, [kind for kind in KINDS if kind in selected])
+    selected = {item.callspec.params["case"] for item in here}
+
+    @functools.cache
+    def found(version):
+        return run_at_each_point(labs(version), [kind for kind in KINDS if (version, *kind) in selected])
+
+    return lambda case: found(case[0])[case[1:]]
 
 
-def kinds(selected):
-    marks = [() if kind in QUICK else pytest.mark.slow for kind in selected]
+def cases(selected):
+    marks = [() if case[1:] in QUICK else pytest.mark.slow for case in selected]
     return pytest.mark.parametrize(
-        "kind", [pytest.param(kind, id="-".join(kind), marks=mark) for kind, mark in zip(selected, marks, strict=True)]
+        "case", [pytest.param(case, id="-".join(case), marks=mark) for case, mark in zip(selected, marks, strict=True)]
     )
 
 
@@ -223,10 +251,10 @@ def told(results):
 
 
 @pytest.mark.timeout(900)
-@kinds(KINDS)
-def test_it_is_safe(results, kind):
-    assert results[kind]
-    assert not told(results[kind]), "\n" + told(results[kind])
+@cases(CASES)
+def test_it_is_safe(results, case):
+    assert results(case)
+    assert not told(results(case)), "\n" + told(results(case))
 
 
 @pytest.mark.slow
@@ -242,10 +270,24 @@ def test_it_is_safe_where_a_session_ends_with_its_connection():
 
 
 @pytest.mark.timeout(900)
-@kinds([kind for kind in KINDS if must_end_well(*kind)])
-def test_it_ends_well(results, kind):
-    not_well = [f"{point}: {ran}" for point, ran, _, _ in results[kind] if not isinstance(ran.ended, ScriptDone)]
-    assert not not_well, f"{len(not_well)} of {len(results[kind])}\n" + "\n".join(not_well)
+@cases([case for case in CASES if must_end_well(*case)])
+def test_it_ends_well(results, case):
+    not_well = [f"{point}: {ran}" for point, ran, _, _ in results(case) if not isinstance(ran.ended, ScriptDone)]
+    assert not not_well, f"{len(not_well)} of {len(results(case))}\n" + "\n".join(not_well)
+
+
+@pytest.mark.timeout(900)
+@cases([case for case in CASES if case[0] == OLDEST and never_arrives(*case[1:]) and case[3] != "late"])
+def test_what_never_arrives_at_the_oldest_version_is_a_question(results, case):
+    """If it changes something; all else is sent again."""
+    for point, ran, _, _ in results(case):
+        ended = ran.ended
+        if ran.steps[point.statement - 1].changes:
+            assert isinstance(ended, StatementFailed), str(ran)
+            assert (ended.number, ended.outcome) == (point.statement, "unknown")
+            assert "of this version does not show all that runs" in ended.reason
+        else:
+            assert isinstance(ended, ScriptDone), str(ran)
 
 
 @pytest.mark.slow
