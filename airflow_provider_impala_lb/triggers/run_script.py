@@ -93,7 +93,7 @@ class ScriptTrigger(BaseTrigger):
         event = await _in_a_thread(lambda: self._go_on(run))
         if event.get("error", {}).get("kind") == Superseded.__name__:
             # Another triggerer's event counts, and ours would fail the task. Of a later attempt Airflow drops ours.
-            while await _in_a_thread(run.goes_on_elsewhere):
+            while run.journal is not None and await _in_a_thread(run.journal.goes_on_elsewhere):
                 await asyncio.sleep(_LOOK_SECONDS)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 

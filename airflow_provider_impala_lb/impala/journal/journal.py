@@ -9,6 +9,7 @@ gets `Superseded`, and stops: two processes that both believe they own a task ne
 
 from __future__ import annotations
 
+import random
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +44,7 @@ log = getLogger(__name__)
 
 KEPT_SECONDS = 30 * 24 * 3600.0  # after its last change, in case its task is cleared
 _QUERIES = 100  # so many ids are kept, the last ones
+_SWEEP_SHARE = 0.01
 _PAUSE = 0.5  # seconds between two writes while the store is out of reach
 _END_PATIENCE = 30.0  # seconds to go on with noting the end: all is noted as done before it, so it is not worth longer
 
@@ -349,6 +351,14 @@ class Journal:
             return record.outcomes or bool(record.sessions)
 
         self._own(change, patience=_END_PATIENCE)
+
+    def sweep_at_times(self, log: Logger) -> None:
+        """:meth:`sweep`, by one script of a hundred that end. Never raises.
+
+        :param log: as of that.
+        """
+        if random.random() < _SWEEP_SHARE:
+            self.sweep(log)
 
     def sweep(self, log: Logger) -> None:
         """Remove the journals that nobody has written in for a month, but for those of which something may still run.

@@ -307,7 +307,8 @@ class Execution:
         while True:
             times += 1
             ended = self._to_its_end(session, number, sql)
-            if self._deferral.rows and number == len(self._plan) and session.has_rows:
+            # The row of DDL is not worth a statement that is done and that nobody can tell so if it waits for too long.
+            if self._deferral.rows and number == len(self._plan) and session.has_rows and reads_only:
                 raise HandedOver
             self._under_way = False
             try:

@@ -145,6 +145,8 @@ class Deferral:
             )
             self._after = None
             return None
+        if self._stop.cancelled is not None:  # meanwhile, and its session is ended
+            return None
         try:
             lease = pick.hand_over()
         except Superseded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +24,7 @@ from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
+from airflow_provider_impala_lb.impala.journal.document import Record
 from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 from airflow_provider_impala_lb.impala.journal.journal import Journal, Patience
 from airflow_provider_impala_lb.impala.previous.previous_attempts import PreviousAttempts, done_before
@@ -41,7 +41,6 @@ _RETRY_SECONDS = 2.0  # between two attempts at a sticky host that takes no sess
 _HAND_OVER_PAUSE = 1.0  # between two attempts to hand over while the shared state is out of reach
 _LOOK_SECONDS = 0.2
 _SESSION_PATIENCE = 5.0  # for noting a session: without it the next attempt has to look on the coordinators' pages
-_SWEEP_SHARE = 0.01  # of the scripts that end; each removes the journals that are older than a month
 
 
 class ScriptRun:
@@ -58,6 +57,7 @@ class ScriptRun:
     :param process: what this process does of it.
     :raises ConfigError: ``prefer`` is not a node of the configuration, or ``resume`` has no owner or no journals.
     :ivar plan: as given.
+    :ivar journal: where it is kept what this attempt begins; None: nowhere.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class ScriptRun:
         self._identity, self._listener, self._process = identity, listener, process
         self._log = listener.logger
         self._prefer = cluster.config.canonical(options.prefer) if options.prefer else None
-        self._journal: Journal | None = None
+        self.journal: Journal | None = None
         if process.journals is not None and identity.owner:
             patience = cluster.config.session.reconnect_timeout
-            self._journal = Journal(
+            self.journal = Journal(
                 process.journals,
                 identity,
                 plan.texts,
@@ -86,12 +86,12 @@ class ScriptRun:
                 command=process.command,
                 patience=Patience(patience if process.outcomes else min(patience, _SESSION_PATIENCE), self._pause),
             )
-        if options.resume and (self._journal is None or not process.outcomes):
+        if options.resume and (self.journal is None or not process.outcomes):
             raise ConfigError(
                 "resume: needs an owner, and a place that all hosts share for the journal: a lock_file or a store"
             )
         before = [options.upstream or Upstream(host=self._prefer)] if self._prefer else []
-        self._record = ScriptRecord(plan, identity, listener, self._journal, before)
+        self._record = ScriptRecord(plan, identity, listener, self.journal, before)
         self._stop = StopRequest()
         self._deferral = Deferral(self._stop, process, self._log)
         self._time_limit = TimeLimit(process.time_limit, self.cancel)
@@ -120,9 +120,9 @@ class ScriptRun:
 
         :param reason: for the error's text.
         """
-        if self._journal is not None and self._journal.epoch:
+        if self.journal is not None and self.journal.epoch:
             try:
-                self._journal.check_mine()
+                self.journal.check_mine()
             except Superseded as superseded:
                 self._log.warning("%s", superseded)
                 self._stop.fence(str(superseded))
@@ -138,7 +138,7 @@ class ScriptRun:
     @property
     def epoch(self) -> int:
         """In the journal, of this process; 0 without one."""
-        return self._journal.epoch if self._journal is not None else 0
+        return self.journal.epoch if self.journal is not None else 0
 
     def keep_text(self, packed: str) -> None:
         """Keep the script, sealed, for the worker that takes its rows: with an event it could be read by anybody.
@@ -146,12 +146,8 @@ class ScriptRun:
         :param packed: by `pack_script`.
         :raises StateUnavailable: the journal cannot be written.
         """
-        assert self._journal is not None
-        self._journal.keep_text(self._sessions.sealer.seal(packed.encode()))
-
-    def goes_on_elsewhere(self) -> bool:
-        """After `Superseded`: see `Journal.goes_on_elsewhere`."""
-        return self._journal is not None and self._journal.goes_on_elsewhere()
+        assert self.journal is not None
+        self.journal.keep_text(self._sessions.sealer.seal(packed.encode()))
 
     @property
     def node(self) -> str:
@@ -185,13 +181,13 @@ class ScriptRun:
 
         :param handover: of that process.
         """
-        assert self._journal is not None
+        assert self.journal is not None
         self._time_limit.begin(handover.seconds)  # more is known once the store's clock is
         try:
-            return self._go_on(self._journal, handover)
+            return self._go_on(self.journal, handover)
         except Exception as error:
             if isinstance(error, (StatementFailed, NoNodeAvailable)) and self._stop.cancelled is None:
-                self._journal.check_mine()  # our failure would be the task's, and our successor runs it
+                self.journal.check_mine()  # our failure would be the task's, and our successor runs it
             return self._done_before(error)
         finally:
             self._time_limit.end()
@@ -199,18 +195,17 @@ class ScriptRun:
     def finish(self) -> None:
         """Note in the journal that the script has come to its end, and what it gave has been taken. A journal that
         cannot be written is one warning: all statements are in it as done."""
-        if self._journal is None:
+        if self.journal is None:
             return
         try:
-            self._journal.finish()
+            self.journal.finish()
         except ImpalaLBError as error:
             with suppress(Exception):
                 self._log.warning(
                     "%s has come to its end, which could not be noted in its journal: %s", self._identity.owner, error
                 )
             return
-        if random.random() < _SWEEP_SHARE:
-            self._journal.sweep(self._log)
+        self.journal.sweep_at_times(self._log)
 
     def _done_before(self, error: Exception) -> ScriptDone:
         """The whole script, if it was done before this error: then that undoes nothing. Else the error is raised."""
@@ -225,14 +220,14 @@ class ScriptRun:
         alone, begun = bool(self._identity.one_at_a_time and self._identity.owner), None
         if alone:
             self._announced_id = self._previous.fence()
-        if self._journal is not None:
-            begun = self._previous.begin(self._journal, resume=self.plan.options.resume)
+        if self.journal is not None:
+            begun = self._previous.begin(self.journal, resume=self.plan.options.resume)
             if begun is None:
-                self._journal = self._record.memory = None
+                self.journal = self._record.memory = None
             elif begun.record.intent is not None:
                 self._record.sent_before = begun.record.intent.number  # of no meaning if it turns out to be done
         if alone:
-            self._previous.end(self._journal, begun)
+            self._previous.end(self.journal, begun)
         record = done_before(begun)
         if record is None:
             return None
@@ -244,7 +239,7 @@ class ScriptRun:
         )
         if not record.node or record.node not in self._cluster.config.order:
             return None
-        self._record.before.append(self._left_by(done, record.node))
+        self._record.before.append(left_by(self.plan, done, record.node, self._sessions.config.session.database))
         return record.node
 
     def _go_on(self, journal: Journal, handover: Handover) -> ScriptDone:
@@ -261,22 +256,19 @@ class ScriptRun:
                         self._log.warning(
                             "%s: another process had gone on with it, and is gone or stopped", self._identity.owner
                         )
-                    resumed = self._deferral.resume_session(
-                        self._sessions, journal, self._previous.in_doubt, handover, record, clean=clean
-                    )
+                    try:
+                        resumed = self._deferral.resume_session(
+                            self._sessions, journal, self._previous.in_doubt, handover, record, clean=clean
+                        )
+                    except NodeRefused:
+                        self._continue(record, handover.node)  # what is done is done, wherever the rest may go
+                        raise
                     if resumed is None:
                         self._previous.close(journal, record)
-                    wants_rows = self._listener.handler is not None or self._process.hand_over_rows
-                    wants_rows = wants_rows or self.plan.output_number == len(self.plan)
-                    done = self.plan.first_to_run(record.done, wants_rows=wants_rows)
-                    self._record.continue_after(done, record)
-                    if done:
-                        self._record.before.append(self._left_by(done, handover.node))
+                    self._continue(record, handover.node, under_way=resumed is not None and bool(resumed.query_id))
                     return self._run_on(pick, resumed, why=handover.why)
                 except NodeRefused as error:
                     options = self.plan.options
-                    if not self._record.done.statements:
-                        self._record.continue_after(record.done, record)
                     if not (options.resume or options.restartable or self._record.nothing_done):
                         raise self._record.cannot_go_on(pick.node, str(error)) from error
                     self._record.refused(pick.node, str(error))
@@ -289,6 +281,20 @@ class ScriptRun:
         except ConfigError as error:
             raise self._record.out_of_reach(record, str(error)) from error
         return self._run_somewhere(None, left_out)
+
+    def _continue(self, record: Record, node: str, *, under_way: bool = False) -> None:
+        """Go on after what the processes before have done.
+
+        :param record: what the journal says.
+        :param node: where they have handed over.
+        :param under_way: the statement after that is: its rows are the ones that are wanted, and no earlier ones.
+        """
+        wants_rows = self._listener.handler is not None or self._process.hand_over_rows
+        wants_rows = wants_rows or self.plan.output_number == len(self.plan)
+        done = record.done if under_way else self.plan.first_to_run(record.done, wants_rows=wants_rows)
+        self._record.continue_after(done, record)
+        if done:
+            self._record.before.append(left_by(self.plan, done, node, self._sessions.config.session.database))
 
     def _run_somewhere(self, prefer: str | None, left_out: dict[str, str]) -> ScriptDone:
         on_unavailable = self.plan.options.on_unavailable if prefer == self._prefer else "move"
@@ -303,7 +309,9 @@ class ScriptRun:
                     except NodeRefused as error:
                         reason = str(error)
                         sticks = node == prefer and on_unavailable != "move"
-                        self._refusals.add(pick, error, self._ask if sticks else None)
+                        self._refusals.add(
+                            pick, error, (lambda node: self._sessions.open(node).close()) if sticks else None
+                        )
                         self._record.refused(node, reason)
                         self._record.leave_node()
                     except Moved as error:
@@ -453,11 +461,7 @@ class ScriptRun:
                 except StatementError as error:
                     raise refusal(str(error)) from error
 
-    def _left_by(self, done: int, node: str) -> Upstream:
-        return left_by(self.plan, done, node, self._sessions.config.session.database)
-
-    def _ask(self, node: str) -> None:
-        """Whether this node takes a session."""
+    def _try_node(self, node: str) -> None:
         self._sessions.open(node).close()
 
     def _wait_for(self, node: str, reason: str, deadline: Deadline) -> None:
@@ -480,8 +484,6 @@ class ScriptRun:
         reason = self._stop.cancelled
         if reason is not None:
             raise NoNodeAvailable(f"cancelled before the script began ({reason}); {self._record.so_far}")
-
-    # From the thread that renews the lease
 
     def _on_move(self, reason: str) -> None:
         """The script's own thread hears of it from its session."""

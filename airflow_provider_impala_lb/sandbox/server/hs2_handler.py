@@ -113,7 +113,8 @@ class Handler(service.Iface):  # type: ignore[misc]
         self._coordinator.close_session(*handle, self._connection)
         return t.TCloseSessionResp(_ok())
 
-    @_answers(t.TGetInfoResp)
+    # infoValue is required, and Impala's C++ writes it in an error, too.
+    @_answers(functools.partial(t.TGetInfoResp, infoValue=t.TGetInfoValue()))
     def GetInfo(self, request: Any) -> Any:
         """Name and version of the server."""
         self._coordinator.check_not_shutting_down()
