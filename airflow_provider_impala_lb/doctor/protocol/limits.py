@@ -97,36 +97,43 @@ def try_planning(node: TrialNode) -> Iterator[Finding]:
     label = node.label("planning")
     sending = _Sending(session, f"{label} {_PLAN}")
     sending.start()
-    node.until(lambda: sending.is_over or _found(pages, label.nonce) is not None, _MEET_SECONDS)
+    try:
+        yield _close_under(node, name, sending, pages, label.nonce)
+    finally:
+        if not sending.is_over:  # its connection is in use
+            session.end_now()
+
+
+def _close_under(node: TrialNode, name: str, sending: _Sending, pages: DebugPages, nonce: str) -> Finding:
+    node.until(lambda: sending.is_over or _found(pages, nonce) is not None, _MEET_SECONDS)
     if sending.is_over:
-        yield node.not_tried(
+        return node.not_tried(
             name,
             f"a long statement was planned within {sending.seconds:.1f} s, too soon to be met. By Impala's source (3.4 "
             "to 5.0) it is on the page from before it is planned (ImpalaServer::RegisterQuery), and goes on when its "
             "session is closed",
         )
-        return
-    node.attach(session).close()
+    node.attach(sending.session).close()
     hidden = 0
 
     def is_over() -> bool:
         nonlocal hidden
-        found, over = _found(pages, label.nonce), sending.is_over
+        found, over = _found(pages, nonce), sending.is_over
         hidden += found is None and not over
         return over and not (found is not None and found.in_flight)
 
     closed_at = time.monotonic()
     over = node.until(is_over, STATEMENT_SECONDS)
-    session.detach()
+    if over:
+        sending.session.detach()
     if not over:
-        yield node.not_proved(name, f"{STATEMENT_SECONDS:g} s after its session was closed it is still there")
-    elif hidden:
-        yield node.not_proved(name, f"{hidden} copies of the page did not show it while it was planned")
-    elif not sending.error:
-        yield node.not_tried(name, "it was planned before its session was closed")
-    else:
-        text = f"it is on the page until its end, {time.monotonic() - closed_at:.1f} s after its session was closed"
-        yield node.proved(name, f"{text}: {one_line(sending.error)}")
+        return node.not_proved(name, f"{STATEMENT_SECONDS:g} s after its session was closed it is still there")
+    if hidden:
+        return node.not_proved(name, f"{hidden} copies of the page did not show it while it was planned")
+    if not sending.error:
+        return node.not_tried(name, "it was planned before its session was closed")
+    text = f"it is on the page until its end, {time.monotonic() - closed_at:.1f} s after its session was closed"
+    return node.proved(name, f"{text}: {one_line(sending.error)}")
 
 
 def _found(pages: DebugPages, nonce: str) -> Query | None:
@@ -138,6 +145,7 @@ class _Sending(threading.Thread):
 
     :param session: in which it is sent.
     :param sql: with its label.
+    :ivar session: as given.
     :ivar error: how it failed; "": it did not, as yet.
     :ivar is_over: it was answered.
     """
@@ -145,7 +153,7 @@ class _Sending(threading.Thread):
     def __init__(self, session: Session, sql: str) -> None:
         super().__init__(name="impala-lb doctor", daemon=True)
         self.error, self.is_over = "", False
-        self._session, self._sql = session, sql
+        self.session, self._sql = session, sql
         self._started_at = self._over_at = time.monotonic()
 
     @property
@@ -156,7 +164,7 @@ class _Sending(threading.Thread):
     def run(self) -> None:
         """Send it."""
         try:
-            self._session.submit(self._sql)
+            self.session.submit(self._sql)
         except Exception as error:
             self.error = str(error)
         self._over_at, self.is_over = time.monotonic(), True

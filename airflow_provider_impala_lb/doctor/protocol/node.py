@@ -71,6 +71,7 @@ class TrialNode:
         self.proofs = Proofs(address)
         self.stop = StopRequest()
         self._opened: list[Session] = []
+        self._left: list[Session] = []
         self._tables: list[str] = []
         self._run, self._over = run, False
 
@@ -138,6 +139,14 @@ class TrialNode:
         self._opened.append(session)
         return session
 
+    def leave(self, session: Session) -> None:
+        """Drop its connection, as a client that is killed does: the session lives on.
+
+        :param session: one of this trial.
+        """
+        session.detach()
+        self._left.append(session)
+
     def attach(self, session: Session) -> Session:
         """A session of this trial over a connection of its own, as a later process has it.
 
@@ -147,6 +156,7 @@ class TrialNode:
         """
         again = Session.attach(session.login, *session.handle, pages=session.pages, stop=self.stop)
         self._opened.append(again)
+        self._left = [left for left in self._left if left is not session]
         return again
 
     def close_sessions(self) -> None:
@@ -154,6 +164,9 @@ class TrialNode:
         opened, self._opened = self._opened, []
         for session in reversed(opened):
             session.close()
+        left, self._left = self._left, []
+        for session in left:
+            self.sessions.end(self.address, *session.handle)
 
     # Statements
 

@@ -30,15 +30,16 @@ def try_pages(node: TrialNode) -> Iterator[Finding]:
         yield node.not_proved("web pages", "none are known", "name them by web, of the node")
         return
     try:
-        version, copy = pages.version(), pages.queries()
+        version = pages.version()
+        pages.queries()
     except ProbeFailed as error:
         node.proofs.pages_reason = str(error).replace(f"{pages.url}: ", "")
         remedy = "correct the node's web, or load.web_auth and its login; without pages lost statements are questions"
         yield node.not_proved("web pages", str(error), remedy)
         return
-    node.proofs.log_size = copy.kept
     yield from _whose(node, session, pages, version)
     if node.proofs.pages:
+        session.finish()
         yield from _log(node, pages)
         yield _flags(node, pages)
 
@@ -47,8 +48,7 @@ def _whose(node: TrialNode, session: Session, pages: DebugPages, version: tuple[
     """Run a labelled SET, and see whether the page has it under the query id that this session was given: a page of
     another coordinator, or an older copy, has not."""
     label = Label.new(10**6, 10**6, {"dag": "d" * MAX_CHARS, "task": "t"}, "doctor")
-    session.execute(f"{label} SET /* {'.' * _SEEN_CHARS} */")
-    session.finish()
+    session.execute(f"{label} SET /* {'.' * _SEEN_CHARS} */")  # in flight until its rows are fetched, or it is closed
     query_id = session.query_id or ""
     node.until(lambda: pages.queries().by_id(query_id) is not None, _SECONDS)
     found = [pages.queries().by_id(query_id) for _ in range(_COPIES)]
@@ -94,7 +94,8 @@ def _log(node: TrialNode, pages: DebugPages) -> Iterator[Finding]:
         yield node.not_proved("witness", text, _LOG_SIZE)
         return
     witness = copy.completed[0].id
-    if _shows(pages.queries(), witness):
+    node.proofs.keeps_log = _shows(pages.queries(), witness)
+    if node.proofs.keeps_log:
         kept = f"it keeps {copy.kept}" if copy.kept > 0 else "it keeps all" if copy.kept < 0 else "how many is not said"
         yield node.proved("witness", f"an ended statement is seen again on a later copy; {kept} (--query_log_size)")
     else:

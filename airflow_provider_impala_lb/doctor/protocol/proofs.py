@@ -34,7 +34,7 @@ class Proofs(msgspec.Struct):
     :ivar kills: KILL QUERY ends an own query.
     :ivar running: what is said of a statement that ran when its client was killed; None: not tried.
     :ivar never_sent: and of one that was never sent.
-    :ivar log_size: how many ended statements the page shows; 0: not known, or none.
+    :ivar keeps_log: its page shows statements that have ended.
     """
 
     address: str
@@ -47,7 +47,7 @@ class Proofs(msgspec.Struct):
     kills: bool = False
     running: Lookup | None = None
     never_sent: Lookup | None = None
-    log_size: int = 0
+    keeps_log: bool = False
 
 
 def conclude(all_proofs: Iterable[Proofs]) -> Iterator[Finding]:
@@ -91,16 +91,18 @@ def _fate(proofs: Proofs) -> tuple[bool, str]:
         return False, f"a question to the author, because {running.reason or 'a running statement was not found'}."
     found = "one that runs, or has ended, is found by its label, and its end is known;"
     if never.action == "send":
-        killed = " or where somebody kills it while it is planned" if proofs.version >= (4, 6) else ""
+        remains = ["a coordinator dies with it"]
+        if proofs.version >= (4, 6):
+            remains.append("somebody kills it while it is planned")
+        remains.append("a CREATE or DROP that is sent again meets what may be its own effect")
         return True, (
             f"its fate is known: {found} one that never arrived is proved so by closing its session, and may be sent "
-            f"again. A question to the author remains where a coordinator dies with it,{killed} or an own CREATE or "
-            "DROP meets what may be its own effect."
+            f"again. It stays a question to the author where {', or '.join(remains)}."
         )
     over = "is seen to be over, but not whether it ran," if never.action == "ended" else "may still run,"
     return False, (
         f"{found} one that the page does not show {over} and is a question to the author, because "
-        f"{never.reason or 'that could not be proved'}."
+        f"{never.reason if proofs.keeps_log else 'the page shows no statement that has ended (--query_log_size)'}."
     )
 
 

@@ -7,6 +7,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from logging import getLogger
 
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.timing import Deadline
@@ -22,6 +23,8 @@ from airflow_provider_impala_lb.doctor.protocol.statements import try_lost, try_
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
+
+log = getLogger(__name__)
 
 NODE_SECONDS = 300.0
 """For all trials on one coordinator. Whatever it does, it is left alone then."""
@@ -70,15 +73,15 @@ def _try_all(nodes: Sequence[TrialNode]) -> Iterator[Finding]:
         for run in running:
             run.start()
         for run in running:
-            run.join(deadline.remaining)
+            run.over.wait(deadline.remaining)
             yield from run.findings()
     finally:  # also where whoever reads this stops reading, or is interrupted
-        late = [run for run in running if run.is_alive()]
+        late = [run for run in running if not run.over.is_set()]
         for run in late:
             run.node.end()
         end = Deadline(_END_SECONDS)
         for run in late:
-            run.join(end.remaining)
+            run.over.wait(end.remaining)
 
 
 class _Run(threading.Thread):
@@ -86,12 +89,14 @@ class _Run(threading.Thread):
 
     :param node: the coordinator.
     :ivar node: as given.
+    :ivar over: set at its end. Not `is_alive`: up to Python 3.12 a thread seems to have ended once a signal's handler
+        has raised in the middle of its `join`.
     """
 
     def __init__(self, node: TrialNode) -> None:
         # A daemon: Python would wait at its exit for one that hangs in a resolver of names.
         super().__init__(name="impala-lb doctor", daemon=True)
-        self.node = node
+        self.node, self.over = node, threading.Event()
         self._found: list[Finding] = []
 
     def run(self) -> None:
@@ -99,12 +104,19 @@ class _Run(threading.Thread):
         try:
             for finding in itertools.chain(_begin(self.node), _all_trials(self.node)):
                 self._found.append(finding)
+        except Exception as error:  # whatever a coordinator sends, it must not look as if all had been tried
+            log.debug("Trials on %s", self.node.address, exc_info=True)
+            text = f"the trials themselves failed: {type(error).__name__}"
+            self._found.append(Finding(f"node {self.node.address}", "failed", text))
         finally:
-            self._found += _clear_up(self.node)
+            try:
+                self._found += _clear_up(self.node)
+            finally:
+                self.over.set()
 
     def findings(self) -> list[Finding]:
         """What was found; that its time is up, if it is not over."""
-        if not self.is_alive():
+        if self.over.is_set():
             return self._found
         return [*self._found, *_late(self.node)]
 

@@ -34,7 +34,7 @@ def try_sessions(node: TrialNode) -> Iterator[Finding]:
 
 def _outlives(node: TrialNode) -> Finding:
     name, session = "session without a connection", node.open()
-    session.detach()
+    node.leave(session)
     node.stop.sleep(_DISCONNECTED_SECONDS)
     try:
         error = node.error_of(node.attach(session), "SET")

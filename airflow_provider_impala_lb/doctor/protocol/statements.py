@@ -74,7 +74,7 @@ def _running(node: TrialNode, table: str) -> Iterator[Finding]:
     sql = f"{label} INSERT INTO {table} SELECT 3, sleep(2500)"
     client.submit(sql)
     witness = client.proof.witness
-    client.detach()
+    node.leave(client)
     found = node.proofs.running = _look_up(node, client, label, sql, witness, "accepted")
     name = "INSERT of a killed client"
     if found.action == "go on":
@@ -88,7 +88,7 @@ def _never_sent(node: TrialNode, table: str) -> Iterator[Finding]:
     sql = f"{label} INSERT INTO {table} VALUES (4, true)"  # noqa: S608 (own name)
     client.proof.see_witness()
     witness = client.proof.witness
-    client.detach()
+    node.leave(client)
     found = node.proofs.never_sent = _look_up(node, client, label, sql, witness, "intended")
     name = "INSERT that never arrived"
     if found.action == "send":
