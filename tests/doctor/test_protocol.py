@@ -98,6 +98,7 @@ def test_a_cluster_on_which_all_can_be_proved(cluster):
     assert cluster.password not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_it_touches_its_own_tables_only(cluster):
     earlier = f"scratch.{PREFIX}00000000_0"
     run_sql(cluster, f"CREATE TABLE {earlier} (n INT)")
@@ -206,6 +207,7 @@ def test_a_page_of_another_coordinator(cluster):
     assert proofs.meaning_of(proved)[0] is False
 
 
+@pytest.mark.slow
 def test_a_page_that_is_old(cluster):
     with cluster.nodes[0].stale_queries_page(), tried(cluster, try_pages) as (found, proved):
         assert (found["web pages"].verdict, proved.pages) == ("failed", False)
@@ -265,6 +267,7 @@ def test_pages_behind_a_login(monkeypatch):
         assert "s3cret" not in str(found)
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_keeps_no_log():
     with scratch_cluster(flags={"query_log_size": 0}) as cluster:
         with tried(cluster, try_pages, try_lost) as (found, proved):
@@ -332,6 +335,7 @@ def test_no_right_to_kill(cluster):
         assert not proved.kills
 
 
+@pytest.mark.slow
 def test_limits_that_do_nothing(cluster, monkeypatch):
     monkeypatch.setattr(limits, "_IDLE_SECONDS", 0.5)
     submit = limits.Session.submit
@@ -378,7 +382,7 @@ def test_a_statement_that_is_planned_is_closed_where_the_trial_is_interrupted(cl
         with tried(cluster, try_pages, try_planning) as (found, _):
             assert found["it"].message == f"{NOT_PROVED}it was not over within 1 s"
         assert_clean(cluster)
-    assert "broke" not in caplog.text  # its own connection is its sender's, and was not used
+    assert caplog.text == ""  # its own connection is its sender's, and was not used
 
 
 def test_all_trials_have_their_time(cluster, monkeypatch):
