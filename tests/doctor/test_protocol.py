@@ -69,11 +69,16 @@ def assert_clean(cluster):
     assert run_sql(cluster, "SHOW TABLES IN scratch") == [("others",)]
 
 
+def node_of(cluster, config):
+    """The first node of the cluster, under trial."""
+    sessions = node.in_short_time(Balancer.from_config(config).sessions)
+    return TrialNode(sessions, cluster.nodes[0].address, "scratch", "12345678")
+
+
 @contextlib.contextmanager
 def tried(cluster, *trials, config=None, pages=True):
     """A node on which these are tried: what they find, by name, and what was proved."""
-    balancer = Balancer.from_config(config or cluster.config)
-    on = TrialNode(balancer.config, balancer.sessions, cluster.nodes[0].address, "scratch", "12345678")
+    on = node_of(cluster, config or cluster.config)
     version = page(cluster.nodes[0], "/")["version"].split()[2].split(".") if pages else (5, 0)
     on.proofs.version = (int(version[0]), int(version[1]))
     try:
@@ -278,6 +283,21 @@ def test_a_coordinator_that_keeps_no_log():
         assert not is_known and "is a question to the author, because the page shows no statement that" in text
 
 
+def test_pages_that_the_coordinator_names_itself(cluster):
+    config = cluster.config
+    for each in config["nodes"]:
+        del each["web"]
+    with tried(cluster, try_pages, try_lost, config=config) as (found, proved):
+        assert found["web pages"].message.startswith(f"{PROVED}{cluster.nodes[0].web} is its own")
+        assert proved.running.action == "go on" and proved.never_sent.action == "send"
+
+
+def test_a_log_that_reaches_back_for_seconds_only():
+    with scratch_cluster(flags={"query_log_size": 3}) as cluster, tried(cluster, try_pages) as (found, proved):
+        assert found["witness"].message.startswith(f"{NOT_PROVED}the 3 statements that it keeps reach back 0 s only")
+        assert proved.keeps_log
+
+
 def test_a_label_that_is_redacted(cluster, monkeypatch):
     """As a rule of the site for what may be a number of somebody's would."""
     shown = run.try_pages.__globals__["DebugPages"].queries
@@ -297,8 +317,7 @@ def test_a_label_that_is_redacted(cluster, monkeypatch):
 
 
 def test_a_text_that_the_table_does_not_know_is_shown(cluster):
-    balancer = Balancer.from_config(cluster.config)
-    on = TrialNode(balancer.config, balancer.sessions, cluster.nodes[0].address, "scratch", "12345678")
+    on = node_of(cluster, cluster.config)
     with cluster.nodes[0].fail("planning", "Kein solches Ding", sql="_no`"):
         texts = [each.message for each in on.trial("it", try_errors)]
     assert texts[0] == "not proved: table not found: not known: 'Kein solches Ding'"
@@ -309,8 +328,7 @@ def test_a_text_that_the_table_does_not_know_is_shown(cluster):
 
 def test_an_error_that_does_not_come_is_told(cluster, monkeypatch):
     monkeypatch.setattr(TrialNode, "error_of", lambda *arguments, **options: None)
-    balancer = Balancer.from_config(cluster.config)
-    on = TrialNode(balancer.config, balancer.sessions, cluster.nodes[0].address, "scratch", "12345678")
+    on = node_of(cluster, cluster.config)
     texts = [each.message for each in on.trial("it", try_errors)]
     assert texts[0] == "not proved: syntax error: no error came"
     assert on.drop_tables() == {}

@@ -11,7 +11,6 @@ from logging import getLogger
 
 from msgspec.structs import replace
 
-from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.core.stop_request import Cancelled, StopRequest
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.doctor.finding import Finding
@@ -40,34 +39,37 @@ _LOST_SECONDS = 5.0
 """So long something out of reach is asked again. It sets ``QUERY_TIMEOUT_S`` as well."""
 
 
+def in_short_time(sessions: SessionFactory) -> SessionFactory:
+    """The same, with times that fit into a trial.
+
+    :param sessions: as configured.
+    """
+    session = sessions.config.session
+    short = replace(
+        session,
+        open_timeout=min(session.open_timeout, CALL_SECONDS),
+        rpc_timeout=min(session.rpc_timeout, CALL_SECONDS),
+        reconnect_timeout=min(session.reconnect_timeout, _LOST_SECONDS),
+    )
+    return SessionFactory(replace(sessions.config, session=short), sessions.password, sessions.web_password)
+
+
 class TrialNode:
     """A coordinator under trial.
 
-    :param config: whose node it is.
-    :param sessions: with that configuration's passwords.
+    :param sessions: as of :func:`in_short_time`.
     :param address: of the node, ``host:port``.
     :param database: where its tables are made.
     :param run: in the names of the tables of one run of the doctor.
     :ivar address: as given.
     :ivar database: as given.
-    :ivar config: as given, with short times.
     :ivar proofs: what was found so far.
     :ivar stop: of the trial under way.
     """
 
-    def __init__(self, config: Config, sessions: SessionFactory, address: str, database: str, run: str) -> None:
-        session = config.session
-        self.config = replace(
-            config,
-            session=replace(
-                session,
-                open_timeout=min(session.open_timeout, CALL_SECONDS),
-                rpc_timeout=min(session.rpc_timeout, CALL_SECONDS),
-                reconnect_timeout=min(session.reconnect_timeout, _LOST_SECONDS),
-            ),
-        )
+    def __init__(self, sessions: SessionFactory, address: str, database: str, run: str) -> None:
         self.address, self.database = address, database
-        self.sessions = SessionFactory(self.config, sessions.password, sessions.web_password)
+        self._sessions = sessions
         self.proofs = Proofs(address)
         self.stop = StopRequest()
         self._opened: list[Session] = []
@@ -135,7 +137,7 @@ class TrialNode:
         :raises NodeRefused: as `SessionFactory.open`.
         :raises ConfigError: as `SessionFactory.open`.
         """
-        session = self.sessions.open(self.address, database=self.database, stop=self.stop)
+        session = self._sessions.open(self.address, database=self.database, stop=self.stop)
         self._opened.append(session)
         return session
 
@@ -166,7 +168,7 @@ class TrialNode:
             session.close()
         left, self._left = self._left, []
         for session in left:
-            self.sessions.end(self.address, *session.handle)
+            self._sessions.end(self.address, *session.handle)
 
     # Statements
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.protocol.node import TrialNode
+from airflow_provider_impala_lb.impala.hs2.page_proof import WITNESS_SECONDS
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, Label
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Queries
@@ -95,12 +96,28 @@ def _log(node: TrialNode, pages: DebugPages) -> Iterator[Finding]:
         return
     witness = copy.completed[0].id
     node.proofs.keeps_log = _shows(pages.queries(), witness)
-    if node.proofs.keeps_log:
+    reach = _reach(copy)
+    if node.proofs.keeps_log and reach is not None and reach < WITNESS_SECONDS:
+        text = f"the {copy.kept} statements that it keeps reach back {reach:.0f} s only: a statement whose answer is "
+        yield node.not_proved(
+            "witness", f"{text}lost becomes a question, where it is not looked for at once", _LOG_SIZE
+        )
+    elif node.proofs.keeps_log:
         kept = f"it keeps {copy.kept}" if copy.kept > 0 else "it keeps all" if copy.kept < 0 else "how many is not said"
-        yield node.proved("witness", f"an ended statement is seen again on a later copy; {kept} (--query_log_size)")
+        back = "" if reach is None else f", which reach back {reach:.0f} s"
+        text = f"an ended statement is seen again on a later copy; {kept} (--query_log_size){back}"
+        yield node.proved("witness", text)
     else:
         text = f"an ended statement was gone on the next copy: it keeps {copy.kept}, and others run many"
         yield node.not_proved("witness", text, _LOG_SIZE)
+
+
+def _reach(copy: Queries) -> float | None:
+    """How far a log that is full reaches back, in seconds; None: it is not full, or does not say."""
+    ended = [query.ended for query in copy.completed if query.ended is not None]
+    if not ended or not 0 < copy.kept <= len(copy.completed):
+        return None
+    return max(ended) - min(ended)
 
 
 def _shows(copy: Queries, query_id: str) -> bool:

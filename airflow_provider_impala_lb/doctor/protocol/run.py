@@ -15,7 +15,7 @@ from airflow_provider_impala_lb.doctor.coordinators import REMEDIES
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.protocol.errors import try_errors
 from airflow_provider_impala_lb.doctor.protocol.limits import try_limits, try_planning
-from airflow_provider_impala_lb.doctor.protocol.node import PREFIX, TrialNode, check_database, one_line
+from airflow_provider_impala_lb.doctor.protocol.node import PREFIX, TrialNode, check_database, in_short_time, one_line
 from airflow_provider_impala_lb.doctor.protocol.pages import try_pages
 from airflow_provider_impala_lb.doctor.protocol.proofs import conclude
 from airflow_provider_impala_lb.doctor.protocol.sessions import try_kills, try_sessions
@@ -60,7 +60,8 @@ def check_protocol(make: Callable[[], Balancer], database: str) -> Iterator[Find
     config = balancer.config
     yield Finding("config", "ok", f"{config.name}: {len(config.nodes)} nodes, tried in database {database}")
     this_run = secrets.token_hex(4)
-    nodes = [TrialNode(config, balancer.sessions, address, database, this_run) for address in config.addresses]
+    sessions = in_short_time(balancer.sessions)
+    nodes = [TrialNode(sessions, address, database, this_run) for address in config.addresses]
     for start in range(0, len(nodes), _AT_ONCE):
         yield from _try_all(nodes[start : start + _AT_ONCE])
     yield from conclude(node.proofs for node in nodes)
