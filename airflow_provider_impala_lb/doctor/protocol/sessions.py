@@ -12,7 +12,6 @@ from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.operation import Limits
 from airflow_provider_impala_lb.impala.hs2.session import Session
-from airflow_provider_impala_lb.impala.script.previous_attempts import kill_query
 
 _DISCONNECTED_SECONDS = 2.0
 """So long a session is left without a connection; its own time limit is 900 s, and is read from the flags."""
@@ -99,7 +98,7 @@ def _killed(node: TrialNode) -> Finding:
     if (0, 0) < node.proofs.version < _KILL_SINCE:
         return Finding(f"{name} on {node.address}", "ok", "not tried: Impala has it since 4.5")
     session.submit(f"{node.label('kill')} {_SLEEP}")
-    problem = kill_query(node.open(), session.query_id or "")
+    problem = node.error_of(node.open(), f"KILL QUERY '{session.query_id}'")
     if problem is not None:
         return node.not_proved(name, one_line(problem), "a session is closed instead")
     finding = _ended_early(node, name, session)
