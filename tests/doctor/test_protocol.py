@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -367,13 +368,16 @@ def test_limits_that_do_nothing(cluster, monkeypatch):
 def test_closing_while_planning(cluster):
     delay = cluster.nodes[0].delay("planning", 1.5, sql="UNION ALL")
     with delay, tried(cluster, try_pages, try_planning) as (found, _):
-        assert found["closing while planning"].message.startswith("proved: it is on the page until its end, 1.")
+        seen = re.match(
+            "proved: it is on the page until its end, ([0-9.]+) s after", found["closing while planning"].message
+        )
+        assert seen and float(seen[1]) > 1.0
 
 
 def test_a_statement_that_is_planned_too_soon_to_be_met(cluster, monkeypatch):
     monkeypatch.setattr(limits, "_PLAN", "EXPLAIN SELECT 1")
     with tried(cluster, try_pages, try_planning) as (found, _):
-        assert found["closing while planning"].message.startswith(f"{NOT_TRIED}a long statement was planned within 0.")
+        assert found["closing while planning"].message.startswith(f"{NOT_TRIED}a long statement was planned within ")
 
 
 # Its own end
@@ -394,23 +398,23 @@ def test_a_session_without_a_connection_is_closed_where_the_trial_is_interrupted
 
 
 def test_a_statement_that_is_planned_is_closed_where_the_trial_is_interrupted(cluster, monkeypatch, caplog):
-    monkeypatch.setattr(node, "TRIAL_SECONDS", 1.0)
+    monkeypatch.setattr(node, "TRIAL_SECONDS", 2.0)
     monkeypatch.setattr(limits, "_found", lambda *_: None)
     with cluster.nodes[0].delay("planning", 6.0, sql="UNION ALL"):
         with tried(cluster, try_pages, try_planning) as (found, _):
-            assert found["it"].message == f"{NOT_PROVED}it was not over within 1 s"
+            assert found["it"].message == f"{NOT_PROVED}it was not over within 2 s"
         assert_clean(cluster)
     assert caplog.text == ""  # its own connection is its sender's, and was not used
 
 
 def test_all_trials_have_their_time(cluster, monkeypatch):
-    monkeypatch.setattr(run, "NODE_SECONDS", 2.0)
+    monkeypatch.setattr(run, "NODE_SECONDS", 4.0)
     start = time.monotonic()
     with cluster.nodes[0].hold("execution", sql="INSERT"):
         found = list(run.check_protocol(lambda: Balancer.from_config(cluster.config), "scratch"))
-    assert time.monotonic() - start < 2 + 20
+    assert time.monotonic() - start < 4 + 20
     late = [each for each in found if each.name == f"node {cluster.nodes[0].address}" and each.verdict == "failed"]
-    assert late[0].message == "its trials were not over within 2 s"
+    assert late[0].message == "its trials were not over within 4 s"
     assert [each for each in found if each.name.startswith("tables on ") and "may be left" in each.message]
 
 
@@ -423,6 +427,23 @@ def test_a_coordinator_that_hangs(monkeypatch):
         found = list(run.check_protocol(lambda: Balancer.from_config(cluster.config), "scratch"))
         assert time.monotonic() - start < 10
     assert [(each.name, each.verdict) for each in found[1:2]] == [(f"node {hung.address}", "failed")]
+
+
+def test_a_fault_of_the_trials_themselves_is_told(cluster, monkeypatch):
+    monkeypatch.setattr(run, "_begin", lambda node: iter([1 / 0]))
+    found = list(run.check_protocol(lambda: Balancer.from_config(cluster.config), "scratch"))
+    assert [each.verdict for each in found] == ["ok", "failed", "failed", "failed"]
+    assert found[1].message == "the trials themselves failed: ZeroDivisionError"
+
+
+def test_a_fault_of_one_trial_leaves_the_others(cluster):
+    def faulty(_):
+        raise ZeroDivisionError
+        yield
+
+    with tried(cluster, faulty, try_tables) as (found, _):
+        assert found["it"].message == f"{NOT_PROVED}the trial itself failed: ZeroDivisionError"
+        assert found["number of rows"].verdict == "ok"
 
 
 def test_a_table_that_cannot_be_dropped_is_named(cluster, monkeypatch):
