@@ -374,6 +374,23 @@ def test_closing_while_planning(cluster):
         assert seen and float(seen[1]) > 1.0
 
 
+def test_a_page_that_does_not_show_what_is_planned(cluster, monkeypatch):
+    shown, found_before = limits._found, []
+
+    def forgetful(pages, nonce):
+        found = None if found_before else shown(pages, nonce)
+        found_before.extend([found] if found else [])
+        return found
+
+    monkeypatch.setattr(limits, "_found", forgetful)
+    delay = cluster.nodes[0].delay("planning", 1.5, sql="UNION ALL")
+    with delay, tried(cluster, try_pages, try_planning, try_lost) as (found, proved):
+        assert found["closing while planning"].verdict == "failed"
+        assert "copies of the page did not show it while it was planned" in found["closing while planning"].message
+    is_known, text = proofs.meaning_of(proved)
+    assert not is_known and "its page did not show a statement that was being planned" in text
+
+
 def test_a_statement_that_is_planned_too_soon_to_be_met(cluster, monkeypatch):
     monkeypatch.setattr(limits, "_PLAN", "EXPLAIN SELECT 1")
     with tried(cluster, try_pages, try_planning) as (found, _):

@@ -129,7 +129,10 @@ def _close_under(node: TrialNode, name: str, sending: _Sending, pages: DebugPage
     if not over:
         return node.not_proved(name, f"{STATEMENT_SECONDS:g} s after its session was closed it is still there")
     if hidden:
-        return node.not_proved(name, f"{hidden} copies of the page did not show it while it was planned")
+        node.proofs.hides = True
+        text = f"not proved: {hidden} copies of the page did not show it while it was planned"
+        remedy = "a lost statement may be sent twice here: report it, with the version of Impala"
+        return Finding(f"{name} on {node.address}", "failed", text, remedy)
     if not sending.error:
         return node.not_tried(name, "it was planned before its session was closed")
     text = f"it is on the page until its end, {time.monotonic() - closed_at:.1f} s after its session was closed"

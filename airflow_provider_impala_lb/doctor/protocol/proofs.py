@@ -32,6 +32,7 @@ class Proofs(msgspec.Struct):
     :ivar closes_by_secret: a session can be closed over another connection.
     :ivar closes_by_page: a session can be closed on the page.
     :ivar kills: KILL QUERY ends an own query.
+    :ivar hides: its page did not show a statement that was being planned: that it shows none proves nothing.
     :ivar running: what is said of a statement that ran when its client was killed; None: not tried.
     :ivar never_sent: and of one that was never sent.
     :ivar keeps_log: its page shows statements that have ended.
@@ -45,6 +46,7 @@ class Proofs(msgspec.Struct):
     closes_by_secret: bool = False
     closes_by_page: bool = False
     kills: bool = False
+    hides: bool = False
     running: Lookup | None = None
     never_sent: Lookup | None = None
     keeps_log: bool = False
@@ -85,6 +87,8 @@ def _fate(proofs: Proofs) -> tuple[bool, str]:
     running, never = proofs.running, proofs.never_sent
     if not proofs.pages:
         return False, f"a question to the author, because its web pages prove nothing: {proofs.pages_reason}."
+    if proofs.hides:
+        return False, "a question to the author, because its page did not show a statement that was being planned."
     if running is None or never is None:
         return False, "it is not known, because looking for a lost statement could not be tried."
     if running.action != "go on":
