@@ -107,12 +107,7 @@ def try_planning(node: TrialNode) -> Iterator[Finding]:
 def _close_under(node: TrialNode, name: str, sending: _Sending, pages: DebugPages, nonce: str) -> Finding:
     node.until(lambda: sending.is_over or _found(pages, nonce) is not None, _MEET_SECONDS)
     if sending.is_over:
-        return node.not_tried(
-            name,
-            f"a long statement was planned within {sending.seconds:.1f} s, too soon to be met. By Impala's source (3.4 "
-            "to 5.0) it is on the page from before it is planned (ImpalaServer::RegisterQuery), and goes on when its "
-            "session is closed",
-        )
+        return _not_met(node, name, sending)
     node.attach(sending.session).close()
     hidden = 0
 
@@ -134,9 +129,18 @@ def _close_under(node: TrialNode, name: str, sending: _Sending, pages: DebugPage
         remedy = "a lost statement may be sent twice here: report it, with the version of Impala"
         return Finding(f"{name} on {node.address}", "failed", text, remedy)
     if not sending.error:
-        return node.not_tried(name, "it was planned before its session was closed")
+        return _not_met(node, name, sending)  # it was planned while its session was closed
     text = f"it is on the page until its end, {time.monotonic() - closed_at:.1f} s after its session was closed"
     return node.proved(name, f"{text}: {one_line(sending.error)}")
+
+
+def _not_met(node: TrialNode, name: str, sending: _Sending) -> Finding:
+    return node.not_tried(
+        name,
+        f"a long statement was planned within {sending.seconds:.1f} s, too soon to be met. By Impala's source (3.4 to "
+        "5.0) it is on the page from before it is planned (ImpalaServer::RegisterQuery), and goes on when its session "
+        "is closed",
+    )
 
 
 def _found(pages: DebugPages, nonce: str) -> Query | None:
