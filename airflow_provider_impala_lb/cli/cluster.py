@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.cli.common import open_balancer
@@ -11,6 +12,7 @@ from airflow_provider_impala_lb.cli.common import open_balancer
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
     from airflow_provider_impala_lb.cli.common import Commands
+    from airflow_provider_impala_lb.doctor.finding import Finding
 
 
 def add_commands(commands: Commands) -> None:
@@ -46,6 +48,11 @@ def add_commands(commands: Commands) -> None:
         "--listen",
         metavar="[ADDRESS:]PORT",
         help="wait for the doctor of another host (default address: 127.0.0.1, which no other host can reach)",
+    )
+    other.add_argument(
+        "--protocol",
+        metavar="DATABASE",
+        help="try in this scratch database what scripts rest on, and say what a killed worker's statement means here",
     )
     doctor.add_argument("--json", action="store_true", help='[{"name","verdict","message","remedy"}]')
     doctor.set_defaults(command=_doctor)
@@ -129,12 +136,9 @@ def _forget(balancer: Balancer, rows: list[dict[str, str]], wanted: str) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     from airflow_provider_impala_lb.core.text import plain
-    from airflow_provider_impala_lb.doctor.run import run_checks
-    from airflow_provider_impala_lb.doctor.two_hosts import parse_listen, parse_peer
 
-    peer = parse_listen(options.listen) if options.listen else parse_peer(options.peer) if options.peer else None
     findings = []
-    for finding in run_checks(lambda: open_balancer(options), peer, listen=bool(options.listen)):
+    for finding in _findings(options):
         findings.append(finding)
         if not options.json:
             remedy = f" -> {finding.remedy}" if finding.remedy else ""
@@ -143,3 +147,18 @@ def _doctor(options: argparse.Namespace) -> int:
         keys = ("name", "verdict", "message", "remedy")
         print(json.dumps([{key: getattr(finding, key) for key in keys} for finding in findings]))
     return int(any(finding.verdict == "failed" for finding in findings))
+
+
+def _findings(options: argparse.Namespace) -> Iterator[Finding]:
+    import signal
+    import sys
+
+    from airflow_provider_impala_lb.doctor.protocol.run import check_protocol
+    from airflow_provider_impala_lb.doctor.run import run_checks
+    from airflow_provider_impala_lb.doctor.two_hosts import parse_listen, parse_peer
+
+    if options.protocol is not None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its tables are dropped on the way out
+        return check_protocol(lambda: open_balancer(options), options.protocol)
+    peer = parse_listen(options.listen) if options.listen else parse_peer(options.peer) if options.peer else None
+    return run_checks(lambda: open_balancer(options), peer, listen=bool(options.listen))

@@ -18,13 +18,14 @@ from airflow_provider_impala_lb.impala.web.load_probe import NotACoordinator, Pr
 
 WEB_SECONDS = 3.0
 """For the pages of one node."""
-_REMEDIES = {
+REMEDIES = {
     "node": "start it, or drain it until it is back",
     "client": "look at this host: its DNS, its routes, its limits",
     "login": "check user, password, session.auth_mechanism, session.use_ssl; if other nodes take these, see this one",
     "certificate": "check session.ca_cert; if other nodes' certificates are accepted, look at this one's",
     "unclear": "check session.auth_mechanism, session.use_ssl and its port; if other nodes answer, look at this one",
 }
+"""What to do where no session could be opened, by whose fault that is."""
 
 
 def check_nodes(balancer: Balancer) -> Iterator[Finding]:
@@ -51,7 +52,7 @@ def _check_node(balancer: Balancer, address: str) -> Iterator[Finding]:
             version = str(session.cursor.fetchall()[0][0]).split(" RELEASE")[0]
         yield Finding(f"node {address}", "ok", f"session as {session.user} in {opened * 1000:.0f} ms, {version}")
     except NodeRefused as error:
-        remedy = "wait, or drain it" if error.cause == "shutdown" else _REMEDIES[error.fault]
+        remedy = "wait, or drain it" if error.cause == "shutdown" else REMEDIES[error.fault]
         yield Finding(f"node {address}", "failed", str(error), remedy)
     except ConfigError as error:
         yield Finding(f"node {address}", "failed", str(error), "correct the configuration on this host")

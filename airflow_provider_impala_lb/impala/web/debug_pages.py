@@ -161,6 +161,24 @@ class DebugPages:
         """
         return {str(row.get("session_id")) for row in self._get("/sessions?json").get("sessions", [])}
 
+    def flags(self) -> dict[str, str]:
+        """Its command line flags, by name.
+
+        :raises ProbeFailed: there is no page.
+        """
+        rows = self._get("/varz?json").get("flags", [])
+        return {str(row.get("name")): str(row.get("current")) for row in rows}
+
+    def cancel_query(self, query_id: str) -> str:
+        """End a statement. Never one whose handle is not known: up to Impala 4.3 one that is being planned stays in
+        flight for ever then.
+
+        :param query_id: as Impala prints it.
+        :returns: why it was not ended; "": it was.
+        :raises ProbeFailed: no answer.
+        """
+        return str(self._get(f"/cancel_query?query_id={quote(query_id)}&json", errors=False).get("error", ""))
+
     def close_session(self, session_id: str) -> bool:
         """End a session and all that runs in it.
 
