@@ -3,8 +3,9 @@
 Run: python benchmarks/wait.py  exit code 1 where our median is above 3 % of the statement's time plus 5 ms
 
 One coordinator of the practice cluster runs ``SELECT sleep(ms)`` and ``INSERT .. WHERE sleep(ms)``, now for our
-``Session.execute``, now for impyla's cursor, of the same length. A statement's own time is taken from the coordinator's
-page ``/queries`` (``start_time``, ``end_time``, in microseconds); what is left of the time from sending to the return
+``Session.execute``, now for impyla's cursor, of the same length. A statement's own time is taken from the
+timeline of its profile, until its rows are there or it is done (the page ``/queries`` has no end of a query whose rows
+nobody has fetched); what is left of the time from sending to the return
 of the call is the cost of waiting: the way there and back, and the late notice of its end. Lengths vary at random by a
 fifth: a statement of one length would end at the same place between two polls each time. Statements of a second and
 more run eight at a time: they do nothing but wait.
@@ -17,13 +18,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import statistics
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_impala_lb import Balancer
@@ -60,12 +61,11 @@ Run = Callable[[str], Waited]
 
 
 def own_time(node: SandboxNode, query_id: str) -> float:
-    with urllib.request.urlopen(f"{node.web}/queries?json", timeout=10) as page:
-        queries = json.load(page)
-    rows = queries["in_flight_queries"] + queries["completed_queries"]
-    row = next(row for row in rows if row["query_id"] == query_id)
-    started, ended = (datetime.fromisoformat(row[name][:26]) for name in ("start_time", "end_time"))
-    return (ended - started).total_seconds()
+    with urllib.request.urlopen(f"{node.web}/query_profile?query_id={query_id}&json", timeout=10) as page:
+        profile = json.load(page)["profile"]
+    found = re.search(r"- (?:Rows available|Request finished): ([\d.]+)ms", profile)
+    assert found is not None, profile
+    return float(found[1]) / 1000
 
 
 def ours(node: SandboxNode, session: Session) -> Run:
