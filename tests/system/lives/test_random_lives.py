@@ -1,7 +1,7 @@
 """Random lives of scripts: nothing twice, nothing lost, nothing out of order, no false word, no hang.
 
-``LIFE_ONLY`` in the environment: the number of one life, to live it again (what it is to suffer is the same each time;
-how fast it all goes is not). Its workers' logs are kept where the test says.
+``LIFE_ONLY=17`` or ``LIFE_ONLY=17,43`` in the environment: live these again (what they are to suffer is the same each
+time; how fast it all goes is not). The workers' logs are kept where the test says.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.system.lives.story import DATABASES, Story
 
 ONLY = os.environ.get("LIFE_ONLY")
 AT_ONCE = 14
-FLAGS = {"fe_service_threads": 512, "query_log_size": 60}
+FLAGS = {"fe_service_threads": 512, "query_log_size": 45}
 
 
 class Theatre:
@@ -88,7 +88,7 @@ def lines_of(lived: Lived, faults: list[str]) -> str:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("lives", sizes("LIVES"))
 def test_lives_of_scripts(lives):
-    numbers = [int(ONLY)] if ONLY else list(range(lives))
+    numbers = [int(number) for number in ONLY.split(",")] if ONLY else list(range(lives))
     start, directory = time.monotonic(), Path(tempfile.mkdtemp(prefix="lives-"))
     at_once = min(AT_ONCE, len(numbers))
     with Sandbox(nodes=at_once + 1, lag=0, flags=FLAGS, users=None) as cluster, Nursery(directory / "said") as nursery:
