@@ -139,7 +139,7 @@ class Stage:
         self.relay.stop()
         self.slot.node.start()
         if self._old is not None:
-            _close(self._old, self._old_cursor)
+            hang_up(self._old, self._old_cursor)
         self._stack.close()
         assert not self._failures, self._failures
 
@@ -229,7 +229,7 @@ class Stage:
             self._noise = self._begin(self._be_noisy)
         if self._old is not None and story.old_at == here:
             self.happened.append("old statement closed")
-            self._begin(lambda: _close(self._old, self._old_cursor))
+            self._begin(lambda: hang_up(self._old, self._old_cursor))
         if story.deployments != "one" and story.other_at == here:
             self.happened.append(f"deployments: {story.deployments}")
             self.other()
@@ -306,7 +306,7 @@ class Stage:
                     cursor.execute("SELECT 1 -- foreign")
                     cursor.close_operation()
             finally:
-                _close(connection, cursor)
+                hang_up(connection, cursor)
 
     def _change_pages(self, mode: str) -> None:
         assert self._pages is not None
@@ -387,8 +387,12 @@ class Stage:
             self.slot.cursor.execute(f"CREATE TABLE {self.story.name}x_rows (k INT, db STRING)")
 
 
-def _close(connection: Any, cursor: Any) -> None:
-    """As a client that went away in order; where its coordinator is gone, impyla's finalizer must not ask for it."""
+def hang_up(connection: Any, cursor: Any) -> None:
+    """As a client that goes away in order.
+
+    :param connection: impyla's
+    :param cursor: of it; where its coordinator is gone, its finalizer must not ask for that
+    """
     with suppress(Exception):
         cursor.close()
     with suppress(Exception):

@@ -16,6 +16,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from impala.dbapi import connect
@@ -25,7 +26,7 @@ from tests.support.sizes import SEED, sizes
 from tests.system.lives.judge import ended_by_name, faults_of
 from tests.system.lives.life import Life, Lived
 from tests.system.lives.nursery import Nursery
-from tests.system.lives.stage import Slot, Stage
+from tests.system.lives.stage import Slot, Stage, hang_up
 from tests.system.lives.story import DATABASES, Story
 
 ONLY = os.environ.get("LIFE_ONLY")
@@ -45,8 +46,16 @@ class Theatre:
         self._nursery, self._directory = nursery, directory
         *nodes, steady = cluster.nodes
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._clients: list[tuple[Any, Any]] = []
         for node in nodes:
-            self._free.put(Slot(node, steady, connect(host=steady.host, port=steady.port, timeout=60).cursor()))
+            connection = connect(host=steady.host, port=steady.port, timeout=60)
+            self._clients.append((connection, connection.cursor()))
+            self._free.put(Slot(node, steady, self._clients[-1][1]))
+
+    def close(self) -> None:
+        """Hang up, while the cluster is there."""
+        for connection, cursor in self._clients:
+            hang_up(connection, cursor)
 
     def live(self, number: int) -> Lived:
         """One life.
@@ -103,6 +112,7 @@ def test_lives_of_scripts(lives):
         theatre = Theatre(cluster, nursery, directory)
         with ThreadPoolExecutor(at_once) as pool:
             results = list(pool.map(theatre.live, numbers))
+        theatre.close()
         ended = ended_by_name(cluster.nodes)
     wrong = [(lived, faults) for lived in results if (faults := faults_of(lived, ended))]
     outcomes, happened, questions = collections.Counter(), collections.Counter(), collections.Counter()  # type: ignore[var-annotated]
