@@ -23,7 +23,7 @@ from tests.support.relay import Call, Fault, Relay
 from tests.support.servers import eventually
 from tests.system.lives.nursery import Worker
 from tests.system.lives.pages import PagesBetween
-from tests.system.lives.story import DATABASES, Story, Strike
+from tests.system.lives.story import DATABASES, MOMENT, Story, Strike
 from tests.system.lives.tables import Tables
 
 LIMITS = {"open_timeout": 1.0, "rpc_timeout": 0.8, "reconnect_timeout": 4.0}
@@ -101,6 +101,7 @@ class Stage:
         self._make_tables()
         for slow in story.slow:
             sql, point = f" {slow.number}/{story.total} dag={story.name} ", slow.point
+            sql = sql if slow.number else f" dag={story.name} "
             if slow.action == "delay":
                 switch = node.delay(point, slow.seconds, sql=sql, times=slow.times)
             elif slow.action == "hold":
@@ -119,6 +120,7 @@ class Stage:
             self.web = self._pages.url
             if story.pages_from == 0:
                 self._change_pages(story.pages)
+        self._noise: threading.Thread | None = None
         self._old: Any = None
         if story.old:
             self._old = connect(host=node.host, port=node.port, timeout=20)
@@ -137,7 +139,7 @@ class Stage:
         self.relay.stop()
         self.slot.node.start()
         if self._old is not None:
-            _close(self._old, self._old_cursor)
+            hang_up(self._old, self._old_cursor)
         self._stack.close()
         assert not self._failures, self._failures
 
@@ -171,10 +173,12 @@ class Stage:
     # -- what goes wrong
 
     def attempt_begins(self, number: int) -> None:
-        """Some troubles end with a later attempt.
+        """Some troubles end with a later attempt. Others' statements are not disturbed.
 
         :param number: of the attempt
         """
+        if self._noise is not None:
+            self._noise.join(20)
         if number >= 2:
             for switch, seconds in self._holds:
                 self.after(seconds, switch.release)
@@ -208,18 +212,24 @@ class Stage:
         if fault:
             self.tell(f"call {here} {call.rpc}: {fault.where} {fault.how} {fault.seconds:.2f}")
             self.happened.append(f"{fault.where} {fault.how}")
-        for strike in story.strikes:
-            if strike.call == here and self._strike(strike, here, call.rpc):
-                fault = fault or (CUT if strike.cut else None)
-        if story.node_at == here and story.node != "well":
-            self._begin(self._be_troubled)
-        if story.pages_from == here and self._pages is not None:
+        moment = (call.rpc, call.nth) == story.moment
+        now = (here, MOMENT) if moment else (here,)
+        if story.pages_from in now and self._pages is not None:
             self._change_pages(story.pages)
-        if story.noise and story.noise_at == here:
-            self._begin(self._be_noisy)
+        if moment and story.focus != "none":
+            self.happened.append(f"focus: {story.focus}")
+        if moment and story.cancel_after:
+            self.after(story.cancel_after, self._cancel_on_page)
+        for strike in story.strikes:
+            if strike.call in now and self._strike(strike, here, call.rpc):
+                fault = fault or (CUT if strike.cut else None)
+        if story.node_at in now and story.node != "well":
+            self._begin(self._be_troubled)
+        if story.noise and story.noise_at in now:
+            self._noise = self._begin(self._be_noisy)
         if self._old is not None and story.old_at == here:
             self.happened.append("old statement closed")
-            self._begin(lambda: _close(self._old, self._old_cursor))
+            self._begin(lambda: hang_up(self._old, self._old_cursor))
         if story.deployments != "one" and story.other_at == here:
             self.happened.append(f"deployments: {story.deployments}")
             self.other()
@@ -296,7 +306,7 @@ class Stage:
                     cursor.execute("SELECT 1 -- foreign")
                     cursor.close_operation()
             finally:
-                _close(connection, cursor)
+                hang_up(connection, cursor)
 
     def _change_pages(self, mode: str) -> None:
         assert self._pages is not None
@@ -307,7 +317,17 @@ class Stage:
             if mode != "well":
                 self.after(PAGES_SECONDS, lambda: self._change_pages("well"))
 
-    def _begin(self, work: Callable[[], Any]) -> None:
+    def _cancel_on_page(self) -> None:
+        """Somebody cancels a statement of the script on the coordinator's page."""
+        with suppress(OSError, ValueError):
+            for row in self._in_flight(self.slot.node):
+                self.tell(f"an admin cancels {row['query_id']}: {row['stmt'][-60:]}")
+                self.happened.append("cancelled by an admin")
+                urllib.request.urlopen(
+                    f"{self.slot.node.web}/cancel_query?query_id={row['query_id']}", timeout=5
+                ).close()
+
+    def _begin(self, work: Callable[[], Any]) -> threading.Thread:
         def quietly() -> None:
             try:
                 work()
@@ -317,6 +337,7 @@ class Stage:
         thread = threading.Thread(target=quietly)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def after(self, seconds: float, work: Callable[[], Any]) -> None:
         timer = threading.Timer(seconds, work)
@@ -336,19 +357,17 @@ class Stage:
         eventually(lambda: not self._at_work(), seconds)
 
     def _at_work(self) -> bool:
-        for node in {self.slot.node, self.slot.steady}:
-            try:
-                with urllib.request.urlopen(f"{node.web}/queries?json", timeout=5) as page:
-                    rows = json.load(page)["in_flight_queries"]
-            except OSError:
-                return True  # it starts anew
-            for row in rows:
-                if f"dag={self.story.name} " in row["stmt"] and _CHANGES.search(row["stmt"]):
-                    if row["state"] not in ("FINISHED", "EXCEPTION", "ERROR"):
-                        return True
-                    if row["state"] != "FINISHED" and row.get("executing"):
-                        return True
-        return False
+        try:
+            rows = [row for node in (self.slot.node, self.slot.steady) for row in self._in_flight(node)]
+        except OSError:
+            return True  # it starts anew
+        return any(row["state"] not in ("FINISHED", "EXCEPTION", "ERROR") or _at_its_end(row) for row in rows)
+
+    def _in_flight(self, node: SandboxNode) -> list[dict[str, Any]]:
+        """The script's statements there that change something."""
+        with urllib.request.urlopen(f"{node.web}/queries?json", timeout=5) as page:
+            rows = json.load(page)["in_flight_queries"]
+        return [row for row in rows if f"dag={self.story.name} " in row["stmt"] and _CHANGES.search(row["stmt"])]
 
     def tables(self) -> Tables:
         """What is in the tables of the script."""
@@ -368,10 +387,19 @@ class Stage:
             self.slot.cursor.execute(f"CREATE TABLE {self.story.name}x_rows (k INT, db STRING)")
 
 
-def _close(connection: Any, cursor: Any) -> None:
-    """As a client that went away in order; where its coordinator is gone, impyla's finalizer must not ask for it."""
+def hang_up(connection: Any, cursor: Any) -> None:
+    """As a client that goes away in order.
+
+    :param connection: impyla's
+    :param cursor: of it; where its coordinator is gone, its finalizer must not ask for that
+    """
     with suppress(Exception):
         cursor.close()
     with suppress(Exception):
         connection.close()
     cursor._closed = True
+
+
+def _at_its_end(row: dict[str, Any]) -> bool:
+    """It has failed, and may be at work all the same."""
+    return row["state"] != "FINISHED" and bool(row.get("executing"))

@@ -39,6 +39,23 @@ SLOW_POINTS = {
 STRIKES = {"kill": 8, "stop": 6, "cancel": 1, "hand over": 2}
 PAGES = {"well": 14, "swapped": 1, "queries swapped": 1, "stale": 1, "login": 1, "away": 1, "error": 1}
 NODES = {"well": 16, "pause": 2, "kill": 2}
+FOCUSES = {
+    "none": 6,
+    "late": 3,
+    "late, killed": 2,
+    "late, stopped": 2,
+    "dropped": 2,
+    "old page": 3,
+    "cancelled by an admin": 2,
+    "slow and lost": 2,
+    "ghost": 2,
+}
+"""What comes together at one moment, since by chance it rarely would. ``late``: a statement arrives after its client
+has given up, or is gone, or is stopped. ``dropped``: it has run, nobody has noted that, and others' statements push it
+out of the page. ``old page``: and the page is from before it was sent, or another's. ``ghost``: stopped while one
+runs."""
+MOMENT = -1
+"""Of a call: the moment of the focus."""
 DEPLOYMENTS = {"one": 12, "two keys": 1, "two runs": 1}
 
 
@@ -47,7 +64,7 @@ class Strike:
     """What is done to a worker.
 
     :ivar what: SIGKILL; SIGSTOP, and SIGCONT beside its successor; its run is cancelled; a trigger is told to hand over
-    :ivar call: at which call that the relay sees, from 1; 0: at a sending
+    :ivar call: at which call that the relay sees, from 1; 0: at a sending; or `MOMENT`
     :ivar sending: before its process sends for the so-manieth time, from 1
     :ivar cut: the call does not reach the coordinator
     :ivar seconds: so long after the call
@@ -68,7 +85,7 @@ class Slow:
 
     :ivar action: ``delay``, or ``hold`` until a later attempt runs, or ``fail``
     :ivar point: where a statement stays
-    :ivar number: which statement
+    :ivar number: which statement; 0: each
     :ivar seconds: how long; of a hold: how long after the next attempt has begun
     :ivar times: how often
     """
@@ -124,7 +141,40 @@ class Story:
         self.noise = rng.choice([10, 45]) if rng.random() < 0.3 else 0
         self.noise_at, self.old_at = rng.randint(1, calls), rng.randint(1, calls)
         self.old = rng.random() < 0.3
+        self.focus, self.moment, self.cancel_after = choose(rng, FOCUSES), ("", 0), 0.0
+        self._focus(rng)
         self.deployments, self.other_at = choose(rng, DEPLOYMENTS), rng.randint(1, calls)
+
+    def _focus(self, rng: random.Random) -> None:
+        """Let some things happen together."""
+        focus, number = self.focus, rng.randint(1, self.total + 1)
+        self.moment = ("ExecuteStatement", number)
+        kill, stop = (Strike(what, MOMENT, 0, False, 0.0, rng.choice([None, 0.1, 0.4])) for what in ("kill", "stop"))
+        if focus.startswith("late"):
+            where, seconds = rng.choice(["before", "request_half"]), rng.uniform(1.2, 4.0)
+            self.faults = [Fault("ExecuteStatement", number, where, "delay", seconds)]  # type: ignore[arg-type]
+            self.strikes = {"late": [], "late, killed": [kill], "late, stopped": [stop]}[focus]
+        elif focus == "dropped":
+            self.moment = ("CloseImpalaOperation", rng.randint(1, self.total))
+            self.strikes, self.noise, self.noise_at = [kill], 50, MOMENT
+        elif focus == "old page":
+            self.pages, self.pages_from = rng.choice(["stale", "stale", "queries swapped", "swapped"]), MOMENT
+            if rng.random() < 0.6:
+                self.strikes = [kill]
+            else:
+                self.faults = [Fault("ExecuteStatement", number, "after", rng.choice(["cut", "reset"]))]  # type: ignore[arg-type]
+        elif focus == "cancelled by an admin":
+            point = rng.choice(["planning", "inflight", "execution", "finalising", "catalog", "catalog_answer"])
+            self.slow = [Slow("delay", point, 0, rng.uniform(0.5, 2.0), rng.choice([1, 2]))]
+            self.cancel_after = rng.uniform(0.02, 0.4)
+        elif focus == "slow and lost":
+            how = rng.choice(["cut", "reset", "blackhole"])
+            self.faults = [Fault("ExecuteStatement", number, rng.choice(["after", "within"]), how)]  # type: ignore[arg-type]
+            self.slow = [Slow("delay", choose(rng, SLOW_POINTS), 0, rng.uniform(0.3, 2.0), 2)]
+        elif focus == "ghost":
+            self.moment = ("GetOperationStatus", rng.randint(1, 3 * self.total))
+            self.strikes = [stop]
+            self.slow = [Slow("delay", rng.choice(["execution", "catalog", "finalising"]), 0, 0.8, 3)]
 
     @property
     def total(self) -> int:
@@ -218,6 +268,8 @@ class Story:
     def __str__(self) -> str:
         told = [f"{f.rpc} {f.nth} {f.where} {f.how} {f.seconds:.2f} x{f.times} down {f.down:.2f}" for f in self.faults]
         told += [str(each) for each in (*self.strikes, *self.slow)]
+        if self.focus != "none":
+            told.append(f"{self.focus}: {self.moment[0]} {self.moment[1]}")
         if self.pages != "well":
             told.append(f"pages {self.pages} from call {self.pages_from} until attempt {self.pages_until}")
         if self.node != "well":
