@@ -276,14 +276,14 @@ class Journal:
                 raise
             log.warning("That session %s was opened is not noted in %s: %s", session, self.where, error)
 
-    def sessions_ended(self, sessions: Sequence[str]) -> None:
-        """Nothing runs in these sessions any more. Never raises: what is not noted is looked at by the next attempt.
+    def session_ended(self, session: str) -> None:
+        """Nothing runs in a session any more. Never raises: what is not noted is looked at by the next attempt.
 
-        :param sessions: their ids, as Impala prints them.
+        :param session: its id, as Impala prints it.
         """
 
         def change(record: Record, now: float) -> None:
-            record.sessions = [each for each in record.sessions if each.session not in sessions]
+            record.sessions = [each for each in record.sessions if each.session != session]
 
         try:
             self._own(change, patience=0.0)
@@ -291,7 +291,7 @@ class Journal:
             log.log(
                 DEBUG if isinstance(error, Superseded) else WARNING,
                 "That session %s has ended is not noted in %s: %s",
-                ", ".join(sessions),
+                session,
                 self.where,
                 error,
             )

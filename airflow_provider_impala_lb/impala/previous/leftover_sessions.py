@@ -74,28 +74,28 @@ class LeftoverSessions:
         kept: Sequence[KeptSession] = (),
         *,
         idle: bool = False,
-    ) -> list[str]:
+        on_ended: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """End each of these sessions, and what runs in it, and see that it has ended.
 
         :param owner: whose they are.
         :param leftovers: as by `Fencing.fence_earlier`, by lease id.
         :param kept: those in the record of the attempts; default none.
         :param idle: all that was sent in those is known to be over; default False.
-        :returns: ids of those that have ended.
+        :param on_ended: called with the id of each that has ended, at once: some servers tell it but once.
         :raises StillRunning: one could not be seen to end.
         """
-        remaining, ended = {}, []
+        remaining = {}
         for left in self._merged(leftovers, kept, idle=idle):
             problem = self._end(owner, left)
             if problem is not None:
                 remaining[left.session] = f"{left.node}, query {left.query or 'unknown'}: {problem}"
                 continue
             self._log.info("Session %s of an earlier attempt on %s has ended", left.session, left.node)
-            ended.append(left.session)
+            on_ended(left.session)
             self._cluster.fencing.note_ended(left.leases)
         if remaining:
             raise StillRunning(owner, remaining)
-        return ended
 
     def end_unrecorded(self, owner: str, *, is_known: bool) -> None:
         """End what an earlier attempt, of which no record is there, has running on any node: known by its label.

@@ -91,9 +91,12 @@ class PreviousAttempts:
         """
         owner, attempt = self._identity.owner, self._identity.attempt
         kept, idle = (begun.record.sessions, begun.idle) if begun is not None else ([], False)
-        ended = self._leftovers.end(owner, self._fenced or {}, kept, idle=idle)
-        if kept and journal is not None:
-            journal.sessions_ended(ended)
+
+        def note(session: str) -> None:
+            if journal is not None and any(each.session == session for each in kept):
+                journal.session_ended(session)
+
+        self._leftovers.end(owner, self._fenced or {}, kept, idle=idle, on_ended=note)
         if attempt is None or attempt.number < 2 or (begun is not None and not begun.is_new):
             return
         if any(not statement.changes_nothing for _, statement in self._script):
@@ -109,7 +112,7 @@ class PreviousAttempts:
         :param record: what it says; no statement is in doubt.
         """
         try:
-            journal.sessions_ended(self._leftovers.end(self._identity.owner, {}, record.sessions, idle=True))
+            self._leftovers.end(self._identity.owner, {}, record.sessions, idle=True, on_ended=journal.session_ended)
         except StillRunning as error:
             self._log.info("%s", error)
 

@@ -195,7 +195,7 @@ class Execution:
         if session is not None:
             session.close()
             if self._record.memory is not None and not session.left_running:
-                self._record.memory.sessions_ended([session.id])
+                self._record.memory.session_ended(session.id)
 
     def _open(self) -> None:
         pick = self._pick
