@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from airflow_provider_impala_lb.core.timing import Deadline
+from airflow_provider_impala_lb.errors import StateUnavailable
 from airflow_provider_impala_lb.hooks.impala_lb import ImpalaLBHook
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
+
+_PAUSE = 0.5
+"""Seconds between two attempts to read a journal that is out of reach."""
 
 
 def pack(script: Sequence[Statement], parameters: Any) -> str:
@@ -32,7 +38,15 @@ def handed_over(hook: ImpalaLBHook, owner: str) -> str | None:
     from airflow_provider_impala_lb.impala.journal.answers import text_of
 
     journals, balancer = hook.journals, hook.balancer
-    sealed = text_of(journals, balancer.config.owner_of(owner)) if journals is not None else ""
+    deadline, sealed = Deadline(balancer.config.session.reconnect_timeout), ""
+    while journals is not None:
+        try:
+            sealed = text_of(journals, balancer.config.owner_of(owner))
+            break
+        except StateUnavailable:
+            if deadline.passed(_PAUSE):
+                raise
+        time.sleep(_PAUSE)
     packed = balancer.sessions.sealer.open(sealed) if sealed else None
     return packed.decode() if packed is not None else None
 

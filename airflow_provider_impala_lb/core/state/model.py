@@ -56,11 +56,13 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     def is_before(self, other: Attempt) -> bool:
         """Whether this attempt has been followed by the other.
 
-        By number and time, both: a run that is deleted and made again under its old name counts its attempts from 1
-        again, and the clocks of two hosts may differ.
+        Within one run of a DAG by number alone, since the clocks of two hosts may differ. Else by number and time,
+        both: a run that is deleted and made again under its old name counts its attempts from 1 again.
 
         :param other: an attempt at the same work.
         """
+        if self.run and (self.run, self.clears) == (other.run, other.clears):
+            return self.number < other.number
         return self.number < other.number and self.began < other.began
 
     def repeats(self, other: Attempt) -> bool:

@@ -322,6 +322,8 @@ class _Quiet(logging.Filter):
     """impyla and thrift log tracebacks of calls that fail; the caller here says it in one line, with what follows."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno <= logging.DEBUG:  # of whole requests: with secrets of sessions, and values of parameters
+            return False
         return not str(record.msg).startswith(
             (
                 "RPC failed",

@@ -26,7 +26,7 @@ from airflow_provider_impala_lb.impala.hs2.ids import (
     warnings_in,
     without_stack,
 )
-from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
+from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient, was_gone
 from airflow_provider_impala_lb.impala.hs2.replies import status_error
 from airflow_provider_impala_lb.impala.sql.classification import classify
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
@@ -360,7 +360,7 @@ class Operation:
             log.warning("Statement %s had finished, asking for its log failed: %s", self.query_id, describe(error))
         try:
             reply = operation.close()
-            self.unsettled = False
+            self.unsettled &= was_gone(reply)
         except Exception as error:
             log.warning("Statement %s had finished, closing it failed: %s", self.query_id, describe(error))
         return text, reply
@@ -373,8 +373,8 @@ class Operation:
         """Close one that failed, so that the coordinator need not keep it. Never raises."""
         operation, self._cursor._last_operation_active, self.handle = self._cursor._last_operation, False, None
         with suppress(Exception):
-            operation.close()
-            self.unsettled = False  # it answers once the statement's threads have ended
+            # It answers once the statement's threads have ended.
+            self.unsettled &= was_gone(operation.close())
 
     def abandon(self) -> None:
         """Let impyla's cursor believe that it is closed: else its finalizer would talk to the server again, for as

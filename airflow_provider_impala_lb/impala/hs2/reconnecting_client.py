@@ -199,11 +199,13 @@ class ReconnectingClient:
 
     @staticmethod
     def _ignore_already_closed(name: str, reply: Any) -> None:
-        """A second close finds what the first has closed: that is no error."""
+        """A second close finds what the first has closed, or is closing: that is no error, and no proof of an end
+        (:func:`was_gone`)."""
         from impala._thrift_gen.TCLIService.ttypes import TStatusCode
 
         if name in _ENDING and any(text in (status_error(reply) or "") for text in _NOT_KNOWN):
             reply.status.statusCode, reply.status.errorMessage = TStatusCode.SUCCESS_STATUS, None
+            reply.was_gone = True
 
     def _count_rows(self, request: Any, reply: Any, first: BaseException | None) -> None:
         """Impala says at which row a reply begins (FetchInternal, ``startRowOffset``): so a lost one shows. Looked at
@@ -220,6 +222,15 @@ class ReconnectingClient:
             cause = f" ({describe(first)})" if first else ""
             raise RowsLost(f"rows {rows + 1} to {reply.results.startRowOffset} were sent, and never arrived{cause}")
         self._fetched = operation, rows + rows_in(reply.results)
+
+
+def was_gone(reply: Any) -> bool:
+    """Whether a close was made again, and the server did not know any more what to close: it may still be ending it
+    (``QueryDriver::Finalize`` hides a statement when its end begins).
+
+    :param reply: of `ReconnectingClient.call`.
+    """
+    return bool(getattr(reply, "was_gone", False))
 
 
 def _as_thrifts(error: Exception) -> Exception:

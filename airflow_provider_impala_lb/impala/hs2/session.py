@@ -29,7 +29,7 @@ from airflow_provider_impala_lb.impala.hs2.connection_failure import ask_anew, i
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError, print_id
 from airflow_provider_impala_lb.impala.hs2.operation import Limits, Operation
 from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
-from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
+from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient, was_gone
 from airflow_provider_impala_lb.impala.hs2.replies import UnreadableReply, status_error
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings, look_for, look_up
 from airflow_provider_impala_lb.impala.sql.classification import classify
@@ -401,7 +401,7 @@ class Session:
             self.stop.check()
             log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, describe(error))
             return "failed"
-        return closed_by(status_error(reply))
+        return "unknown" if was_gone(reply) else closed_by(status_error(reply))
 
     def cancel(self, reason: str) -> None:
         """Note in :attr:`stop` that the work is cancelled, and :meth:`end_now`. Never raises.

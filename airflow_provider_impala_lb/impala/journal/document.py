@@ -42,12 +42,17 @@ class KeptSession(msgspec.Struct, frozen=True):
     :param session: its id, as Impala prints it.
     :param sealed: its secret, sealed (see `Sealer`).
     :param at: when it was opened, by the store's clock.
+    :param known: what was sent in it is known: before each statement its intent was written, and no intent was dropped
+        unsettled since. Then nothing is under way in it but by an intent.
+    :param left_open: a statement of it was left open, so the query id that is known need not be the last one's.
     """
 
     node: str
     session: str
     sealed: str
     at: float
+    known: bool = False
+    left_open: bool = False
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -102,7 +107,11 @@ class Record(msgspec.Struct, omit_defaults=True):
 
     def anew(self) -> Record:
         """Of a script that begins at statement 1: what may be left of it all the same."""
-        return Record(epoch=self.epoch, disputed=self.disputed, sessions=self.sessions)
+        dropped = self.intent.session if self.intent is not None else None
+        sessions = [
+            msgspec.structs.replace(each, known=False) if each.session == dropped else each for each in self.sessions
+        ]
+        return Record(epoch=self.epoch, disputed=self.disputed, sessions=sessions)
 
     def kept(self, session: str) -> KeptSession | None:
         """The session of this id; None: it has ended, or was never kept.
@@ -127,13 +136,11 @@ class Begun(msgspec.Struct, frozen=True):
     :ivar record: to go on from.
     :ivar message: about it, for the log; "": there is nothing to be said.
     :ivar is_new: nothing was there.
-    :ivar idle: nothing but its intent, if it has one, can be under way in its sessions.
     """
 
     record: Record
     message: str
     is_new: bool
-    idle: bool
 
 
 _encoder = msgspec.json.Encoder()

@@ -9,11 +9,10 @@ gets `Superseded`, and stops: two processes that both believe they own a task ne
 
 from __future__ import annotations
 
-import random
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from logging import DEBUG, WARNING, Logger, getLogger
+from logging import DEBUG, WARNING, getLogger
 from typing import TypeVar
 
 import msgspec
@@ -42,9 +41,7 @@ from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 
 log = getLogger(__name__)
 
-KEPT_SECONDS = 30 * 24 * 3600.0  # after its last change, in case its task is cleared
 _QUERIES = 100  # so many ids are kept, the last ones
-_SWEEP_SHARE = 0.01
 _PAUSE = 0.5  # seconds between two writes while the store is out of reach
 _END_PATIENCE = 30.0  # seconds to go on with noting the end: all is noted as done before it, so it is not worth longer
 
@@ -134,9 +131,11 @@ class Journal:
         """
         attempt = self._attempt
 
+        def elsewhere(record: Record) -> str:
+            return self._identity.target.changes(record.target)
+
         def change(record: Record | None, now: float) -> tuple[Begun | ConfigError, Record]:
             message, is_new = "", record is None
-            outcomes, intent = record is not None and record.outcomes, record.intent if record is not None else None
             if record is None or (resume and not record.outcomes):
                 if resume and attempt is not None and attempt.number > 1:
                     raise JournalMissing(
@@ -150,7 +149,7 @@ class Journal:
                 return others, record
             elif attempt is not None and record.attempt is not None and attempt.is_before(record.attempt):
                 raise self._superseded(record.by)
-            elif self._is_whole(record) and resume and not self._changes(record) and self._repeats(record):
+            elif self._is_whole(record) and resume and not elsewhere(record) and self._repeats(record):
                 message = (
                     f"{record.by or 'an earlier attempt'} had come to its end, which did not reach whoever asked for it"
                     ": nothing of it is done twice"
@@ -161,15 +160,14 @@ class Journal:
                 record = record.anew()
             elif not resume:
                 record = record.anew()
-            elif record.script and (changes := self._identity.target.changes(record.target)):
+            elif record.script and (changes := elsewhere(record)):
                 message = f"{changes} since {record.so_far}: it begins anew"
                 record = record.anew()
             if record.intent is None:
                 message = self._renew(record) or message
             record.outcomes, record.text, record.attempt = self.outcomes, "", attempt
             record.deployment, record.target = self._identity.deployment, self._identity.target
-            idle = outcomes and record.intent is intent  # a dropped one may still run
-            return Begun(self._raised(record, now), message, is_new, idle), record
+            return Begun(self._raised(record, now), message, is_new), record
 
         begun = self._change(change)
         if isinstance(begun, ConfigError):
@@ -216,6 +214,11 @@ class Journal:
         def change(record: Record | None, now: float) -> tuple[tuple[Record, bool], Record]:
             if record is None:
                 raise JournalMissing(f"{self.where} is gone, so which statements have run is not known")
+            if record.script != self._script and record.epoch == epoch and not record.ended:
+                raise ConfigError(
+                    "the script is another one than when it was handed over, and that cannot be read (has the "
+                    f"connection's password or seal_key changed?): {record.so_far}, and nothing more of it is sent"
+                )
             if record.ended or record.script != self._script:
                 raise Superseded(f"{self.where}: another attempt has taken over, and ended it or begun anew")
             if self._by and record.by not in ("", self._by):  # whoever hands it over is of the same attempt
@@ -255,26 +258,41 @@ class Journal:
 
         self._own(change)
 
-    def keep_session(self, node: str, session: str, sealed: str) -> None:
+    def keep_session(self, node: str, session: str, sealed: str, *, again: bool = False) -> None:
         """A session was opened. Nothing must be sent in it before this returns. Where only sessions are kept, a store
-        out of reach is one warning: the next attempt looks on the coordinators' pages.
+        out of reach is one warning for the first one: the next attempt looks on the coordinators' pages.
 
         :param node: where, ``host:port``.
         :param session: its id, as Impala prints it.
         :param sealed: its secret, sealed.
+        :param again: this process had one before that is gone: a later attempt may have ended it.
         """
 
         def change(record: Record, now: float) -> None:
             record.node, record.session = node, session
             if record.kept(session) is None:
-                record.sessions = [*record.sessions, KeptSession(node, session, sealed, now)]
+                record.sessions = [*record.sessions, KeptSession(node, session, sealed, now, known=self.outcomes)]
 
         try:
             self._own(change)
         except StateUnavailable as error:
-            if self.outcomes:
+            if self.outcomes or again:
                 raise
             log.warning("That session %s was opened is not noted in %s: %s", session, self.where, error)
+
+    def left_open(self, session: str) -> None:
+        """A statement of a session was left open, and others follow. Never raises.
+
+        :param session: its id, as Impala prints it.
+        """
+
+        def change(record: Record, now: float) -> None:
+            record.sessions = [
+                msgspec.structs.replace(each, left_open=True) if each.session == session else each
+                for each in record.sessions
+            ]
+
+        self._try_to_note(change, f"a statement of session {session} was left open")
 
     def session_ended(self, session: str) -> None:
         """Nothing runs in a session any more. Never raises: what is not noted is looked at by the next attempt.
@@ -285,16 +303,7 @@ class Journal:
         def change(record: Record, now: float) -> None:
             record.sessions = [each for each in record.sessions if each.session != session]
 
-        try:
-            self._own(change, patience=0.0)
-        except ImpalaLBError as error:
-            log.log(
-                DEBUG if isinstance(error, Superseded) else WARNING,
-                "That session %s has ended is not noted in %s: %s",
-                session,
-                self.where,
-                error,
-            )
+        self._try_to_note(change, f"session {session} has ended")
 
     def keep_text(self, sealed: str) -> None:
         """Keep the script for the process that goes on with it.
@@ -351,33 +360,6 @@ class Journal:
             return record.outcomes or bool(record.sessions)
 
         self._own(change, patience=_END_PATIENCE)
-
-    def sweep_at_times(self, log: Logger) -> None:
-        """:meth:`sweep`, by one script of a hundred that end. Never raises.
-
-        :param log: as of that.
-        """
-        if random.random() < _SWEEP_SHARE:
-            self.sweep(log)
-
-    def sweep(self, log: Logger) -> None:
-        """Remove the journals that nobody has written in for a month, but for those of which something may still run.
-        Never raises.
-
-        :param log: for what cannot be removed.
-        """
-
-        def wanted(_: str, document: bytes, now: float) -> bool:
-            record = decode(document, self._journals.where)
-            return bool(record.sessions) or record.intent is not None or now - record.at < KEPT_SECONDS
-
-        try:
-            swept = self._journals.sweep(wanted)
-        except Exception as error:  # tidying up is not worth a script
-            log.warning("Old journals could not be removed: %s", error)
-            return
-        for line in swept.damaged:
-            log.warning("A journal cannot be read, and is left as it is: %s", line)
 
     def check_mine(self) -> None:
         """:raises Superseded: somebody else has taken the script over. Where that cannot be known now, nothing."""
@@ -460,6 +442,13 @@ class Journal:
         record.at = now  # by it the reader knows how long ago an intent was
         record.by, self.epoch = self._by, record.epoch
         return msgspec.structs.replace(record)
+
+    def _try_to_note(self, change: Callable[[Record, float], None], what: str) -> None:
+        try:
+            self._own(change, patience=0.0)
+        except ImpalaLBError as error:
+            level = DEBUG if isinstance(error, Superseded) else WARNING
+            log.log(level, "That %s is not noted in %s: %s", what, self.where, error)
 
     def _own(self, change: Callable[[Record, float], bool | None], patience: float | None = None) -> None:
         """``change`` returns False to remove the journal.

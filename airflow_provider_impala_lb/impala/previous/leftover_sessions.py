@@ -44,6 +44,7 @@ class _Left(msgspec.Struct):
     :ivar secret: of the session; None: not known.
     :ivar query: id of a statement that runs in it, or ran last; "": not known.
     :ivar idle: nothing is under way in it: all that was sent in it is known to be over.
+    :ivar left_open: its query id need not be of the last statement.
     :ivar leases: ids of the leases it was used under.
     """
 
@@ -52,6 +53,7 @@ class _Left(msgspec.Struct):
     secret: bytes | None = None
     query: str = ""
     idle: bool = False
+    left_open: bool = False
     leases: list[str] = []
 
 
@@ -73,7 +75,6 @@ class LeftoverSessions:
         leftovers: Mapping[str, LeftoverSession],
         kept: Sequence[KeptSession] = (),
         *,
-        idle: bool = False,
         on_ended: Callable[[str], None] = lambda _: None,
     ) -> None:
         """End each of these sessions, and what runs in it, and see that it has ended.
@@ -81,12 +82,11 @@ class LeftoverSessions:
         :param owner: whose they are.
         :param leftovers: as by `Fencing.fence_earlier`, by lease id.
         :param kept: those in the record of the attempts; default none.
-        :param idle: all that was sent in those is known to be over; default False.
         :param on_ended: called with the id of each that has ended, at once: some servers tell it but once.
         :raises StillRunning: one could not be seen to end.
         """
         remaining = {}
-        for left in self._merged(leftovers, kept, idle=idle):
+        for left in self._merged(leftovers, kept):
             problem = self._end(owner, left)
             if problem is not None:
                 remaining[left.session] = f"{left.node}, query {left.query or 'unknown'}: {problem}"
@@ -119,14 +119,20 @@ class LeftoverSessions:
         if remaining:
             raise StillRunning(owner, remaining)
 
-    def _merged(
-        self, leftovers: Mapping[str, LeftoverSession], kept: Iterable[KeptSession], *, idle: bool
-    ) -> list[_Left]:
-        open_secret = self._sessions.sealer.open
-        known = {each.session: _Left(each.node, each.session, open_secret(each.sealed), idle=idle) for each in kept}
+    def _merged(self, leftovers: Mapping[str, LeftoverSession], kept: Iterable[KeptSession]) -> list[_Left]:
+        known = {
+            each.session: _Left(
+                each.node,
+                each.session,
+                self._sessions.sealer.open(each.sealed),
+                idle=each.known,
+                left_open=each.left_open,
+            )
+            for each in kept
+        }
         for lease_id, leftover in leftovers.items():
             left = known.setdefault(leftover.session, _Left(leftover.node, leftover.session))
-            left.query = leftover.query
+            left.query = "" if left.left_open else leftover.query
             left.leases = [*left.leases, lease_id]
         return list(known.values())
 
@@ -138,21 +144,19 @@ class LeftoverSessions:
             address = self._sessions.config.canonical(left.node)
         except ConfigError:
             return "it is not a node of this configuration any more"
-        closed: Closed = "failed"
-        if left.secret is not None and is_id(left.session):
-            closed, over = self._sessions.end(address, left.session, left.secret, left.query)
-            if over or (left.idle and closed != "failed"):
-                return None
         try:
             session = self._sessions.open(address)
         except NodeRefused as error:
-            if error.__cause__ is not None and is_refused(error.__cause__):
-                return None  # nobody listens: the process is gone, and with it all that it ran
             pages = self._sessions.pages(address)
-            return str(error) if pages is None else self._end_without_session(pages, left)
+            if error.__cause__ is not None and is_refused(error.__cause__) and not _answers(pages):
+                return None  # nobody listens: the process is gone, and with it all that it ran
+            return self._end_without_session(address, own_of(owner), left, str(error))
         except ConfigError as error:
             return str(error)
         with session:
+            closed, over = self._close(address, left)
+            if over:
+                return None
             if session.pages is not None:
                 problem = self._end_by_page(session, own_of(owner), left, closed)
                 if problem is None or not left.query:
@@ -160,6 +164,13 @@ class LeftoverSessions:
             elif not left.query:
                 return "its coordinator has no web page to end it by (nodes: web), and its query is not known"
             return kill_query(session, left.query)
+
+    def _close(self, address: str, left: _Left) -> tuple[Closed, bool]:
+        """What closing it by its secret came to, and whether nothing of it runs any more."""
+        if left.secret is None or not is_id(left.session):
+            return "failed", False
+        closed, over = self._sessions.end(address, left.session, left.secret, left.query)
+        return closed, over or (left.idle and closed != "failed")
 
     def _end_by_page(self, session: Session, own: str, left: _Left, closed: Closed) -> str | None:
         """Close the session on the coordinator's web page, unless it is closed, and see on a later copy of it that
@@ -207,13 +218,28 @@ class LeftoverSessions:
         except (ProbeFailed, StatementError, ImpalaLBError) as error:
             return str(error)
 
-    def _end_without_session(self, pages: DebugPages, left: _Left) -> str | None:
-        """As :meth:`_end_by_page`, on a coordinator that takes no session of ours, as one that shuts down."""
+    def _end_without_session(self, address: str, own: str, left: _Left, refused: str) -> str | None:
+        """On a coordinator that takes no session of ours, as one that shuts down: no marker says how fresh its page is,
+        so that one counts that knew the session before it was closed.
+
+        :param refused: why it takes none.
+        """
+        pages = self._sessions.pages(address)
         try:
-            if not pages.close_session(left.session):  # a page that knows it is that coordinator's
+            knew_it = pages is not None and left.session in pages.sessions()
+            closed, over = self._close(address, left)
+            if over:
+                return None
+            if pages is None:
+                return refused
+            if closed == "failed":
+                knew_it = pages.close_session(left.session)
+            if not knew_it:
                 return f"{pages.url} does not know it, and whose page that is cannot be known"
             deadline = Deadline(END_SECONDS)
-            while left.session in pages.sessions() or left.query in pages.running():
+            while left.session in pages.sessions() or any(
+                each.id == left.query or (own and own in each.text) for each in pages.queries().in_flight
+            ):
                 if deadline.passed():
                     return f"{pages.url} still shows it after {END_SECONDS:g} s"
                 self._pause(_END_PAUSE)
@@ -231,7 +257,8 @@ class LeftoverSessions:
         try:
             session = self._sessions.open(address)
         except NodeRefused as error:
-            if error.__cause__ is not None and is_refused(error.__cause__):
+            refused = error.__cause__ is not None and is_refused(error.__cause__)
+            if refused and not _answers(self._sessions.pages(address)):
                 return None
             raise _Untold(str(error)) from error
         with session:
@@ -264,6 +291,17 @@ class LeftoverSessions:
 
 class _Untold(Exception):
     """What runs on a node is not known."""
+
+
+def _answers(pages: DebugPages | None) -> bool:
+    """Whether a coordinator lives by its page. Its port may be refused all the same, by something on the way."""
+    if pages is None:
+        return False
+    try:
+        pages.version()
+    except ProbeFailed as error:
+        return "asks for a login" in str(error)
+    return True
 
 
 def _shows_all(pages: DebugPages) -> bool:

@@ -90,13 +90,13 @@ class PreviousAttempts:
         :raises StillRunning: something could not be seen to end, or is not known.
         """
         owner, attempt = self._identity.owner, self._identity.attempt
-        kept, idle = (begun.record.sessions, begun.idle) if begun is not None else ([], False)
+        kept = begun.record.sessions if begun is not None else []
 
         def note(session: str) -> None:
             if journal is not None and any(each.session == session for each in kept):
                 journal.session_ended(session)
 
-        self._leftovers.end(owner, self._fenced or {}, kept, idle=idle, on_ended=note)
+        self._leftovers.end(owner, self._fenced or {}, kept, on_ended=note)
         if attempt is None or attempt.number < 2 or (begun is not None and not begun.is_new):
             return
         if any(not statement.changes_nothing for _, statement in self._script):
@@ -112,7 +112,7 @@ class PreviousAttempts:
         :param record: what it says; no statement is in doubt.
         """
         try:
-            self._leftovers.end(self._identity.owner, {}, record.sessions, idle=True, on_ended=journal.session_ended)
+            self._leftovers.end(self._identity.owner, {}, record.sessions, on_ended=journal.session_ended)
         except StillRunning as error:
             self._log.info("%s", error)
 

@@ -206,6 +206,9 @@ class StatementInDoubt:
                 return failure == "done"
             is_over = failure == "maybe" and not own.operation.unsettled
             raise InDoubt(f"query {query_id} ended in: {error}", is_over=is_over) from error
+        except Exception:  # whoever asked for the script wants no more of it: nor of what is waited for
+            own.close()
+            raise
         finally:
             own.detach()  # it is closed with the other sessions that were left
 

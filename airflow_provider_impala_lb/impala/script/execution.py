@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver, StopRequest
 from airflow_provider_impala_lb.core.timing import Backoff, Deadline
-from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, Superseded
+from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError
@@ -161,6 +161,10 @@ class Execution:
                     if keep and self.session is not None:
                         self.session.detach()
                     raise
+                except StateUnavailable as error:
+                    if self.between and self._record.nothing_done:
+                        raise
+                    raise self.cut_off(error) from error
                 except _SessionGone as gone:
                     if not gone.unanswered:  # that is bounded by the statement's own budget
                         lost = lost + 1 if self.number == number else 0
@@ -173,6 +177,17 @@ class Execution:
             self._record.done.seconds += time.monotonic() - start
             if not keep:
                 self.close()
+
+    def cut_off(self, error: StateUnavailable) -> StatementFailed:
+        """End the session; what to raise where it cannot be noted any more what the script does, since it has done
+        something: else it would be run again from its beginning.
+
+        :param error: of the journal, or of the balancer's state.
+        """
+        query_id = self.session.query_id if self._under_way and self.session is not None else None
+        failed = self._record.failed(str(error), query_id, "unknown" if self._under_way else "not started")
+        self.close()
+        return failed
 
     def _publish_rest(self) -> None:
         """Once all changes are made: what other coordinators may not have heard of yet."""
@@ -198,7 +213,7 @@ class Execution:
                 self._record.memory.session_ended(session.id)
 
     def _open(self) -> None:
-        pick = self._pick
+        pick, again = self._pick, self.last is not None
         session = self._sessions.open(pick.node, database=self._database, options=self._options, stop=self._stop)
         self.session = self.last = session
         self._record.done.session = session.id
@@ -208,7 +223,8 @@ class Execution:
             pick.note(session=session.id)
             if self._record.memory is not None:
                 secret = session.handle[1]
-                self._record.memory.keep_session(pick.node, session.id, self._sessions.sealer.seal(secret))
+                sealed = self._sessions.sealer.seal(secret)
+                self._record.memory.keep_session(pick.node, session.id, sealed, again=again)
             self._log.info(
                 "Session %s on %s as %s%s",
                 session.id,
@@ -290,6 +306,8 @@ class Execution:
                     self._record.note_done(ended, synced=self._is_synced(number), fetched=False)
                     if str(error).startswith("publish_timeout: "):
                         self._publishing = False  # a coordinator hangs: all others would wait as long for nothing
+                        if self._record.memory is not None:
+                            self._record.memory.left_open(session.id)
                     return
                 if failure.verdict != "wait" or deadline.passed(backoff.pause):
                     self._fail(error, failure)

@@ -27,6 +27,7 @@ from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.journal.document import Record
 from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 from airflow_provider_impala_lb.impala.journal.journal import Journal, Patience
+from airflow_provider_impala_lb.impala.journal.sweeping import sweep
 from airflow_provider_impala_lb.impala.previous.previous_attempts import PreviousAttempts, done_before
 from airflow_provider_impala_lb.impala.script.execution import Execution
 from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession, TimeLimit
@@ -193,8 +194,7 @@ class ScriptRun:
             self._time_limit.end()
 
     def finish(self) -> None:
-        """Note in the journal that the script has come to its end, and what it gave has been taken. A journal that
-        cannot be written is one warning: all statements are in it as done."""
+        """Note in the journal that what the script gave has been taken. Never raises: it has all statements as done."""
         if self.journal is None:
             return
         try:
@@ -205,7 +205,7 @@ class ScriptRun:
                     "%s has come to its end, which could not be noted in its journal: %s", self._identity.owner, error
                 )
             return
-        self.journal.sweep_at_times(self._log)
+        sweep(self._process.journals, self._log)
 
     def _done_before(self, error: Exception) -> ScriptDone:
         """The whole script, if it was done before this error: then that undoes nothing. Else the error is raised."""
@@ -231,7 +231,8 @@ class ScriptRun:
         record = done_before(begun)
         if record is None:
             return None
-        done = self.plan.first_to_run(record.done, wants_rows=self._listener.handler is not None)
+        wants_rows = self._listener.handler is not None or self.plan.output_number == len(self.plan)
+        done = self.plan.first_to_run(record.done, wants_rows=wants_rows)
         self._record.continue_after(done, record)
         self._record.done.resumed = done
         self._log.info(
@@ -436,8 +437,7 @@ class ScriptRun:
                 except StateUnavailable as error:
                     # Nobody could find the lease: let it go on here.
                     if deadline.passed():
-                        execution.close()
-                        raise
+                        raise execution.cut_off(error) from error
                     self._log.warning("The script cannot be handed over now: %s", error)
                     self._pause(_HAND_OVER_PAUSE)
                     continue

@@ -12,8 +12,7 @@ import pytest
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed, StillRunning
-from airflow_provider_impala_lb.impala.journal import journal as module
-from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.journal import sweeping
 from airflow_provider_impala_lb.impala.journal.sealing import Sealer
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
 from airflow_provider_impala_lb.impala.sql.splitter import split
@@ -187,15 +186,14 @@ def test_a_stopped_worker_is_fenced_by_its_record_alone(pair):
 
 
 def test_what_may_still_run_is_not_swept(pair, monkeypatch):
-    monkeypatch.setattr(module, "KEPT_SECONDS", -1.0)
+    monkeypatch.setattr(sweeping, "KEPT_SECONDS", -1.0)
     journals = open_journals(changed(pair).config)
-    journal = module.Journal(journals, RunIdentity(owner="another"), [])
     with killed(pair):
-        journal.sweep(LOG)
+        sweeping.sweep(journals, LOG, share=1.0)
         assert len(kept(pair)) == 1
     with pytest.raises(StatementFailed):
         attempt(pair, "SELEC")
-    journal.sweep(LOG)
+    sweeping.sweep(journals, LOG, share=1.0)
     assert journal_of(pair) is None
 
 
