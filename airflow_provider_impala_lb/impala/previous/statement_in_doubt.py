@@ -12,7 +12,7 @@ from logging import Logger
 
 import msgspec
 
-from airflow_provider_impala_lb.errors import ConfigError, StatementFailed
+from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StatementFailed
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, is_refused
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError, guid_of
 from airflow_provider_impala_lb.impala.hs2.operation import Limits
@@ -87,6 +87,14 @@ class StatementInDoubt:
                 has_run = False
             else:
                 raise self._question(journal, record, intent, doubt) from doubt
+        except NoNodeAvailable as cancelled:
+            before = f"{number - 1} before it are done, and " if number > 1 else ""
+            raise NoNodeAvailable(
+                f"the script was cancelled while it waited for statement {number} of {record.total} (query "
+                f"{intent.query or 'unknown'}, on {intent.node}), which an earlier attempt had sent: {before}the next "
+                "attempt finds out what became of it",
+                cancelled.reasons,
+            ) from cancelled
         self._log.info(
             "Statement %d, which an earlier attempt was about to send, %s",
             number,

@@ -264,6 +264,9 @@ class Execution:
             raise self._record.failed(
                 f"{failure.reason}; and no new session can be opened: {error}", None, failure.outcome, failure.advice
             ) from error
+        except StateUnavailable as error:
+            reason = f"{failure.reason}; and whether another attempt has ended it cannot be known: {error}"
+            raise self._record.failed(reason, None, failure.outcome, failure.advice) from error
 
     def replay(self, session: Session) -> None:
         """Send the USE and SET of the statements that are done once more.
