@@ -1,7 +1,7 @@
 """What looks as if an earlier attempt's statement had ended, and does not prove it; the catalog then does it later.
 
-A statement that is being planned is in no session yet, and a call to the catalog is not taken back (impala-hs2-server.cc,
-``ExecuteStatementCommon``: ``SetQueryInflight`` comes last).
+A statement that is being planned is in no session yet, and a call to the catalog is not taken back
+(impala-hs2-server.cc, ``ExecuteStatementCommon``: ``SetQueryInflight`` comes last).
 """
 
 import os
@@ -52,12 +52,13 @@ def nodes_with(cluster, text):
 
 
 @contextmanager
-def killed_while_planned(cluster, script=SCRIPT, **order):
+def killed_while_planned(cluster, script=SCRIPT, until=lambda: True, **order):
     """A worker was killed while its TRUNCATE was planned, which goes on until the end of the block. Gives the node."""
     with ExitStack() as held:
         held_on = {node: held.enter_context(node.hold("planning", sql="TRUNCATE")) for node in cluster.nodes}
         process = held.enter_context(worker(config=cluster.config, owner=OWNER, script=script, attempt=1, **order))
         wait_for(lambda: nodes_with(cluster, "TRUNCATE"), 30)
+        wait_for(until, 20)
         [there] = nodes_with(cluster, "TRUNCATE")
         process.kill()
         process.wait()
@@ -94,8 +95,11 @@ def test_the_query_of_the_lease_is_not_the_last_one_where_one_was_left_open(pair
     with ExitStack() as held:
         for node in pair.nodes:
             held.enter_context(node.hold("sync_ddl", sql="EXISTS x"))
-        held.enter_context(killed_while_planned(pair, script, options={"publish": 1.0}))
-        wait_for(lambda: any(lease.get("query") for lease in changed(pair).status()["leases"]), 20)
+
+        def lease_names_it():
+            return any(lease.get("query") for lease in changed(pair).status()["leases"])
+
+        held.enter_context(killed_while_planned(pair, script, lease_names_it, options={"publish": 1.0}))
         with pytest.raises(StillRunning):
             attempt(pair, script)
         assert nothing_ran_beside_it(pair)
