@@ -103,6 +103,7 @@ def test_without_state_the_record_tells_what_a_killed_worker_left(pair, log):
     assert journal_of(pair) is None
 
 
+@pytest.mark.slow
 def test_without_state_and_record_the_label_tells_it(pair, log):
     with killed(pair):
         lose_state(pair)
@@ -113,6 +114,7 @@ def test_without_state_and_record_the_label_tells_it(pair, log):
     assert "is of an earlier attempt: it was killed" in log.text
 
 
+@pytest.mark.slow
 def test_without_any_shared_place_the_label_tells_it(pair, log):
     """One node, no lock file: each process has a state of its own, and no journal."""
     config = alone(pair)
@@ -124,6 +126,7 @@ def test_without_any_shared_place_the_label_tells_it(pair, log):
     assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_known_of_an_earlier_attempt_nothing_is_run(closed):
     with pytest.raises(StillRunning, match="whether something of it runs there cannot be known"):
         attempt(closed, balancer=Balancer.from_config(alone(closed)))
@@ -138,6 +141,7 @@ def test_without_pages_a_killed_workers_statement_is_ended_by_the_sessions_secre
     assert not kept(closed)
 
 
+@pytest.mark.slow
 def test_without_pages_one_that_is_being_planned_is_not_taken_for_ended(closed):
     """CloseSession does not know it yet, and no query id is known."""
     with ExitStack() as held:
@@ -154,6 +158,7 @@ def test_without_pages_one_that_is_being_planned_is_not_taken_for_ended(closed):
     assert NEXT not in [sql for sql, _ in executed(closed)]
 
 
+@pytest.mark.slow
 def test_without_pages_a_resumed_script_asks_for_its_statement_by_its_handle(closed):
     slow = "INSERT INTO t SELECT 1 WHERE sleep(4000)"
     with killed(closed, script=f"{slow}; {NEXT}", resume=True):
@@ -163,6 +168,7 @@ def test_without_pages_a_resumed_script_asks_for_its_statement_by_its_handle(clo
     assert not kept(closed)
 
 
+@pytest.mark.slow
 def test_a_question_names_the_query_that_was_accepted(closed):
     """Its coordinator was killed with it."""
     with killed(closed, resume=True):
@@ -174,6 +180,7 @@ def test_a_question_names_the_query_that_was_accepted(closed):
     assert asked.value.query_id == intent.query
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_fenced_by_its_record_alone(pair):
     """Stopped before its second session could be opened; state lost meanwhile."""
     with worker(config=pair.config, owner=OWNER, script=NEXT, attempt=1, stop_at="open") as first:
@@ -185,6 +192,7 @@ def test_a_stopped_worker_is_fenced_by_its_record_alone(pair):
     assert executed(pair) == [("INSERT INTO t SELECT 3", "FINISHED")]
 
 
+@pytest.mark.slow
 def test_what_may_still_run_is_not_swept(pair, monkeypatch):
     monkeypatch.setattr(sweeping, "KEPT_SECONDS", -1.0)
     journals = open_journals(changed(pair).config)
@@ -239,6 +247,7 @@ def test_what_travels_is_no_secret(pair):
     taken_over(pair, NEXT, handover)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["nodes", "key"])
 def test_a_configuration_that_changes_while_no_worker_is_there(pair, change, monkeypatch):
     """Its node is not listed any more, or the password is another one."""

@@ -81,6 +81,7 @@ def test_an_intent_that_an_attempt_has_dropped_is_not_forgotten(pair):
             assert nothing_ran_beside_it(pair)
 
 
+@pytest.mark.slow
 def test_start_over_is_no_word_on_what_runs(pair):
     with killed_while_planned(pair, resume=True):
         answer(open_journals(changed(pair).config), OWNER, "start-over")
@@ -89,6 +90,7 @@ def test_start_over_is_no_word_on_what_runs(pair):
         assert nothing_ran_beside_it(pair)
 
 
+@pytest.mark.slow
 def test_the_query_of_the_lease_is_not_the_last_one_where_one_was_left_open(pair):
     """It waits for other coordinators (``publish``), and the next one is planned in its session."""
     script = f"CREATE TABLE IF NOT EXISTS x (n INT); {SCRIPT}"
@@ -105,6 +107,7 @@ def test_the_query_of_the_lease_is_not_the_last_one_where_one_was_left_open(pair
         assert nothing_ran_beside_it(pair)
 
 
+@pytest.mark.slow
 def test_on_a_node_that_shuts_down_what_is_planned_is_seen_by_its_label(pair, monkeypatch):
     monkeypatch.setenv("IMPALA_LB_SEAL_KEY", "another")
     with killed_while_planned(pair) as node:
@@ -114,6 +117,7 @@ def test_on_a_node_that_shuts_down_what_is_planned_is_seen_by_its_label(pair, mo
         assert nothing_ran_beside_it(pair)
 
 
+@pytest.mark.slow
 def test_on_a_node_that_shuts_down_a_session_is_ended_by_its_secret(pair):
     slow = "INSERT INTO t SELECT 1 WHERE sleep(60000)"
     with worker(config=pair.config, owner=OWNER, script=slow, attempt=1) as process:
@@ -127,6 +131,7 @@ def test_on_a_node_that_shuts_down_a_session_is_ended_by_its_secret(pair):
     assert not nodes_with(pair, "INSERT")
 
 
+@pytest.mark.slow
 def test_a_close_that_is_made_again_proves_no_end(pair):
     """The first one waits for the catalog's answer, for longer than ``rpc_timeout``; the second one is told that there
     is no such handle."""
@@ -142,6 +147,7 @@ def test_a_close_that_is_made_again_proves_no_end(pair):
         assert nothing_ran_beside_it(pair)
 
 
+@pytest.mark.slow
 def test_a_port_that_refuses_is_no_end_where_the_page_answers(pair, monkeypatch):
     slow = "INSERT INTO t SELECT 1 WHERE sleep(60000)"
     with worker(config=pair.config, owner=OWNER, script=slow, attempt=1) as process:
@@ -161,6 +167,7 @@ def test_a_port_that_refuses_is_no_end_where_the_page_answers(pair, monkeypatch)
     assert [state for _, state in executed(pair)] == ["CANCELLED", "FINISHED"]
 
 
+@pytest.mark.slow
 def test_a_fenced_worker_that_cannot_read_that_opens_no_new_session(pair, tmp_path):
     """Stopped before its second statement; a later attempt has ended its session, and then the share is away."""
     (tmp_path / "share").mkdir()
