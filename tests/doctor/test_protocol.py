@@ -29,6 +29,7 @@ from tests.support.command_line import COMMAND, lb
 from tests.support.sandbox import page
 from tests.support.servers import eventually
 
+pytestmark = pytest.mark.slow  # but for what test_protocol_command.py has
 NOT_TRIED = "not tried: "
 NOT_PROVED = "not proved: "
 PROVED = "proved: "
@@ -104,7 +105,6 @@ def test_a_cluster_on_which_all_can_be_proved(cluster):
     assert cluster.password not in done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_it_touches_its_own_tables_only(cluster):
     earlier = f"scratch.{PREFIX}00000000_0"
     run_sql(cluster, f"CREATE TABLE {earlier} (n INT)")
@@ -121,7 +121,6 @@ def test_it_touches_its_own_tables_only(cluster):
         assert run_sql(cluster, f"DROP TABLE {earlier}") == [("Table has been dropped.",)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", ["3.4", "4.1", "4.4"])
 def test_older_versions(version):
     with scratch_cluster(version=version) as cluster:
@@ -139,7 +138,6 @@ def test_older_versions(version):
         assert warned == {}, warned
 
 
-@pytest.mark.slow
 def test_coordinators_that_differ_are_told_apart():
     same = {"reached": True, "version": (4, 4), "pages": True, "keeps_log": True, "closes_by_secret": True}
     good = {"running": proofs.Lookup("go on"), "never_sent": proofs.Lookup("send")}
@@ -188,7 +186,6 @@ def test_no_right_to_create_tables(cluster):
         assert found["it"].message == f"{NOT_PROVED}{text}"
 
 
-@pytest.mark.slow
 def test_a_node_that_is_down_does_not_keep_the_others_from_being_tried():
     with scratch_cluster(nodes=2) as cluster:
         down = cluster.nodes[1]
@@ -203,7 +200,6 @@ def test_a_node_that_is_down_does_not_keep_the_others_from_being_tried():
 # Pages
 
 
-@pytest.mark.slow
 def test_a_page_of_another_coordinator(cluster):
     first, second = cluster.nodes
     with first.queries_page_of(second), tried(cluster, try_pages, try_lost, try_kills) as (found, proved):
@@ -215,7 +211,6 @@ def test_a_page_of_another_coordinator(cluster):
     assert proofs.meaning_of(proved)[0] is False
 
 
-@pytest.mark.slow
 def test_a_page_that_is_old(cluster):
     with cluster.nodes[0].stale_queries_page(), tried(cluster, try_pages) as (found, proved):
         assert (found["web pages"].verdict, proved.pages) == ("failed", False)
@@ -244,7 +239,6 @@ def proxy_before(cluster):
         server.shutdown()
 
 
-@pytest.mark.slow
 def test_pages_behind_a_load_balancer(cluster):
     config = cluster.config
     with proxy_before(cluster) as url:
@@ -254,7 +248,6 @@ def test_pages_behind_a_load_balancer(cluster):
             assert any(f"{count} of 5 copies" in found["web pages"].message for count in (2, 3))
 
 
-@pytest.mark.slow
 def test_pages_that_fail(cluster):
     with cluster.nodes[0].fail("queries_page"), tried(cluster, try_pages, try_sessions) as (found, proved):
         assert found["web pages"].verdict == "warning" and "answered 500 for /queries" in found["web pages"].message
@@ -277,7 +270,6 @@ def test_pages_behind_a_login(monkeypatch):
         assert "s3cret" not in str(found)
 
 
-@pytest.mark.slow
 def test_a_coordinator_that_keeps_no_log():
     with scratch_cluster(flags={"query_log_size": 0}) as cluster:
         with tried(cluster, try_pages, try_lost) as (found, proved):
@@ -288,7 +280,6 @@ def test_a_coordinator_that_keeps_no_log():
         assert not is_known and "is a question to the author, because the page shows no statement that" in text
 
 
-@pytest.mark.slow
 def test_pages_that_the_coordinator_names_itself(cluster):
     config = cluster.config
     for each in config["nodes"]:
@@ -298,14 +289,12 @@ def test_pages_that_the_coordinator_names_itself(cluster):
         assert proved.running.action == "go on" and proved.never_sent.action == "send"
 
 
-@pytest.mark.slow
 def test_a_log_that_reaches_back_for_seconds_only():
     with scratch_cluster(flags={"query_log_size": 3}) as cluster, tried(cluster, try_pages) as (found, proved):
         assert found["witness"].message.startswith(f"{NOT_PROVED}the 3 statements that it keeps reach back 0 s only")
         assert proved.keeps_log
 
 
-@pytest.mark.slow
 def test_a_label_that_is_redacted(cluster, monkeypatch):
     """As a rule of the site for what may be a number of somebody's would."""
     shown = run.try_pages.__globals__["DebugPages"].queries
@@ -324,7 +313,6 @@ def test_a_label_that_is_redacted(cluster, monkeypatch):
 # Errors
 
 
-@pytest.mark.slow
 def test_a_text_that_the_table_does_not_know_is_shown(cluster):
     on = node_of(cluster, cluster.config)
     with cluster.nodes[0].fail("planning", "Kein solches Ding", sql="_no`"):
@@ -335,7 +323,6 @@ def test_a_text_that_the_table_does_not_know_is_shown(cluster):
     assert on.drop_tables() == {}
 
 
-@pytest.mark.slow
 def test_an_error_that_does_not_come_is_told(cluster, monkeypatch):
     monkeypatch.setattr(TrialNode, "error_of", lambda *arguments, **options: None)
     on = node_of(cluster, cluster.config)
@@ -347,7 +334,6 @@ def test_an_error_that_does_not_come_is_told(cluster, monkeypatch):
 # Sessions, kills, limits
 
 
-@pytest.mark.slow
 def test_a_session_that_ends_with_its_connection():
     with (
         scratch_cluster(flags={"disconnected_session_timeout": 0}) as cluster,
@@ -357,7 +343,6 @@ def test_a_session_that_ends_with_its_connection():
         assert proved.closes_by_secret
 
 
-@pytest.mark.slow
 def test_no_right_to_kill(cluster):
     text = "User 'sandbox' is not authorized to kill the query."
     with cluster.nodes[0].fail("planning", text, sql="KILL"), tried(cluster, try_kills) as (found, proved):
@@ -365,7 +350,6 @@ def test_no_right_to_kill(cluster):
         assert not proved.kills
 
 
-@pytest.mark.slow
 def test_limits_that_do_nothing(cluster, monkeypatch):
     monkeypatch.setattr(limits, "_IDLE_SECONDS", 0.5)
     submit = limits.Session.submit
@@ -376,7 +360,6 @@ def test_limits_that_do_nothing(cluster, monkeypatch):
         assert found["QUERY_TIMEOUT_S"].message.endswith("was still there 0.5 s later")
 
 
-@pytest.mark.slow
 def test_closing_while_planning(cluster):
     delay = cluster.nodes[0].delay("planning", 1.5, sql="UNION ALL")
     with delay, tried(cluster, try_pages, try_planning) as (found, _):
@@ -386,7 +369,6 @@ def test_closing_while_planning(cluster):
         assert seen and float(seen[1]) > 1.0
 
 
-@pytest.mark.slow
 def test_a_page_that_does_not_show_what_is_planned(cluster, monkeypatch):
     shown, found_before = limits._found, []
 
@@ -404,7 +386,6 @@ def test_a_page_that_does_not_show_what_is_planned(cluster, monkeypatch):
     assert not is_known and "its page did not show a statement that was being planned" in text
 
 
-@pytest.mark.slow
 def test_a_statement_that_is_planned_too_soon_to_be_met(cluster, monkeypatch):
     monkeypatch.setattr(limits, "_PLAN", "EXPLAIN SELECT 1")
     monkeypatch.setattr(limits, "_found", lambda pages, nonce: None)  # as where it is over before the first look
@@ -415,7 +396,6 @@ def test_a_statement_that_is_planned_too_soon_to_be_met(cluster, monkeypatch):
 # Its own end
 
 
-@pytest.mark.slow
 def test_each_trial_has_its_time(cluster, monkeypatch):
     monkeypatch.setattr(node, "TRIAL_SECONDS", 1.0)
     start = time.monotonic()
@@ -424,14 +404,12 @@ def test_each_trial_has_its_time(cluster, monkeypatch):
     assert time.monotonic() - start < 15
 
 
-@pytest.mark.slow
 def test_a_session_without_a_connection_is_closed_where_the_trial_is_interrupted(cluster, monkeypatch):
     monkeypatch.setattr(node, "TRIAL_SECONDS", 0.5)
     with tried(cluster, try_sessions) as (found, _):
         assert found["it"].message == f"{NOT_PROVED}it was not over within 0.5 s"
 
 
-@pytest.mark.slow
 def test_a_statement_that_is_planned_is_closed_where_the_trial_is_interrupted(cluster, monkeypatch, caplog):
     monkeypatch.setattr(node, "TRIAL_SECONDS", 2.0)
     monkeypatch.setattr(limits, "_found", lambda *_: None)
@@ -442,7 +420,6 @@ def test_a_statement_that_is_planned_is_closed_where_the_trial_is_interrupted(cl
     assert caplog.text == ""  # its own connection is its sender's, and was not used
 
 
-@pytest.mark.slow
 def test_all_trials_have_their_time(cluster, monkeypatch):
     monkeypatch.setattr(run, "NODE_SECONDS", 4.0)
     start = time.monotonic()
@@ -454,7 +431,6 @@ def test_all_trials_have_their_time(cluster, monkeypatch):
     assert [each for each in found if each.name.startswith("tables on ") and "may be left" in each.message]
 
 
-@pytest.mark.slow
 def test_a_coordinator_that_hangs(monkeypatch):
     monkeypatch.setattr(node, "CALL_SECONDS", 1.0)
     with scratch_cluster() as cluster:
@@ -466,7 +442,6 @@ def test_a_coordinator_that_hangs(monkeypatch):
     assert [(each.name, each.verdict) for each in found[1:2]] == [(f"node {hung.address}", "failed")]
 
 
-@pytest.mark.slow
 def test_a_fault_of_the_trials_themselves_is_told(cluster, monkeypatch):
     monkeypatch.setattr(run, "_begin", lambda node: iter([1 / 0]))
     found = list(run.check_protocol(lambda: Balancer.from_config(cluster.config), "scratch"))
@@ -484,7 +459,6 @@ def test_a_fault_of_one_trial_leaves_the_others(cluster):
         assert found["number of rows"].verdict == "ok"
 
 
-@pytest.mark.slow
 def test_a_table_that_cannot_be_dropped_is_named(cluster, monkeypatch):
     monkeypatch.setattr(run, "_TRIALS", (("tables", try_tables),))
     with cluster.nodes[0].fail("planning", "Not now", sql="DROP TABLE IF EXISTS"):
@@ -499,7 +473,6 @@ def test_a_table_that_cannot_be_dropped_is_named(cluster, monkeypatch):
     run_sql(cluster, *(f"DROP TABLE {name}" for name in names))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_clears_up_when_it_is_stopped(cluster, number):
     command = [*COMMAND, "doctor", "--protocol", "scratch"]
