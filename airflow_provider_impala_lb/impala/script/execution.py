@@ -33,10 +33,8 @@ from airflow_provider_impala_lb.impala.statement.failure_rules import (
     idle_too_long,
 )
 
-NEW_SESSIONS = 3
-"""So many times one statement may lose its session, and go on in a new one."""
-_WAIT_FIRST, _WAIT_LONGEST = 1.0, 30.0
-"""Pauses in seconds before a statement that has to wait is sent again."""
+NEW_SESSIONS = 3  # so many times one statement may lose its session, and go on in a new one
+_WAIT_FIRST, _WAIT_LONGEST = 1.0, 30.0  # seconds before a statement that has to wait is sent again
 
 
 class Execution:
@@ -93,6 +91,12 @@ class Execution:
     def between(self) -> bool:
         """Whether no statement is under way."""
         return not self._under_way
+
+    @property
+    def left_running(self) -> bool:
+        """Whether a statement that may change something was sent and not seen to end; it may not be answered yet."""
+        reads = self.number <= len(self._plan) and self._plan.classified[self.number - 1].changes_nothing
+        return self.last is not None and self.last.left_running and not reads
 
     def resume(self, resumed: ResumedSession) -> None:
         """Before :meth:`run`: go on in a session of another process.
@@ -209,7 +213,7 @@ class Execution:
         session, self.session = self.session, None
         if session is not None:
             session.close()
-            if self._record.memory is not None and not session.left_running:
+            if self._record.memory is not None and not self.left_running:
                 self._record.memory.session_ended(session.id)
 
     def _open(self) -> None:

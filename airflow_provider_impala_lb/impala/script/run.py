@@ -396,10 +396,9 @@ class ScriptRun:
             pick.forget()
             raise
         except (StatementFailed, Cancelled) as error:
-            session, moving = execution.last, self._stop.move_reason
+            moving = self._stop.move_reason
             interrupted = isinstance(error, Cancelled) or isinstance(error.__cause__, Cancelled)
-            ended = session is None or execution.between or (interrupted and session.wait_ended())
-            if moving and self._stop.cancelled is None and interrupted and ended:
+            if moving and self._stop.cancelled is None and interrupted and not execution.left_running:
                 touched = self._record.touched(under_way=not execution.between)
                 raise Moved(moving, len(done.statements), touched) from None
             if isinstance(error, Cancelled):
@@ -407,7 +406,7 @@ class ScriptRun:
             raise
         finally:
             self._execution = None
-            if execution.last is not None and execution.last.left_running:
+            if execution.left_running:
                 self._log.warning(
                     "What ran on %s was not seen to end: the next attempt looks after it first", pick.node
                 )

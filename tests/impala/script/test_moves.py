@@ -1,8 +1,10 @@
 """A script that is to leave its node: what is interrupted is seen to end, and what nobody would see end is not."""
 
 import time
+from contextlib import ExitStack
 
-from tests.support.scripts import changed, in_flight, start_script, wait_for
+from airflow_provider_impala_lb.errors import StatementFailed
+from tests.support.scripts import changed, in_flight, start_script, statements_on, wait_for
 
 
 def test_a_move_that_finds_no_session_interrupts_nothing(cluster):
@@ -50,3 +52,18 @@ def test_a_session_that_its_own_thread_closed_is_not_waited_for(cluster):
     assert session._end_tried.is_set()
     assert not session.end_now(lambda: outcome.append("too late"))
     assert len(outcome) == 1
+
+
+def test_a_statement_that_is_still_planned_was_not_seen_to_end_and_nothing_begins_anew(pair):
+    """It is in no session yet, so closing that does not end it: it would land in what another node does meanwhile."""
+    with ExitStack() as held:
+        for node in pair.nodes:
+            held.enter_context(node.hold("planning", sql="OVERWRITE"))
+        script = "INSERT OVERWRITE t SELECT 1"
+        script_run, thread, outcome = start_script(changed(pair), script, restartable=True)
+        wait_for(lambda: any("OVERWRITE" in row["stmt"] for node in pair.nodes for row in in_flight(node)), 20)
+        script_run._on_move("overloaded")
+        thread.join(30)
+    assert isinstance(outcome[0], StatementFailed)
+    assert outcome[0].outcome == "unknown"
+    assert len([sql for node in pair.nodes for sql in statements_on(node) if "OVERWRITE" in sql]) <= 1
