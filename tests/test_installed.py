@@ -161,7 +161,7 @@ def test_the_test_in_the_readme_works_as_it_stands(sandboxed, tmp_path, environm
     (snippet,) = [
         block
         for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-        if "impala_sandbox" in block
+        if "def test_my_dag(impala_sandbox" in block
     ]
     project = tmp_path / "project"
     project.mkdir()

@@ -167,7 +167,10 @@ class Journal:
                 message = self._renew(record) or message
             record.outcomes, record.text, record.attempt = self.outcomes, "", attempt
             record.deployment, record.target = self._identity.deployment, self._identity.target
-            return Begun(self._raised(record, now), message, is_new), record
+            before = record.by
+            begun = self._raised(record, now)
+            begun.by = before  # who has left what is found here
+            return Begun(begun, message, is_new), record
 
         begun = self._change(change)
         if isinstance(begun, ConfigError):
@@ -385,7 +388,7 @@ class Journal:
         except ImpalaLBError as error:
             log.warning("Who has taken %s over cannot be known now: %s", self.key, error)
             return True
-        if record is None or record.script != self._script:
+        if record is None or record.ended or record.script != self._script:
             return False
         return record.by == self._by and record.epoch > self.epoch
 

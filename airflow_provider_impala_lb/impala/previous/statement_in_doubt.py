@@ -148,7 +148,7 @@ class StatementInDoubt:
         query_id = intent.query
         for can_ask in (True, False):  # once more, if the handle that was found is not known any more
             if query_id and secret is not None and can_ask and not statement.statement.changes_nothing:
-                has_run = self._ask(session, intent, statement, secret, query_id)
+                has_run = self._ask(session, intent, statement, secret, query_id, answer)
                 if has_run is not None:
                     return has_run
                 can_ask = False
@@ -169,7 +169,7 @@ class StatementInDoubt:
             if action == "wait" and lookup.query is not None:
                 assert secret is not None
                 self._log_wait(session, intent, lookup.query)
-                has_run = self._ask(session, intent, statement, secret, lookup.query.id)
+                has_run = self._ask(session, intent, statement, secret, lookup.query.id, answer)
                 if has_run is not None:
                     return has_run
                 query_id = ""
@@ -191,9 +191,16 @@ class StatementInDoubt:
         raise InDoubt(lookup.reason, may_clear_up=lookup.may_clear_up, is_over=action == "ended")
 
     def _ask(
-        self, session: Session, intent: Intent, statement: StatementRecord, secret: bytes, query_id: str
+        self,
+        session: Session,
+        intent: Intent,
+        statement: StatementRecord,
+        secret: bytes,
+        query_id: str,
+        answer: str,
     ) -> bool | None:
-        """Wait for its end by its handle. None: that is not known any more, which proves nothing.
+        """Wait for its end by its handle. None: that is not known any more, which proves nothing. The author's word
+        counts where it has failed, and may have changed something.
 
         :raises InDoubt: it has failed, and may have changed something.
         """
@@ -212,6 +219,9 @@ class StatementInDoubt:
             failure = failure_of(str(error), msgspec.structs.replace(statement, state="accepted"))
             if failure in ("nothing", "done"):
                 return failure == "done"
+            if answer:
+                self._log.warning("Statement %d: its author says that it %s", intent.number, _SAYS[answer])
+                return answer == "ran"
             is_over = failure == "maybe" and not own.operation.unsettled
             raise InDoubt(f"query {query_id} ended in: {error}", is_over=is_over) from error
         except Exception:  # whoever asked for the script wants no more of it: nor of what is waited for
