@@ -73,10 +73,10 @@ def check(case: Case, lab: Lab) -> list[str]:
     if case.how == "stop":
         first.go_on()
         late = first.end()
-        # Its word is nobody's failure: silence, or what it had done before it was stopped; or that a later attempt has
-        # taken over, which Airflow drops, since the task does not wait for this trigger any more.
+        # Its word is nobody's failure: what it had done before it was stopped; or that another has taken over, and its
+        # attempt is over, which Airflow drops, since the task does not wait for this trigger any more.
         told = late.get("event", {})
-        over = told.get("error", {}).get("kind") == "Superseded" and case.then != "trigger"
+        over = told.get("error", {}).get("kind") == "Superseded"
         if "silent" not in late and not over and not (case.phase in HAS_DONE_ALL and "done" in told):
             faults.append(f"the first triggerer said afterwards: {late}")
     ran = lab.finished(attempt)
