@@ -199,8 +199,8 @@ class StatementInDoubt:
         query_id: str,
         answer: str,
     ) -> bool | None:
-        """Wait for its end by its handle. None: that is not known any more, which proves nothing. The author's word
-        counts where it has failed, and may have changed something.
+        """Wait for its end by its handle. None: that is not known any more, or it was not seen to end though in error:
+        neither proves anything. The author's word counts where it is over, and may have changed something.
 
         :raises InDoubt: it has failed, and may have changed something.
         """
@@ -219,11 +219,12 @@ class StatementInDoubt:
             failure = failure_of(str(error), msgspec.structs.replace(statement, state="accepted"))
             if failure in ("nothing", "done"):
                 return failure == "done"
+            if own.operation.unsettled:  # in error at once, by a cancel or a limit, and its threads end later
+                return None
             if answer:
                 self._log.warning("Statement %d: its author says that it %s", intent.number, _SAYS[answer])
                 return answer == "ran"
-            is_over = failure == "maybe" and not own.operation.unsettled
-            raise InDoubt(f"query {query_id} ended in: {error}", is_over=is_over) from error
+            raise InDoubt(f"query {query_id} ended in: {error}", is_over=failure == "maybe") from error
         except Exception:  # whoever asked for the script wants no more of it: nor of what is waited for
             own.close()
             raise
