@@ -222,6 +222,12 @@ class Life:
             self._ask("the journal is missing", 0)
         elif word.kind == "StatementFailed":
             self._after_failure(word, end)
+        elif (
+            word.kind == "ConfigError"
+            and self._story.deployments == "two runs"
+            and "two runs have this name" in end["text"]
+        ):
+            lived.outcome = "two runs"  # the other one began while nothing of ours ran: neither takes over
         else:
             lived.outcome = word.kind
             lived.faults.append(f"attempt {word.attempt}: {word.role} ended in {end}")
