@@ -17,9 +17,9 @@ demo: $(VENV)/ready
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
 
-# All but hours, one after the other. Only what `make test` leaves out: PYTEST_ARGS="-m 'slow and not long'".
+# All but hours, two files at a time. Only what `make test` leaves out: PYTEST_ARGS="-m 'slow and not long'".
 test-all: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(PYTEST_ARGS)
 
 # Hours; see tests/support/sizes.py.
 test-long: $(VENV)/ready

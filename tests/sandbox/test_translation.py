@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -277,3 +280,21 @@ def test_words_in_a_comment_are_no_clause(cursor: HiveServer2Cursor) -> None:
 
 def test_no_name_of_ours_is_a_function_of_theirs() -> None:
     assert not set(AGGREGATES) & set(MACROS)
+
+
+EVERY_MACRO = """
+import os, sys, pathlib
+from airflow_provider_impala_lb.sandbox.sql.engine import Engine
+from airflow_provider_impala_lb.sandbox.sql.functions import macro_statements
+engine = Engine(pathlib.Path(sys.argv[1]), [])
+for name in macro_statements():
+    engine.cursor(name).close()
+print("made", flush=True)
+os._exit(0)  # as a coordinator ends: DuckDB says much at exit
+"""
+
+
+def test_every_macro_can_be_made(tmp_path: Path) -> None:
+    """Each is made when a statement first uses it: so one that is broken would not show before."""
+    done = subprocess.run([sys.executable, "-c", EVERY_MACRO, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout == "made\n", done.stderr

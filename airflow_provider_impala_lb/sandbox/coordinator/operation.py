@@ -345,12 +345,13 @@ class Operation:
         assert self.run_child is not None, "a coordinator's"
         return self.run_child(self, sql)
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
+    def cursor(self, sql: str) -> duckdb.DuckDBPyConnection:
         """A DuckDB cursor that :meth:`cancel` interrupts.
 
+        :param sql: what it will execute.
         :raises StatementCancelled: it is cancelled already.
         """
-        cursor = self._services.engine.cursor()
+        cursor = self._services.engine.cursor(sql)
         with self._lock:
             self._cursors.append(cursor)
         self.check_cancelled()

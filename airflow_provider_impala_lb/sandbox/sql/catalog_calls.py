@@ -212,7 +212,7 @@ class _Call:
     def __init__(self, query_id: str, service: _CatalogService) -> None:
         self.id, self._service = query_id, service
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
+    def cursor(self, sql: str) -> duckdb.DuckDBPyConnection:
         raise StatementCancelled()
 
     def check_cancelled(self) -> None:

@@ -162,7 +162,6 @@ def write(
     :raises StatementCancelled: somebody cancelled the statement.
     :raises Refused: the directory leads out of those that tables may be in.
     """
-    cursor = running.cursor()
     directory = confinement.check(table.location)
     staging = directory / "_impala_insert_staging" / running.id.replace(":", "_")
     staging.mkdir(parents=True)
@@ -170,7 +169,9 @@ def write(
         names = ", ".join(f"c{number}" for number in range(width))
         source = f"({query.reading()}) AS source({names})"
         select = f"SELECT {', '.join(expressions)} FROM {source}"  # noqa: S608 (names are quoted)
-        cursor.execute(_copy(table, select, staging, running.id))
+        copy = _copy(table, select, staging, running.id)
+        cursor = running.cursor(copy)
+        cursor.execute(copy)
         running.begin_finalising()
         return _move(cursor, table, staging, directory, confinement)
     finally:

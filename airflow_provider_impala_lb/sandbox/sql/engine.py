@@ -11,7 +11,7 @@ import duckdb  # noqa: TID253 (only a coordinator's process comes here)
 
 from airflow_provider_impala_lb.sandbox.common.errors import Refused, StatementCancelled, analysis_error
 from airflow_provider_impala_lb.sandbox.sql.column_types import ColumnType, from_duckdb, text_literal
-from airflow_provider_impala_lb.sandbox.sql.functions import macro_statements
+from airflow_provider_impala_lb.sandbox.sql.functions import macro_statements, macros_in
 
 
 class Engine:
@@ -36,18 +36,28 @@ class Engine:
         self._sleepers: dict[str, Callable[[float], None]] = {}
         self._lock = threading.Lock()
         self._database.create_function("im_sleep", self._sleep, ["VARCHAR", "BIGINT"], "BOOLEAN", side_effects=True)
-        for statement in macro_statements():
-            self._database.execute(statement)
+        self._undefined = macro_statements()
         self._database.execute("SET python_enable_replacements = false")  # a name is never one of our variables
         listed = ", ".join(text_literal(directory) for directory in (*directories, str(temporary)))
         self._database.execute(f"SET allowed_directories = [{listed}]")
         self._database.execute("SET enable_external_access = false")
         self._database.execute("SET lock_configuration = true")
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A new cursor, to be closed by the caller."""
+    def cursor(self, sql: str) -> duckdb.DuckDBPyConnection:
+        """A new cursor, to be closed by the caller.
+
+        :param sql: what it will execute. The macros it uses are made now: all of them would be half of the time that a
+            coordinator takes to start.
+        """
         with self._lock:
+            self._define(sql)
             return self._database.cursor()
+
+    def _define(self, sql: str) -> None:
+        for name in macros_in(sql):
+            if statement := self._undefined.pop(name, None):
+                self._define(statement)  # those it uses, first
+                self._database.execute(statement)
 
     def describe(self, sql: str) -> list[tuple[str, ColumnType]]:
         """The columns of a query, which is checked but not run.
@@ -55,7 +65,7 @@ class Engine:
         :param sql: DuckDB's text.
         :raises Refused: AnalysisException.
         """
-        cursor = self.cursor()
+        cursor = self.cursor(sql)
         try:
             rows = cursor.execute(f"DESCRIBE {sql}").fetchall()
         except duckdb.Error as error:

@@ -422,25 +422,23 @@ SHOWN = sorted(
 )
 
 
-def macro_statements() -> list[str]:
-    """One CREATE MACRO for each function, all its forms in it, each after those it uses; those of UTF8_MODE as
-    ``im_letters_<name>``.
-    """
+def macro_statements() -> dict[str, str]:
+    """For each macro's name its CREATE MACRO, with all its forms; those of UTF8_MODE as ``im_letters_<name>``."""
     bodies = {f"im_{name}": forms for name, forms in MACROS.items()}
     for name in UTF8:
         bodies[f"im_letters_{name}"] = [(parameters, _letters(name, body)) for parameters, body in MACROS[name]]
-    ordered: dict[str, str] = {}
+    return {
+        name: f"CREATE MACRO {name} " + ", ".join(f"({parameters}) AS {body}" for parameters, body in forms)
+        for name, forms in bodies.items()
+    }
 
-    def add(name: str) -> None:
-        if name not in ordered:
-            for _, body in bodies[name]:
-                for used in re.findall(r"\bim_\w+", body):
-                    add(used)
-            ordered[name] = f"CREATE MACRO {name} " + ", ".join(f"({each}) AS {body}" for each, body in bodies[name])
 
-    for name in bodies:
-        add(name)
-    return list(ordered.values())
+def macros_in(sql: str) -> list[str]:
+    """What may be the name of a macro in a text, in small letters.
+
+    :param sql: DuckDB's; sqlglot writes some names of functions in capitals.
+    """
+    return re.findall(r"\bim_\w+", sql.lower())
 
 
 def _letters(name: str, body: str) -> str:

@@ -25,9 +25,10 @@ class RunningStatement(Protocol):
     def id(self) -> str:
         """The query id, as Impala prints it."""
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
+    def cursor(self, sql: str) -> duckdb.DuckDBPyConnection:
         """A DuckDB cursor, which is interrupted when the statement is cancelled.
 
+        :param sql: what it will execute.
         :raises StatementCancelled: it is cancelled already.
         """
 

@@ -73,7 +73,8 @@ def _select(statement: Statement, tree: exp.Expression) -> Plan:
 
     def run(running: RunningStatement) -> Outcome:
         query.check_files(statement.node.address, statement.node.confinement)
-        return Outcome(cursor=running.cursor().execute(query.reading()))
+        sql = query.reading()
+        return Outcome(cursor=running.cursor(sql).execute(sql))
 
     trivial = isinstance(tree, exp.Select) and not query.tables and "sleep" not in statement.text.lower()
     return Plan("QUERY", columns, run, trivial=trivial, files=query.file_count, text=_plan_text(query))
