@@ -173,7 +173,7 @@ def test_rows_that_are_wanted_are_fetched_by_a_worker(lab, ti):
     assert ours.pushed[XCOM_RUN]["statements"] == 2
 
 
-@pytest.mark.parametrize("gone", ["query", "session"])
+@pytest.mark.parametrize("gone", ["query", pytest.param("session", marks=pytest.mark.slow)])
 def test_rows_that_no_worker_came_for_in_time_are_read_again(tmp_path, monkeypatch, ti, gone):
     """Nobody asks for the query while the task waits for a worker's slot: the coordinator closes it, or its session,
     too. What only reads runs again, there; nothing that changed something does."""
@@ -195,6 +195,7 @@ def test_rows_that_no_worker_came_for_in_time_are_read_again(tmp_path, monkeypat
         assert lab.balancer.status()["leases"] == []
 
 
+@pytest.mark.slow
 def test_rows_that_no_trigger_came_for_in_time_are_read_again(tmp_path, monkeypatch, ti):
     """By its coordinator's page the query has run; its rows are gone with its session."""
     with Sandbox(nodes=2, lag=0, flags={"disconnected_session_timeout": 2}) as cluster:

@@ -65,7 +65,9 @@ def wait_for(condition, seconds):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("task", ["execute", "check", "cursor", "goes_on"])
+@pytest.mark.parametrize(
+    "task", ["execute", "goes_on", *(pytest.param(way, marks=pytest.mark.slow) for way in ("check", "cursor"))]
+)
 def test_sigterm_cancels_the_query_of_a_hook(killed, cluster, balancer, task):
     before = sent(cluster)
     process = killed(task)

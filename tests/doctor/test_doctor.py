@@ -193,6 +193,7 @@ def test_open_directories_and_files_are_flagged(tmp_path):
     assert "others may open" in modes_of(directory)
 
 
+@pytest.mark.slow
 def test_journals_that_a_group_cannot_share_are_flagged(tmp_path):
     tmp_path.chmod(0o2770)
     journals = tmp_path / "lock.journal"

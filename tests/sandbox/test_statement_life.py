@@ -74,7 +74,7 @@ def test_closing_its_session_waits_for_a_catalog_call(node: SandboxNode, open_cu
         closing = close_session(node, cursor)
         with pytest.raises(HiveServer2Error, match="Invalid or unknown query handle|not found"):
             eventually(lambda: cursor.status() == "never")
-        assert [query["state"] for query in in_flight(node, sql)] == ["EXCEPTION"]
+        eventually(lambda: [query["state"] for query in in_flight(node, sql)] == ["EXCEPTION"])
         closing.join(0.5)
         assert closing.is_alive()
     closing.join(5)

@@ -68,6 +68,7 @@ MOMENTS = ["date_add({}, 3)", "date_sub({}, 40)", "add_months({}, 5)", "months_s
            "cast(cast({} as date) as timestamp)"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nesting_is_composing_by_hand(cursor: HiveServer2Cursor) -> None:
     """Of random functions, one within the other: the same as one after the other, by way of literals."""
     chance = random.Random(7)

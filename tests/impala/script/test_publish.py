@@ -110,6 +110,7 @@ def test_it_is_said_which_tables_could_not_be_published(log):
         assert len(said) == 1 and said[0].startswith("default.t may not be known to all coordinators yet: ")
 
 
+@pytest.mark.slow
 def test_who_goes_on_with_a_script_knows_what_is_published(lagging, table):
     balancer = only(lagging, lagging.nodes[0])
     keys = {"publish": 30.0, "journals": open_journals(balancer.config), "owner": f"{table}/r/k"}
@@ -174,6 +175,7 @@ def test_a_broadcast_that_takes_too_long_is_not_waited_for_and_the_statement_is_
         assert balancer.status()["leases"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sql", ["INSERT INTO {} SELECT 1", "CREATE TABLE {}_new AS SELECT 1 a"])
 def test_the_time_for_the_broadcast_does_not_run_while_the_statement_is_at_work(lagging, table, sql):
     """It stands at 100 % of its scan ranges while it writes, or, being DDL, has no progress at all."""
@@ -184,6 +186,7 @@ def test_the_time_for_the_broadcast_does_not_run_while_the_statement_is_at_work(
     assert done.left.published
 
 
+@pytest.mark.slow
 def test_a_version_whose_timeline_does_not_tell_is_waited_for(log):
     """Up to Impala 4.2: only ``statement_timeout`` ends the wait, since nothing says that the statement is done."""
     with Sandbox(nodes=2, lag=8, version="4.1") as cluster:

@@ -126,6 +126,7 @@ def test_what_is_assumed_of_the_log_is_needed():
     assert "landed afterwards" in found.problem, "\n".join(found.path)
 
 
+@pytest.mark.slow
 def test_a_wait_without_an_end_is_found():
     model = Model(Site(version="4.5", secret=False), waits_for_its_end)
     explored = explore(model)

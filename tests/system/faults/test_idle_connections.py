@@ -71,7 +71,7 @@ def test_a_query_is_found_on_the_page_and_sent_once(cluster):
     assert [state for state, _ in executions(cluster, mark)] == ["FINISHED"]
 
 
-@pytest.mark.parametrize("reconnect_timeout", [6.0, 600.0])
+@pytest.mark.parametrize("reconnect_timeout", [6.0, pytest.param(600.0, marks=pytest.mark.slow)])
 def test_without_a_page_the_sendings_are_counted(cluster, reconnect_timeout):
     """Each is in a session of its own, and the one before was closed first. That does not end one that is planned: it
     may come to its end (``SetQueryInflight``, impala-server.cc), so only their number keeps them from piling up."""
