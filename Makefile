@@ -13,9 +13,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/ready
 	$(BIN)/impala-lb demo
 
-# The quick tests. They wait more than they work: two cores do four files at a time.
+# The quick tests. They wait more than they work: two cores do six files at a time.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 6 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
 
 # All but hours, two files at a time. Only what `make test` leaves out: PYTEST_ARGS="-m 'slow and not long'".
 test-all: $(VENV)/ready
@@ -27,7 +27,7 @@ test-long: $(VENV)/ready
 
 # The quick tests with the lowest versions that pyproject.toml allows.
 test-floors: .venv-floors/ready
-	.venv-floors/bin/python -m pytest -n 4 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
+	.venv-floors/bin/python -m pytest -n 6 --dist loadfile -m "not slow and not long" $(PYTEST_ARGS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

@@ -237,6 +237,7 @@ def test_sigterm_cancels_the_query_and_ends_the_task_within_five_seconds(sleepin
     assert "the task was killed" in output or "Task received SIGTERM" in output
 
 
+@pytest.mark.slow
 def test_a_killed_worker_leaves_no_lease(sleeping, cluster, balancer):
     (lease,) = balancer.status()["leases"]
     assert lease["owner"].startswith("sleeping/manual__")

@@ -19,7 +19,7 @@ SIZES: dict[str, tuple[int | None, int, int]] = {
     "LEASE_KILLS": (20, 100, 2_000),  # of processes that hold leases
     "JOURNAL_KILLS": (20, 200, 4_000),  # of processes that write journals
     "FAULT_RUNS": (None, 1_000, 10_000),  # random scripts over a network that breaks at random
-    "LIVES": (16, 500, 2_000),  # of scripts: attempts that are killed and stopped, where all breaks at random
+    "LIVES": (8, 500, 2_000),  # of scripts: attempts that are killed and stopped, where all breaks at random
     "STALE_RUNS": (None, 100, 2_000),  # sticky scripts whose coordinator is gone
     "CHAOS_SECONDS": (None, 12, 600),  # scripts while coordinators are killed, stopped and drained at random
     "MOVE_SECONDS": (None, 15, 600),  # restartable scripts while the load goes up and down at random
