@@ -48,6 +48,7 @@ class PageProof:
         self._pages, self._open_session = pages, open_session
         self._next_look: Deadline | None = None
         self._marker: MarkerSession | None = None
+        self._chained = False
 
     def see_witness(self) -> None:
         """Note a query that is among the completed ones now, unless one was noted just before. As long as the page
@@ -65,41 +66,37 @@ class PageProof:
         self._next_look = Deadline(WITNESS_SECONDS)
 
     def open_marker(self) -> None:
-        """Open the session for a marker, before the statement's session is closed.
+        """Open the session for markers, before the statement's session is closed.
 
         :raises ImpalaLBError: it cannot be opened.
         """
-        if self._pages is not None and self._marker is None:
-            self._marker = self._open_session()
+        if self._pages is not None:
+            self._marker = self._marker or self._open_session()
+            self._chained = True
 
     def mark(self, label: Label) -> bool:
-        """Send a marker, which the page shows from then on.
+        """Send a marker, which the page shows from then on. Its session stays open for the next one.
 
         :param label: by which it is found.
-        :returns: False: the session that was opened for it is gone, and it was sent in a new one.
+        :returns: it was sent in the session of :meth:`open_marker`; False: that is gone, or was never opened.
         :raises ImpalaLBError: no session can be opened.
         :raises StatementError: it was refused.
         """
         # SET is registered and archived as any statement is, and asks neither the catalog nor admission.
-        sql, marker = f"{label} SET", self._marker
-        self._marker = None
-        if marker is not None:
+        sql = f"{label} SET"
+        if self._marker is not None:
             try:
-                marker.execute(sql)
-                return True
+                self._marker.execute(sql)
+                return self._chained
             except StatementError as error:
                 log.info("The session for a marker is gone: %s", error)
-            finally:
-                marker.close()
-        other = self._open_session()
-        try:
-            other.execute(sql)
-        finally:
-            other.close()
+                self.close()
+        self._marker, self._chained = self._open_session(), False
+        self._marker.execute(sql)
         return False
 
     def close(self) -> None:
-        """Close what was opened and not used. Never raises."""
+        """Close the session for markers. Never raises."""
         marker, self._marker = self._marker, None
         if marker is not None:
             marker.close()

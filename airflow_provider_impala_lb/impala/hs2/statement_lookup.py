@@ -47,7 +47,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _LONGEST_POLL = 10.0
 _FRESH_SECONDS = 10.0
 """So long a copy is waited for that shows the marker: a proxy may serve an older one for a while."""
+_MARKER_SECONDS = 300.0
+"""So often a marker is sent while a page goes on showing the statement: that may be an old copy by now. Not oftener:
+each one takes a place in the log of completed queries."""
 _FINISHED = "FINISHED"
+_OLD = "is old, or another coordinator's: it does not show what was run just now"
 MAX_SENDINGS = 5
 """So often one statement is sent, those that the coordinator refused for the time being not counted."""
 _FIRST_SENDING_PAUSE, _SENDING_PAUSE_GROWS, _LONGEST_SENDING_PAUSE = 0.1, 4, 30.0
@@ -120,9 +124,9 @@ class StatementLookup:
             self.reason = "the coordinator has no web page to look at (nodes: web)"
         self._evidence = Evidence(can_ask=can_ask, can_look=pages is not None, answer=answer)
         self._chained = False
-        self._marker = ""
+        self._marker, self._marker_seen = "", False
         self._page_of: PageOf | None = None
-        self._fresh = Deadline(_FRESH_SECONDS)
+        self._fresh = self._next_marker = Deadline(_FRESH_SECONDS)
         self._started = time.monotonic()
 
     def run(self) -> Action:
@@ -145,7 +149,8 @@ class StatementLookup:
             self.reason, self.may_clear_up = "its session could not be closed, so it may still begin", True
             self._evidence = replace(self._evidence, can_close=False)
             return
-        self._chained, self._fresh = closed == "closed", Deadline(_FRESH_SECONDS)
+        self._chained = closed == "closed"
+        self._forget_marker()
         self._evidence = replace(self._evidence, closed=True, page=None)
 
     def _look(self) -> None:
@@ -222,15 +227,40 @@ class StatementLookup:
             if self.on_wait is not None:
                 self.on_wait(query)
                 self.on_wait, self._started = None, time.monotonic()
+            self._see_age(pages, marker=marker)
             self._coordinator.pause(min(max(next_poll(time.monotonic() - self._started), _FIRST_PAUSE), _LONGEST_POLL))
+
+    def _see_age(self, pages: DebugPages, *, marker: bool) -> None:
+        """Whether a page that goes on showing the statement is of now: else it could be waited for without an end."""
+        if marker and not self._marker_seen:
+            self._marker_seen, self._next_marker = True, Deadline(_MARKER_SECONDS)
+        if not self._next_marker.passed():
+            return
+        if self._marker and not self._marker_seen:
+            self.may_clear_up = True
+            self.reason = f"{pages.url}/queries {_OLD}"
+            self._evidence = replace(self._evidence, can_look=False)
+        else:
+            self._mark_again()
+
+    def _mark_again(self) -> None:
+        self._forget_marker()
+        self._mark()
+
+    def _forget_marker(self) -> None:
+        self._marker, self._marker_seen = "", False
+        self._fresh = self._next_marker = Deadline(_FRESH_SECONDS)
 
     def _note_absence(self, pages: DebugPages, copy: Queries, *, marker: bool, witness: bool) -> None:
         """Say what is missing for a proof, and whether another copy may bring it."""
         where = f"{pages.url}/queries"
         if not marker:
+            if self._marker_seen:  # it has left the page since
+                self._mark_again()
+                return
             if self._marker:
                 self.may_clear_up = True
-                self.reason = f"{where} is old, or another coordinator's: it does not show what was run just now"
+                self.reason = f"{where} {_OLD}"
             if not self._fresh.passed():
                 self._coordinator.pause(_FIRST_PAUSE)
                 return

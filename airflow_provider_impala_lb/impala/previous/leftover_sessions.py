@@ -286,7 +286,11 @@ class LeftoverSessions:
                     )
                 return True
 
-            return self._wait_until_over(PageProof(pages, session.open_another), pages, is_of)
+            proof = PageProof(pages, session.open_another)
+            try:
+                return self._wait_until_over(proof, pages, is_of)
+            finally:
+                proof.close()
 
 
 class _Untold(Exception):

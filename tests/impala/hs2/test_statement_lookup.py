@@ -85,6 +85,7 @@ def query(text=f"/* {NONCE} 1/1 */ INSERT", in_flight=True, state="RUNNING", id=
 def no_pauses(monkeypatch):
     monkeypatch.setattr(statement_lookup, "_LOOKS", (0.0,))
     monkeypatch.setattr(statement_lookup, "_FRESH_SECONDS", 0.3)
+    monkeypatch.setattr(statement_lookup, "_MARKER_SECONDS", 0.6)
 
 
 def looked_up(coordinator, witness=WITNESS, sql="INSERT INTO t SELECT 1"):
@@ -145,6 +146,77 @@ def test_where_absence_proves_nothing_the_outcome_is_in_doubt(coordinator, seen,
     with pytest.raises(StatementError, match=doubt) as raised:
         looked_up(coordinator, seen)
     assert "never reached" not in str(raised.value)
+
+
+def waited_for(coordinator, *, closed=False, witness=WITNESS):
+    """One that is on the page and can be asked for by no handle: only the page tells of its end."""
+    lookup = StatementLookup(
+        coordinator, StatementRecord(classify("INSERT INTO t SELECT 1"), "intended"), NONCE, witness, answer=""
+    )
+    if closed:
+        lookup._close()
+    return lookup, lookup.run()
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_an_old_page_that_shows_it_is_not_waited_for_without_an_end(closed):
+    """A proxy serves a copy of the time when the statement ran."""
+    lookup, action = waited_for(Coordinator(Pages(query()), shows=False), closed=closed)
+    assert action == "ask"
+    assert "is old, or another coordinator's" in lookup.reason and lookup.may_clear_up
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_a_page_that_becomes_old_while_it_is_waited_for_is_noticed(closed):
+    coordinator = Coordinator(Pages(query()))
+    began, marks = time.monotonic(), []
+    mark = coordinator.proof.mark
+
+    def once(label):
+        marks.append(time.monotonic() - began)
+        return mark(label) if len(marks) == 1 else True
+
+    coordinator.proof.mark = once
+    lookup, action = waited_for(coordinator, closed=closed)
+    assert action == "ask" and "is old" in lookup.reason
+    assert len(marks) == 2 if closed else len(marks) >= 2
+    assert coordinator.closed
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_one_that_runs_for_long_is_waited_for_while_the_page_is_of_now(closed):
+    """Each marker leaves the log before the next: others fill it."""
+    pages = Pages(witness(), query())
+    coordinator, marks = Coordinator(pages), []
+    mark = coordinator.proof.mark
+
+    def counted(label):
+        marks.append(label)
+        pages.shown = [each for each in pages.shown if "SET" not in each.text]
+        if len(marks) == 4:
+            pages.shown[1] = query(in_flight=False, state="FINISHED")
+        return mark(label)
+
+    coordinator.proof.mark = counted
+    lookup, action = waited_for(coordinator, closed=closed)
+    assert (action, lookup.status, len(marks)) == ("go on", "OK", 4)
+
+
+def test_a_marker_that_has_left_the_page_is_sent_again():
+    """The statement is taken off the page after the marker was seen, and others have filled the log."""
+    pages = Pages(witness(), query())
+    coordinator, looks = Coordinator(pages), []
+    ask = pages.queries
+
+    def queries():
+        looks.append(1)
+        if len(looks) == 4:
+            pages.shown = [witness()]
+        return ask()
+
+    pages.queries = queries
+    lookup, action = waited_for(coordinator, closed=True)
+    assert action == "ended", lookup.reason
 
 
 def test_one_that_was_killed_while_it_was_planned_may_go_on():
