@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 import time
+from contextlib import ExitStack
 
 import airflow
 import pytest
@@ -13,13 +14,14 @@ from cryptography.fernet import Fernet, InvalidToken
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.airflow.daemons import MAJOR, Airflow
+from tests.support.servers import running
 from tests.support.session_secrets import Listener, files, find, forms, rows
 
 pytestmark = pytest.mark.slow
 if MAJOR < 3:
     pytest.skip(f"Airflow {airflow.__version__}: NOT searched for secrets", allow_module_level=True)
 
-PASSWORD, VALUE = "pass-" + secrets.token_hex(12), "value-" + secrets.token_hex(12)
+PASSWORD, STORE, VALUE = (f"{name}-{secrets.token_hex(12)}" for name in ("pass", "store", "value"))
 DAG = """
 import os
 import pathlib
@@ -99,11 +101,11 @@ ENDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory):
+@pytest.fixture(scope="module", params=["file", "redis"])
+def searched(request, tmp_path_factory):
     """The directory of Airflow, that of the state, the secrets, and what was found while the tasks ran."""
     home, state, opened = tmp_path_factory.mktemp("daemons"), tmp_path_factory.mktemp("state"), set()
-    with Sandbox(nodes=1, lag=0, users={"etl": PASSWORD}) as cluster:
+    with ExitStack() as servers, Sandbox(nodes=1, lag=0, users={"etl": PASSWORD}) as cluster:
         [node] = cluster.nodes
         with Balancer.from_config(cluster.config).connect() as connection, connection.cursor() as cursor:
             cursor.execute("CREATE TABLE words (a STRING, b STRING)")
@@ -112,6 +114,10 @@ def searched(tmp_path_factory):
             fields["host"] = f"127.0.0.1:{listener.port}"
             listed = [{"host": "127.0.0.1", "port": listener.port, "web": node.web}]
             fields["extra"] |= {"lock_file": str(state / "lock"), "nodes": listed}
+            if request.param == "redis":  # its append-only file has all that was ever written
+                server = servers.enter_context(running())(state, appendonly="yes", requirepass=STORE)
+                fields["extra"] |= {"store": f"redis://:{STORE}@127.0.0.1:{server.port}"}
+                del fields["extra"]["lock_file"]
             env = {
                 "AIRFLOW_CONN_IMPALA_LB_DEFAULT": json.dumps(fields),
                 "AIRFLOW_VAR_SECRET_VALUE": VALUE,
@@ -121,8 +127,10 @@ def searched(tmp_path_factory):
                 yield home, state, opened, run(daemons, home, state, opened)
 
 
-def wanted(opened):
+def wanted(opened, *, with_stores=True):
     found = {"the password": [PASSWORD.encode()], "a bound value": [VALUE.encode()]}
+    if with_stores:
+        found["the store's password"] = [STORE.encode()]
     return found | {f"the secret of session {number}": forms(each) for number, each in enumerate(sorted(opened), 1)}
 
 
@@ -143,7 +151,7 @@ def run(daemons, home, state, opened):
         for _, row in database:
             keys.update(re.findall(rb"(?<![\w-])[\w-]{43}=(?![\w=-])", row))
         found.update(find(wanted(opened), database))
-        found.update(find(wanted(opened), files(state)))
+        found.update(find(wanted(opened, with_stores=False), files(state)))  # redis.conf has that one
         for name, data in files(state):
             for token in re.findall(rb"gAAAAA[\w-]+=*", data):
                 found.update(f"a key of {name}: Airflow's database" for key in keys if opens(key, token))
@@ -164,7 +172,8 @@ def opens(key, token):
 def test_there_was_something_to_find(searched):
     home, state, opened, _ = searched
     assert len(opened) >= 7
-    assert (state / "lock").exists() and list(state.rglob("*journal*"))
+    kept = b"".join(name.encode() + data for name, data in files(state))
+    assert b"journal" in kept and (b"gAAAAA" in kept or (state / "lock").exists())
     logs = b"".join(data for _, data in files(home / "logs"))
     assert b"INSERT INTO words SELECT" in logs and b"goes on" in logs
     assert find({"a task": [b"moved_on"]}, rows(home / "airflow.db"))
@@ -176,7 +185,8 @@ def test_nothing_was_found_while_they_ran(searched):
 
 def test_nothing_is_found_afterwards(searched):
     home, state, opened, _ = searched
-    assert find(wanted(opened), files(home, state)) == set()
+    assert find(wanted(opened), files(home)) == set()
+    assert find(wanted(opened, with_stores=False), files(state)) == set()
     assert find(wanted(opened), rows(home / "airflow.db")) == set()
 
 
