@@ -72,6 +72,7 @@ class Process(NamedTuple):
     at: str = ""
     refused: Failure | None = None
     handle: str = "none"
+    answered: bool = False  # its handle was the answer to the sending; else it was made of the page's id
     failure: Failure = "maybe"
     released: bool = False
     closed: bool = False
@@ -112,6 +113,7 @@ class Site(NamedTuple):
     ``kind``: of the statement. ``pages``: there is a page. ``secret``: the current process has the session's secret.
     ``records``: what is kept of each statement; else only of the session. ``version``: of Impala, ``5.0``: after 4.5.
     ``keeps_calls``: the log keeps the record of a statement while its call to the catalog service goes on: assumed.
+    ``asks_first``: a handle counts once it was asked after it was answered; else as soon as it is answered: a mistake.
     """
 
     kind: str = "dml"
@@ -120,6 +122,7 @@ class Site(NamedTuple):
     records: bool = True
     version: str = "5.0"
     keeps_calls: bool = True
+    asks_first: bool = True
 
 
 REGISTERED = ("planned", "zombie", "running", "ended", "finalising", "finalised")
@@ -259,12 +262,7 @@ class Model:
                 yield (
                     "the coordinator is started anew",
                     w._replace(
-                        process=1,
-                        session="unknown",
-                        statement="dead" if gone else d,
-                        log=(),
-                        call=call,
-                        closer=-1,
+                        process=1, session="unknown", statement="dead" if gone else d, log=(), call=call, closer=-1
                     ),
                 )
 
@@ -366,9 +364,11 @@ class Model:
             yield f"{name} gets no answer", now(w, at="")
             if w.statement == "refused":
                 yield f"{name} hears that its session is closed", now(w, at="", refused="nothing")
+            kept = w if self.site.asks_first or not self.site.records else w._replace(state="accepted")
             if w.statement in ("running", "ended"):
-                kept = w._replace(state="accepted") if self.site.records else w
-                yield f"{name} has a handle", now(kept, at="", handle="running")
+                yield f"{name} has a handle", now(kept, at="", handle="running", answered=True)
+            if w.status == "killed" and w.statement in ("finalised", "archived"):
+                yield f"{name} has a handle that is hidden by now", now(kept, at="", handle="running", answered=True)
             if w.status == "closed" and w.statement in ("finalised", "archived") and w.state == "intended":
                 yield (
                     f"{name} hears that its session was closed meanwhile",
@@ -394,9 +394,7 @@ class Model:
         settles = not self.site.records and w.epoch == 1  # it only wants to know whether the attempt is over
         match action:
             case "send" if w.state == "pending":
-                if (
-                    w.epoch == 1
-                ):  # it runs the script itself, in a session of its own: nothing of the ghost's comes any more
+                if w.epoch == 1:  # it runs the script itself, in a session of its own: no more comes of the ghost's
                     yield f"{name} begins", now(w, at="stop")
                     return
                 for seen in {False, "W" in w.log and self.site.pages}:
@@ -443,7 +441,10 @@ class Model:
 
     def _wait(self, w: World, name: str, now: Now) -> Iterator[tuple[str, World]]:
         handle, failure = self._answer(w)
-        yield f"{name} asks the handle: {handle}", now(w, handle=handle, failure=failure)
+        # It is known after the answer, so whoever unregisters it from now on waits for its threads.
+        known = handle == "running" and w.runner.answered and self.site.records
+        kept = w._replace(state="accepted") if known else w
+        yield f"{name} asks the handle: {handle}", now(kept, handle=handle, failure=failure)
         yield f"{name} asks the handle, and gets no answer", now(w, handle="unknown")
 
     def _close(self, w: World, name: str, now: Now) -> Iterator[tuple[str, World]]:

@@ -123,6 +123,11 @@ class Operation:
         cursor._execute_async(send)
         self.query_id = print_id(self.handle.operationId.guid)
 
+    @property
+    def was_answered(self) -> bool:
+        """The handle was the server's answer. Else it was made of an id, and the server may be planning it still."""
+        return not self._adopted
+
     def adopt(self, query_id: str) -> None:
         """Go on with a statement whose handle never arrived.
 

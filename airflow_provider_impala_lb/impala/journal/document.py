@@ -24,6 +24,8 @@ class Intent(msgspec.Struct, omit_defaults=True):
     :param at: when this was written, by the store's clock.
     :param query: its query id; "": not known (yet).
     :param witness: id of a query that was seen among the completed ones there before it was sent; "": none was.
+    :param was_asked: its handle was the coordinator's answer, and was good after that: whoever ends it from then on
+        waits for its threads.
     """
 
     number: int
@@ -33,6 +35,7 @@ class Intent(msgspec.Struct, omit_defaults=True):
     at: float
     query: str = ""
     witness: str = ""
+    was_asked: bool = False
 
 
 class KeptSession(msgspec.Struct, frozen=True):

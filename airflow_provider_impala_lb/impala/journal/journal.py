@@ -249,15 +249,16 @@ class Journal:
 
         self._own(change)
 
-    def accepted(self, query: str) -> None:
+    def accepted(self, query: str, *, was_asked: bool = False) -> None:
         """The coordinator has taken the statement.
 
         :param query: the id it was given.
+        :param was_asked: as of `Intent`; default False.
         """
 
         def change(record: Record, now: float) -> None:
             if record.intent is not None:
-                record.intent.query = query
+                record.intent.query, record.intent.was_asked = query, was_asked
 
         self._own(change)
 

@@ -128,7 +128,7 @@ class StatementInDoubt:
             doubt = InDoubt(text, may_clear_up=not gone)
             doubt.__cause__ = error
         else:
-            state: State = "accepted" if intent.query else "intended"
+            state: State = "accepted" if intent.was_asked else "registered" if intent.query else "intended"
             with session:
                 return self._look(
                     session, intent, StatementRecord(statement, state), self._secret(record, intent), answer

@@ -19,7 +19,7 @@ from airflow_provider_impala_lb.impala.hs2.reconnecting_client import RowsLost
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings
-from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession
+from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedSession, StatementNotes
 from airflow_provider_impala_lb.impala.script.metadata_sync import publish
 from airflow_provider_impala_lb.impala.script.output import OutputDone, write
 from airflow_provider_impala_lb.impala.script.record import ScriptRecord
@@ -62,7 +62,7 @@ class Execution:
         self._sessions, self._pick, self._record, self._stop, self._deferral = sessions, pick, record, stop, deferral
         self._prepare: Callable[[Session], None] | None = prepare
         self._plan, self._listener, self._journal = record.plan, record.listener, record.journal
-        self._log = record.listener.logger
+        self._log, self._notes = record.listener.logger, StatementNotes(record.journal, deferral)
         self._elsewhere = record.plan.options.resume or record.plan.options.restartable
         self._sent_before = record.sent_before
         self._under_way = False
@@ -409,7 +409,9 @@ class Execution:
         """Send the statement and wait for its end; or wait for that of the one that is under way."""
         options = self._plan.options
         synced = self._is_synced(number)
-        limits = Limits(options.statement_timeout, options.publish if synced else None, self._deferral.check)
+        limits = Limits(
+            options.statement_timeout, options.publish if synced else None, lambda: self._notes.polled(session)
+        )
         if self._under_way and session.query_id:
             return self._wait_for_resumed(session, limits)
         self._has_run = None  # it spoke of the statement that was under way
@@ -468,11 +470,7 @@ class Execution:
         self._pick.accepted()
         self._pick.note(query=query_id)
         self._under_way, self._submitted = True, time.monotonic()
-        # Whoever goes on asks for it by its handle, where no page tells, and names it in a question to the author.
-        if self._journal is not None and (
-            self._deferral.allowed or not self._plan.classified[self.number - 1].changes_nothing
-        ):
-            self._journal.accepted(query_id)
+        self._notes.accepted(query_id, changes=not self._plan.classified[self.number - 1].changes_nothing)
 
     def _fail(self, error: StatementError, failure: ClassifiedFailure) -> None:
         """Raise what follows from a statement's failure."""

@@ -219,6 +219,43 @@ class Deferral:
         return None
 
 
+class StatementNotes:
+    """What the journal gets to know of the statement under way, for whoever goes on with the script.
+
+    Its handle alone proves nothing: on the newest versions it is answered of a statement, too, that somebody has
+    killed, and that was archived, before there was a thread to wait for (``ExecuteStatementCommon`` in
+    impala-hs2-server.cc; ``ClientRequestState::Finalize``). So it is asked for once before it counts.
+
+    :param journal: of the script; None: there is none.
+    :param deferral: whether and when the script is handed over.
+    """
+
+    def __init__(self, journal: Journal | None, deferral: Deferral) -> None:
+        self._journal, self._deferral = journal, deferral
+        self._wanted = False
+
+    def accepted(self, query_id: str, *, changes: bool) -> None:
+        """The coordinator has taken a statement.
+
+        :param query_id: its id.
+        :param changes: it may change something.
+        """
+        self._wanted = changes
+        if self._journal is not None and self._deferral.allowed:
+            self._journal.accepted(query_id)
+
+    def polled(self, session: Session) -> None:
+        """The statement was asked for, and is under way. Hands the script over where it is time.
+
+        :param session: its session.
+        :raises HandedOver: to somebody who goes on with it.
+        """
+        if self._wanted and self._journal is not None and session.query_id:
+            self._wanted = False
+            self._journal.accepted(session.query_id, was_asked=session.operation.was_answered)
+        self._deferral.check()
+
+
 def _outlives_connections(session: Session) -> bool:
     """Whether a session of this server is there after its connection has gone. On Impala since 3.3 (IMPALA-1653); Spark
     and Hive end it. Tried with one that is opened for it."""

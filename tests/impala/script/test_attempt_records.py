@@ -173,7 +173,7 @@ def test_a_question_names_the_query_that_was_accepted(closed):
     """Its coordinator was killed with it."""
     with killed(closed, resume=True):
         intent = journal_of(closed).intent
-        assert intent.query
+        assert intent.query and intent.was_asked
         next(node for node in closed.nodes if node.address == intent.node).kill()
         with pytest.raises(StatementFailed, match="had sent it, and whether it ran is not known") as asked:
             resumed(closed, SLOW)

@@ -188,12 +188,12 @@ def test_a_fenced_worker_that_cannot_read_that_opens_no_new_session(pair, tmp_pa
 def test_a_journal_that_is_lost_under_a_statement_makes_it_unknown(pair, monkeypatch):
     from airflow_provider_impala_lb.errors import StateUnavailable
 
-    def away(journal, query):
+    def away(journal, query, **_):
         raise StateUnavailable("journal: the share is away")
 
     monkeypatch.setattr(Journal, "accepted", away)
     with pytest.raises(StatementFailed, match="the share is away") as failed:
-        attempt(pair, "INSERT INTO t SELECT 1; INSERT INTO t SELECT 2", number=1, outcomes=True)
+        attempt(pair, "INSERT INTO t SELECT 1 WHERE sleep(300); INSERT INTO t SELECT 2", number=1, outcomes=True)
     assert (failed.value.number, failed.value.outcome) == (1, "unknown")
     assert failed.value.query_id
 

@@ -126,6 +126,12 @@ def test_what_is_assumed_of_the_log_is_needed():
     assert "landed afterwards" in found.problem, "\n".join(found.path)
 
 
+def test_a_handle_proves_nothing_before_it_was_asked():
+    """It may be answered of a statement that was killed, and archived, before anybody waited for its threads."""
+    found = explore(Model(Site(asks_first=False)))
+    assert "landed afterwards" in found.problem, "\n".join(found.path)
+
+
 @pytest.mark.slow
 def test_a_wait_without_an_end_is_found():
     model = Model(Site(version="4.5", secret=False), waits_for_its_end)
