@@ -108,7 +108,6 @@ PLAN = Plan(
     ),
     wings=("stores", "impala", "sandbox"),
     apart=(
-        ("impala/sql", "impala/web"),
         # The practice cluster is a program of its own: only the command line and the test helper start one.
         *(("sandbox", each) for each in ("core", "balancer.py", "__init__.py", "doctor")),
         *(("sandbox", each) for each in _SHELLS if each not in ("cli", "dag_test.py")),

@@ -8,7 +8,7 @@ from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.protocol.node import TrialNode
 from airflow_provider_impala_lb.impala.hs2.page_proof import WITNESS_SECONDS
 from airflow_provider_impala_lb.impala.hs2.session import Session
-from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, Label
+from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, Label, nonce_of
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Queries
 
 _COPIES = 5
@@ -63,7 +63,7 @@ def _whose(node: TrialNode, session: Session, pages: DebugPages, version: tuple[
         text = f"not proved: {pages.url}: {node.proofs.pages_reason}"
         yield Finding(f"web pages on {node.address}", "failed", text, remedy)
         return
-    if label.nonce not in shown[0].text:
+    if nonce_of(shown[0].text) != label.nonce:
         node.proofs.pages_reason = "they do not show the label of a statement"
         yield node.not_proved("label", f"{pages.url}/queries shows {shown[0].text[:80]!r} (is it redacted?)")
         return

@@ -26,7 +26,7 @@ from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.journal.document import KeptSession
-from airflow_provider_impala_lb.impala.sql.label import Label, own_of
+from airflow_provider_impala_lb.impala.sql.label import Label, own_in, own_of
 from airflow_provider_impala_lb.impala.statement.protocol import page_of
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
 
@@ -190,7 +190,7 @@ class LeftoverSessions:
             if closed == "unknown" and not _shows_all(pages):
                 return f"it was closed before, and {pages.url}/queries of this version does not show all that runs"
             return self._wait_until_over(
-                another.proof, pages, lambda each: each.id == left.query or bool(own and own in each.text)
+                another.proof, pages, lambda each: each.id == left.query or own_in(each.text) == own
             )
         except ProbeFailed as error:
             return str(error)
@@ -238,7 +238,7 @@ class LeftoverSessions:
                 return f"{pages.url} does not know it, and whose page that is cannot be known"
             deadline = Deadline(END_SECONDS)
             while left.session in pages.sessions() or any(
-                each.id == left.query or (own and own in each.text) for each in pages.queries().in_flight
+                each.id == left.query or own_in(each.text) == own for each in pages.queries().in_flight
             ):
                 if deadline.passed():
                     return f"{pages.url} still shows it after {END_SECONDS:g} s"
@@ -275,7 +275,7 @@ class LeftoverSessions:
             killed: set[str] = set()
 
             def is_of(query: Query) -> bool:
-                if own not in query.text:
+                if own_in(query.text) != own:
                     return False
                 # One in planning goes on all the same, and newer versions take it off the list at once.
                 if query.state in _KILLABLE and query.id not in killed:

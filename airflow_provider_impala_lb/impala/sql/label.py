@@ -12,7 +12,8 @@ import msgspec
 MAX_CHARS = 200
 """Impala's pages cut statements at 250 characters (``--query_stmt_size``): the label must fit with room to spare."""
 
-_NONCE = re.compile(r"/\* (lb:[0-9a-f]{16}) ")
+_LABEL = re.compile(r"/\* (lb:[0-9a-f]{16})\b(?: (own:[0-9a-f]{16})\b)?")
+"""How a text with a label begins. Its end is not looked for: a page may cut it off."""
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -66,8 +67,19 @@ def nonce_of(sql: str) -> str | None:
     :param sql: a statement as it was sent, or as a page shows it.
     :returns: ``lb:<16 hex digits>``; None: it has no label.
     """
-    found = _NONCE.match(sql)
+    found = _LABEL.match(sql)
     return found[1] if found else None
+
+
+def own_in(sql: str) -> str | None:
+    """Whose work it is by the label that a text begins with. Anybody's statement may quote one further on: pages show
+    a statement from its first character (impala-http-handler.cc, ``QueryStateToJson``).
+
+    :param sql: a statement as it was sent, or as a page shows it.
+    :returns: as :func:`own_of` makes it; None: it has no label, or one that is nobody's in particular.
+    """
+    found = _LABEL.match(sql)
+    return found[2] if found else None
 
 
 def _clean(value: str) -> str:

@@ -1,6 +1,7 @@
 """A coordinator's web pages, and its host's exporter, over HTTP.
 
-Knows the pages' form and where a version differs; what is done about it is decided elsewhere. May import ``core``.
+Knows the pages' form and where a version differs; what is done about it is decided elsewhere. May import ``core``,
+and how a label is read (``impala/sql``).
 
 Read ``http_fetch`` (pages of several servers, all over at one moment), then ``debug_pages`` (what a coordinator runs
 and ran last), ``node_exporter`` (the load of a host) and ``load_probe`` (both loads as one reading).

@@ -19,6 +19,7 @@ import msgspec
 
 from airflow_provider_impala_lb.core.config.address import format_address, parse_address
 from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
+from airflow_provider_impala_lb.impala.sql.label import nonce_of
 from airflow_provider_impala_lb.impala.web.http_fetch import Fetch, ProbeFailed, fetch_all, tls_context
 
 __all__ = ["DebugPages", "ProbeFailed", "Queries", "Query", "pages_of"]
@@ -77,7 +78,7 @@ class Queries(msgspec.Struct):
 
         :param nonce: of the label.
         """
-        found = [query for query in self.queries if nonce in query.text]
+        found = [query for query in self.queries if nonce_of(query.text) == nonce]
         return next((query for query in found if query.under_way), found[0] if found else None)
 
     @property

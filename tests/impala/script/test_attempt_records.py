@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -15,6 +16,7 @@ from airflow_provider_impala_lb.errors import StatementFailed, StillRunning
 from airflow_provider_impala_lb.impala.journal import sweeping
 from airflow_provider_impala_lb.impala.journal.sealing import Sealer
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
+from airflow_provider_impala_lb.impala.sql.label import own_of
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
@@ -112,6 +114,21 @@ def test_without_state_and_record_the_label_tells_it(pair, log):
         attempt(pair)
     assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
     assert "is of an earlier attempt: it was killed" in log.text
+
+
+def test_a_statement_that_quotes_the_label_is_somebody_elses(pair):
+    """An admin looks for what a task runs, while that begins with no record of an earlier attempt."""
+    node = pair.nodes[0]
+    with (
+        changed(pair).sessions.open(node.address) as admins,
+        ThreadPoolExecutor(1) as aside,
+        node.hold("execution", sql="LIKE") as held,
+    ):
+        look = aside.submit(admins.execute, f"SELECT count(*) FROM t WHERE '' LIKE '%{own_of(OWNER)}%'")
+        held.wait()
+        attempt(pair)
+        held.release()
+        look.result(20)
 
 
 @pytest.mark.slow

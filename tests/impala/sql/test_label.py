@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, Label, nonce_of
+from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, Label, nonce_of, own_in, own_of
 from airflow_provider_impala_lb.impala.sql.lexer import tokens
 
 tag = st.text(st.sampled_from("*/ \n\r\0\x7f\x85\u2028+-'a;"), max_size=8) | st.text()
@@ -28,6 +28,15 @@ def test_a_label_knows_its_own_nonce_and_each_has_another():
     assert str(label) == f"/* {label.nonce} 3/12 dag=d */"
     assert nonce_of(f"{label} SELECT 1") == label.nonce != other.nonce
     assert nonce_of("SELECT 1") is None
+
+
+def test_a_label_that_is_quoted_is_not_the_statements_own():
+    label = Label.new(1, 1, {"dag": "d"}, "dag/run/task")
+    assert own_in(f"{label} SELECT 1") == own_of("dag/run/task")
+    assert own_in(str(label)[:50] + "...") == own_of("dag/run/task")  # as a page may cut it
+    for text in (f"SELECT '{label}'", f"-- {label}", f"{Label.new(1, 1, {})} SELECT '{label}'"):
+        assert nonce_of(text) != label.nonce
+        assert own_in(text) is None
 
 
 @pytest.mark.parametrize("key", ["dag*/ drop table x --", "a*\n/ drop", "*/", "a\r\nb", "a*"])

@@ -30,3 +30,11 @@ def test_of_several_the_one_under_way_is_the_statement(order):
 def test_one_that_has_failed_is_found_too(order):
     assert Queries(list(order), 200).labelled(NONCE) is FAILED
     assert Queries([OTHER], 200).labelled(NONCE) is None
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "FINISHED"])
+def test_one_that_quotes_the_label_is_another(state):
+    """As an admin's, who looks for the statement by its label."""
+    quoting = Query("5:5", f"SELECT count(*) FROM t WHERE x LIKE '%{NONCE}%'", "QUERY", state, True)
+    assert Queries([quoting, FAILED], 200).labelled(NONCE) is FAILED
+    assert Queries([quoting], 200).labelled(NONCE) is None
