@@ -38,6 +38,12 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("create", "alter", "drop", "comment", "grant", "revoke"), "ddl"),
 }
 _COMMENTS = landmark_pattern(";", ";")  # any sign will do: what is asked for are the comments beside it
+# Keywords, so no function has such a name, unless it is quoted or behind a database's. The types have a size there.
+_NO_CALLS = {
+    ("word", word) for word in ("partition", "in", "and", "or", "not", "between", "cast", "decimal", "char", "varchar")
+}
+# A query; a year that is completed by today's (``FORMAT 'YY'``); times of the host's zone (CAST .. AS TIMESTAMP).
+_COMPUTED = ("select", "format", "timestamp")
 _MARK_HINT = re.compile("impala-lb", re.IGNORECASE)
 
 
@@ -104,9 +110,9 @@ class Classification:
 
         What is asked is: does the second run, after a first one that may have ended anywhere, leave what a single run
         leaves? True of queries, USE, SET, REFRESH, INVALIDATE METADATA, COMPUTE STATS, TRUNCATE; of DROP .. IF EXISTS
-        and CREATE .. IF NOT EXISTS; of ALTER TABLE .. ADD IF NOT EXISTS PARTITION and DROP IF EXISTS PARTITION; of
-        INSERT OVERWRITE of partitions named in full, unless its query mentions the table; and of what
-        :attr:`marked_safe` says.
+        and CREATE .. IF NOT EXISTS; of ALTER TABLE .. ADD IF NOT EXISTS PARTITION and DROP IF EXISTS PARTITION,
+        and INSERT OVERWRITE of partitions named in full, if these are named without any function call, and if the
+        query of the INSERT does not mention the table; and of what :attr:`marked_safe` says.
 
         Never of CREATE TABLE .. AS SELECT, whatever its comment says. Impala creates the table first, and only then
         asks for admission of the query and runs it (``client-request-state.cc``, ``ExecDdlRequestImpl``): the repeat
@@ -253,6 +259,7 @@ def _replaces_all(reader: Reader) -> bool:
         return False
     reader.take("table")
     reader.path()
+    start = reader.here
     if not (reader.take("partition") and reader.take("(")):
         return False
     has_value = False
@@ -267,9 +274,30 @@ def _replaces_all(reader: Reader) -> bool:
             if not has_value:
                 return False
             if token.text == ")":
-                return True
+                return _computes_nothing(Reader(reader.sql, start), token.end)
             has_value = False
     return False
+
+
+def _computes_nothing(reader: Reader, end: int) -> bool:
+    """Whether the partitions that are named here are the same ones at any time, and on any host.
+
+    A value may be any constant expression (``PartitionKeyValue.analyze``, ``PartitionSet``, ``RangePartition``), and a
+    call of ``now()`` is a constant (``FunctionCallExpr.isConstantImpl``). So no function is called, none is even
+    guessed to be harmless: a ``(`` stands behind no name but those below. None of Impala's functions goes without.
+
+    :param reader: at ``PARTITION``.
+    :param end: the offset to look up to.
+    """
+    before, last = ("sign", ""), ("sign", "")
+    while reader.here.start < end and reader.here.kind != "end":
+        token = reader.next()
+        if token.kind == "unexpected" or (token.kind == "word" and token.text in _COMPUTED):
+            return False
+        if token[:2] == ("sign", "(") and last[0] != "sign" and (last not in _NO_CALLS or before == ("sign", ".")):
+            return False
+        before, last = last, token[:2]
+    return True
 
 
 def _creates_once(reader: Reader) -> bool:
@@ -290,4 +318,5 @@ def _alters_partitions(reader: Reader) -> bool:
     if not (reader.take_all("add", "if", "not", "exists") or reader.take_all("drop", "if", "exists")):
         return False
     reader.take("range")  # Kudu's
-    return bool(reader.take("partition"))
+    start = reader.here
+    return bool(reader.take("partition")) and _computes_nothing(Reader(reader.sql, start), len(reader.sql))

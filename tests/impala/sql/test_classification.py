@@ -26,7 +26,10 @@ SAFE = [
     "INSERT OVERWRITE t PARTITION (p=1) SELECT rand(), uuid(), now() FROM u",
     "INSERT /* +SHUFFLE */ OVERWRITE TABLE dwh.t PARTITION (p=1) SELECT * FROM u",
     "INSERT OVERWRITE t PARTITION (p=cast('1' AS INT), q='a,b') /* +SHUFFLE */ SELECT * FROM u",
+    "INSERT OVERWRITE t PARTITION (p=-1, q=DATE '2026-01-31', r=NULL, `s`=true) SELECT 1",
+    "INSERT OVERWRITE t PARTITION (p=cast(-1.5 AS DECIMAL(3, 1)), q=('a')) SELECT 1",
     "INSERT OVERWRITE t PARTITION (p=1) VALUES (1)",
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT n FROM v",  # v may be a view over t: only the catalog knows
     "WITH x AS (SELECT * FROM u) INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM x",
     "INSERT OVERWRITE t PARTITION (p=1) SELECT 't' FROM u -- t",
     "WITH a AS (SELECT 1 x) (SELECT * FROM a)",
@@ -42,7 +45,11 @@ SAFE = [
     "DROP AGGREGATE FUNCTION IF EXISTS f(int)",
     "ALTER TABLE t ADD IF NOT EXISTS PARTITION (p=1) PARTITION (p=2)",
     "ALTER TABLE dwh.t DROP IF EXISTS PARTITION (p<3) PURGE",
+    "ALTER TABLE t ADD IF NOT EXISTS PARTITION (p='now()') LOCATION '/a/b' CACHED IN 'pool' WITH REPLICATION = 3",
+    "ALTER TABLE t DROP IF EXISTS PARTITION (p IN ('a', 'b') AND (q BETWEEN 1 AND 3 OR NOT (q IS NULL)))",
+    "ALTER TABLE t DROP IF EXISTS PARTITION (day < cast('2026-01-31' AS DATE))",
     "ALTER TABLE k ADD IF NOT EXISTS RANGE PARTITION VALUE = 3",
+    "ALTER TABLE k ADD IF NOT EXISTS RANGE PARTITION (1, 'a') <= VALUES < (2, 'b')",
     "-- impala-lb: safe to repeat\nINSERT INTO t SELECT 1",
     "/* lb:0123456789abcdef 1/2 dag=d */ /* impala-lb: safe to repeat */ UPSERT INTO k VALUES (1)",
     "INSERT INTO t -- Impala-LB:  safe to repeat\r\nSELECT 1",
@@ -63,6 +70,25 @@ UNSAFE = [
     "WITH x AS (SELECT * FROM t) INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM x",
     "INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM `t\x01`",  # Java trims it
     "INSERT OVERWRITE t PARTITION (p=1) SELECT * FROM `\x1f t`",
+    "INSERT OVERWRITE t PARTITION (p=1) SELECT n + 1 FROM v t",  # the alias says that v is a view over it
+    # the second run may be of other partitions
+    "INSERT OVERWRITE t PARTITION (m=cast(now() as string)) SELECT 1",
+    "INSERT OVERWRITE t PARTITION (m=to_date(now())) SELECT 1",
+    "INSERT OVERWRITE t PARTITION (m=current_date()) SELECT 1",
+    "INSERT OVERWRITE t PARTITION (m=unix_timestamp()) SELECT 1",
+    "INSERT OVERWRITE t PARTITION (p=1, m=-(1 + unix_timestamp /* x */ ( ))) SELECT 1",
+    "INSERT OVERWRITE t PARTITION (m=`now` ()) SELECT 1",
+    "INSERT OVERWRITE t PARTITION (m=db.cast()) SELECT 1",
+    "INSERT OVERWRITE t PARTITION (m=if(true, 1, 2)) SELECT 1",  # in doubt
+    "INSERT OVERWRITE t PARTITION (m=(select 1)) SELECT 1",
+    "INSERT OVERWRITE t PARTITION (m=cast('26-01' as date format 'Y-MM')) SELECT 1",  # of this decade
+    "INSERT OVERWRITE t PARTITION (m=cast(cast(0 as timestamp) as string)) SELECT 1",  # the host's time zone
+    "ALTER TABLE t ADD IF NOT EXISTS PARTITION (day=to_date(now()))",
+    "ALTER TABLE t ADD IF NOT EXISTS PARTITION (day='a') PARTITION (day=current_date())",
+    "ALTER TABLE t DROP IF EXISTS PARTITION (day < to_date(now()))",
+    "ALTER TABLE t DROP IF EXISTS PARTITION (day IN ('a', cast(now() AS STRING))) PURGE",
+    "ALTER TABLE k ADD IF NOT EXISTS RANGE PARTITION VALUE = unix_timestamp()",
+    "ALTER TABLE k DROP IF EXISTS RANGE PARTITION unix_timestamp() <= VALUES",
     # on an Iceberg table it replaces the partitions that the rows name
     "INSERT OVERWRITE t SELECT * FROM u",
     "INSERT OVERWRITE t VALUES (1)",
