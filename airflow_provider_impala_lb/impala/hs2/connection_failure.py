@@ -36,8 +36,8 @@ Fault = Literal["node", "client", "login", "certificate", "unclear"]
 """Whose fault it is that a node did not take the work: `classify_open_failure` tells, `Refusals` draws the conclusions.
 
 * ``node``: it is down, silent, full or going. All workers may be told.
-* ``client``: this host's, or its configuration's: a name that it cannot resolve, a route or a file that it lacks. That
-  says nothing about the node, so nobody else is told.
+* ``client``: this host's, its configuration's or the script's: a name that it cannot resolve, a route or a file that it
+  lacks, a database that is dropped. That says nothing about the node, so nobody else is told.
 * ``login``, ``certificate``, ``unclear``: the two do not agree on the login, the certificate, or something else. If
   another node agrees with this client, it was the first node's fault; if it refuses for the same reason, this client's.
 """

@@ -11,7 +11,7 @@ from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver, StopRequest
 from airflow_provider_impala_lb.core.timing import Backoff, Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
-from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
+from airflow_provider_impala_lb.impala.hs2.connection_failure import Fault, NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError
 from airflow_provider_impala_lb.impala.hs2.operation import Limits
@@ -23,7 +23,8 @@ from airflow_provider_impala_lb.impala.script.handover import Deferral, ResumedS
 from airflow_provider_impala_lb.impala.script.metadata_sync import publish
 from airflow_provider_impala_lb.impala.script.output import OutputDone, write
 from airflow_provider_impala_lb.impala.script.record import ScriptRecord
-from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables
+from airflow_provider_impala_lb.impala.sql.classification import excerpt
+from airflow_provider_impala_lb.impala.sql.effects import SessionData, WrittenTables, still_set
 from airflow_provider_impala_lb.impala.sql.label import Label
 from airflow_provider_impala_lb.impala.statement.failure_rules import (
     ClassifiedFailure,
@@ -226,8 +227,7 @@ class Execution:
             self._stop.check_cancelled()
             pick.note(session=session.id)
             if self._record.memory is not None:
-                secret = session.handle[1]
-                sealed = self._sessions.sealer.seal(secret)
+                sealed = self._sessions.sealer.seal(session.handle[1])
                 self._record.memory.keep_session(pick.node, session.id, sealed, again=again)
             self._log.info(
                 "Session %s on %s as %s%s",
@@ -273,20 +273,21 @@ class Execution:
             raise self._record.failed(reason, None, failure.outcome, failure.advice) from error
 
     def replay(self, session: Session) -> None:
-        """Send the USE and SET of the statements that are done once more.
+        """Send once more what still counts of the USE and SET that are done.
 
         :param session: a new one.
-        :raises NodeRefused: one of them failed.
+        :raises NodeRefused: one of them failed. If it was answered, any other node would say the same.
         """
-        for number, text in enumerate(self._plan.texts[: self.number - 1], 1):
-            if self._plan.classified[number - 1].session_only:
-                label = Label.new(number, len(self._plan), self._record.identity.tags, self._record.identity.owner)
-                try:
-                    session.execute(f"{label} {text}")
-                except StatementError as error:
-                    raise NodeRefused(
-                        f"statement {number} of an earlier session could not be repeated: {error}"
-                    ) from error
+        for number in still_set(each.effects for each in self._plan.classified[: self.number - 1]):
+            label = Label.new(number, len(self._plan), self._record.identity.tags, self._record.identity.owner)
+            try:
+                session.execute(f"{label} {self._plan.texts[number - 1]}")
+            except StatementError as error:
+                said, sql = str(error).strip(), excerpt(self._plan.statements[number - 1].sql)
+                verdict = classify_failure(said, self._plan.classified[number - 1], accepted=False).verdict
+                reason = f"statement {number} ({sql}) could not be repeated in a new session, mend that first: {said}"
+                fault: Fault = "node" if verdict in ("refused", "session") else "client"
+                raise NodeRefused(reason, refusal(said).cause, fault) from error
 
     def statement(self, number: int) -> None:
         """Run the next statement to its end, or wait for the end of the one that is under way.
@@ -378,8 +379,7 @@ class Execution:
     def _done_without_rows(self, ended: StatementEnd, warning: str) -> None:
         """DDL is done, and its row says no more than that: it is not worth doing it again."""
         ended.warnings = warning
-        synced = self._is_synced(self.number)
-        self._record.note_done(ended, synced=synced, fetched=False)
+        self._record.note_done(ended, synced=self._is_synced(self.number), fetched=False)
 
     def _write(self, cursor: Any) -> OutputDone:
         output = self._plan.options.output

@@ -435,6 +435,25 @@ def to_broadcast(script: Iterable[Effects], database: str | None) -> frozenset[i
     return frozenset(waiting.values())
 
 
+def still_set(script: Iterable[Effects]) -> list[int]:
+    """Which statements have made a session's settings what they are: the last USE, of each option the last SET, and the
+    last UNSET ALL with what was set after it. A database that was left again may be dropped since.
+
+    :param script: what its statements do, in order.
+    :returns: their numbers, from 1, in order.
+    """
+    last: dict[str, int] = {}
+    for number, effects in enumerate(script, 1):
+        setting = effects.setting
+        if setting is None:
+            continue
+        if setting.unset_all:  # the database stays (``ResetAllQueryOptions``)
+            last = {key: earlier for key, earlier in last.items() if key == "USE"}
+        # No option has such a name as these two.
+        last["USE" if setting.database else "UNSET ALL" if setting.unset_all else setting.option or ""] = number
+    return sorted(last.values())
+
+
 class SessionData:
     """What a session has set for itself by USE and SET, read off the statements that ended well.
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.core.state.model import Attempt
-from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, Superseded
+from airflow_provider_impala_lb.errors import JournalMissing, NoNodeAvailable, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.journal.answers import answer
 from airflow_provider_impala_lb.impala.journal.document import Intent, Record, digest
 from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
@@ -59,6 +59,27 @@ def test_the_next_try_skips_what_is_done_and_replays_use_and_set(pair):
     assert done.resumed == 4
     assert ["MEM_LIMIT", "2g"] in [list(row)[:2] for row in rows[-1]]
     assert len(executed(pair, "CREATE DATABASE")) == 1
+
+
+def test_a_database_that_was_left_and_dropped_is_not_used_again(pair):
+    script = "CREATE DATABASE d; USE d; USE default; DROP DATABASE d; INSERT INTO missing SELECT 1"
+    with pytest.raises(StatementFailed) as failed:
+        resumed(pair, script, attempt=1)
+    assert failed.value.number == 5
+    run(changed(pair), "CREATE TABLE missing (n INT)")
+    assert resumed(pair, script).resumed == 4
+
+
+def test_a_setting_that_cannot_be_repeated_is_no_fault_of_the_nodes(pair):
+    script = "CREATE DATABASE d; USE d; INSERT INTO missing SELECT 1"
+    with pytest.raises(StatementFailed):
+        resumed(pair, script, attempt=1)
+    run(changed(pair), "DROP DATABASE d")
+    with pytest.raises(NoNodeAvailable, match=r"statement 2 \(USE d\) could not be repeated .*, mend that first: "):
+        resumed(pair, script)
+    assert [node["state"] for node in changed(pair).status()["nodes"]] == ["ready", "ready"]
+    run(changed(pair), "CREATE DATABASE d; CREATE TABLE d.missing (n INT)")
+    assert resumed(pair, script, attempt=3).resumed == 2
 
 
 @pytest.mark.parametrize(

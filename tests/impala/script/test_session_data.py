@@ -4,7 +4,7 @@ import pytest
 
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.sql.classification import classify
-from airflow_provider_impala_lb.impala.sql.effects import SessionData
+from airflow_provider_impala_lb.impala.sql.effects import SessionData, still_set
 from tests.support.scripts import changed, run
 
 
@@ -23,6 +23,20 @@ def test_what_a_session_has_set_is_read_off_its_statements(script, database, opt
     for sql in script:
         data.note(classify(sql).effects)
     assert (data.database, data.options) == (database, options)
+
+
+@pytest.mark.parametrize(
+    ("script", "numbers"),
+    [
+        (["USE a", "SELECT 1", "USE default"], [3]),
+        (["SET a=1", "SET b=2", "USE d", "SET A=''", "USE e"], [2, 4, 5]),
+        (["USE d", "SET a=1", "UNSET ALL", "SET b=1"], [1, 3, 4]),
+        (["SET a=1", "UNSET ALL", "UNSET ALL"], [3]),
+        (["SET a=1", "SET", "SET ALL", "select 'set a=2'"], [1]),
+    ],
+)
+def test_which_statements_a_new_session_repeats(script, numbers):
+    assert still_set(classify(sql).effects for sql in script) == numbers
 
 
 @pytest.fixture
