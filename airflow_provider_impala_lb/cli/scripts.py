@@ -48,6 +48,12 @@ def add_commands(commands: Commands) -> None:
         choices=_ANSWERS,
         help="of a statement whose outcome nobody knows: it ran, or not; or let the script begin at statement 1",
     )
+    journal.add_argument(
+        "statement",
+        metavar="STATEMENT",
+        nargs="?",
+        help="which one it is that ran or did not, as the question names it",
+    )
     journal.add_argument("--json", action="store_true")
     journal.set_defaults(command=_journal)
 
@@ -166,7 +172,7 @@ def _journal(options: argparse.Namespace) -> int:
         raise ConfigError(f"{balancer.config.name}: has neither a lock_file nor a store, so no journal is kept")
     key = balancer.config.owner_of(options.key or "")
     if options.answer:
-        print(answer(journals, key, options.answer))
+        print(answer(journals, key, options.answer, options.statement or ""))
         return 0
     records = {}
     for name in [key] if key else sorted(journals.keys()):

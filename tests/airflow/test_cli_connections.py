@@ -108,7 +108,7 @@ def test_the_commands_of_a_question_work_as_they_are_printed(balancer, ti):
     with pytest.raises(AirflowFailException, match="Look whether it ran") as asked:
         operator()._run({"ti": ours})
     commands = proposed(str(asked.value))
-    assert [command.split()[-1] for command in commands] == ["ran", "not-run", "start-over"]
+    assert [command.split("' ")[-1] for command in commands] == ["ran 2:00000000", "not-run 2:00000000", "start-over"]
     for command in commands:
         in_doubt(balancer, owner)
         answered = shell(command)

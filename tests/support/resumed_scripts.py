@@ -3,6 +3,7 @@
 import time
 
 from airflow_provider_impala_lb.core.state.model import Attempt
+from airflow_provider_impala_lb.impala.journal.answers import answer
 from airflow_provider_impala_lb.impala.journal.document import decode
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.scripts import changed, run
@@ -23,6 +24,12 @@ def journal_of(cluster):
     journals = open_journals(changed(cluster).config)
     document = journals.read(OWNER)
     return None if document is None else decode(document, "")
+
+
+def answered(cluster, reply):
+    """The author's answer about what is in doubt now."""
+    intent = journal_of(cluster).intent
+    return answer(open_journals(changed(cluster).config), OWNER, reply, intent.name if intent is not None else "")
 
 
 def executed(cluster, word="INSERT"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from airflow_provider_impala_lb.core.ports import JournalStore
 from airflow_provider_impala_lb.errors import ConfigError, JournalMissing
-from airflow_provider_impala_lb.impala.journal.document import KeptSession, Record, decode, encode
+from airflow_provider_impala_lb.impala.journal.document import Intent, KeptSession, Record, decode, encode
 
 _ANSWERS = {"ran": "is taken as done", "not-run": "will be run"}
 
@@ -43,15 +43,16 @@ def text_of(journals: JournalStore, key: str) -> str:
     return journals.change(key, look)  # not `read`, which may be some seconds old
 
 
-def answer(journals: JournalStore, key: str, reply: str) -> str:
+def answer(journals: JournalStore, key: str, reply: str, statement: str = "") -> str:
     """Note what the author replies to the question about a statement whose outcome is not known.
 
     :param journals: where the journal is.
     :param key: the owner, ``dag/run/task[map]``.
     :param reply: ``ran``, ``not-run``; or ``start-over``.
+    :param statement: which one was asked about, as of `Intent.name`; default none, for ``start-over``.
     :returns: what was noted.
     :raises JournalMissing: there is no such journal.
-    :raises ConfigError: nothing was asked.
+    :raises ConfigError: that was not asked, or is known meanwhile.
     """
 
     def change(document: bytes | None, now: float) -> tuple[str, bytes]:
@@ -65,11 +66,24 @@ def answer(journals: JournalStore, key: str, reply: str) -> str:
         record = decode(document, journals.where)
         if record.intent is None:
             raise ConfigError(f"{key}: no statement of it is in doubt ({record.done} of {record.total} are done)")
+        if statement != record.intent.name:
+            raise ConfigError(_other(key, reply, statement, record, record.intent))
         record.answer = reply
         noted = f"statement {record.intent.number} of {record.total} {_ANSWERS[reply]} by the next attempt"
         return f"{key}: {noted}", encode(record, now)
 
     return journals.change(key, change)
+
+
+def _other(key: str, reply: str, statement: str, record: Record, intent: Intent) -> str:
+    last = record.by or "an attempt without a number"
+    now = f"in doubt now is statement {intent.number} of {record.total}, on {intent.node}; {last} began last"
+    if not statement:
+        return f"{key}: say which statement, as the error that asked prints it: {reply} NUMBER:ID ({now})"
+    return (
+        f"{key}: statement {statement} is not in doubt (any more), so nothing is noted: {now}. Once that has ended, "
+        "run the task again: it finds out what became of the statement, or asks"
+    )
 
 
 def sessions_of(journals: JournalStore) -> dict[str, tuple[str, KeptSession]]:

@@ -37,6 +37,11 @@ class Intent(msgspec.Struct, omit_defaults=True):
     witness: str = ""
     was_asked: bool = False
 
+    @property
+    def name(self) -> str:
+        """By what an answer names it: its number, and enough of its nonce that it is no other sending of it."""
+        return f"{self.number}:{self.nonce.removeprefix('lb:')[:8]}"
+
 
 class KeptSession(msgspec.Struct, frozen=True):
     """A session that an attempt has opened, and that is not known to have ended with all that ran in it.

@@ -111,14 +111,14 @@ class Journal:
         """
         return self._journals.durability()
 
-    def command(self, answer: str) -> str:
+    def command(self, *answer: str) -> str:
         """What to type into a shell to answer a question about this journal, see :func:`answer`.
 
-        :param answer: ``ran``, ``not-run`` or ``start-over``.
+        :param answer: ``ran`` or ``not-run``, and of which statement; or ``start-over``.
         """
         # A key that begins with a dash would be taken for an option.
         return (
-            f"{self._command} journal {shlex.join((['--'] if self.key.startswith('-') else []) + [self.key, answer])}"
+            f"{self._command} journal {shlex.join((['--'] if self.key.startswith('-') else []) + [self.key, *answer])}"
         )
 
     def begin(self, *, resume: bool) -> Begun:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.core.state.model import Attempt
-from airflow_provider_impala_lb.errors import JournalMissing, NoNodeAvailable, StatementFailed, Superseded
+from airflow_provider_impala_lb.errors import ConfigError, JournalMissing, NoNodeAvailable, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.journal.answers import answer
 from airflow_provider_impala_lb.impala.journal.document import Intent, Record, digest
 from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
@@ -19,7 +19,7 @@ from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
-from tests.support.resumed_scripts import OWNER, executed, journal_of, resumed
+from tests.support.resumed_scripts import OWNER, answered, executed, journal_of, resumed
 from tests.support.script_worker import end_of, is_stopped, worker
 from tests.support.scripts import changed, in_flight, run, statements_on, wait_for
 from tests.support.versions import NEWEST, ON_BOTH, VERSIONS
@@ -183,7 +183,7 @@ def test_forty_statements_killed_at_ten_of_them(pair, version, seed):
             number = re.search(r"Statement (\d+) of 40", end["text"])[1]
             wait_for(lambda: not any(in_flight(node) for node in pair.nodes))
             ran = f"INSERT INTO t SELECT {number} WHERE sleep(60)" in [sql for sql, _ in executed(pair)]
-            answer(open_journals(changed(pair).config), OWNER, "ran" if ran else "not-run")
+            answered(pair, "ran" if ran else "not-run")
             continue
         assert "node" in end, end
         break
@@ -220,7 +220,7 @@ def test_stopped_between_writing_the_intent_and_sending(pair, version):
         end = end_of(process)
     if version != NEWEST:
         assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")]
-        answer(open_journals(changed(pair).config), OWNER, "not-run")
+        answered(pair, "not-run")
         assert resumed(pair, inserts(1, 2), attempt=3).resumed == 1
     assert end["error"] in ("Superseded", "StatementFailed")
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
@@ -293,9 +293,11 @@ def test_a_statement_in_doubt_is_a_question_and_its_answer_holds(pair, version):
         resumed(pair, inserts(1, 2))
     assert asked.value.outcome == "unknown"
     assert not asked.value.retry
-    assert f"\n  impala-lb --config FILE journal {OWNER} ran\n" in str(asked.value)
+    assert f"\n  impala-lb --config FILE journal {OWNER} ran 1:00000000\n" in str(asked.value)
     assert executed(pair) == []
-    answer(open_journals(changed(pair).config), OWNER, "ran")
+    with pytest.raises(ConfigError, match="say which statement, .* ran NUMBER:ID .in doubt now is statement 1 of 2"):
+        answer(open_journals(changed(pair).config), OWNER, "ran")
+    answer(open_journals(changed(pair).config), OWNER, "ran", "1:00000000")
     assert resumed(pair, inserts(1, 2)).resumed == 1
     assert executed(pair) == [("INSERT INTO t SELECT 2", "FINISHED")]
 
@@ -309,9 +311,32 @@ def test_a_statement_in_doubt_is_a_question_and_its_answer_holds(pair, version):
 )
 def test_other_answers(pair, said, ran):
     leave_in_doubt(pair, inserts(1, 2))
-    answer(open_journals(changed(pair).config), OWNER, said)
+    answered(pair, said)
     resumed(pair, inserts(1, 2))
     assert [sql for sql, _ in executed(pair)] == ran
+
+
+@pytest.mark.parametrize("number", [2, 3], ids=["its next sending", "the next statement"])
+def test_an_answer_is_about_what_was_asked(number):
+    """Its author reads the question while a retry, which has found out, has sent something else already."""
+    order = {"owner": OWNER, "script": inserts(1, 2, 3), "resume": True}
+    with Sandbox(nodes=1, lag=0, version=NEWEST) as one:
+        node, order["config"] = one.nodes[0], one.config
+        run(changed(one), "CREATE TABLE t (n INT)")
+        with worker(**order, attempt=1, stop_at="sent", stop_number=2) as process:
+            wait_for(lambda: is_stopped(process), 20)
+            process.kill()
+        with node.fail("queries_page"), pytest.raises(StatementFailed, match="The next attempt looks again") as asked:
+            resumed(one, order["script"], balancer=changed(one, session={"reconnect_timeout": 0.5}))
+        (words,) = re.findall(rf"journal {OWNER} (ran .*)", str(asked.value))
+        with worker(**order, attempt=3, stop_at="sent", stop_number=number) as process:
+            wait_for(lambda: is_stopped(process), 20)
+            process.kill()
+        says = rf"statement 2:\w+ is not in doubt .* now is statement {number} of 3, .* run the task again"
+        with pytest.raises(ConfigError, match=says):
+            answer(open_journals(changed(one).config), OWNER, *words.split())
+        resumed(one, order["script"], attempt=4)
+        assert executed(one) == [(f"INSERT INTO t SELECT {n}", "FINISHED") for n in (1, 2, 3)]
 
 
 SAFE = [
@@ -343,7 +368,7 @@ def test_what_is_safe_to_repeat_is_not_run_beside_itself(pair, version, sql):
     with pytest.raises(StatementFailed, match="started anew" if version == NEWEST else OLDEST_PAGE) as asked:
         resumed(pair, sql)
     assert (asked.value.outcome, asked.value.retry) == ("unknown", False)
-    answer(open_journals(changed(pair).config), OWNER, "not-run")
+    answered(pair, "not-run")
     if "PARTITION" not in sql:
         resumed(pair, sql)
 

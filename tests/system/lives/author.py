@@ -40,14 +40,25 @@ def truth(stage: Stage, number: int, tables: Tables) -> bool:
     raise NoTruth(f"statement {number} in doubt, and the tables: {tables}")
 
 
-def reply(stage: Stage, word: str) -> str:
+def command(text: str, word: str) -> str:
+    """What stands behind the key in the command that the question prints.
+
+    :param text: of the question
+    :param word: ``ran`` or ``not-run``
+    """
+    found = re.search(rf" ({word} \d+:[0-9a-f]+)$", text, re.MULTILINE)
+    assert found is not None, text
+    return found[1]
+
+
+def reply(stage: Stage, words: str) -> str:
     """Say it.
 
     :param stage: of the life
-    :param word: ``ran``, ``not-run`` or ``start-over``
+    :param words: ``ran`` or ``not-run`` and which statement, see `command`; or ``start-over``
     :returns: what was noted
     """
-    return answer(journals(stage), stage_key(stage), word)
+    return answer(journals(stage), stage_key(stage), *words.split())
 
 
 def end_journal(stage: Stage, epoch: int) -> None:

@@ -247,10 +247,10 @@ class Life:
                 self._stage.happened.append("looked again")
                 time.sleep(0.2)
             else:
-                self._ask(end["reason"].partition("whether it ran is not known: ")[2], end["number"])
+                self._ask(end["reason"].partition("whether it ran is not known: ")[2], end["number"], end["text"])
 
-    def _ask(self, why: str, number: int) -> None:
-        """The author looks, once nothing of the script is alive, and answers."""
+    def _ask(self, why: str, number: int, text: str = "") -> None:
+        """The author looks, once nothing of the script is alive, and types the command of the text."""
         lived, stage = self._lived, self._stage
         for ghost, _ in self._ghosts:
             stage.tell(f"the author kills process {ghost.number}")
@@ -258,7 +258,8 @@ class Life:
         stage.be_quiet()
         reply = "start-over"
         if number:
-            reply = "ran" if author.truth(stage, number, stage.tables()) else "not-run"
+            ran = author.truth(stage, number, stage.tables())
+            reply = author.command(text, "ran" if ran else "not-run")
         said = author.reply(stage, reply)
         stage.tell(f"asked: {why}; answered: {said}")
         lived.questions.append(author.reason(why))
