@@ -112,6 +112,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     deployment: str = ""
     target: Target | None = None
     disputed: bool = False
+    unseen: bool = False
 
     def anew(self) -> Record:
         """Of a script that begins at statement 1: what may be left of it all the same."""
@@ -119,7 +120,7 @@ class Record(msgspec.Struct, omit_defaults=True):
         sessions = [
             msgspec.structs.replace(each, known=False) if each.session == dropped else each for each in self.sessions
         ]
-        return Record(epoch=self.epoch, disputed=self.disputed, sessions=sessions)
+        return Record(epoch=self.epoch, disputed=self.disputed, unseen=self.unseen, sessions=sessions)
 
     def kept(self, session: str) -> KeptSession | None:
         """The session of this id; None: it has ended, or was never kept.
@@ -143,12 +144,10 @@ class Begun(msgspec.Struct, frozen=True):
 
     :ivar record: to go on from.
     :ivar message: about it, for the log; "": there is nothing to be said.
-    :ivar is_new: nothing was there.
     """
 
     record: Record
     message: str
-    is_new: bool
 
 
 _encoder = msgspec.json.Encoder()

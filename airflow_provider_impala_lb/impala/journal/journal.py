@@ -135,7 +135,7 @@ class Journal:
             return self._identity.target.changes(record.target)
 
         def change(record: Record | None, now: float) -> tuple[Begun | ConfigError, Record]:
-            message, is_new = "", record is None
+            message = ""
             if record is None or (resume and not record.outcomes):
                 if resume and attempt is not None and attempt.number > 1:
                     raise JournalMissing(
@@ -143,7 +143,8 @@ class Journal:
                         "attempt?), or it was lost. Which statements have run is not known, so nothing was run. If it "
                         f"may begin anew, run this and try again:\n  {self.command('start-over')}"
                     )
-                record = record.anew() if record is not None else Record()
+                later = attempt is not None and attempt.number > 1
+                record = record.anew() if record is not None else Record(unseen=later)
             elif (others := self._others(record)) is not None:
                 record.disputed = True
                 return others, record
@@ -170,7 +171,7 @@ class Journal:
             before = record.by
             begun = self._raised(record, now)
             begun.by = before  # who has left what is found here
-            return Begun(begun, message, is_new), record
+            return Begun(begun, message), record
 
         begun = self._change(change)
         if isinstance(begun, ConfigError):
@@ -246,6 +247,14 @@ class Journal:
         def change(record: Record, now: float) -> None:
             record.intent, record.answer = Intent(number, nonce, node, session, now, witness=witness), ""
             record.node, record.session = node, session
+
+        self._own(change)
+
+    def seen(self) -> None:
+        """What attempts of which nothing is kept have left was looked for, and has ended."""
+
+        def change(record: Record, now: float) -> None:
+            record.unseen = False
 
         self._own(change)
 

@@ -148,7 +148,7 @@ class LeftoverSessions:
             session = self._sessions.open(address)
         except NodeRefused as error:
             pages = self._sessions.pages(address)
-            if error.__cause__ is not None and is_refused(error.__cause__) and not _answers(pages):
+            if error.__cause__ is not None and is_refused(error.__cause__) and not answers(pages):
                 return None  # nobody listens: the process is gone, and with it all that it ran
             return self._end_without_session(address, own_of(owner), left, str(error))
         except ConfigError as error:
@@ -258,7 +258,7 @@ class LeftoverSessions:
             session = self._sessions.open(address)
         except NodeRefused as error:
             refused = error.__cause__ is not None and is_refused(error.__cause__)
-            if refused and not _answers(self._sessions.pages(address)):
+            if refused and not answers(self._sessions.pages(address)):
                 return None
             raise _Untold(str(error)) from error
         with session:
@@ -297,8 +297,11 @@ class _Untold(Exception):
     """What runs on a node is not known."""
 
 
-def _answers(pages: DebugPages | None) -> bool:
-    """Whether a coordinator lives by its page. Its port may be refused all the same, by something on the way."""
+def answers(pages: DebugPages | None) -> bool:
+    """Whether a coordinator lives by its page. Its port may be refused all the same, by something on the way.
+
+    :param pages: of the coordinator; None: there are none, and nothing speaks for it.
+    """
     if pages is None:
         return False
     try:

@@ -97,12 +97,14 @@ class PreviousAttempts:
                 journal.session_ended(session)
 
         self._leftovers.end(owner, self._fenced or {}, kept, on_ended=note)
-        if attempt is None or attempt.number < 2 or (begun is not None and not begun.is_new):
+        if attempt is None or attempt.number < 2 or (begun is not None and not begun.record.unseen):
             return
         if any(not statement.changes_nothing for _, statement in self._script):
             config = self._cluster.config
             shared = config.lock_file is not None or config.store is not None
             self._leftovers.end_unrecorded(owner, is_known=shared and self._fenced is not None)
+        if journal is not None and begun is not None:  # else the next attempt, which finds this one's record, looks
+            journal.seen()
 
     def close(self, journal: Journal, record: Record) -> None:
         """Close the sessions of a script that goes on in a new one. Whoever may still have one sends nothing more: the

@@ -21,7 +21,7 @@ from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import StatementLookup
 from airflow_provider_impala_lb.impala.journal.document import Intent, Record
 from airflow_provider_impala_lb.impala.journal.journal import Journal
-from airflow_provider_impala_lb.impala.previous.leftover_sessions import SessionOfAnother
+from airflow_provider_impala_lb.impala.previous.leftover_sessions import SessionOfAnother, answers
 from airflow_provider_impala_lb.impala.sql.classification import Classification, classify, excerpt
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 from airflow_provider_impala_lb.impala.statement.failure_rules import handle_gone
@@ -123,7 +123,8 @@ class StatementInDoubt:
         except ConfigError:
             doubt = InDoubt(f"{intent.node} is not a node of this configuration any more")
         except NodeRefused as error:
-            gone = error.__cause__ is not None and is_refused(error.__cause__)
+            refused = error.__cause__ is not None and is_refused(error.__cause__)
+            gone = refused and not answers(self._sessions.pages(address))
             text = "its coordinator is gone, and with it all that it knew" if gone else f"its coordinator says: {error}"
             doubt = InDoubt(text, may_clear_up=not gone)
             doubt.__cause__ = error

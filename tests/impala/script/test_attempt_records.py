@@ -15,6 +15,7 @@ from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed, StillRunning
 from airflow_provider_impala_lb.impala.journal import sweeping
 from airflow_provider_impala_lb.impala.journal.sealing import Sealer
+from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
 from airflow_provider_impala_lb.impala.sql.label import own_of
 from airflow_provider_impala_lb.impala.sql.splitter import split
@@ -111,6 +112,21 @@ def test_without_state_and_record_the_label_tells_it(pair, log):
         lose_state(pair)
         journals = open_journals(changed(pair).config)
         journals.change(OWNER, lambda document, now: (None, None))
+        attempt(pair)
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+    assert "is of an earlier attempt: it was killed" in log.text
+
+
+def test_what_an_attempt_could_not_see_ended_is_looked_for_by_the_next_one(pair, log, monkeypatch):
+    """It has left an empty record by then, and has run nothing."""
+    with killed(pair):
+        lose_state(pair)
+        open_journals(changed(pair).config).change(OWNER, lambda document, now: (None, None))
+        with monkeypatch.context() as patch:
+            patch.setattr(LeftoverSessions, "_end_labelled", lambda *_: "it is being planned")
+            with pytest.raises(StillRunning):
+                attempt(pair)
+        assert journal_of(pair) is not None
         attempt(pair)
     assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
     assert "is of an earlier attempt: it was killed" in log.text

@@ -167,6 +167,27 @@ def test_a_port_that_refuses_is_no_end_where_the_page_answers(pair, monkeypatch)
     assert [state for _, state in executed(pair)] == ["CANCELLED", "FINISHED"]
 
 
+def test_a_coordinator_whose_page_answers_is_not_called_gone(pair, monkeypatch):
+    """Only its port is refused, by something on the way: a later look may tell."""
+    script = "INSERT INTO t SELECT 1 WHERE sleep(60000)"
+    with worker(config=pair.config, owner=OWNER, script=script, attempt=1, resume=True) as process:
+        wait_for(lambda: nodes_with(pair, "INSERT"), 20)
+        process.kill()
+        process.wait()
+    opened = SessionFactory.open
+    [node] = nodes_with(pair, "INSERT")
+
+    def refusing(sessions, address, **options):
+        if address == node.address:
+            raise refusal("it refuses") from ConnectionRefusedError(111, "Connection refused")
+        return opened(sessions, address, **options)
+
+    monkeypatch.setattr(SessionFactory, "open", refusing)
+    with pytest.raises(StatementFailed, match="its coordinator says: it refuses") as asked:
+        resumed(pair, script, attempt=Attempt(2, time.time()))
+    assert asked.value.retry
+
+
 @pytest.mark.slow
 def test_a_fenced_worker_that_cannot_read_that_opens_no_new_session(pair, tmp_path):
     """Stopped before its second statement; a later attempt has ended its session, and then the share is away."""
