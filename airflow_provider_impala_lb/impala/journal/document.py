@@ -88,6 +88,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     :param deployment: whose it is; "": the cluster's state has only one, or not known.
     :param target: what the script's names stand for; None: not known.
     :param disputed: attempts of two runs were seen under this name.
+    :param unseen: attempts of which nothing is kept may have left something: it was not looked for yet, or not seen to
+        end.
     """
 
     format: int = 0

@@ -143,8 +143,7 @@ class Journal:
                         "attempt?), or it was lost. Which statements have run is not known, so nothing was run. If it "
                         f"may begin anew, run this and try again:\n  {self.command('start-over')}"
                     )
-                later = attempt is not None and attempt.number > 1
-                record = record.anew() if record is not None else Record(unseen=later)
+                record = record.anew() if record is not None else Record(unseen=bool(attempt and attempt.number > 1))
             elif (others := self._others(record)) is not None:
                 record.disputed = True
                 return others, record
