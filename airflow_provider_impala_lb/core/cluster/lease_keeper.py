@@ -14,7 +14,7 @@ from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
 from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN
-from airflow_provider_impala_lb.core.rules.supersession import is_fenced, note_leftover, superseded
+from airflow_provider_impala_lb.core.rules.supersession import is_overtaken, note_leftover, superseded
 from airflow_provider_impala_lb.core.state.model import HAND_OVER_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.core.timing import Deadline
@@ -122,7 +122,7 @@ class LeaseKeeper:
 
         def change(state: State, now: float) -> None:
             self._note_host(state, now)
-            if state.end_lease(lease.id) is None and is_fenced(state, lease.id):
+            if state.end_lease(lease.id) is None and is_overtaken(state, lease):
                 raise superseded(lease.owner, "there is nothing to hand over")
             lease.expires = now + HAND_OVER_SECONDS
             state.lease(lease)
@@ -199,7 +199,7 @@ class LeaseKeeper:
                 there = state.end_lease(lease.id)
                 if there is not None:
                     lease.move = there.move
-                elif is_fenced(state, lease.id):
+                elif is_overtaken(state, lease):
                     fenced.append(lease.id)
                     continue
                 else:

@@ -92,6 +92,21 @@ def is_fenced(state: State, lease_id: str) -> bool:
     return leftover is not None and leftover.fenced
 
 
+def is_overtaken(state: State, lease: Lease) -> bool:
+    """Whether a later attempt has taken over from the one that has this lease; also one that never saw it, since the
+    state was out of reach when it was taken.
+
+    :param state: looked at.
+    :param lease: of an attempt.
+    """
+    if is_fenced(state, lease.id):
+        return True
+    newest, attempt = state.leftovers.get(_newest(lease.owner)), lease.attempt
+    if newest is None or newest.attempt is None or attempt is None or not attempt.is_before(newest.attempt):
+        return False
+    return attempt.may_be_work_of(newest.attempt, disputed=_is_disputed(state, lease.owner))
+
+
 def superseded(owner: str, consequence: str = "this one runs nothing more") -> Superseded:
     """The error of an attempt that was fenced.
 

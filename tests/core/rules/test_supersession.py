@@ -65,3 +65,20 @@ def test_what_has_ended_is_nobodys_rival():
     supersession.note_ended(state, ["one"])
     assert supersession.find_rival(state, 2.0, OWNER, other) is None
     assert supersession.find_rival(state, 2.0, "another owner", other) is None
+
+
+@pytest.mark.parametrize(
+    ("attempt", "overtaken"),
+    [(RUN, True), (Attempt(2, 20.0, run=1.0), False), (Attempt(3, 30.0, run=1.0), False), (None, False)],
+    ids=["an earlier one", "itself", "a later one", "not known"],
+)
+def test_one_that_took_its_lease_without_the_state_is_overtaken_by_what_is_noted_there(attempt, overtaken):
+    state = State()
+    supersession.begin_attempt(state, 1.0, OWNER, Attempt(2, 20.0, run=1.0))
+    assert supersession.is_overtaken(state, lease("taken alone", attempt)) is overtaken
+
+
+def test_an_attempt_of_another_run_overtakes_nobody():
+    state = State()
+    supersession.begin_attempt(state, 1.0, OWNER, Attempt(2, 20.0, run=2.0))
+    assert not supersession.is_overtaken(state, lease("taken alone", RUN))
