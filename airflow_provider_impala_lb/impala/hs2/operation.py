@@ -80,6 +80,8 @@ class Operation:
     :ivar handle: by which the server knows it, from its reply until it is closed; else None.
     :ivar query_id: of the statement that was sent last, also once it is closed; None until the server has accepted it.
     :ivar sql: the statement that was sent last; None: none was sent from here.
+    :ivar left_open: one that has ended could not be closed, so it is still registered: a later one need not be the
+        only one of the session.
     :ivar unsettled: a statement was sent, and was not seen to end: it may still run, or arrive.
     """
 
@@ -89,7 +91,7 @@ class Operation:
         self.handle: Any = None
         self.query_id: str | None = None
         self.sql: str | None = None
-        self.unsettled = False
+        self.unsettled = self.left_open = False
         self._cursor, self._client, self._stop, self._pages, self._is_impala = cursor, client, stop, pages, is_impala
         self._adopted = False
         cursor._close_finished_operation = self._close_after_rows
@@ -258,6 +260,7 @@ class Operation:
         (``ImpalaServer::WaitForCatalogUpdateTopicPropagation``, ``ClientRequestState::Finalize``): the end of the
         session will."""
         self._cursor._last_operation_active, self.handle = False, None
+        self.left_open = True
         raise StatementError(
             f"publish_timeout: it is done, and {seconds:g} s after that the other coordinators had not all heard of "
             "it, so it is not waited for any more",
@@ -367,6 +370,7 @@ class Operation:
             reply = operation.close()
             self.unsettled &= was_gone(reply)
         except Exception as error:
+            self.left_open = True
             log.warning("Statement %s had finished, closing it failed: %s", self.query_id, describe(error))
         return text, reply
 
@@ -377,9 +381,12 @@ class Operation:
     def discard(self) -> None:
         """Close one that failed, so that the coordinator need not keep it. Never raises."""
         operation, self._cursor._last_operation_active, self.handle = self._cursor._last_operation, False, None
-        with suppress(Exception):
+        try:
             # It answers once the statement's threads have ended.
             self.unsettled &= was_gone(operation.close())
+        except Exception as error:
+            self.left_open = True
+            log.debug("Statement %s could not be closed: %s", self.query_id, describe(error))
 
     def abandon(self) -> None:
         """Let impyla's cursor believe that it is closed: else its finalizer would talk to the server again, for as

@@ -314,8 +314,6 @@ class Execution:
                     self._record.note_done(ended, synced=self._is_synced(number), fetched=False)
                     if str(error).startswith("publish_timeout: "):
                         self._publishing = False  # a coordinator hangs: all others would wait as long for nothing
-                        if self._record.memory is not None:
-                            self._record.memory.left_open(session.id)
                     return
                 if failure.verdict != "wait" or deadline.passed(backoff.pause):
                     self._fail(error, failure)
@@ -416,6 +414,9 @@ class Execution:
             return self._wait_for_resumed(session, limits)
         self._has_run = None  # it spoke of the statement that was under way
         label = Label.new(number, len(self._plan), self._record.identity.tags, self._record.identity.owner)
+        if session.operation.left_open and self._record.memory is not None:
+            self._record.memory.left_open(session.id)
+            session.operation.left_open = False  # it is noted
         if self._journal is not None:
             if not self._plan.classified[number - 1].changes_nothing:
                 session.proof.see_witness()

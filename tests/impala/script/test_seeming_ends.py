@@ -10,11 +10,13 @@ import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from thrift.transport.TTransport import TTransportException
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed, StillRunning
 from airflow_provider_impala_lb.impala.hs2.connection_failure import refusal
+from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.journal.answers import answer
 from airflow_provider_impala_lb.impala.journal.journal import Journal
@@ -105,6 +107,29 @@ def test_the_query_of_the_lease_is_not_the_last_one_where_one_was_left_open(pair
         with pytest.raises(StillRunning):
             attempt(pair, script)
         assert nothing_ran_beside_it(pair)
+
+
+def test_one_whose_close_failed_is_noted_before_the_next_is_sent(pair, monkeypatch):
+    """It stays registered: that it can be closed later does not tell that the session's last one has ended."""
+    noted, failed = [], []
+    call, left_open = ReconnectingClient.call, Journal.left_open
+
+    def fails_once(client, name, request):
+        if name.startswith("Close") and "Session" not in name and not failed:
+            failed.append(name)
+            client.disconnect()
+            raise TTransportException(message="out of reach")
+        return call(client, name, request)
+
+    def notes(journal, session):
+        noted.append((session, len(executed(pair))))
+        left_open(journal, session)
+
+    monkeypatch.setattr(ReconnectingClient, "call", fails_once)
+    monkeypatch.setattr(Journal, "left_open", notes)
+    attempt(pair, "INSERT INTO t SELECT 1; INSERT INTO t SELECT 2; INSERT INTO t SELECT 3", number=1)
+    assert failed and [ran for _, ran in noted] == [1]
+    assert [state for _, state in executed(pair)] == ["FINISHED"] * 3
 
 
 @pytest.mark.slow
