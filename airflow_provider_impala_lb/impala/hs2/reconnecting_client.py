@@ -56,7 +56,13 @@ class RowsLost(ImpalaLBError):
 
 
 class NotSent(Exception):
-    """There was no connection any more over which to send the statement."""
+    """There was no connection any more over which to send the statement.
+
+    :param cause: why no other could be had.
+    """
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"the connection had failed before ({describe(cause)}), so it was not sent")
 
 
 class ReconnectingClient:
@@ -99,7 +105,7 @@ class ReconnectingClient:
         :returns: its reply.
         :raises RowsLost: FetchResults was answered, and the reply was lost.
         :raises NotSent: ExecuteStatement was not sent: the connection was gone before, and no other could be had.
-        :raises ConfigError: on a new connection the login was refused.
+        :raises ConfigError: on a new connection the login was refused; of ExecuteStatement that is `NotSent`, too.
         :raises UnreadableReply: there was one, again and again, that cannot be read.
         :raises TException: the time is up.
         """
@@ -122,6 +128,8 @@ class ReconnectingClient:
                 if is_unknown_method(error, name):
                     raise
                 self.disconnect()
+                if isinstance(error, ConfigError) and name == "ExecuteStatement" and not sent:
+                    raise NotSent(error) from error
                 if not isinstance(error, Exception) or not is_transport_failure(error) or (sent and not repeatable):
                     raise
                 now, reconnect_timeout = time.monotonic(), self._login.config.reconnect_timeout
@@ -142,9 +150,7 @@ class ReconnectingClient:
                 limit = min(REFUSED_SECONDS, reconnect_timeout) if is_refused(error) else reconnect_timeout
                 if now + backoff.pause - broken_at >= limit:
                     if name == "ExecuteStatement":
-                        raise NotSent(
-                            f"the connection had failed before ({describe(error)}), so it was not sent"
-                        ) from error
+                        raise NotSent(error) from error
                     raise _as_thrifts(error) from error
                 self._sleep(backoff.next())
                 continue

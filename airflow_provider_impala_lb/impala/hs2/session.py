@@ -15,7 +15,7 @@ from logging import getLogger
 from typing import Any
 
 from airflow_provider_impala_lb.core.stop_request import StopRequest
-from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.errors import ImpalaLBError
 from airflow_provider_impala_lb.impala.hs2.connection import (
     CANCEL_SECONDS,
     Closed,
@@ -272,8 +272,6 @@ class Session:
                 return False
             except Exception as error:
                 self.stop.check()
-                if isinstance(error, ConfigError):
-                    raise StatementError(f"the connection failed while it was sent: {error}") from error
                 if not is_transport_failure(error):
                     operation.unsettled = False  # answered in place of a handle
                     raise StatementError(str(error)) from error

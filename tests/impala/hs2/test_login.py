@@ -121,3 +121,24 @@ def test_a_login_that_is_refused_for_good_is_not_tried_until_the_account_is_lock
     with pytest.raises(StatementFailed, match=r"(?s)another auth_mechanism.*statement 1 is done"):
         run(balancer, "SELECT 1; SELECT 2", on_statement=lambda done: done.number == 1 and doorman.hang_up(1000))
     assert doorman.refused <= reconnecting_client.LOGIN_ATTEMPTS + 2  # to end the session, and for a new one
+
+
+def test_a_change_whose_login_is_refused_before_it_is_sent_was_not_started(guarded, doorman, monkeypatch, log):
+    balancer = with_doorman(guarded, doorman, monkeypatch)
+    with pytest.raises(StatementFailed, match="so it was not sent") as failed:
+        run(
+            balancer,
+            "CREATE TABLE IF NOT EXISTS first (n INT); CREATE TABLE second (n INT)",
+            on_statement=lambda done: done.number == 1 and doorman.hang_up(1000),
+        )
+    assert (failed.value.number, failed.value.outcome) == (2, "not started")
+    assert "was not seen to end" not in log.text
+    assert not any("second" in entry.get("sql", "") for entry in guarded.nodes[0].journal())
+
+
+def test_a_change_goes_on_in_a_new_session_once_the_login_is_taken_again(guarded, doorman, monkeypatch):
+    balancer = with_doorman(guarded, doorman, monkeypatch)
+    refused = reconnecting_client.LOGIN_ATTEMPTS + 1  # and to end the session
+    script = "CREATE TABLE IF NOT EXISTS first (n INT); CREATE TABLE third (n INT)"
+    run(balancer, script, on_statement=lambda done: done.number == 1 and doorman.hang_up(refused))
+    assert sum("TABLE third" in entry.get("sql", "") for entry in guarded.nodes[0].journal()) == 1
