@@ -105,10 +105,14 @@ def _left(balancer: Balancer) -> list[dict[str, str]]:
         return {"id": identity, "owner": owner, "node": node, "session": session, "query": query, "since": since}
 
     found = balancer.cluster.admin.leftovers()
-    rows = [row(lease_id, left.owner, left.node, left.session, left.query, left.at) for lease_id, left in found.items()]
+    rows = [
+        row(lease_id, left.owner, left.node, session, left.query, left.at)
+        for lease_id, left in found.items()
+        for session in (left.session, *left.other_sessions)
+    ]
     journals = open_journals(balancer.config)
     if journals is not None:
-        known = {left.session for left in found.values()} | balancer.cluster.admin.sessions_in_use()
+        known = {row["session"] for row in rows} | balancer.cluster.admin.sessions_in_use()
         kept = sessions_of(journals)
         rows += [row(id_, key, each.node, id_, "", each.at) for id_, (key, each) in kept.items() if id_ not in known]
     return rows

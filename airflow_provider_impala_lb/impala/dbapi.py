@@ -27,13 +27,13 @@ class Connection:
 
     :param pick: the node, and the lease on it.
     :param open_session: opens one more session on the node.
-    :param to_be_ended: a later attempt is to find the session that was used last, and end it; default False.
+    :param owner: whose later attempts are to find the cursors' sessions, and end them; default "": nobody's.
     :ivar pick: as given.
     """
 
-    def __init__(self, pick: Pick, open_session: Callable[[], Session], *, to_be_ended: bool = False) -> None:
+    def __init__(self, pick: Pick, open_session: Callable[[], Session], *, owner: str = "") -> None:
         self.pick = pick
-        self._to_be_ended = to_be_ended
+        self._owner = owner
         self._open_session = open_session
         first = open_session()
         self._sessions = [first]
@@ -57,9 +57,10 @@ class Connection:
         if session is None:
             session = self._open_session()
             self._sessions.append(session)
-        if self._to_be_ended:
-            self.pick.note(session=session.id)
-        return Cursor(session, self.pick)
+        if self._owner:
+            others = [each.id for each in self._sessions if each is not session and (each.is_open or each.left_running)]
+            self.pick.note(session=session.id, other_sessions=others)
+        return Cursor(session, self.pick, self._owner)
 
     def commit(self) -> None:
         """Impala has no transactions: every statement is done when it has ended."""
@@ -135,7 +136,7 @@ def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions)
         )
         connection: Connection | None = None
         try:
-            connection = Connection(pick, open_session, to_be_ended=options.attempt is not None)
+            connection = Connection(pick, open_session, owner=options.owner if options.attempt is not None else "")
             refusals.accepted(pick.node)
             if upstream is not None:
                 connection.hear_of(upstream)

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_impala_lb.cli import cluster as commands
+from airflow_provider_impala_lb.errors import StillRunning
 from airflow_provider_impala_lb.hooks import impala_lb
+from airflow_provider_impala_lb.impala.previous import leftover_sessions
 from tests.support.hook_worker import context_of, work
 from tests.support.scripts import in_flight
 
@@ -92,6 +95,10 @@ class Lab:
         connection("hooks", extra={**cluster.config, "lock_file": str(tmp_path / "lock"), "name": "hooks"})
         impala_lb.ImpalaLBHook("hooks").run(f"SET SYNC_DDL=1; CREATE TABLE {self.table} (n INT)")
 
+    @property
+    def balancer(self):
+        return impala_lb.ImpalaLBHook("hooks").balancer
+
     @contextlib.contextmanager
     def worker(self, way, attempt=1):
         """A process in which an attempt waits for its INSERT."""
@@ -127,7 +134,7 @@ class Lab:
         return f"INTO {self.table} SELECT" in sql
 
 
-@pytest.mark.parametrize("way", ["run", "cursor"])
+@pytest.mark.parametrize("way", ["run", "cursor", "two"])
 def test_what_a_killed_worker_has_left_is_ended_before_its_retry_runs(lab, way):
     with lab.worker(way) as first:
         first.kill()
@@ -135,6 +142,48 @@ def test_what_a_killed_worker_has_left_is_ended_before_its_retry_runs(lab, way):
         assert lab.running(), "nobody has ended it yet"
         lab.attempt(2, way)
         assert lab.ended() == [("1", "CANCELLED"), ("2", "FINISHED")]
+
+
+@pytest.mark.parametrize("way", ["run", "cursor"])
+def test_what_is_planned_yet_is_waited_for(lab, way):
+    """It is in no session yet, so it is known by its label."""
+    lab.patch.setattr(leftover_sessions, "END_SECONDS", 1.0)
+    with contextlib.ExitStack() as held:
+        switches = [
+            held.enter_context(node.hold("planning", sql=f"{lab.table} SELECT 1")) for node in lab.cluster.nodes
+        ]
+        first = held.enter_context(lab.worker(way))
+        for switch in switches:
+            held.callback(switch.release)
+        first.kill()
+        first.wait()
+        with pytest.raises(StillRunning, match="still shows query"):
+            lab.attempt(2, way)
+        assert lab.running()
+        assert lab.ended() == []
+
+
+def test_of_two_cursors_both_sessions_are_to_be_ended(lab):
+    close = leftover_sessions.SessionOfAnother.close_to_prove
+    with lab.worker("two") as first:
+        first.kill()
+        first.wait()
+        [lease] = lab.balancer.status()["leases"]
+        with lab.patch.context() as patch:
+            last = lease["session"]
+            patch.setattr(
+                leftover_sessions.SessionOfAnother,
+                "close_to_prove",
+                lambda another: "failed" if another._id == last else close(another),
+            )
+            with pytest.raises(StillRunning, match="does not close it"):
+                lab.attempt(2, "cursor")
+        [left] = lab.balancer.cluster.admin.leftovers().values()
+        assert {left.session, *left.other_sessions} == {last, *lease["other_sessions"]}
+        assert len(left.other_sessions) == 1, "one was closed in order"
+        assert {row["session"] for row in commands._left(lab.balancer)} == {left.session, *left.other_sessions}
+        lab.attempt(3, "cursor")
+        assert not lab.balancer.cluster.admin.leftovers()
 
 
 @pytest.mark.parametrize(("other", "map_index"), [(2, -1), (1, 0)], ids=["of the same attempt", "another instance"])

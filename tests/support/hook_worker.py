@@ -1,6 +1,6 @@
 """A task that uses a hook, as a process of its own: ``python -m tests.support.hook_worker CONN_ID ATTEMPT WAY SQL``.
 
-Its connection is in the environment. ``WAY`` is ``run`` or ``cursor``.
+Its connection is in the environment. ``WAY`` is ``run``, ``cursor``, or ``two``: the first of two cursors runs it.
 """
 
 import sys
@@ -31,6 +31,9 @@ def work(conn_id, way, sql):
         hook.run(sql)
     else:
         with hook.get_conn() as connection, connection.cursor() as cursor:
+            connection.cursor().close()
+            if way == "two":
+                connection.cursor()
             cursor.execute(sql)
 
 

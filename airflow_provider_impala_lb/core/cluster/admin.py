@@ -83,7 +83,8 @@ class Admin:
         :raises StateUnavailable: the state cannot be read.
         """
         state, now = self._shared.store.read()
-        return {lease.session for lease in state.leases.values() if lease.session and lease.expires > now}
+        living = [lease for lease in state.leases.values() if lease.session and lease.expires > now]
+        return {session for lease in living for session in (lease.session or "", *lease.other_sessions)}
 
     def release(self, lease_id: str) -> bool:
         """End a lease of `Picker.hold`, or note that what a lease has left running was seen ended. (One that a process

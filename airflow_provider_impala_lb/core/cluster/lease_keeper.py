@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from logging import getLogger
 from math import inf
@@ -83,7 +84,14 @@ class LeaseKeeper:
         """
         return self._pid == os.getpid() and lease_id in self._held
 
-    def note(self, lease_id: str, *, session: str | None = None, query: str | None = None) -> None:
+    def note(
+        self,
+        lease_id: str,
+        *,
+        session: str | None = None,
+        other_sessions: Sequence[str] = (),
+        query: str | None = None,
+    ) -> None:
         """Keep the ids of what runs under the lease.
 
         A session's is written at once, since whoever has to clean up needs it; a query's after some seconds
@@ -91,6 +99,7 @@ class LeaseKeeper:
 
         :param lease_id: its id.
         :param session: the session's id; None (default): as before.
+        :param other_sessions: with ``session``: ids of others that are open under the lease, too; default none.
         :param query: the id of the statement running last; None (default): as before.
         :raises Superseded: with ``session``: a later attempt has taken the work over, and nothing may be run any more.
         """
@@ -98,7 +107,8 @@ class LeaseKeeper:
             held = self._held.get(lease_id)
             if held is None:
                 return
-            held.lease.session = session or held.lease.session
+            if session is not None:
+                held.lease.session, held.lease.other_sessions = session, list(other_sessions)
             held.lease.query = query or held.lease.query
             if session is None:
                 if self._note_due is _NEVER:  # more notes may come: one transaction for all of them
@@ -314,14 +324,15 @@ class LeaseHandle:
         self.id = lease_id
         self._keeper = keeper
 
-    def note(self, *, session: str | None = None, query: str | None = None) -> None:
+    def note(self, *, session: str | None = None, other_sessions: Sequence[str] = (), query: str | None = None) -> None:
         """As `LeaseKeeper.note`.
 
         :param session: as there.
+        :param other_sessions: as there.
         :param query: as there.
         :raises Superseded: as there.
         """
-        self._keeper.note(self.id, session=session, query=query)
+        self._keeper.note(self.id, session=session, other_sessions=other_sessions, query=query)
 
     def hand_over(self) -> Lease | None:
         """As `LeaseKeeper.hand_over`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseHandle
@@ -100,15 +100,16 @@ class Pick:
         """Why each node that was not considered was not, by ``host:port``."""
         return {address: left.reason for address, left in self._placed.left_out.items()}
 
-    def note(self, *, session: str | None = None, query: str | None = None) -> None:
+    def note(self, *, session: str | None = None, other_sessions: Sequence[str] = (), query: str | None = None) -> None:
         """Keep the ids of the session and of the running query with the lease, for whoever has to clean up.
 
         :param session: the session's id; None (default): as before.
+        :param other_sessions: with ``session``: ids of others that are open here, too; default none.
         :param query: the id of the statement running last; None (default): as before.
         :raises Superseded: with ``session``: a later attempt has taken the work over, and nothing may be run any more.
         """
         if self._lease:
-            self._lease.note(session=session, query=query)
+            self._lease.note(session=session, other_sessions=other_sessions, query=query)
 
     def accepted(self) -> None:
         """Note that a session has opened and its first statement was accepted: a trial of the node has succeeded."""

@@ -53,6 +53,7 @@ def note_leftover(state: State, now: float, lease: Lease, *, fenced: bool = Fals
         fenced=fenced,
         ended=not lease.session,
         attempt=lease.attempt,
+        other_sessions=lease.other_sessions,
     )
     state.leftovers.put(lease.id, leftover, leftover.expires)
     return leftover

@@ -1,7 +1,8 @@
 """What all workers share, as records: nodes, leases, tickets, session keys, what the nodes reported.
 
 Every moment is by the store's clock, in seconds since the epoch, and every time span is in seconds, unless it says
-otherwise. A record's fields are also its keys in the encoded state: a change of one is a change of `state.FORMAT`.
+otherwise. A record's fields are also its keys in the encoded state: a change of one is a change of `state.FORMAT`, but
+for one that is added with a default.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ class Lease(msgspec.Struct, omit_defaults=True):
     :param host: the host that renews it.
     :param holder: the process that renews it; None: nobody does, or it is being handed over.
     :param session: HS2 session id: what a later attempt has to end if this one dies. Never the session's secret.
+    :param other_sessions: of other sessions under it that are open, too.
     :param query: HS2 id of the statement running last.
     :param movable: the script may be interrupted and begun again elsewhere.
     :param move: why it shall do so now; "" while nobody asks for it.
@@ -129,6 +131,7 @@ class Lease(msgspec.Struct, omit_defaults=True):
     host: str
     holder: ProcessIdentity | None = None
     session: str | None = None
+    other_sessions: list[str] = []
     query: str | None = None
     movable: bool = False
     move: str = ""
@@ -256,6 +259,7 @@ class LeftoverSession(msgspec.Struct, omit_defaults=True):
     :param owner: who ran it.
     :param node: ``host:port``.
     :param session: HS2 session id, or "".
+    :param other_sessions: of other sessions that were open under the lease, too.
     :param query: HS2 id of the statement running last, or "".
     :param at: when the lease ended.
     :param expires: the record is forgotten then.
@@ -273,6 +277,7 @@ class LeftoverSession(msgspec.Struct, omit_defaults=True):
     fenced: bool = False
     ended: bool = False
     attempt: Attempt | None = None
+    other_sessions: list[str] = []
 
 
 class LastReport(msgspec.Struct, omit_defaults=True):

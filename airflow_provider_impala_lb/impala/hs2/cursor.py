@@ -21,14 +21,15 @@ class Cursor:
 
     :param session: closed with it.
     :param pick: its lease is told of the queries; default None: there is none.
+    :param owner: whose work it is, as later attempts find it by the statements' labels; default "": nobody's.
     :ivar session: as given.
     :ivar query_id: of the last statement, as Impala prints it; None until the coordinator has accepted it.
     """
 
-    def __init__(self, session: Session, pick: Pick | None = None) -> None:
+    def __init__(self, session: Session, pick: Pick | None = None, owner: str = "") -> None:
         self.session = session
         self.query_id: str | None = None
-        self._pick = pick
+        self._pick, self._owner = pick, owner
 
     def execute(self, operation: str, parameters: Any = None) -> None:
         """Run one statement to its end.
@@ -39,7 +40,7 @@ class Cursor:
         :raises StatementFailed: says whether it ran.
         """
         sql = bind(operation.strip().removesuffix(";"), parameters)
-        label = Label.new(1, 1, {})
+        label = Label.new(1, 1, {}, self._owner)
         self.query_id = None
         try:
             ended = self.session.execute(f"{label} {sql}", on_start=self._started)

@@ -10,7 +10,8 @@ They are known by the attempt's own record (its session and the secret of that, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from logging import Logger
 
 import msgspec
@@ -46,6 +47,8 @@ class _Left(msgspec.Struct):
     :ivar idle: nothing is under way in it: all that was sent in it is known to be over.
     :ivar left_open: its query id need not be of the last statement.
     :ivar leases: ids of the leases it was used under.
+    :ivar closed: what closing it has come to.
+    :ivar over: and nothing of it runs any more.
     """
 
     node: str
@@ -55,6 +58,8 @@ class _Left(msgspec.Struct):
     idle: bool = False
     left_open: bool = False
     leases: list[str] = []
+    closed: Closed = "failed"
+    over: bool = False
 
 
 class LeftoverSessions:
@@ -86,14 +91,17 @@ class LeftoverSessions:
         :raises StillRunning: one could not be seen to end.
         """
         remaining = {}
-        for left in self._merged(leftovers, kept):
-            problem = self._end(owner, left)
-            if problem is not None:
-                remaining[left.session] = f"{left.node}, query {left.query or 'unknown'}: {problem}"
-                continue
-            self._log.info("Session %s of an earlier attempt on %s has ended", left.session, left.node)
-            on_ended(left.session)
-            self._cluster.fencing.note_ended(left.leases)
+        all_left = self._merged(leftovers, kept)
+        waited_for = Counter(lease_id for left in all_left for lease_id in left.leases)
+        for node in dict.fromkeys(left.node for left in all_left):
+            for left, problem in self._end(owner, node, [left for left in all_left if left.node == node]):
+                if problem is not None:
+                    remaining[left.session] = f"{left.node}, query {left.query or 'unknown'}: {problem}"
+                    continue
+                self._log.info("Session %s of an earlier attempt on %s has ended", left.session, left.node)
+                on_ended(left.session)
+                waited_for.subtract(left.leases)
+                self._cluster.fencing.note_ended(each for each in left.leases if not waited_for[each])
         if remaining:
             raise StillRunning(owner, remaining)
 
@@ -131,71 +139,79 @@ class LeftoverSessions:
             for each in kept
         }
         for lease_id, leftover in leftovers.items():
-            left = known.setdefault(leftover.session, _Left(leftover.node, leftover.session))
-            left.query = "" if left.left_open else leftover.query
-            left.leases = [*left.leases, lease_id]
+            for session in (leftover.session, *leftover.other_sessions):
+                left = known.setdefault(session, _Left(leftover.node, session))
+                # In which of several the last one ran is not known.
+                left.query = "" if left.left_open or leftover.other_sessions else leftover.query
+                left.leases = [*left.leases, lease_id]
         return list(known.values())
 
-    # One session
+    # Of one node
 
-    def _end(self, owner: str, left: _Left) -> str | None:
-        """Why it could not be seen to end, or None."""
+    def _end(self, owner: str, node: str, lefts: Sequence[_Left]) -> Iterator[tuple[_Left, str | None]]:
+        """Each with why it could not be seen to end, or None. All are closed before one is waited for: what is being
+        planned is known to be this owner's, and not in which session it will be."""
         try:
-            address = self._sessions.config.canonical(left.node)
+            address = self._sessions.config.canonical(node)
         except ConfigError:
-            return "it is not a node of this configuration any more"
+            yield from ((left, "it is not a node of this configuration any more") for left in lefts)
+            return
         try:
             session = self._sessions.open(address)
         except NodeRefused as error:
             pages = self._sessions.pages(address)
             if error.__cause__ is not None and is_refused(error.__cause__) and not answers(pages):
-                return None  # nobody listens: the process is gone, and with it all that it ran
-            return self._end_without_session(address, own_of(owner), left, str(error))
+                # Nobody listens: the process is gone, and with it all that it ran.
+                yield from ((left, None) for left in lefts)
+            else:
+                yield from self._end_without_session(address, own_of(owner), lefts, str(error))
+            return
         except ConfigError as error:
-            return str(error)
+            yield from ((left, str(error)) for left in lefts)
+            return
         with session:
-            closed, over = self._close(address, left)
-            if over:
-                return None
-            if session.pages is not None:
-                problem = self._end_by_page(session, own_of(owner), left, closed)
-                if problem is None or not left.query:
-                    return problem
-            elif not left.query:
-                return "its coordinator has no web page to end it by (nodes: web), and its query is not known"
-            return kill_query(session, left.query)
+            for left in lefts:
+                self._close(address, left)
+                if left.closed == "failed" and session.pages is not None:
+                    another = SessionOfAnother(session, left.session, self._pause)
+                    left.closed = another.close_to_prove()
+                    another.proof.close()
+            for left in lefts:
+                yield left, None if left.over else self._see_over(session, own_of(owner), left)
 
-    def _close(self, address: str, left: _Left) -> tuple[Closed, bool]:
-        """What closing it by its secret came to, and whether nothing of it runs any more."""
-        if left.secret is None or not is_id(left.session):
-            return "failed", False
-        closed, over = self._sessions.end(address, left.session, left.secret, left.query)
-        return closed, over or (left.idle and closed != "failed")
+    def _close(self, address: str, left: _Left) -> None:
+        """Close it by its secret, if that is known."""
+        if left.secret is not None and is_id(left.session):
+            left.closed, over = self._sessions.end(address, left.session, left.secret, left.query)
+            left.over = over or (left.idle and left.closed != "failed")
 
-    def _end_by_page(self, session: Session, own: str, left: _Left, closed: Closed) -> str | None:
-        """Close the session on the coordinator's web page, unless it is closed, and see on a later copy of it that
-        nothing of it is in flight. A statement that is being planned is there, and in no session yet, so it is known
-        by its label.
+    def _see_over(self, session: Session, own: str, left: _Left) -> str | None:
+        if session.pages is not None:
+            problem = self._see_over_on_page(session, session.pages, own, left)
+            if problem is None or not left.query:
+                return problem
+        elif not left.query:
+            return "its coordinator has no web page to end it by (nodes: web), and its query is not known"
+        return kill_query(session, left.query)
+
+    def _see_over_on_page(self, session: Session, pages: DebugPages, own: str, left: _Left) -> str | None:
+        """See on a later copy of the coordinator's web page than its close that nothing of it is in flight. A statement
+        that is being planned is there, and in no session yet, so it is known by its label.
 
         Before Impala 4.0 a statement leaves the list before it is ended (3.4, ``ImpalaServer::UnregisterQuery``). There
         only whoever closes the session tells: its answer comes once that is done (``CloseSessionInternal``)."""
-        another = SessionOfAnother(session, left.session, self._pause)
-        pages = another.pages
-        assert pages is not None
+        if left.closed == "failed":
+            return f"{pages.url} does not close it"
         try:
-            if closed == "failed":
-                closed = another.close_to_prove()
-            if closed == "failed":
-                return f"{pages.url} does not close it"
-            if closed == "unknown" and not _shows_all(pages):
+            if left.closed == "unknown" and not _shows_all(pages):
                 return f"it was closed before, and {pages.url}/queries of this version does not show all that runs"
-            return self._wait_until_over(
-                another.proof, pages, lambda each: each.id == left.query or own_in(each.text) == own
-            )
         except ProbeFailed as error:
             return str(error)
+        proof = PageProof(pages, session.open_another)
+        try:
+            return self._wait_until_over(proof, pages, lambda each: each.id == left.query or own_in(each.text) == own)
         finally:
-            another.proof.close()
+            proof.close()
 
     def _wait_until_over(self, proof: PageProof, pages: DebugPages, is_of: Callable[[Query], bool]) -> str | None:
         """Why nothing of it is seen to be over, or None: a copy of the page that is later than now does not show it."""
@@ -218,25 +234,39 @@ class LeftoverSessions:
         except (ProbeFailed, StatementError, ImpalaLBError) as error:
             return str(error)
 
-    def _end_without_session(self, address: str, own: str, left: _Left, refused: str) -> str | None:
+    def _end_without_session(
+        self, address: str, own: str, lefts: Sequence[_Left], refused: str
+    ) -> Iterator[tuple[_Left, str | None]]:
         """On a coordinator that takes no session of ours, as one that shuts down: no marker says how fresh its page is,
         so that one counts that knew the session before it was closed.
 
         :param refused: why it takes none.
         """
         pages = self._sessions.pages(address)
+        problems = [self._close_without_session(address, pages, left, refused) for left in lefts]
+        for left, problem in zip(lefts, problems, strict=True):
+            if problem is None and not left.over and pages is not None:
+                problem = self._wait_without_session(pages, own, left)
+            yield left, problem
+
+    def _close_without_session(self, address: str, pages: DebugPages | None, left: _Left, refused: str) -> str | None:
+        """Why it is not closed, or its end could not be seen, or None."""
         try:
             knew_it = pages is not None and left.session in pages.sessions()
-            closed, over = self._close(address, left)
-            if over:
+            self._close(address, left)
+            if left.over:
                 return None
             if pages is None:
                 return refused
-            if closed == "failed":
+            if left.closed == "failed":
                 knew_it = pages.close_session(left.session)
-            if not knew_it:
-                return f"{pages.url} does not know it, and whose page that is cannot be known"
-            deadline = Deadline(END_SECONDS)
+            return None if knew_it else f"{pages.url} does not know it, and whose page that is cannot be known"
+        except ProbeFailed as error:
+            return str(error)
+
+    def _wait_without_session(self, pages: DebugPages, own: str, left: _Left) -> str | None:
+        deadline = Deadline(END_SECONDS)
+        try:
             while left.session in pages.sessions() or any(
                 each.id == left.query or own_in(each.text) == own for each in pages.queries().in_flight
             ):

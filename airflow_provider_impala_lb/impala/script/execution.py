@@ -358,7 +358,7 @@ class Execution:
         """Give the statement's rows to the output or to the handler, whichever is to have them."""
         done, handler = self._record.done, self._listener.handler
         try:
-            cursor = Cursor(session, self._pick)
+            cursor = Cursor(session, self._pick, self._record.identity.owner)
             cursor.query_id = ended.query_id
             if number == self._plan.output_number:
                 done.output = session.fetch(self._write, cursor)

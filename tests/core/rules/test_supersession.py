@@ -4,7 +4,7 @@ import pytest
 
 from airflow_provider_impala_lb.core.rules import supersession
 from airflow_provider_impala_lb.core.state.model import Attempt, Lease
-from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.core.state.state import State, decode, encode
 
 OWNER = "d/r/t"
 
@@ -33,6 +33,15 @@ def test_what_is_ones_own_stays_also_what_it_has_left():
     assert not supersession.is_fenced(state, "mine")
     assert supersession.is_fenced(state, "theirs")
     assert [each.id for each in state.leases.values()] == ["live of mine"]
+
+
+def test_all_sessions_of_a_lease_are_to_be_ended():
+    state = State()
+    one = lease("theirs")
+    one.other_sessions = ["a", "b"]
+    state.lease(one)
+    found = supersession.fence_earlier(decode(encode(state)), 2.0, OWNER, lambda each: False)
+    assert (found["theirs"].session, found["theirs"].other_sessions) == ("session of theirs", ["a", "b"])
 
 
 RUN = Attempt(1, 10.0, run=1.0)
