@@ -12,6 +12,10 @@ from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.journal.identity import Target
 
 FORMAT = 1
+MAX_STATEMENTS = 50_000
+"""Of a script that is resumed: their digests take 390 KiB of the 512 that a document may have (`JournalStore`)."""
+_DIGEST_BYTES = 6
+_ROOM = 448 << 10  # bytes for what is kept of the script; the rest is for all that is noted while it runs
 
 
 class Intent(msgspec.Struct, omit_defaults=True):
@@ -69,7 +73,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     :param format: of this document.
     :param script: a hash of its statements as they are sent.
     :param total: how many statements it has.
-    :param digests: a short hash of each of them; empty: not known.
+    :param digests: a short hash of each of them, as `digests` gives them; empty: not known.
     :param epoch: of the process that may write.
     :param by: which attempt wrote last.
     :param ended: the whole script has ended well.
@@ -95,7 +99,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     format: int = 0
     script: str = ""
     total: int = 0
-    digests: list[str] = []
+    digests: bytes = b""
     epoch: int = 0
     by: str = ""
     ended: bool = False
@@ -179,12 +183,50 @@ def encode(record: Record, now: float) -> bytes:
     return _encoder.encode(record)
 
 
-def digests(texts: Sequence[str]) -> list[str]:
+def digests(texts: Sequence[str]) -> bytes:
     """A short hash of each statement: for what is the same in two scripts, not against anybody's intent.
 
     :param texts: as they are sent.
+    :returns: one behind the other; nothing, if there are more than `MAX_STATEMENTS`.
     """
-    return [hashlib.sha256(text.encode()).hexdigest()[:12] for text in texts]
+    if len(texts) > MAX_STATEMENTS:
+        return b""
+    return b"".join(hashlib.sha256(text.encode()).digest()[:_DIGEST_BYTES] for text in texts)
+
+
+def digest_of(hashes: bytes, number: int) -> bytes:
+    """The short hash of one statement; empty: not known.
+
+    :param hashes: as of :func:`digests`.
+    :param number: of the statement, from 1.
+    """
+    return hashes[(number - 1) * _DIGEST_BYTES : number * _DIGEST_BYTES]
+
+
+def check_room(statements: int) -> None:
+    """Whether a script can be resumed, before anything of it is sent.
+
+    :param statements: how many it has.
+    :raises ConfigError: they are too many.
+    """
+    if statements > MAX_STATEMENTS:
+        raise ConfigError(
+            f"resume: the script has {statements} statements, and a journal has room for {MAX_STATEMENTS}, so nothing "
+            "was sent: split the script into several tasks, or run it without resume"
+        )
+
+
+def check_text(record: Record, sealed: str) -> None:
+    """Whether there is room for a script's text beside all that is noted while it runs.
+
+    :param record: of the script.
+    :param sealed: its text.
+    :raises ConfigError: there is none.
+    """
+    if len(record.digests) * 4 // 3 + len(sealed) > _ROOM:
+        raise ConfigError(
+            f"a journal has no room for the text of {record.total} statements ({len(sealed) >> 10} KiB, sealed)"
+        )
 
 
 def digest(texts: Sequence[str]) -> str:

@@ -32,8 +32,11 @@ from airflow_provider_impala_lb.impala.journal.document import (
     Intent,
     KeptSession,
     Record,
+    check_room,
+    check_text,
     decode,
     digest,
+    digest_of,
     digests,
     encode,
 )
@@ -93,7 +96,7 @@ class Journal:
     ) -> None:
         self.key, self.epoch, self._identity = identity.owner, 0, identity
         self._journals, self._script, self._total = journals, digest(texts), len(texts)
-        self._digests = digests(texts)
+        self._digests = digests(texts) if outcomes else b""
         number = identity.tags.get("try")
         self._by, self._attempt = f"attempt {number}" if number else "", identity.attempt
         self.outcomes = outcomes
@@ -127,8 +130,10 @@ class Journal:
         :param resume: go on where an earlier attempt stopped.
         :raises JournalMissing: there was an earlier attempt, and nothing says what it did.
         :raises Superseded: a later attempt has begun before, and this one was stopped meanwhile.
-        :raises ConfigError: it is of another deployment, or of another run of this name.
+        :raises ConfigError: it is of another deployment, or of another run of this name; or the script is too long.
         """
+        if resume:
+            check_room(self._total)
         attempt = self._attempt
 
         def elsewhere(record: Record) -> str:
@@ -200,9 +205,7 @@ class Journal:
         :param record: of an earlier attempt.
         :param number: of the statement, from 1.
         """
-        if record.script == self._script:
-            return True
-        return record.digests[number - 1 : number] == self._digests[number - 1 : number] != []
+        return record.script == self._script or self._has_digest(record, number)
 
     def take(self, epoch: int) -> tuple[Record, bool]:
         """Go on with a script that another process has handed over.
@@ -321,9 +324,11 @@ class Journal:
         """Keep the script for the process that goes on with it.
 
         :param sealed: as packed for a hand-over, sealed.
+        :raises ConfigError: there is no room for it.
         """
 
         def change(record: Record, now: float) -> None:
+            check_text(record, sealed)
             record.text = sealed
 
         self._own(change)
@@ -423,9 +428,7 @@ class Journal:
         message = ""
         if record.script and record.script != self._script:
             same = 0
-            for theirs, ours in zip(record.digests, self._digests, strict=False):
-                if theirs != ours:
-                    break
+            while self._has_digest(record, same + 1):
                 same += 1
             goes_on = f"it goes on after statement {min(same, record.done)}, up to which it is the same"
             message = f"the script has changed since {record.so_far}: {goes_on if same else 'it begins anew'}"
@@ -433,6 +436,9 @@ class Journal:
                 record.done, record.rows, record.queries = same, 0, record.queries[:same]
         record.script, record.total, record.digests = self._script, self._total, self._digests
         return message
+
+    def _has_digest(self, record: Record, number: int) -> bool:
+        return digest_of(record.digests, number) == digest_of(self._digests, number) != b""
 
     def _others(self, record: Record) -> ConfigError | None:
         """Why this is no record of our work; None: it is, or it has come to its end."""

@@ -146,6 +146,7 @@ class ScriptRun:
 
         :param packed: by `pack_script`.
         :raises StateUnavailable: the journal cannot be written.
+        :raises ConfigError: it has no room for it.
         """
         assert self.journal is not None
         self.journal.keep_text(self._sessions.sealer.seal(packed.encode()))
