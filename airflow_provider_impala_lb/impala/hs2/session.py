@@ -257,7 +257,8 @@ class Session:
         operation = self.operation
         operation.finish()
         operation.query_id = None
-        self.stop.check()
+        with self._mutex:  # not between the question of `end_now` and its note
+            self.stop.check()
         if not self.is_open:
             raise StatementError("the session was closed before, so it was not sent")
         sendings = sendings or Sendings(self.reconnect_timeout)
@@ -409,7 +410,7 @@ class Session:
         if not self.end_now(lambda: self.stop.cancel(reason)):
             self.stop.cancel(reason)
 
-    def end_now(self, note: Callable[[], None] = lambda: None) -> bool:
+    def end_now(self, note: Callable[[], None] = lambda: None, may: Callable[[], bool] = lambda: True) -> bool:
         """End the running statement and the session, over a second connection, within 4 s. Never raises.
 
         For a signal handler or another thread: the first connection may be in the middle of an answer, and belongs to
@@ -417,13 +418,14 @@ class Session:
 
         :param note: notes in :attr:`stop` why. Called once the session is known to be ended from here: its own thread,
             which hears of it by that, then leaves it alone, and :meth:`wait_ended` tells what came of it.
-        :returns: False: it has ended, or is being ended, and ``note`` was not called.
+        :param may: whether what runs may be ended; no other statement is sent before ``note``. Default it may.
+        :returns: False: it has ended, or is being ended, or may not be, and ``note`` was not called.
         """
         with self._mutex:
-            if self._closed or self._ending:
+            if self._closed or self._ending or not may():
                 return False
             self._ending = True
-        note()
+            note()
         try:
             self._end_elsewhere()
         finally:

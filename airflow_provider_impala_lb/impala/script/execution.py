@@ -69,7 +69,7 @@ class Execution:
         self._under_way = False
         self._submitted = 0.0
         self._publishing = record.plan.options.publish is not None
-        self._sendings: tuple[int, Sendings] | None = None  # of which statement
+        self._sendings = 0, Sendings(0.0)  # of which statement
         self._inherited = False
         self._has_run: Callable[[], bool] | None = None
         self._shared = False  # another process may go on in the session
@@ -108,18 +108,21 @@ class Execution:
         self._record.done.session = resumed.session.id
         if resumed.query_id:
             resumed.session.adopt(resumed.query_id)
+            self._sendings = self.number, Sendings(resumed.session.reconnect_timeout, new_session=True)
+            self._sendings[1].begin()
             self._under_way, self._submitted = True, resumed.sent_at
         self._inherited, self._has_run = resumed.inherited, resumed.has_run
         self._prepare, self._shared = None, True
 
-    def end_now(self, note: Callable[[], None] = lambda: None) -> bool:
+    def end_now(self, note: Callable[[], None] = lambda: None, may: Callable[[], bool] = lambda: True) -> bool:
         """From another thread: end what runs, within 4 s. Never raises.
 
         :param note: as of `Session.end_now`.
-        :returns: False: no session was there to be ended, and ``note`` was not called.
+        :param may: as of `Session.end_now`.
+        :returns: False: no session was there to be ended, or may be, and ``note`` was not called.
         """
         session = self.session
-        return session is not None and session.end_now(note)
+        return session is not None and session.end_now(note, may)
 
     def move(self, reason: str, *, anew: bool) -> None:
         """From another thread: stop here, to go elsewhere; :meth:`run` raises :class:`Cancelled`. Never raises.
@@ -127,10 +130,10 @@ class Execution:
         :param reason: of the request to move.
         :param anew: the script begins anew there. Else a statement that must not run twice comes to its end first.
         """
-        interrupt = anew or self._record.safe_to_repeat
-        if not interrupt or not self.end_now(lambda: self._stop.move(reason, interrupt=True)):
+        stop, record = self._stop, self._record
+        if not self.end_now(lambda: stop.move(reason, interrupt=True), lambda: anew or record.safe_to_repeat):
             # Not interrupted: nobody ends the session of a statement that is sent meanwhile, nor sees it end.
-            self._stop.move(reason, interrupt=False)
+            stop.move(reason, interrupt=False)
 
     def run(self) -> None:
         """Run what is left of the script.
@@ -206,8 +209,8 @@ class Execution:
         # Handed over where the script goes on; at its end the results are here.
         on_poll = self._deferral.check if self.number <= len(self._plan) else None
         limits = Limits(options.statement_timeout, options.publish, on_poll)
-        tags, check = self._record.identity.tags, self._stop.check
-        self._record.note_published(publish(session, names, limits, check=check, log=self._log, tags=tags))
+        tags = self._record.identity.tags
+        self._record.note_published(publish(session, names, limits, check=self._stop.check, log=self._log, tags=tags))
 
     def close(self) -> None:
         """End the session, and what runs in it. Never raises."""
@@ -229,13 +232,8 @@ class Execution:
             if self._record.memory is not None:
                 sealed = self._sessions.sealer.seal(session.handle[1])
                 self._record.memory.keep_session(pick.node, session.id, sealed, again=again)
-            self._log.info(
-                "Session %s on %s as %s%s",
-                session.id,
-                pick.node,
-                session.user,
-                f", {session.web}/sessions" if session.web else "",
-            )
+            web = f", {session.web}/sessions" if session.web else ""
+            self._log.info("Session %s on %s as %s%s", session.id, pick.node, session.user, web)
             if self._prepare is not None:
                 self._prepare(session)
                 self._prepare = None
@@ -298,7 +296,7 @@ class Execution:
         session, sql = self.session, self._plan.texts[number - 1]
         assert session is not None
         backoff, deadline = Backoff(_WAIT_FIRST, _WAIT_LONGEST), Deadline(session.reconnect_timeout)
-        if self._sendings is None or self._sendings[0] != number:
+        if self._sendings[0] != number:
             self._sendings = number, Sendings(session.reconnect_timeout, new_session=True)
         while True:
             try:
@@ -320,7 +318,8 @@ class Execution:
                 self._sendings[1].refused()
                 self._log.warning("[%d/%d] has to wait, and is sent again: %s", number, len(self._plan), error)
             except Cancelled as error:
-                raise self._record.failed(f"cancelled: {error}", session.query_id) from error
+                query_id, outcome = (session.query_id, None) if self._sendings[1].count else (None, "not started")
+                raise self._record.failed(f"cancelled: {error}", query_id, outcome) from error
             try:
                 session.stop.sleep(backoff.next())
             except Cancelled as error:
@@ -422,8 +421,7 @@ class Execution:
                 session.proof.see_witness()
             self._journal.intend(number, label.nonce, self._pick.node, session.id, session.proof.witness)
         self._shared = True
-        query_options = {"SYNC_DDL": "1"} if synced else None
-        sendings = self._sendings[1] if self._sendings is not None else None
+        query_options, sendings = {"SYNC_DDL": "1"} if synced else None, self._sendings[1]
         try:
             return session.execute(
                 f"{label} {sql}", on_start=self.accepted, options=query_options, limits=limits, sendings=sendings

@@ -146,6 +146,14 @@ class ScriptRecord:
             return True
         return self.plan.classified[self.number - 1].safe_to_repeat
 
+    def may_repeat(self, interrupted: Exception) -> bool:
+        """Whether the script may leave the node: nothing runs twice by it that must not.
+
+        :param interrupted: what its interruption came to.
+        """
+        sent = isinstance(interrupted, StatementFailed) and interrupted.outcome != "not started"
+        return not sent or self.safe_to_repeat or not self.plan.options.resume  # without resume it begins anew
+
     # On one node
 
     def begin_on(self, node: str, data: SessionData, written: WrittenTables) -> None:

@@ -397,9 +397,9 @@ class ScriptRun:
             pick.forget()
             raise
         except (StatementFailed, Cancelled) as error:
-            moving = self._stop.move_reason
+            moving = self._stop.move_reason if self._stop.cancelled is None else None
             interrupted = isinstance(error, Cancelled) or isinstance(error.__cause__, Cancelled)
-            if moving and self._stop.cancelled is None and interrupted and not execution.left_running:
+            if moving and interrupted and not execution.left_running and self._record.may_repeat(error):
                 touched = self._record.touched(under_way=not execution.between)
                 raise Moved(moving, len(done.statements), touched) from None
             if isinstance(error, Cancelled):

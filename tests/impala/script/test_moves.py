@@ -3,7 +3,13 @@
 import time
 from contextlib import ExitStack
 
+import pytest
+
+from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.hs2.session import Session
+from airflow_provider_impala_lb.stores.factory import open_journals
+from tests.support.resumed_scripts import OWNER, executed
 from tests.support.scripts import changed, in_flight, start_script, statements_on, wait_for
 
 
@@ -67,3 +73,45 @@ def test_a_statement_that_is_still_planned_was_not_seen_to_end_and_nothing_begin
     assert isinstance(outcome[0], StatementFailed)
     assert outcome[0].outcome == "unknown"
     assert len([sql for node in pair.nodes for sql in statements_on(node) if "OVERWRITE" in sql]) <= 1
+
+
+def start_resumable(pair, script):
+    balancer = changed(pair)
+    options = {"resume": True, "attempt": Attempt(1, time.time()), "journals": open_journals(balancer.config)}
+    return start_script(balancer, script, owner=OWNER, one_at_a_time=True, **options)
+
+
+def is_under_way(pair, word):
+    return any(word in row["stmt"] for node in pair.nodes for row in in_flight(node))
+
+
+@pytest.mark.parametrize("slow", ["end_now", "move"])
+def test_a_change_that_follows_the_query_that_was_to_be_interrupted_runs_once(pair, monkeypatch, slow):
+    """The thread that moves it loses its turn: before it looks at what runs, or once it has."""
+    script_run, thread, outcome = start_resumable(pair, "SELECT sleep(1000); INSERT INTO t SELECT 1")
+    owner, name = (Session, slow) if slow == "end_now" else (script_run._stop, slow)
+    original = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **options: (time.sleep(2), original(*args, **options))[1])
+    with ExitStack() as held:
+        for node in pair.nodes:
+            held.enter_context(node.delay("finalising", 1, sql="INSERT"))
+        wait_for(lambda: is_under_way(pair, "sleep"), 20)
+        script_run._on_move("overloaded")
+        thread.join(30)
+    assert [statement.number for statement in outcome[0].statements] == [1, 2]
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")]
+
+
+def test_a_change_that_was_interrupted_all_the_same_is_not_sent_elsewhere(pair, log):
+    """It is past the point where it can be cancelled, and its close is answered."""
+    script_run, thread, outcome = start_resumable(pair, "INSERT INTO t SELECT 1")
+    with ExitStack() as held:
+        for node in pair.nodes:
+            held.enter_context(node.delay("finalising", 1, sql="INSERT"))
+        wait_for(lambda: script_run._execution is not None and not script_run._execution.between, 20)
+        script_run._execution.end_now(lambda: script_run._stop.move("overloaded", interrupt=True))
+        thread.join(30)
+    assert isinstance(outcome[0], StatementFailed)
+    assert outcome[0].outcome == "unknown"
+    assert "was not seen to end" not in log.text  # else that alone would keep it here
+    assert len(executed(pair)) == 1
