@@ -18,6 +18,7 @@ from pathlib import Path
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.impala.hs2.operation import Operation
+from airflow_provider_impala_lb.impala.hs2.page_proof import WITNESS_TAGS
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.journal.journal import Journal
 from airflow_provider_impala_lb.impala.sql.splitter import split
@@ -45,7 +46,8 @@ def main(order):
         sent, send = [], Operation.send
 
         def stopping(operation, *args):
-            sent.append(args)
+            if WITNESS_TAGS["for"] not in args[0]:
+                sent.append(args)
             if len(sent) == order["stop_number"]:
                 stop()
             return send(operation, *args)

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from logging import getLogger
 from typing import Any, Literal, NamedTuple
 
+from msgspec.structs import replace
+
 from airflow_provider_impala_lb.core.config.model import Node, SessionConfig
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.impala.hs2.ids import guid_of, is_id
@@ -58,6 +60,16 @@ class Login:
         Never left to impyla, which on NOSASL takes the operating system's user whatever the login says (impyla#188).
         """
         return self.config.user or getpass.getuser()
+
+    def limited(self, seconds: float | None) -> Login:
+        """The same for a session that is not worth waiting for.
+
+        :param seconds: each call takes at most, and a broken connection is tried anew for; None: as configured.
+        """
+        if seconds is None:
+            return self
+        config = replace(self.config, open_timeout=seconds, rpc_timeout=seconds, reconnect_timeout=seconds)
+        return Login(self.node, config, self.password)
 
     def session_options(self, database: str | None) -> dict[str, str]:
         """OpenSession's configuration: the query options, and the database without a statement of its own.

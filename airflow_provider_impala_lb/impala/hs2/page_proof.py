@@ -5,21 +5,24 @@ The witness was seen before a statement was sent; the marker is sent after its s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from logging import getLogger
 from typing import Any, Protocol
 
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.sql.label import Label
-from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
 
 log = getLogger(__name__)
 
 WITNESS_SECONDS = 60.0
 """An older witness is replaced before the next statement that changes something: it leaves the page with time."""
+WITNESS_TAGS = {"for": "the log of this coordinator"}
 PAGE_SECONDS = 1.0
-"""For a page that is asked for before a statement is sent, which waits for it."""
+"""For a page that is asked for before a statement is sent, which waits for it; and for each call of a session for a
+witness."""
+_LOOK_PAUSE = 0.05
 
 
 class MarkerSession(Protocol):
@@ -35,6 +38,16 @@ class MarkerSession(Protocol):
         """Close it. Never raises."""
 
 
+class OpenSession(Protocol):
+    """Opens another session on the same coordinator."""
+
+    def __call__(self, seconds: float | None = None, /) -> MarkerSession:
+        """Open it, or raise.
+
+        :param seconds: as of `Login.limited`; default as configured.
+        """
+
+
 class PageProof:
     """For the statements of one session.
 
@@ -43,27 +56,52 @@ class PageProof:
     :ivar witness: id of a query that was seen among the completed ones; "": none was.
     """
 
-    def __init__(self, pages: DebugPages | None, open_session: Callable[[], MarkerSession]) -> None:
+    def __init__(self, pages: DebugPages | None, open_session: OpenSession) -> None:
         self.witness = ""
         self._pages, self._open_session = pages, open_session
         self._next_look: Deadline | None = None
         self._marker: MarkerSession | None = None
         self._chained = False
+        self._has_sent_witness = False
 
     def see_witness(self) -> None:
         """Note a query that is among the completed ones now, unless one was noted just before. As long as the page
-        shows that, it shows all that has ended since. Never raises: without one less can be proved."""
+        shows that, it shows all that has ended since. On a coordinator that has just been started a statement is run
+        for it. Never raises: without one less can be proved."""
         if self._pages is None or (self._next_look is not None and not self._next_look.passed()):
             return
         try:
-            completed = self._pages.queries(PAGE_SECONDS).completed
+            completed = self._completed(self._pages)
         except ProbeFailed as error:
             log.debug("No witness on %s: %s", self._pages.url, error)
         else:
-            if not completed:  # it has just been started: this very statement will be one
+            if not completed:  # this very statement will be one
                 return
             self.witness = completed[0].id
         self._next_look = Deadline(WITNESS_SECONDS)
+
+    def _completed(self, pages: DebugPages) -> list[Query]:
+        """What has ended on it.
+
+        :raises ProbeFailed: the page does not tell.
+        """
+        queries = pages.queries(PAGE_SECONDS)
+        if queries.completed or not queries.kept or self._has_sent_witness:
+            return queries.completed
+        self._has_sent_witness = True
+        try:
+            session = self._open_session(PAGE_SECONDS)
+            try:
+                session.execute(f"{Label.new(1, 1, WITNESS_TAGS)} SET")  # as for `mark`
+            finally:
+                session.close()
+        except Exception as error:
+            log.debug("No statement for a witness on %s: %s", pages.url, error)
+            return []
+        deadline = Deadline(PAGE_SECONDS)
+        while not (completed := pages.queries(PAGE_SECONDS).completed) and not deadline.passed(_LOOK_PAUSE):
+            time.sleep(_LOOK_PAUSE)  # a thread of its own archives it
+        return completed
 
     def open_marker(self) -> None:
         """Open the session for markers, before the statement's session is closed.

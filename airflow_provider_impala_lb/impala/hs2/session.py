@@ -170,13 +170,14 @@ class Session:
 
         return cls(ask_anew(login, ask), pages, stop)
 
-    def open_another(self) -> Session:
+    def open_another(self, seconds: float | None = None) -> Session:
         """A second session on the same node, with a stop request of its own.
 
+        :param seconds: as of `Login.limited`; default as configured.
         :raises NodeRefused: as :meth:`open`.
         :raises ConfigError: as :meth:`open`.
         """
-        return Session.open(self.login, pages=self.pages)
+        return Session.open(self.login.limited(seconds), pages=self.pages)
 
     @property
     def handle(self) -> tuple[bytes, bytes]:

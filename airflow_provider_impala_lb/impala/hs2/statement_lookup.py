@@ -268,6 +268,10 @@ class StatementLookup:
             self.reason = f"{where} of this version does not show all that runs"
         elif not self._evidence.same_process:
             self.reason = "the coordinator was started anew, or its session had ended before"
+        elif not self._witness:
+            self.reason = (
+                f"no ended statement was seen on {where} before it was sent, so it may have been dropped there"
+            )
         elif not witness:
             self.reason = f"{where} keeps {copy.kept} statements, and may have dropped it already"
         self._evidence = replace(self._evidence, can_look=False)

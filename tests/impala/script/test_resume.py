@@ -226,6 +226,23 @@ def test_stopped_between_writing_the_intent_and_sending(pair, version):
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
 
 
+@pytest.mark.parametrize("away", [False, True], ids=["at once", "its page away first"])
+def test_stopped_before_the_first_statement_of_a_coordinator(away):
+    """Nothing has ended on it before, so there is nothing yet by which its page proves something."""
+    script = "CREATE TABLE t (n INT); INSERT INTO t SELECT 1"
+    order = {"owner": OWNER, "script": script, "resume": True}
+    with Sandbox(nodes=1, lag=0, version=NEWEST) as one:
+        balancer = changed(one, session={"reconnect_timeout": 0.5})
+        with worker(config=one.config, **order, attempt=1, stop_at="sent", stop_number=1) as process:
+            wait_for(lambda: is_stopped(process), 20)
+            process.kill()
+        if away:
+            with one.nodes[0].fail("queries_page"), pytest.raises(StatementFailed, match="its page does not tell"):
+                resumed(one, script, balancer=balancer)
+        assert resumed(one, script, attempt=3, balancer=balancer).resumed == 0
+        assert executed(one) == [("INSERT INTO t SELECT 1", "FINISHED")]
+
+
 @pytest.mark.parametrize(
     ("first", "late", "script"),
     [
