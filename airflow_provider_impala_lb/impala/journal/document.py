@@ -135,6 +135,15 @@ class Record(msgspec.Struct, omit_defaults=True):
         """
         return next((each for each in self.sessions if each.session == session), None)
 
+    def accept(self, query: str, *, was_asked: bool) -> None:
+        """The coordinator has taken the statement that is intended.
+
+        :param query: the id it was given.
+        :param was_asked: as of `Intent`.
+        """
+        if self.intent is not None:
+            self.intent.query, self.intent.was_asked = query, was_asked
+
     @property
     def so_far(self) -> str:
         """Who wrote last, and how far it was."""

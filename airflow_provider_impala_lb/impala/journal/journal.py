@@ -254,11 +254,7 @@ class Journal:
 
     def seen(self) -> None:
         """What attempts of which nothing is kept have left was looked for, and has ended."""
-
-        def change(record: Record, now: float) -> None:
-            record.unseen = False
-
-        self._own(change)
+        self._own(lambda record, _: setattr(record, "unseen", False))
 
     def accepted(self, query: str, *, was_asked: bool = False) -> None:
         """The coordinator has taken the statement.
@@ -266,12 +262,7 @@ class Journal:
         :param query: the id it was given.
         :param was_asked: as of `Intent`; default False.
         """
-
-        def change(record: Record, now: float) -> None:
-            if record.intent is not None:
-                record.intent.query, record.intent.was_asked = query, was_asked
-
-        self._own(change)
+        self._own(lambda record, _: record.accept(query, was_asked=was_asked))
 
     def keep_session(self, node: str, session: str, sealed: str, *, again: bool = False) -> None:
         """A session was opened. Nothing must be sent in it before this returns. Where only sessions are kept, a store
