@@ -165,7 +165,7 @@ def _spread(cluster: Sandbox) -> str:
                 cursor.execute(sql)
                 answer = str(cursor.fetchall()[0][0])
             except StatementFailed as error:
-                return error.reason.splitlines()[0]
+                return error.reason.split(" failed:\n", 1)[-1].splitlines()[0]  # the server's own first line
     return answer
 
 
