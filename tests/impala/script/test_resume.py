@@ -335,6 +335,8 @@ def test_an_answer_is_about_what_was_asked(number):
         says = rf"statement 2:\w+ is not in doubt .* now is statement {number} of 3, .* run the task again"
         with pytest.raises(ConfigError, match=says):
             answer(open_journals(changed(one).config), OWNER, *words.split())
+        with pytest.raises(ConfigError, match="start-over is about the whole script, not about statement 2:"):
+            answer(open_journals(changed(one).config), OWNER, "start-over", words.split()[1])
         resumed(one, order["script"], attempt=4)
         assert executed(one) == [(f"INSERT INTO t SELECT {n}", "FINISHED") for n in (1, 2, 3)]
 
