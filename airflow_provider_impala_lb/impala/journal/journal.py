@@ -250,12 +250,12 @@ class Journal:
         self._own(change)
 
     def seen(self) -> None:
-        """What attempts of which nothing is kept have left was looked for, and has ended."""
+        """What attempts of which nothing is kept have left was looked for, and has ended. Never raises."""
 
         def change(record: Record, now: float) -> None:
             record.unseen = False
 
-        self._own(change)
+        self._try_to_note(change, "nothing is left of earlier attempts")
 
     def accepted(self, query: str, *, was_asked: bool = False) -> None:
         """The coordinator has taken the statement.
