@@ -84,8 +84,8 @@ def query(text=f"/* {NONCE} 1/1 */ INSERT", in_flight=True, state="RUNNING", id=
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
     monkeypatch.setattr(statement_lookup, "_LOOKS", (0.0,))
-    monkeypatch.setattr(statement_lookup, "_FRESH_SECONDS", 0.3)
-    monkeypatch.setattr(statement_lookup, "_MARKER_SECONDS", 0.6)
+    monkeypatch.setattr(statement_lookup, "_FRESH_SECONDS", 0.1)
+    monkeypatch.setattr(statement_lookup, "_MARKER_SECONDS", 0.2)
 
 
 def looked_up(coordinator, witness=WITNESS, sql="INSERT INTO t SELECT 1"):
