@@ -196,8 +196,10 @@ class SandboxNode:
             self._process.wait()
 
     def pause(self) -> None:
-        """SIGSTOP: it accepts connections (the kernel does), and answers nothing."""
+        """SIGSTOP: from the return of this it accepts connections (the kernel does), and answers nothing."""
         self._signal(signal.SIGSTOP)
+        if self.running:  # on a busy machine its threads may go on for a moment
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """SIGCONT: it goes on after :meth:`pause`."""

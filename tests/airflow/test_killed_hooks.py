@@ -134,7 +134,7 @@ class Lab:
         return f"INTO {self.table} SELECT" in sql
 
 
-@pytest.mark.parametrize("way", ["run", "cursor", "two"])
+@pytest.mark.parametrize("way", ["run", pytest.param("cursor", marks=pytest.mark.slow), "two"])
 def test_what_a_killed_worker_has_left_is_ended_before_its_retry_runs(lab, way):
     with lab.worker(way) as first:
         first.kill()

@@ -150,6 +150,21 @@ def test_kill_and_start_again(open_cursor: Open) -> None:
         assert rows(open_cursor(node), "select a from t") == [(5,)]
 
 
+def test_a_paused_one_has_stopped() -> None:
+    """Else it answers one call more, now and then."""
+    with Sandbox(nodes=1) as cluster:
+        node = cluster.nodes[0]
+        for _ in range(300):
+            node.pause()
+            assert Path(f"/proc/{node.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+            node.resume()
+        node.pause()
+        node.pause()
+        node.kill()
+        node.pause()  # of one that has ended it does nothing
+        assert not node.running
+
+
 def test_pause_and_resume() -> None:
     with Sandbox(nodes=1, users=None) as cluster:
         node = cluster.nodes[0]

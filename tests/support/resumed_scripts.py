@@ -28,7 +28,7 @@ def journal_of(cluster):
 
 def answered(cluster, reply):
     """The author's answer about what is in doubt now."""
-    intent = journal_of(cluster).intent
+    intent = None if reply == "start-over" else journal_of(cluster).intent
     return answer(open_journals(changed(cluster).config), OWNER, reply, intent.name if intent is not None else "")
 
 

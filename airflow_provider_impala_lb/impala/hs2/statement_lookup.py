@@ -228,7 +228,9 @@ class StatementLookup:
                 self.on_wait(query)
                 self.on_wait, self._started = None, time.monotonic()
             self._see_age(pages, marker=marker)
-            self._coordinator.pause(min(max(next_poll(time.monotonic() - self._started), _FIRST_PAUSE), _LONGEST_POLL))
+            pause = min(max(next_poll(time.monotonic() - self._started), _FIRST_PAUSE), _LONGEST_POLL)
+            # A marker that was just sent is looked for at once: others may fill the log before the next poll.
+            self._coordinator.pause(_FIRST_PAUSE if self._marker and not self._marker_seen else pause)
 
     def _see_age(self, pages: DebugPages, *, marker: bool) -> None:
         """Whether a page that goes on showing the statement is of now: else it could be waited for without an end."""

@@ -57,7 +57,10 @@ def answer(journals: JournalStore, key: str, reply: str, statement: str = "") ->
 
     def change(document: bytes | None, now: float) -> tuple[str, bytes]:
         if reply == "start-over":
-            old = decode(document, journals.where) if document is not None else Record()
+            if statement:
+                raise ConfigError(f"{key}: start-over is about the whole script, not about statement {statement}")
+            # What is lost with a journal may still run.
+            old = decode(document, journals.where) if document is not None else Record(unseen=True)
             record = old.anew()
             record.epoch, record.by, record.attempt = old.epoch + 1, "impala-lb journal", old.attempt
             return f"{key}: its next attempt begins at statement 1", encode(record, now)

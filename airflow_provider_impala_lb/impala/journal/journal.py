@@ -253,8 +253,8 @@ class Journal:
         self._own(change)
 
     def seen(self) -> None:
-        """What attempts of which nothing is kept have left was looked for, and has ended."""
-        self._own(lambda record, _: setattr(record, "unseen", False))
+        """What attempts of which nothing is kept have left was looked for, and has ended. Never raises."""
+        self._try_to_note(lambda record, _: setattr(record, "unseen", False), "nothing is left of earlier attempts")
 
     def accepted(self, query: str, *, was_asked: bool = False) -> None:
         """The coordinator has taken the statement.

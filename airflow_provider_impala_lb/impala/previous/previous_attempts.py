@@ -103,7 +103,7 @@ class PreviousAttempts:
             config = self._cluster.config
             shared = config.lock_file is not None or config.store is not None
             self._leftovers.end_unrecorded(owner, is_known=shared and self._fenced is not None)
-        if journal is not None and begun is not None:  # else the next attempt, which finds this one's record, looks
+        if journal is not None and begun is not None:  # from here on there is a record of all that may be left
             journal.seen()
 
     def close(self, journal: Journal, record: Record) -> None:

@@ -243,8 +243,8 @@ class StatementInDoubt:
         )
 
     def _question(self, journal: Journal, record: Record, intent: Intent, doubt: InDoubt) -> StatementFailed:
-        answers = ("ran", intent.name), ("not-run", intent.name), ("start-over",)
-        commands = "".join(f"\n  {journal.command(*answer)}" for answer in answers)
+        replies = ("ran", intent.name), ("not-run", intent.name), ("start-over",)
+        commands = "".join(f"\n  {journal.command(*reply)}" for reply in replies)
         again = "The next attempt looks again. " if doubt.may_clear_up else ""
         advice = (
             f"{again}Look whether it ran, then say so by one of these:{commands}\nand clear the task, or run it again"

@@ -157,11 +157,11 @@ def test_a_session_that_is_closed_under_a_running_insert_leaves_its_outcome_unkn
 def test_after_an_answer_was_lost_nothing_is_sent_on_that_connection(four, log):
     """The next answer read on it would be the one that was lost (thrift's sequence ids are never checked)."""
     node = four.nodes[0]
-    with changed(four, session={"rpc_timeout": 2.0}).sessions.open(node.address) as session:
+    with changed(four, session={"rpc_timeout": 1.0}).sessions.open(node.address) as session:
         session.execute("SELECT 1")
         before = session._client._connection
         node.pause()
-        threading.Timer(3.5, node.resume).start()
+        threading.Timer(2.5, node.resume).start()
         session.execute("DROP TABLE IF EXISTS t")
         assert session._client._connection is not before
     assert [sql for sql in statements_on(node) if "SELECT 1" not in sql] == ["DROP TABLE IF EXISTS t"]

@@ -84,8 +84,8 @@ def query(text=f"/* {NONCE} 1/1 */ INSERT", in_flight=True, state="RUNNING", id=
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
     monkeypatch.setattr(statement_lookup, "_LOOKS", (0.0,))
-    monkeypatch.setattr(statement_lookup, "_FRESH_SECONDS", 0.3)
-    monkeypatch.setattr(statement_lookup, "_MARKER_SECONDS", 0.6)
+    monkeypatch.setattr(statement_lookup, "_FRESH_SECONDS", 0.1)
+    monkeypatch.setattr(statement_lookup, "_MARKER_SECONDS", 0.2)
 
 
 def looked_up(coordinator, witness=WITNESS, sql="INSERT INTO t SELECT 1"):
@@ -202,6 +202,29 @@ def test_one_that_runs_for_long_is_waited_for_while_the_page_is_of_now(closed):
     assert (action, lookup.status, len(marks)) == ("go on", "OK", 4)
 
 
+def test_a_marker_that_soon_leaves_the_page_is_seen_before(monkeypatch):
+    """The statement runs for so long that it is asked for seldom, and others fill the log meanwhile."""
+    monkeypatch.setattr(statement_lookup, "next_poll", lambda waited: 0.6)
+    pages = Pages(witness(), query())
+    coordinator, sent = Coordinator(pages), []
+    mark, ask = coordinator.proof.mark, pages.queries
+
+    def marked(label):
+        sent.append(time.monotonic())
+        return mark(label)
+
+    def queries():
+        if sent and time.monotonic() - sent[-1] > 0.3:
+            pages.shown = [each for each in pages.shown if "SET" not in each.text]
+        if len(sent) == 4:
+            pages.shown[1] = query(in_flight=False, state="FINISHED")
+        return ask()
+
+    coordinator.proof.mark, pages.queries = marked, queries
+    lookup, action = waited_for(coordinator)
+    assert (action, lookup.status) == ("go on", "OK"), lookup.reason
+
+
 def test_a_marker_that_has_left_the_page_is_sent_again():
     """The statement is taken off the page after the marker was seen, and others have filled the log."""
     pages = Pages(witness(), query())
@@ -210,7 +233,7 @@ def test_a_marker_that_has_left_the_page_is_sent_again():
 
     def queries():
         looks.append(1)
-        if len(looks) == 4:
+        if len(looks) == 2:
             pages.shown = [witness()]
         return ask()
 

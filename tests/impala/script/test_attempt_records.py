@@ -12,8 +12,10 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.model import Attempt
-from airflow_provider_impala_lb.errors import StatementFailed, StillRunning
+from airflow_provider_impala_lb.errors import JournalMissing, StatementFailed, StateUnavailable, StillRunning
 from airflow_provider_impala_lb.impala.journal import sweeping
+from airflow_provider_impala_lb.impala.journal.answers import answer
+from airflow_provider_impala_lb.impala.journal.journal import Journal
 from airflow_provider_impala_lb.impala.journal.sealing import Sealer
 from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
@@ -130,6 +132,32 @@ def test_what_an_attempt_could_not_see_ended_is_looked_for_by_the_next_one(pair,
         attempt(pair)
     assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
     assert "is of an earlier attempt: it was killed" in log.text
+
+
+def test_start_over_after_a_journal_was_lost_leaves_nothing_running(pair, log):
+    """The command is printed where it is missing; what was lost with it may still run."""
+    with killed(pair, resume=True):
+        lose_state(pair)
+        journals = open_journals(changed(pair).config)
+        journals.change(OWNER, lambda document, now: (None, None))
+        with pytest.raises(JournalMissing):
+            resumed(pair, NEXT, attempt=Attempt(2, time.time()))
+        answer(journals, OWNER, "start-over")
+        resumed(pair, NEXT, attempt=Attempt(3, time.time()))
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+    assert "is of an earlier attempt: it was killed" in log.text
+
+
+def test_where_it_cannot_be_noted_that_nothing_is_left_the_next_attempt_looks_again(pair, monkeypatch):
+    def away(journal, change, patience=None):
+        raise StateUnavailable("the share is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "keep_session", lambda *_, **__: None)
+        patch.setattr(Journal, "_own", away)
+        attempt(pair)
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+    assert journal_of(pair).unseen
 
 
 def test_a_statement_that_quotes_the_label_is_somebody_elses(pair):

@@ -70,6 +70,7 @@ def test_a_database_that_was_left_and_dropped_is_not_used_again(pair):
     assert resumed(pair, script).resumed == 4
 
 
+@pytest.mark.slow
 def test_a_setting_that_cannot_be_repeated_is_no_fault_of_the_nodes(pair):
     script = "CREATE DATABASE d; USE d; INSERT INTO missing SELECT 1"
     with pytest.raises(StatementFailed):
@@ -100,7 +101,7 @@ def test_of_a_changed_script_what_is_the_same_from_its_beginning_stays_done(pair
     assert goes_on in log.text
 
 
-@pytest.mark.parametrize("mended", [inserts(1, 2, 4), inserts(1, 3)])
+@pytest.mark.parametrize("mended", [inserts(1, 2, 4), pytest.param(inserts(1, 3), marks=pytest.mark.slow)])
 def test_what_is_in_doubt_is_settled_before_a_changed_script_goes_on(pair, mended):
     """Statement 2 was sent, and runs to its end meanwhile."""
     slow = "INSERT INTO t SELECT 2 WHERE sleep(2000)"
@@ -247,8 +248,10 @@ def test_stopped_before_the_first_statement_of_a_coordinator(away):
     ("first", "late", "script"),
     [
         ("SELECT 1", "CREATE TABLE made (n INT)", "CREATE TABLE made (n INT)"),
-        ("SELECT 1", "CREATE TABLE made (n INT)", "CREATE TABLE made AS SELECT n FROM t"),
-        ("CREATE TABLE made (n INT)", "DROP TABLE made", "DROP TABLE made"),
+        pytest.param(
+            "SELECT 1", "CREATE TABLE made (n INT)", "CREATE TABLE made AS SELECT n FROM t", marks=pytest.mark.slow
+        ),
+        pytest.param("CREATE TABLE made (n INT)", "DROP TABLE made", "DROP TABLE made", marks=pytest.mark.slow),
     ],
 )
 def test_what_finds_its_own_effect_is_in_doubt_and_not_the_authors_mistake(pair, version, first, late, script):
@@ -352,14 +355,16 @@ def test_an_answer_is_about_what_was_asked(number):
         says = rf"statement 2:\w+ is not in doubt .* now is statement {number} of 3, .* run the task again"
         with pytest.raises(ConfigError, match=says):
             answer(open_journals(changed(one).config), OWNER, *words.split())
+        with pytest.raises(ConfigError, match="start-over is about the whole script, not about statement 2:"):
+            answer(open_journals(changed(one).config), OWNER, "start-over", words.split()[1])
         resumed(one, order["script"], attempt=4)
         assert executed(one) == [(f"INSERT INTO t SELECT {n}", "FINISHED") for n in (1, 2, 3)]
 
 
 SAFE = [
     "INSERT OVERWRITE t PARTITION (p=1) SELECT 1",
-    "-- impala-lb: safe to repeat\nINSERT INTO t SELECT 1",
-    "CREATE TABLE IF NOT EXISTS t (n INT)",
+    pytest.param("-- impala-lb: safe to repeat\nINSERT INTO t SELECT 1", marks=pytest.mark.slow),
+    pytest.param("CREATE TABLE IF NOT EXISTS t (n INT)", marks=pytest.mark.slow),
 ]
 
 

@@ -97,11 +97,14 @@ EXECUTED = (
 
 
 def test_no_threads_or_sockets_stay(balancer):
-    run(balancer, "SELECT 1")
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
+    def held():
         run(balancer, "SELECT 1")
-    assert len(os.listdir("/proc/self/fd")) == before
+        return len(os.listdir("/proc/self/fd"))
+
+    counts = [held(), held()]
+    while counts[-1] < counts[-2]:  # what an earlier test has left goes
+        counts.append(held())
+    assert [held() for _ in range(5)] == [counts[-1]] * 5
 
 
 def test_warnings_are_shown_with_rows_fetched_or_not(balancer, log):

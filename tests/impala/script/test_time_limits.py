@@ -184,7 +184,7 @@ def test_its_time_goes_on_where_another_host_handed_it_over(handed_over, limit, 
     assert 7.9 < time.monotonic() - start < 10.5  # of another clock, it would be at once, or 3 s later than 8 s
 
 
-@pytest.mark.parametrize("shift", [-3600, 3600])
+@pytest.mark.parametrize("shift", [3600, pytest.param(-3600, marks=pytest.mark.slow)])
 def test_a_scripts_seconds_are_those_of_all_its_processes_and_of_what_lies_between(handed_over, shift):
     start = time.monotonic()
     done = handed_over(SLOW.format(5000), shift)()
