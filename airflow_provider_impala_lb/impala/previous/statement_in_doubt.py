@@ -7,6 +7,7 @@ page proves that does not show it is told by `statement.protocol`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from logging import Logger
 
@@ -26,7 +27,6 @@ from airflow_provider_impala_lb.impala.sql.classification import Classification,
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 from airflow_provider_impala_lb.impala.statement.failure_rules import handle_gone
 from airflow_provider_impala_lb.impala.statement.protocol import Action, State, StatementRecord, failure_of
-from airflow_provider_impala_lb.impala.web.debug_pages import Query
 
 _SAYS = {"ran": "ran", "not-run": "did not run"}
 _LOOK_SECONDS = 0.001
@@ -162,14 +162,13 @@ class StatementInDoubt:
                 can_ask=can_ask and secret is not None,
                 answer=answer,
             )
-            lookup.on_wait = lambda query: self._log_wait(session, intent, query)
+            lookup.on_wait = lambda query: self._log_wait(session, intent, query.id)
             try:
                 action = lookup.run()
             finally:
                 coordinator.proof.close()
             if action == "wait" and lookup.query is not None:
                 assert secret is not None
-                self._log_wait(session, intent, lookup.query)
                 has_run = self._ask(session, intent, statement, secret, lookup.query.id, answer)
                 if has_run is not None:
                     return has_run
@@ -210,9 +209,16 @@ class StatementInDoubt:
         except NodeRefused as error:
             self._log.info("Session %s on %s cannot be used any more: %s", intent.session, intent.node, error)
             return None
+        polls = itertools.count()
+
+        def still_runs() -> None:
+            if next(polls) == 0:
+                self._log_wait(session, intent, query_id)
+            self._pause(_LOOK_SECONDS)
+
         try:
             own.adopt(query_id)
-            own.wait(limits=Limits(on_poll=lambda: self._pause(_LOOK_SECONDS)))
+            own.wait(limits=Limits(on_poll=still_runs))
             return True
         except StatementError as error:
             if handle_gone(str(error)):
@@ -232,14 +238,14 @@ class StatementInDoubt:
         finally:
             own.detach()  # it is closed with the other sessions that were left
 
-    def _log_wait(self, session: Session, intent: Intent, query: Query) -> None:
+    def _log_wait(self, session: Session, intent: Intent, query_id: str) -> None:
         pages = session.pages
         self._log.info(
             "Statement %d, which an earlier attempt sent, still runs on %s as query %s: waiting for its end, %s",
             intent.number,
             intent.node,
-            query.id,
-            f"{pages.url if pages else ''}/query_plan?query_id={query.id}",
+            query_id,
+            f"{pages.url if pages else ''}/query_plan?query_id={query_id}",
         )
 
     def _question(self, journal: Journal, record: Record, intent: Intent, doubt: InDoubt) -> StatementFailed:

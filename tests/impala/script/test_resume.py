@@ -5,6 +5,8 @@ import random
 import re
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -196,12 +198,18 @@ def test_forty_statements_killed_at_ten_of_them(pair, version, seed):
 
 @ON_BOTH
 def test_a_statement_that_still_runs_is_waited_for_not_ended(pair, log):
-    with worker(config=pair.config, owner=OWNER, script=inserts(1, 2, sleep=3000), resume=True, attempt=1) as process:
-        wait_for(lambda: any(in_flight(node) for node in pair.nodes), 20)
-        process.kill()
-    resumed(pair, inserts(1, 2, sleep=3000))
+    with ThreadPoolExecutor() as pool, ExitStack() as held:
+        for node in pair.nodes:
+            held.enter_context(node.hold("execution", sql="SELECT 1"))
+        with worker(config=pair.config, owner=OWNER, script=inserts(1, 2), resume=True, attempt=1) as process:
+            wait_for(lambda: any(in_flight(node) for node in pair.nodes), 20)
+            process.kill()
+        again = pool.submit(resumed, pair, inserts(1, 2))
+        wait_for(lambda: "still runs on" in log.text or again.done(), 30)
+        assert not again.done()
+        held.close()
+        again.result(30)
     assert [state for _, state in executed(pair)] == ["FINISHED"] * 2
-    assert "still runs on" in log.text
 
 
 @ON_BOTH
