@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, XComA
 
 from airflow_provider_impala_lb.errors import ConfigError, StatementFailed
 from airflow_provider_impala_lb.operators.impala_lb import ImpalaLBOperator
+from tests.support.scripts import in_flight
 
 
 def dag(dag_id):
@@ -103,11 +104,6 @@ def test_a_time_limit_cancels_the_query(run_dag, cluster, balancer):
     ended = [entry["state"] for node in cluster.nodes for entry in node.journal() if "61000" in entry.get("sql", "")]
     assert ended == ["CANCELLED"]
     assert balancer.status()["leases"] == []
-
-
-def in_flight(node):
-    with urllib.request.urlopen(f"{node.web}/queries?json", timeout=5) as page:
-        return json.load(page)["in_flight_queries"]
 
 
 def test_a_script_of_comments_only_has_nothing_to_run(cluster, ti, capsys):
@@ -209,7 +205,7 @@ def sleeping(cluster, run_dag):
         text=True,
     )
     try:
-        wait_for(lambda: any(in_flight(node) for node in cluster.nodes), 200)  # Airflow begins
+        wait_for(lambda: any(in_flight(node, "sleep(") for node in cluster.nodes), 200)  # Airflow begins
         yield process
     finally:
         process.kill()

@@ -126,7 +126,7 @@ def ends_by_itself(cluster):
     )
     client = subprocess.Popen([sys.executable, "-c", code, json.dumps(config)])
     try:
-        wait_for(lambda: any(in_flight(node) for node in cluster.nodes), 10)
+        wait_for(lambda: any(in_flight(node, "sleep(") for node in cluster.nodes), 10)
     finally:
         client.send_signal(signal.SIGKILL)
         client.wait()

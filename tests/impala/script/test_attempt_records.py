@@ -180,7 +180,7 @@ def test_without_any_shared_place_the_label_tells_it(pair, log):
     """One node, no lock file: each process has a state of its own, and no journal."""
     config = alone(pair)
     with worker(config=config, owner=OWNER, script=SLOW, attempt=1) as process:
-        wait_for(lambda: any(in_flight(node) for node in pair.nodes), 20)
+        wait_for(lambda: any(in_flight(node, "INSERT") for node in pair.nodes), 20)
         process.kill()
         process.wait()
         attempt(pair, balancer=Balancer.from_config(config))

@@ -16,7 +16,7 @@ from tests.support.scripts import changed, in_flight, start_script, statements_o
 def test_a_move_that_finds_no_session_interrupts_nothing(cluster):
     """As between two sessions: the one that opens meanwhile is nobody's to end from outside."""
     script_run, thread, outcome = start_script(changed(cluster), "SELECT sleep(1500)", restartable=True)
-    wait_for(lambda: any(in_flight(node) for node in cluster.nodes))
+    wait_for(lambda: any(in_flight(node, "sleep(") for node in cluster.nodes))
     execution = script_run._execution
     session, execution.session = execution.session, None
     execution.move("overloaded", anew=True)
@@ -27,7 +27,7 @@ def test_a_move_that_finds_no_session_interrupts_nothing(cluster):
 
 def test_a_move_interrupts_the_statement_under_way_and_the_script_begins_anew(cluster):
     script_run, thread, outcome = start_script(changed(cluster), "SELECT 1; SELECT sleep(3000)", restartable=True)
-    wait_for(lambda: any(in_flight(node) for node in cluster.nodes))
+    wait_for(lambda: any(in_flight(node, "sleep(") for node in cluster.nodes))
     first = script_run.node
     script_run._on_move("overloaded")
     thread.join()
@@ -38,7 +38,7 @@ def test_a_move_interrupts_the_statement_under_way_and_the_script_begins_anew(cl
 def test_a_cancel_is_the_sessions_end_before_the_run_hears_of_it(cluster, log, monkeypatch):
     """The thread that cancels loses its turn once the reason is noted: the run must not close the session meanwhile."""
     script_run, thread, outcome = start_script(changed(cluster), "SELECT sleep(60000)")
-    wait_for(lambda: any(in_flight(node) for node in cluster.nodes))
+    wait_for(lambda: any(in_flight(node, "sleep(") for node in cluster.nodes))
     note = script_run._stop.cancel
     monkeypatch.setattr(script_run._stop, "cancel", lambda reason: (note(reason), time.sleep(0.5)))
     script_run.cancel("the task was killed")
@@ -50,7 +50,7 @@ def test_a_cancel_is_the_sessions_end_before_the_run_hears_of_it(cluster, log, m
 def test_a_session_that_its_own_thread_closed_is_not_waited_for(cluster):
     """As where it hears of the cancel in a session that the one who cancels has not seen."""
     script_run, thread, outcome = start_script(changed(cluster), "SELECT sleep(60000)")
-    wait_for(lambda: any(in_flight(node) for node in cluster.nodes))
+    wait_for(lambda: any(in_flight(node, "sleep(") for node in cluster.nodes))
     session = script_run._execution.session
     script_run._stop.cancel("noted, and no more")
     thread.join()

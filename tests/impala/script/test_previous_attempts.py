@@ -132,7 +132,7 @@ def test_what_is_taken_off_the_page_before_it_ends_is_waited_for(version, monkey
 def test_what_cannot_be_seen_to_end_stops_the_try(pair):
     with worker(config=pair.config, owner=OWNER, script=SLOW) as first:
         wait_for(lambda: running(pair), 20)
-        node = next(node for node in pair.nodes if in_flight(node))
+        node = next(node for node in pair.nodes if in_flight(node, "INSERT"))
         first.kill()
         first.wait()
     node.pause()
@@ -151,7 +151,7 @@ def test_what_cannot_be_seen_to_end_stops_the_try(pair):
 def test_where_nobody_listens_nothing_runs(pair):
     with worker(config=pair.config, owner=OWNER, script=SLOW) as first:
         wait_for(lambda: running(pair), 20)
-        node = next(node for node in pair.nodes if in_flight(node))
+        node = next(node for node in pair.nodes if in_flight(node, "INSERT"))
         first.kill()
         first.wait()
     node.kill()

@@ -109,7 +109,7 @@ def test_what_is_in_doubt_is_settled_before_a_changed_script_goes_on(pair, mende
     slow = "INSERT INTO t SELECT 2 WHERE sleep(2000)"
     order = {"config": pair.config, "owner": OWNER, "resume": True, "attempt": 1}
     with worker(**order, script=f"{inserts(1)}; {slow}") as process:
-        wait_for(lambda: any("SELECT 2" in each["stmt"] for node in pair.nodes for each in in_flight(node)), 20)
+        wait_for(lambda: any(in_flight(node, "SELECT 2") for node in pair.nodes), 20)
         process.kill()
         process.wait()
     resumed(pair, mended)
@@ -202,7 +202,7 @@ def test_a_statement_that_still_runs_is_waited_for_not_ended(pair, log):
         for node in pair.nodes:
             held.enter_context(node.hold("execution", sql="SELECT 1"))
         with worker(config=pair.config, owner=OWNER, script=inserts(1, 2), resume=True, attempt=1) as process:
-            wait_for(lambda: any(in_flight(node) for node in pair.nodes), 20)
+            wait_for(lambda: any(in_flight(node, "INSERT") for node in pair.nodes), 20)
             process.kill()
         again = pool.submit(resumed, pair, inserts(1, 2))
         wait_for(lambda: "still runs on" in log.text or again.done(), 30)
