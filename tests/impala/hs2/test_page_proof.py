@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_impala_lb.impala.hs2 import page_proof
 from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.support.scripts import changed, statements_on
+from tests.support.scripts import changed, statements_on, wait_for
 
 
 @pytest.fixture
@@ -70,6 +70,7 @@ def test_a_coordinator_that_opens_no_other_session_is_not_waited_for(node, sessi
     assert (proof.witness, asked) == ("", [page_proof.PAGE_SECONDS])
     session.execute("SELECT 1")
     session.operation.finish()
+    wait_for(lambda: session.pages.queries().completed)  # a thread of its own archives it
     proof.see_witness()
     assert proof.witness == session.query_id and len(asked) == 1
 
