@@ -11,8 +11,8 @@ from tests.support.airflow_runs import HOME, Run, Ti, migrate
 
 
 @pytest.fixture(scope="session", autouse=True)
-def airflow_home():
-    migrate()
+def airflow_home(tmp_path_factory):
+    migrate(tmp_path_factory.getbasetemp().parent)
     return HOME
 
 

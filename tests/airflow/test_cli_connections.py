@@ -61,12 +61,13 @@ def test_a_connection_in_the_database_is_read(balancer, tmp_path):
 @pytest.mark.parametrize(
     ("conn_id", "environment", "says"),
     [
-        ("nope", {}, "--conn-id nope: Airflow knows no connection of this id here"),
+        pytest.param("nope", {}, "--conn-id nope: Airflow knows no connection of this id here", marks=pytest.mark.slow),
         ("nope", {"AIRFLOW_CONN_NOPE": '{"password": "s3cret'}, "AIRFLOW_CONN_NOPE is set, and is neither"),
-        (
+        pytest.param(
             "nope",
             {"AIRFLOW_CONN_NOPE": '{"conn_type": "impala_lb", "host": "a,b", "extra": {"store_conn_id": "gone"}}'},
             "connection nope: store_conn_id: Airflow knows no connection 'gone'",
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["unknown", "unreadable", "names an unknown one"],
@@ -130,6 +131,7 @@ def test_the_command_for_a_journal_that_is_gone(balancer, ti):
     assert ours.pushed["impala_run"]["statements"] == 2
 
 
+@pytest.mark.slow
 def test_the_commands_of_a_configuration_file(cluster, balancer, tmp_path):
     folder = tmp_path / "my files"
     folder.mkdir()

@@ -86,6 +86,7 @@ def test_a_place_in_the_queue_is_its_deployments(lab):
         assert lab.status()["waiting"] == []
 
 
+@pytest.mark.slow
 def test_a_file_that_several_airflows_read_leaves_the_name_to_their_connections(connection, tmp_path):
     path = tmp_path / "lb.yml"
     path.write_text(yaml.safe_dump({"nodes": ["c1"], "deployment": "of_the_file"}))

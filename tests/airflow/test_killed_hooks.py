@@ -69,7 +69,7 @@ def wait_for(condition, seconds):
 
 
 @pytest.mark.parametrize(
-    "task", ["execute", "goes_on", *(pytest.param(way, marks=pytest.mark.slow) for way in ("check", "cursor"))]
+    "task", ["execute", *(pytest.param(way, marks=pytest.mark.slow) for way in ("goes_on", "check", "cursor"))]
 )
 def test_sigterm_cancels_the_query_of_a_hook(killed, cluster, balancer, task):
     before = sent(cluster)
@@ -134,7 +134,7 @@ class Lab:
         return f"INTO {self.table} SELECT" in sql
 
 
-@pytest.mark.parametrize("way", ["run", pytest.param("cursor", marks=pytest.mark.slow), "two"])
+@pytest.mark.parametrize("way", ["run", *(pytest.param(way, marks=pytest.mark.slow) for way in ("cursor", "two"))])
 def test_what_a_killed_worker_has_left_is_ended_before_its_retry_runs(lab, way):
     with lab.worker(way) as first:
         first.kill()
@@ -144,7 +144,7 @@ def test_what_a_killed_worker_has_left_is_ended_before_its_retry_runs(lab, way):
         assert lab.ended() == [("1", "CANCELLED"), ("2", "FINISHED")]
 
 
-@pytest.mark.parametrize("way", ["run", "cursor"])
+@pytest.mark.parametrize("way", ["run", pytest.param("cursor", marks=pytest.mark.slow)])
 def test_what_is_planned_yet_is_waited_for(lab, way):
     """It is in no session yet, so it is known by its label."""
     lab.patch.setattr(leftover_sessions, "END_SECONDS", 1.0)
@@ -194,7 +194,7 @@ def test_what_others_run_is_left_alone(lab, other, map_index):
         assert lab.running()
 
 
-@pytest.mark.parametrize("way", ["run", "cursor"])
+@pytest.mark.parametrize("way", [pytest.param("run", marks=pytest.mark.slow), "cursor"])
 def test_a_stopped_worker_that_goes_on_later_runs_nothing_more(lab, way):
     with lab.worker(way) as first:
         first.send_signal(signal.SIGSTOP)

@@ -157,7 +157,7 @@ def test_query_timeout(node_of: NodeOf, open_cursor: Open, version: str) -> None
         eventually(lambda: cursor.status() == "never", 5)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", [*VERSIONS[:-1], pytest.param("HEAD", marks=pytest.mark.slow)])
 def test_execution_time_limit_of_ddl(node_of: NodeOf, open_cursor: Open, version: str) -> None:
     """Up to 4.5 it counts for DDL, too: in error at once, while the catalog call goes on."""
     node, sql = node_of(version), "create table limited (a int)"

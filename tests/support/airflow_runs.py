@@ -1,6 +1,7 @@
 """One Airflow home for a whole pytest process, and runs of DAGs in it. Import this before anything imports Airflow."""
 
 import atexit
+import fcntl
 import importlib
 import os
 import pathlib
@@ -27,8 +28,21 @@ os.environ.update(
 )
 
 
-def migrate():
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+def migrate(shared):
+    """Make its database. The processes of one pytest-xdist run make it once, and copy it: it takes seconds.
+
+    :param shared: a directory that they share.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    made, own = shared / f"airflow-{run}.db", HOME / "airflow.db"
+    with (shared / "airflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if run and made.exists():
+            shutil.copy(made, own)
+            return
+        subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+        if run:
+            shutil.copy(own, made)
 
 
 class Run:

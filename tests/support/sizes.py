@@ -15,11 +15,11 @@ SEED = int(os.environ.get("SEED", "4692"))
 SIZES: dict[str, tuple[int | None, int, int]] = {
     # name: quick (None: not there), slow, long
     "EXAMPLE_RUNS": (1, 8, 200),  # of the example DAG through Airflow
-    "KILLS": (40, 500, 10_000),  # kill -9 of processes that pick
+    "KILLS": (20, 500, 10_000),  # kill -9 of processes that pick
     "LEASE_KILLS": (20, 100, 2_000),  # of processes that hold leases
     "JOURNAL_KILLS": (20, 200, 4_000),  # of processes that write journals
     "FAULT_RUNS": (None, 1_000, 10_000),  # random scripts over a network that breaks at random
-    "LIVES": (8, 500, 2_000),  # of scripts: attempts that are killed and stopped, where all breaks at random
+    "LIVES": (4, 500, 2_000),  # of scripts: attempts that are killed and stopped, where all breaks at random
     "STALE_RUNS": (None, 100, 2_000),  # sticky scripts whose coordinator is gone
     "CHAOS_SECONDS": (None, 12, 600),  # scripts while coordinators are killed, stopped and drained at random
     "MOVE_SECONDS": (None, 15, 600),  # restartable scripts while the load goes up and down at random

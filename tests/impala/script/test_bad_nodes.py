@@ -26,6 +26,7 @@ def test_nodes_that_are_down_or_silent_are_skipped(four, log):
     assert not [record for record in log.records if record.name.startswith(("impala.", "thrift."))]  # one line says it
 
 
+@pytest.mark.slow
 def test_a_node_that_is_full_is_skipped(four, log):
     held = [socket.create_connection((four.nodes[0].host, four.nodes[0].port)) for _ in range(4)]
     try:
@@ -45,6 +46,7 @@ def test_a_node_that_shuts_down_is_skipped(four, log):
     assert "Server is being shut down" in left_out(log)[0]
 
 
+@pytest.mark.slow
 def test_a_node_that_is_not_impala_is_skipped(four, log):
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()
@@ -71,6 +73,7 @@ def test_a_node_that_refuses_the_first_statement_is_left_and_nothing_is_run_twic
     assert sum("CREATE" in sql for node in four.nodes for sql in statements_on(node)) == 1
 
 
+@pytest.mark.slow
 def test_a_node_that_refuses_a_later_statement_fails_the_script(four):
     four_nodes = {node.address: node for node in four.nodes}
     balancer = patient(four)
@@ -104,7 +107,7 @@ def test_when_all_are_bad_the_error_says_why_for_each(four):
     ] * 3
 
 
-@pytest.mark.parametrize("ago", [1, 60])
+@pytest.mark.parametrize("ago", [pytest.param(1, marks=pytest.mark.slow), 60])
 def test_stick_move_waits_whatever_the_upstreams_clock_says(four, log, monkeypatch, ago):
     monkeypatch.setattr(metadata_sync, "MOVE_SECONDS", 2.0)
     four.nodes[1].kill()
@@ -138,6 +141,7 @@ def test_stick_wait(four):
     assert done.node == node.address
 
 
+@pytest.mark.slow
 def test_stick_wait_has_a_limit(four):
     four.nodes[1].kill()
     balancer = changed(four, session={"reconnect_timeout": 0.5})
@@ -198,6 +202,7 @@ def test_a_host_to_stick_to_that_is_drained_is_not_used(four, log, monkeypatch):
     assert balancer.status()["leases"] == []
 
 
+@pytest.mark.slow
 def test_a_script_that_failed_is_tried_elsewhere_next_time(four):
     balancer = patient(four)
     with pytest.raises(StatementFailed) as caught:

@@ -55,7 +55,9 @@ def test_each_deployment_has_its_own_leases_and_journals(pair):
     assert journal_of(pair, f"prod:{OWNER}").done == 0
 
 
-@pytest.mark.parametrize("ways", ["connect", "hold", "acquire"])
+@pytest.mark.parametrize(
+    "ways", ["connect", *(pytest.param(way, marks=pytest.mark.slow) for way in ("hold", "acquire"))]
+)
 def test_every_lease_names_its_deployment(pair, ways):
     prod = changed(pair, deployment="prod")
     if ways == "connect":
@@ -132,7 +134,7 @@ def test_one_that_waits_for_a_node_is_seen_too(pair):
             waiting.kill()
 
 
-@pytest.mark.parametrize("picks_between", [0, 3])
+@pytest.mark.parametrize("picks_between", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_what_a_killed_worker_of_another_run_has_left_is_not_ended_but_by_an_operators_word(pair, picks_between):
     with worker(config=pair.config, owner=OWNER, script=SLOW, attempt=1, run=PROD) as first:
         wait_for(lambda: running(pair), 20)
@@ -199,8 +201,8 @@ def test_the_author_may_say_that_the_other_run_was_deleted(pair):
     ("change", "said"),
     [
         ({"database": "d2"}, "its database was default and is d2"),
-        ({"session": {"user": "etl"}}, "its user was not given and is etl"),
-        ({"connection": "other"}, "its connection was .* and is other"),
+        pytest.param({"session": {"user": "etl"}}, "its user was not given and is etl", marks=pytest.mark.slow),
+        pytest.param({"connection": "other"}, "its connection was .* and is other", marks=pytest.mark.slow),
     ],
     ids=["schema", "login", "connection"],
 )

@@ -88,10 +88,10 @@ def test_a_setting_that_cannot_be_repeated_is_no_fault_of_the_nodes(pair):
 @pytest.mark.parametrize(
     ("mended", "again", "goes_on"),
     [
-        (f"{inserts(1, 2)}; SELECT 1", [], "it goes on after statement 2"),
+        pytest.param(f"{inserts(1, 2)}; SELECT 1", [], "it goes on after statement 2", marks=pytest.mark.slow),
         (f"{inserts(1, 3)}; SELECT 1", [3], "it goes on after statement 1"),
-        (f"{inserts(3, 2)}; SELECT 1", [3, 2], "it begins anew"),
-        (inserts(1), [], "it goes on after statement 1"),
+        pytest.param(f"{inserts(3, 2)}; SELECT 1", [3, 2], "it begins anew", marks=pytest.mark.slow),
+        pytest.param(inserts(1), [], "it goes on after statement 1", marks=pytest.mark.slow),
     ],
 )
 def test_of_a_changed_script_what_is_the_same_from_its_beginning_stays_done(pair, log, mended, again, goes_on):

@@ -194,6 +194,7 @@ class _Alarm(Exception):
     """What a signal's handler raises, wherever the process just is."""
 
 
+@pytest.mark.slow
 def test_what_a_signal_raises_while_a_reply_is_read_is_no_lost_reply(cluster):
     def ring(*_):
         raise _Alarm

@@ -84,7 +84,7 @@ CASES += [
     for coordinator in ("restarted", "stopped")
     for phase in ("session open", "not sent", "running", "not written", "between", "last done")
 ]
-QUICK = {"restarted_running,_resume_lives", "gone_running,_plain_lives", "stopped_polls,_trigger_lives"}
+QUICK = {"restarted_running,_resume_lives", "gone_running,_plain_lives"}
 
 
 @pytest.fixture(scope="module")

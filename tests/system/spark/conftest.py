@@ -69,8 +69,8 @@ def cached_everywhere(balancer, servers):
 
 
 @pytest.fixture(scope="session")
-def airflow_home(all_servers):
-    migrate()
+def airflow_home(all_servers, tmp_path_factory):
+    migrate(tmp_path_factory.getbasetemp().parent)
 
 
 @pytest.fixture
