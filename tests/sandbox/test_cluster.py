@@ -289,7 +289,14 @@ def test_impala_shell(pair: Sandbox, tmp_path: Path) -> None:
     assert "3" in run("-B", "-q", "select 1 + 2")
 
 
-@pytest.mark.parametrize("sql", ["create table landed (a int)", "truncate landed", "create table landed as select 1 a"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        pytest.param("create table landed (a int)", marks=pytest.mark.slow),
+        pytest.param("truncate landed", marks=pytest.mark.slow),
+        "create table landed as select 1 a",
+    ],
+)
 def test_the_catalog_service_goes_on_when_a_coordinator_dies(open_cursor: Open, sql: str) -> None:
     with Sandbox(nodes=2, lag=0, users=None) as cluster:
         first, second = cluster.nodes

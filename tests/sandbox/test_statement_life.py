@@ -191,7 +191,9 @@ def test_a_record_can_be_lost(node: SandboxNode, open_cursor: Open) -> None:
     assert not completed(node, sql)
 
 
-@pytest.mark.parametrize("flags", [{"query_log_size": 3}, {"query_log_size_in_bytes": 9000}])
+@pytest.mark.parametrize(
+    "flags", [{"query_log_size": 3}, pytest.param({"query_log_size_in_bytes": 9000}, marks=pytest.mark.slow)]
+)
 def test_the_log_forgets_the_oldest(open_cursor: Open, flags: dict[str, float]) -> None:
     with Sandbox(nodes=1, lag=0, users=None, flags=flags) as cluster:
         [node] = cluster.nodes
@@ -262,6 +264,7 @@ def test_execution_time_limit_is_told_at_once(node: SandboxNode, open_cursor: Op
     eventually(lambda: rows(open_cursor(node), "select * from limited") == [(1,)])  # its threads ended later
 
 
+@pytest.mark.slow
 def test_ddl_has_no_execution_time_limit(node: SandboxNode, open_cursor: Open) -> None:
     cursor = open_cursor(node, configuration={"EXEC_TIME_LIMIT_S": "1"})
     with node.delay("catalog", 1.8, sql="unlimited"):

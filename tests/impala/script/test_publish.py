@@ -141,7 +141,9 @@ def test_a_script_that_changes_nothing_waits_for_nothing(lagging):
 
 
 @pytest.mark.parametrize("how", [{"publish": 30.0}, {"query_options": {"SYNC_DDL": "1"}}])
-@pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (1)", "INSERT OVERWRITE t SELECT 1"])
+@pytest.mark.parametrize(
+    "sql", ["INSERT INTO t VALUES (1)", pytest.param("INSERT OVERWRITE t SELECT 1", marks=pytest.mark.slow)]
+)
 def test_done_but_not_broadcast_in_time_counts_as_done_and_not_as_published(how, sql, log):
     """``max_wait_time_for_sync_ddl_s``: "... but its effects may have not been broadcast to all the coordinators"."""
     with Sandbox(nodes=2, lag=20, flags={"max_wait_time_for_sync_ddl_s": 0.2}) as cluster:
@@ -158,7 +160,9 @@ def test_done_but_not_broadcast_in_time_counts_as_done_and_not_as_published(how,
         assert sum(sql in text for text in statements_on(cluster.nodes[0])) == 1
 
 
-@pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (1)", "CREATE TABLE u (a INT)"])
+@pytest.mark.parametrize(
+    "sql", ["INSERT INTO t VALUES (1)", pytest.param("CREATE TABLE u (a INT)", marks=pytest.mark.slow)]
+)
 def test_a_broadcast_that_takes_too_long_is_not_waited_for_and_the_statement_is_done(sql, log):
     with Sandbox(nodes=2, lag=60) as cluster:
         node = cluster.nodes[0]

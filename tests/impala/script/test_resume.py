@@ -125,7 +125,10 @@ def test_a_finished_script_begins_anew_when_its_task_is_cleared(pair, log):
     assert "had come to its end: the script begins anew" in log.text
 
 
-@pytest.mark.parametrize("handler", [None, lambda cursor: cursor.fetchall() if cursor.description else None])
+@pytest.mark.parametrize(
+    "handler",
+    [None, pytest.param(lambda cursor: cursor.fetchall() if cursor.description else None, marks=pytest.mark.slow)],
+)
 def test_a_retry_of_a_finished_script_does_nothing_twice(pair, log, handler):
     """Its end did not reach Airflow: the worker died there, or the API server was away. A query's rows are wanted."""
     script = f"{inserts(1)}; SELECT n FROM t"
@@ -141,8 +144,11 @@ def test_a_retry_of_a_finished_script_does_nothing_twice(pair, log, handler):
 
 @pytest.mark.parametrize(
     "attempt",
-    [Attempt(2, 2000.0, "round 2"), Attempt(1, 2000.0, "round 1"), Attempt(2, 2000.0)],
-    ids=["cleared", "deleted and made again", "not known"],
+    [
+        pytest.param(Attempt(2, 2000.0, "round 2"), id="cleared"),
+        pytest.param(Attempt(1, 2000.0, "round 1"), id="deleted and made again", marks=pytest.mark.slow),
+        pytest.param(Attempt(2, 2000.0), id="not known", marks=pytest.mark.slow),
+    ],
 )
 def test_a_finished_script_begins_anew_when_it_is_asked_for_anew(pair, attempt):
     resumed(pair, inserts(1), attempt=Attempt(1, 1000.0, "round 1"))
@@ -162,7 +168,8 @@ def test_an_old_try_that_had_not_begun_begins_no_more(pair):
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")] * 2
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_forty_statements_killed_at_ten_of_them(pair, version, seed):
     """Workers killed with -9 in the middle of a statement, or between two: each statement runs exactly once. What was
     not sent yet, or has just ended, is a question on Impala 3.4: here its author looks, and says what is true."""
@@ -235,7 +242,9 @@ def test_stopped_between_writing_the_intent_and_sending(pair, version):
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
 
 
-@pytest.mark.parametrize("away", [False, True], ids=["at once", "its page away first"])
+@pytest.mark.parametrize(
+    "away", [pytest.param(False, id="at once", marks=pytest.mark.slow), pytest.param(True, id="its page away first")]
+)
 def test_stopped_before_the_first_statement_of_a_coordinator(away):
     """Nothing has ended on it before, so there is nothing yet by which its page proves something."""
     script = "CREATE TABLE t (n INT); INSERT INTO t SELECT 1"
@@ -333,7 +342,7 @@ def test_a_statement_in_doubt_is_a_question_and_its_answer_holds(pair, version):
 @pytest.mark.parametrize(
     ("said", "ran"),
     [
-        ("not-run", ["INSERT INTO t SELECT 1", "INSERT INTO t SELECT 2"]),
+        pytest.param("not-run", ["INSERT INTO t SELECT 1", "INSERT INTO t SELECT 2"], marks=pytest.mark.slow),
         ("start-over", ["INSERT INTO t SELECT 1", "INSERT INTO t SELECT 2"]),
     ],
 )
@@ -344,7 +353,10 @@ def test_other_answers(pair, said, ran):
     assert [sql for sql, _ in executed(pair)] == ran
 
 
-@pytest.mark.parametrize("number", [2, 3], ids=["its next sending", "the next statement"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(2, id="its next sending"), pytest.param(3, id="the next statement", marks=pytest.mark.slow)],
+)
 def test_an_answer_is_about_what_was_asked(number):
     """Its author reads the question while a retry, which has found out, has sent something else already."""
     order = {"owner": OWNER, "script": inserts(1, 2, 3), "resume": True}

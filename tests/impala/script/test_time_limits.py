@@ -77,7 +77,11 @@ def test_the_journal_does_not_say_done_and_the_next_try_asks(pair):
 
 
 @pytest.mark.parametrize(
-    "sql", ["SELECT sleep(3000)", "INSERT /* impala-lb: safe to repeat */ INTO t SELECT 2 WHERE sleep(3000)"]
+    "sql",
+    [
+        pytest.param("SELECT sleep(3000)", marks=pytest.mark.slow),
+        "INSERT /* impala-lb: safe to repeat */ INTO t SELECT 2 WHERE sleep(3000)",
+    ],
 )
 def test_what_may_run_twice_runs_again_in_the_next_try(pair, sql):
     script = f"INSERT INTO t SELECT 1; {sql}; SELECT n FROM t"

@@ -143,6 +143,7 @@ def fork_while_picking(acks, worker, host):
     acks[worker * NODES] = picked + 5 * len(children)
 
 
+@pytest.mark.slow
 def test_forks_in_the_middle_of_transactions_are_exact(crew, hosts):
     crew.start(fork_while_picking, 0, hosts[0])
     crew.start(fork_while_picking, 1, hosts[1])
