@@ -86,10 +86,10 @@ def _leftovers(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows))
     for row in rows if not options.json else ():
-        text = (
-            f"{row['id']}  {row['owner']}: session {row['session']} on {row['node']}, query {row['query'] or 'unknown'}"
+        what = f"session {row['session']} on {row['node']}, query {row['query'] or 'unknown'}, since {row['since']}"
+        print(
+            plain(f"{row['id']}  {row['owner']}: {what if row['session'] else 'nothing is kept of earlier attempts'}")
         )
-        print(plain(f"{text}, since {row['since']}"))
     return 0
 
 
@@ -97,11 +97,11 @@ def _left(balancer: Balancer) -> list[dict[str, str]]:
     """What the balancer's state knows, and what the attempts' own records know beside that."""
     from datetime import datetime, timezone
 
-    from airflow_provider_impala_lb.impala.journal.answers import sessions_of
+    from airflow_provider_impala_lb.impala.journal.answers import kept_of
     from airflow_provider_impala_lb.stores.factory import open_journals
 
     def row(identity: str, owner: str, node: str, session: str, query: str, at: float) -> dict[str, str]:
-        since = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds")
+        since = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds") if at else ""
         return {"id": identity, "owner": owner, "node": node, "session": session, "query": query, "since": since}
 
     found = balancer.cluster.admin.leftovers()
@@ -113,8 +113,11 @@ def _left(balancer: Balancer) -> list[dict[str, str]]:
     journals = open_journals(balancer.config)
     if journals is not None:
         known = {row["session"] for row in rows} | balancer.cluster.admin.sessions_in_use()
-        kept = sessions_of(journals)
-        rows += [row(id_, key, each.node, id_, "", each.at) for id_, (key, each) in kept.items() if id_ not in known]
+        for key, kept in kept_of(journals):
+            if kept is None:
+                rows.append(row(key, key, "", "", "", 0.0))
+            elif kept.session not in known:
+                rows.append(row(kept.session, key, kept.node, kept.session, "", kept.at))
     return rows
 
 
@@ -130,7 +133,7 @@ def _forget(balancer: Balancer, rows: list[dict[str, str]], wanted: str) -> int:
         known = ", ".join(row["id"] for row in rows) or "none"
         print(f"impala-lb: nothing is left by {plain(wanted)}; there is: {known}", file=sys.stderr)
         return 1
-    if row["id"] != row["session"]:
+    if row["id"] not in (row["session"], row["owner"]):
         balancer.release(row["id"])
     journals = open_journals(balancer.config)
     if journals is not None:

@@ -33,6 +33,6 @@ def end_earlier_attempts(balancer: Balancer, identity: RunIdentity, log: Logger)
 
         sessions = LeftoverSessions(balancer.cluster, balancer.sessions, time.sleep, log)
         if left is None:
-            sessions.end_unrecorded(owner, is_known=False)
+            sessions.end_unrecorded(owner, is_known=False, beside=identity.tags.get("try", ""))
         else:
             sessions.end(owner, left)

@@ -18,15 +18,15 @@ def tags(context: Context) -> dict[str, str]:
     """The running task, as its statements' labels name it.
 
     :param context: Airflow's, of the task.
-    :returns: ``dag``, ``task``, ``run``, ``try`` and ``map``; the last is "" for a task that is not mapped.
+    :returns: ``try``, ``dag``, ``task``, ``run`` and ``map``; the last is "" for a task that is not mapped.
     """
     ti = context["ti"]
     map_index = getattr(ti, "map_index", -1)
     return {
+        "try": str(ti.try_number),  # first: no long name cuts it off
         "dag": ti.dag_id,
         "task": ti.task_id,
         "run": ti.run_id,
-        "try": str(ti.try_number),
         "map": str(map_index) if map_index is not None and map_index >= 0 else "",
     }
 
@@ -36,7 +36,7 @@ def tags_from_environment() -> dict[str, str]:
 
     :returns: as :func:`tags`, without ``map``, and without what no variable names.
     """
-    names = {"dag": "DAG_ID", "task": "TASK_ID", "run": "DAG_RUN_ID", "try": "TRY_NUMBER"}
+    names = {"try": "TRY_NUMBER", "dag": "DAG_ID", "task": "TASK_ID", "run": "DAG_RUN_ID"}
     found = {tag: os.environ.get(f"AIRFLOW_CTX_{name}", "") for tag, name in names.items()}
     return {tag: value for tag, value in found.items() if value}
 

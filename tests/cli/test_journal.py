@@ -88,3 +88,11 @@ def test_an_output_that_cannot_be_is_known_before_anything_runs(cluster, tmp_pat
     assert failed.returncode == 1
     assert says in failed.stderr
     assert not executed(cluster, "never_made")
+
+
+def test_what_is_not_known_of_lost_attempts_can_be_said_to_have_ended(cluster):
+    """Their journal was lost, so the next attempt looks for what they may have left, until somebody has."""
+    lb("journal", "w", "start-over", config=cluster.config_file)
+    assert lb("leftovers", config=cluster.config_file).stdout == "w  w: nothing is kept of earlier attempts\n"
+    assert lb("leftovers", "--forget", "w", config=cluster.config_file).returncode == 0
+    assert lb("leftovers", config=cluster.config_file).stdout == ""

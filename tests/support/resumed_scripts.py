@@ -21,8 +21,8 @@ def resumed(cluster, script, *, attempt=2, **options):
 
 
 def journal_of(cluster):
-    journals = open_journals(changed(cluster).config)
-    document = journals.read(OWNER)
+    config = changed(cluster).config
+    document = open_journals(config).read(config.owner_of(OWNER))
     return None if document is None else decode(document, "")
 
 

@@ -115,23 +115,24 @@ class SessionFactory:
 
         return end_another(Login(self._node(address), self.config.session, self.password), session_id, secret, query_id)
 
-    def pages(self, address: str) -> DebugPages | None:
-        """The web pages of a node, as configured; None: ``web`` is not configured for it.
+    def pages(self, address: str, named: str = "") -> DebugPages | None:
+        """The web pages of a node, as configured; None: ``web`` is not configured for it, and its port is not known.
 
         :param address: of the node, ``host:port``.
+        :param named: a URL of its pages, as of a session on it; where it has no ``web``, its port counts. Default none.
         :raises ConfigError: it is not a node of the configuration.
         """
-        return self._pages(self._node(address))
+        return self._pages(self._node(address), named)
 
     def _node(self, address: str) -> Node:
         node = self.config.node(self.config.canonical(address))
         assert node is not None
         return node
 
-    def _pages(self, node: Node) -> DebugPages | None:
+    def _pages(self, node: Node, named: str = "") -> DebugPages | None:
         from airflow_provider_impala_lb.impala.web.debug_pages import pages_of
 
-        return pages_of(node, None, self.config.load, self.web_password)
+        return pages_of(node, named, self.config.load, self.web_password)
 
 
 def _password_of(session: SessionConfig) -> str | None:

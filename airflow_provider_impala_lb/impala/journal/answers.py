@@ -89,17 +89,20 @@ def _other(key: str, reply: str, statement: str, record: Record, intent: Intent)
     )
 
 
-def sessions_of(journals: JournalStore) -> dict[str, tuple[str, KeptSession]]:
-    """The sessions that are kept for their attempts, running ones too, by their ids, each with its owner.
+def kept_of(journals: JournalStore) -> list[tuple[str, KeptSession | None]]:
+    """The sessions that are kept for their attempts, running ones too, each with its owner. None: of attempts of this
+    owner nothing is kept, and what they may have left was not seen to have ended.
 
     :param journals: where the journals are.
     :raises StateUnavailable: they cannot be read.
     """
-    found = {}
+    found: list[tuple[str, KeptSession | None]] = []
     for key in sorted(journals.keys()):
         document = journals.read(key)
-        for kept in decode(document, journals.where).sessions if document is not None else ():
-            found[kept.session] = key, kept
+        if document is not None:
+            record = decode(document, journals.where)
+            found += [(key, kept) for kept in record.sessions]
+            found += [(key, None)] if record.unseen else []
     return found
 
 
@@ -108,7 +111,7 @@ def forget_session(journals: JournalStore, key: str, session: str) -> None:
 
     :param journals: where its owner's journal is.
     :param key: the owner, ``dag/run/task[map]``.
-    :param session: its id, as Impala prints it.
+    :param session: its id, as Impala prints it; "": whatever attempts have left of which nothing is kept.
     :raises StateUnavailable: it could not be noted.
     """
 
@@ -117,6 +120,7 @@ def forget_session(journals: JournalStore, key: str, session: str) -> None:
             return None, None
         record = decode(document, journals.where)
         record.sessions = [each for each in record.sessions if each.session != session]
+        record.unseen &= session != ""
         return None, encode(record, now)
 
     journals.change(key, change)

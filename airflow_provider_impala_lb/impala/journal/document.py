@@ -57,6 +57,7 @@ class KeptSession(msgspec.Struct, frozen=True):
     :param known: what was sent in it is known: before each statement its intent was written, and no intent was dropped
         unsettled since. Then nothing is under way in it but by an intent.
     :param left_open: a statement of it was left open, so the query id that is known need not be the last one's.
+    :param web: URL of its coordinator's pages; "": not known.
     """
 
     node: str
@@ -65,6 +66,7 @@ class KeptSession(msgspec.Struct, frozen=True):
     at: float
     known: bool = False
     left_open: bool = False
+    web: str = ""
 
 
 class Record(msgspec.Struct, omit_defaults=True):

@@ -264,7 +264,7 @@ class Journal:
         """
         self._own(lambda record, _: record.accept(query, was_asked=was_asked))
 
-    def keep_session(self, node: str, session: str, sealed: str, *, again: bool = False) -> None:
+    def keep_session(self, node: str, session: str, sealed: str, *, again: bool = False, web: str = "") -> None:
         """A session was opened. Nothing must be sent in it before this returns. Where only sessions are kept, a store
         out of reach is one warning for the first one: the next attempt looks on the coordinators' pages.
 
@@ -272,12 +272,14 @@ class Journal:
         :param session: its id, as Impala prints it.
         :param sealed: its secret, sealed.
         :param again: this process had one before that is gone: a later attempt may have ended it.
+        :param web: as of `KeptSession`.
         """
 
         def change(record: Record, now: float) -> None:
             record.node, record.session = node, session
             if record.kept(session) is None:
-                record.sessions = [*record.sessions, KeptSession(node, session, sealed, now, known=self.outcomes)]
+                kept = KeptSession(node, session, sealed, now, known=self.outcomes, web=web)
+                record.sessions = [*record.sessions, kept]
 
         try:
             self._own(change)

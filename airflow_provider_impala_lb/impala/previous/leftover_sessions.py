@@ -27,7 +27,8 @@ from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.journal.document import KeptSession
-from airflow_provider_impala_lb.impala.sql.label import Label, own_in, own_of
+from airflow_provider_impala_lb.impala.sql.classification import classify
+from airflow_provider_impala_lb.impala.sql.label import Label, own_in, own_of, tag_in
 from airflow_provider_impala_lb.impala.statement.protocol import page_of
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, Query
 
@@ -46,6 +47,7 @@ class _Left(msgspec.Struct):
     :ivar query: id of a statement that runs in it, or ran last; "": not known.
     :ivar idle: nothing is under way in it: all that was sent in it is known to be over.
     :ivar left_open: its query id need not be of the last statement.
+    :ivar web: URL of its coordinator's pages; "": not known.
     :ivar leases: ids of the leases it was used under.
     :ivar closed: what closing it has come to.
     :ivar over: and nothing of it runs any more.
@@ -57,6 +59,7 @@ class _Left(msgspec.Struct):
     query: str = ""
     idle: bool = False
     left_open: bool = False
+    web: str = ""
     leases: list[str] = []
     closed: Closed = "failed"
     over: bool = False
@@ -105,19 +108,22 @@ class LeftoverSessions:
         if remaining:
             raise StillRunning(owner, remaining)
 
-    def end_unrecorded(self, owner: str, *, is_known: bool) -> None:
+    def end_unrecorded(self, owner: str, *, is_known: bool, beside: str = "") -> None:
         """End what an earlier attempt, of which no record is there, has running on any node: known by its label.
 
-        Who has no record cannot stop a process that lives, either: one that goes on later is not noticed.
+        Who has no record cannot stop a process that lives, either: one that goes on later is not noticed. And a label
+        holds the hash of a name that another Airflow may use, too, if it keeps its state elsewhere: what it names is
+        ended only where the name has a ``deployment`` in it. Else its end is waited for, however long that takes.
 
         :param owner: whose it is.
         :param is_known: the balancer's state knows of nothing: then a node whose page does not tell is passed over.
+        :param beside: the attempt that may be at work itself, as in the tag ``try``; default it is not yet.
         :raises StillRunning: it could not be seen to end; or a node's page does not tell.
         """
         remaining: dict[str, str] = {}
         for address in self._sessions.config.addresses:
             try:
-                problem = self._end_labelled(address, own_of(owner))
+                problem = self._end_labelled(address, own_of(owner), beside)
             except _Untold as untold:
                 problem = None if is_known else f"whether something of it runs there cannot be known: {untold}"
                 if is_known:
@@ -135,6 +141,7 @@ class LeftoverSessions:
                 self._sessions.sealer.open(each.sealed),
                 idle=each.known,
                 left_open=each.left_open,
+                web=each.web,
             )
             for each in kept
         }
@@ -159,12 +166,12 @@ class LeftoverSessions:
         try:
             session = self._sessions.open(address)
         except NodeRefused as error:
-            pages = self._sessions.pages(address)
+            pages = self._sessions.pages(address, max(left.web for left in lefts))
             if error.__cause__ is not None and is_refused(error.__cause__) and not answers(pages):
                 # Nobody listens: the process is gone, and with it all that it ran.
                 yield from ((left, None) for left in lefts)
             else:
-                yield from self._end_without_session(address, own_of(owner), lefts, str(error))
+                yield from self._end_without_session(address, pages, own_of(owner), lefts, str(error))
             return
         except ConfigError as error:
             yield from ((left, str(error)) for left in lefts)
@@ -213,8 +220,13 @@ class LeftoverSessions:
         finally:
             proof.close()
 
-    def _wait_until_over(self, proof: PageProof, pages: DebugPages, is_of: Callable[[Query], bool]) -> str | None:
-        """Why nothing of it is seen to be over, or None: a copy of the page that is later than now does not show it."""
+    def _wait_until_over(
+        self, proof: PageProof, pages: DebugPages, is_of: Callable[[Query], bool], *, is_ending: bool = True
+    ) -> str | None:
+        """Why nothing of it is seen to be over, or None: a copy of the page that is later than now does not show it.
+
+        :param is_ending: it was asked to end, so what is shown for long is an answer.
+        """
         label = Label.new(1, 1, {"for": "the age of this page"})
         deadline = Deadline(END_SECONDS)
         try:
@@ -228,6 +240,8 @@ class LeftoverSessions:
                     if not running:
                         return None
                     problem = f"{pages.url}/queries still shows query {running[0].id}"
+                    if not is_ending:
+                        deadline = Deadline(END_SECONDS)
                 if deadline.passed():
                     return f"{problem}, after {END_SECONDS:g} s"
                 self._pause(_END_PAUSE)
@@ -235,14 +249,13 @@ class LeftoverSessions:
             return str(error)
 
     def _end_without_session(
-        self, address: str, own: str, lefts: Sequence[_Left], refused: str
+        self, address: str, pages: DebugPages | None, own: str, lefts: Sequence[_Left], refused: str
     ) -> Iterator[tuple[_Left, str | None]]:
         """On a coordinator that takes no session of ours, as one that shuts down: no marker says how fresh its page is,
         so that one counts that knew the session before it was closed.
 
         :param refused: why it takes none.
         """
-        pages = self._sessions.pages(address)
         problems = [self._close_without_session(address, pages, left, refused) for left in lefts]
         for left, problem in zip(lefts, problems, strict=True):
             if problem is None and not left.over and pages is not None:
@@ -279,7 +292,7 @@ class LeftoverSessions:
 
     # What nobody has noted
 
-    def _end_labelled(self, address: str, own: str) -> str | None:
+    def _end_labelled(self, address: str, own: str, beside: str) -> str | None:
         """Why what this owner runs there could not be seen to end, or None.
 
         :raises _Untold: nothing is known of it.
@@ -302,23 +315,30 @@ class LeftoverSessions:
                 raise _Untold(str(error)) from error
             if not shows_all:
                 raise _Untold(f"{pages.url}/queries of this version does not show all that runs")
-            killed: set[str] = set()
+            told: set[str] = set()
+            is_named = self._sessions.config.deployment is not None
 
             def is_of(query: Query) -> bool:
-                if own_in(query.text) != own:
+                if own_in(query.text) != own or (beside and tag_in(query.text, "try") == beside):
+                    return False
+                if not is_named and classify(query.text).changes_nothing:
                     return False
                 # One in planning goes on all the same, and newer versions take it off the list at once.
-                if query.state in _KILLABLE and query.id not in killed:
-                    killed.add(query.id)
-                    problem = kill_query(session, query.id)
-                    self._log.warning(
-                        "Query %s on %s is of an earlier attempt: %s", query.id, address, problem or "it was killed"
-                    )
+                if query.state in _KILLABLE and query.id not in told:
+                    told.add(query.id)
+                    if is_named:
+                        said = f"is of an earlier attempt: {kill_query(session, query.id) or 'it was killed'}"
+                    else:
+                        said = (
+                            "is of an earlier attempt, or another Airflow's (deployment is not set): waiting for its "
+                            f"end, {pages.url}/query_plan?query_id={query.id}"
+                        )
+                    self._log.warning("Query %s on %s %s", query.id, address, said)
                 return True
 
             proof = PageProof(pages, session.open_another)
             try:
-                return self._wait_until_over(proof, pages, is_of)
+                return self._wait_until_over(proof, pages, is_of, is_ending=is_named)
             finally:
                 proof.close()
 

@@ -124,7 +124,8 @@ class StatementInDoubt:
             doubt = InDoubt(f"{intent.node} is not a node of this configuration any more")
         except NodeRefused as error:
             refused = error.__cause__ is not None and is_refused(error.__cause__)
-            gone = refused and not answers(self._sessions.pages(address))
+            kept = record.kept(intent.session)
+            gone = refused and not answers(self._sessions.pages(address, kept.web if kept is not None else ""))
             text = "its coordinator is gone, and with it all that it knew" if gone else f"its coordinator says: {error}"
             doubt = InDoubt(text, may_clear_up=not gone)
             doubt.__cause__ = error

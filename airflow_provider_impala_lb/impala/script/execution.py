@@ -231,7 +231,7 @@ class Execution:
             pick.note(session=session.id)
             if self._record.memory is not None:
                 sealed = self._sessions.sealer.seal(session.handle[1])
-                self._record.memory.keep_session(pick.node, session.id, sealed, again=again)
+                self._record.memory.keep_session(pick.node, session.id, sealed, again=again, web=session.web or "")
             web = f", {session.web}/sessions" if session.web else ""
             self._log.info("Session %s on %s as %s%s", session.id, pick.node, session.user, web)
             if self._prepare is not None:
@@ -420,6 +420,8 @@ class Execution:
             if not self._plan.classified[number - 1].changes_nothing:
                 session.proof.see_witness()
             self._journal.intend(number, label.nonce, self._pick.node, session.id, session.proof.witness)
+        elif self._record.memory is None and not self._plan.classified[number - 1].changes_nothing:
+            self._pick.note(session=session.id)  # no later attempt knows this session to close it: has one begun?
         self._shared = True
         query_options, sendings = {"SYNC_DDL": "1"} if synced else None, self._sendings[1]
         try:

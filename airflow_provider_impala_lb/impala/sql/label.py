@@ -82,6 +82,18 @@ def own_in(sql: str) -> str | None:
     return found[2] if found else None
 
 
+def tag_in(sql: str, key: str) -> str | None:
+    """The value of a tag in the label that a text begins with.
+
+    :param sql: a statement as it was sent, or as a page shows it.
+    :param key: of the tag.
+    :returns: up to its first blank; None: it is not there, or may be cut off.
+    """
+    label = sql.partition(" */")[0]
+    found = re.search(rf" {re.escape(key)}=(\S+) ", f"{label} ") if nonce_of(sql) and label != sql else None
+    return found[1] if found else None
+
+
 def _clean(value: str) -> str:
     # Control characters first: one between "*" and "/" would leave a "*/" behind. "*" alone suffices to keep that out,
     # also one that the cut at the end would leave.

@@ -4,9 +4,11 @@ import base64
 import json
 import os
 import signal
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +19,10 @@ from airflow_provider_impala_lb.impala.journal import sweeping
 from airflow_provider_impala_lb.impala.journal.answers import answer
 from airflow_provider_impala_lb.impala.journal.journal import Journal
 from airflow_provider_impala_lb.impala.journal.sealing import Sealer
+from airflow_provider_impala_lb.impala.previous import leftover_sessions
 from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
-from airflow_provider_impala_lb.impala.sql.label import own_of
+from airflow_provider_impala_lb.impala.sql.label import Label, own_of
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
@@ -28,6 +31,7 @@ from tests.support.script_worker import end_of, is_stopped, worker
 from tests.support.scripts import LOG, changed, in_flight, run, script_run, wait_for
 
 SLOW = "INSERT INTO t SELECT 1 WHERE sleep(60000)"
+INSERT = "INSERT INTO t SELECT 1"
 NEXT = "INSERT INTO t SELECT 2"
 
 
@@ -73,9 +77,19 @@ def alone(cluster):
     return {**cluster.config, "nodes": cluster.config["nodes"][:1], "lock_file": None}
 
 
-def lose_state(cluster):
-    """As where its lock file was lost, and begins empty."""
-    os.truncate(cluster.config["lock_file"], 0)
+@pytest.fixture
+def named(pair, monkeypatch):
+    """The pair, as one deployment of several."""
+    monkeypatch.setattr(Sandbox, "config", {**pair.config, "deployment": "prod"})
+    return pair
+
+
+def lose_state(cluster, *, journal=False):
+    """As where its lock file was lost, and begins empty; and the owner's journal too."""
+    config = changed(cluster).config
+    os.truncate(config.lock_file, 0)
+    if journal:
+        open_journals(config).change(config.owner_of(OWNER), lambda document, now: (None, None))
 
 
 def test_a_session_is_kept_until_it_has_ended_and_its_secret_cannot_be_read(pair):
@@ -109,42 +123,113 @@ def test_without_state_the_record_tells_what_a_killed_worker_left(pair, log):
 
 
 @pytest.mark.slow
-def test_without_state_and_record_the_label_tells_it(pair, log):
-    with killed(pair):
-        lose_state(pair)
-        journals = open_journals(changed(pair).config)
-        journals.change(OWNER, lambda document, now: (None, None))
-        attempt(pair)
-    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+def test_without_state_and_record_the_label_tells_it(named, log):
+    with killed(named):
+        lose_state(named, journal=True)
+        attempt(named)
+    assert [sql for sql, state in executed(named) if state == "FINISHED"] == [NEXT]
     assert "is of an earlier attempt: it was killed" in log.text
 
 
-def test_what_an_attempt_could_not_see_ended_is_looked_for_by_the_next_one(pair, log, monkeypatch):
+def test_what_the_label_alone_tells_may_be_another_airflows_and_is_waited_for(pair, log, tmp_path, monkeypatch):
+    """Its state lies elsewhere, and it names its tasks as this one does. Its INSERT is not killed, its SELECT neither
+    killed nor waited for."""
+    monkeypatch.setattr(leftover_sessions, "END_SECONDS", 1.0)
+    with ThreadPoolExecutor() as pool, ExitStack() as others:
+        held = [others.enter_context(node.hold("execution", sql="SELECT 1")) for node in pair.nodes]
+        for script in (INSERT, "SELECT 1 + 1"):
+            config = {**pair.config, "lock_file": str(tmp_path / script[:6])}
+            others.enter_context(worker(config=config, owner=OWNER, script=script, attempt=1))
+            wait_for(lambda script=script: any(in_flight(node, script) for node in pair.nodes), 20)
+        own = pool.submit(attempt, pair)
+        wait_for(lambda: "or another Airflow's (deployment is not set): waiting for its end" in log.text, 20)
+        time.sleep(2)
+        assert not own.done() and "it was killed" not in log.text
+        for switch in held:
+            switch.release()
+        own.result(20)
+    assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED")]
+
+
+def test_of_a_hooks_attempt_what_runs_beside_it_is_left_alone(named):
+    """Another hook of the same task; the balancer's state is out of reach, so the label alone tells."""
+    balancer, node = changed(named), named.nodes[0]
+    owner = balancer.config.owner_of(OWNER)
+
+    def insert(session, number):
+        return session.execute(f"{Label.new(1, 1, {'try': str(number)}, owner)} INSERT INTO t SELECT {number}")
+
+    leftovers = LeftoverSessions(balancer.cluster, balancer.sessions, time.sleep, LOG)
+    with (
+        ThreadPoolExecutor() as pool,
+        balancer.sessions.open(node.address) as earlier,
+        balancer.sessions.open(node.address) as beside,
+        node.hold("execution", sql="INSERT") as held,
+    ):
+        killed_one, other = pool.submit(insert, earlier, 1), pool.submit(insert, beside, 2)
+        wait_for(lambda: len(in_flight(node, "INSERT")) == 2)
+        leftovers.end_unrecorded(owner, is_known=False, beside="2")
+        held.release()
+        other.result(20)
+        with pytest.raises(Exception, match="[Cc]ancel"):
+            killed_one.result(20)
+    assert [state for sql, state in executed(named) if "SELECT 2" in sql] == ["FINISHED"]
+
+
+def test_one_that_began_without_any_state_sends_nothing_more_once_a_later_one_is_there(pair):
+    """The share was away when it began, so its session is noted nowhere. It is back when its next attempt begins."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:  # a file system of its own, as a share is
+        share, away = Path(directory, "share"), Path(directory, "away")
+        share.mkdir()
+        config = {**pair.config, "lock_file": str(share / "lock")}
+        Balancer.from_config(config).get_host()  # this host has used it
+        share.rename(away)
+        end = _overtaken(pair, config, lambda: away.rename(share))
+    assert end["error"] == "Superseded"
+    assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED")]
+
+
+def _overtaken(pair, config, bring_back):
+    """How an attempt ended whose next one began while its first statement of two ran."""
+    order = {"config": config, "owner": OWNER, "script": f"{INSERT}; INSERT INTO t SELECT 3", "attempt": 1}
+    with ThreadPoolExecutor() as pool, ExitStack() as stack:
+        held = [stack.enter_context(node.hold("execution", sql="SELECT 1")) for node in pair.nodes]
+        process = stack.enter_context(worker(**order))
+        wait_for(lambda: any(in_flight(node, INSERT) for node in pair.nodes), 20)
+        bring_back()
+        later = pool.submit(attempt, pair, balancer=Balancer.from_config(config))
+        time.sleep(1)
+        for switch in held:
+            switch.release()
+        end = end_of(process)
+        later.result(20)
+    return end
+
+
+def test_what_an_attempt_could_not_see_ended_is_looked_for_by_the_next_one(named, log, monkeypatch):
     """It has left an empty record by then, and has run nothing."""
-    with killed(pair):
-        lose_state(pair)
-        open_journals(changed(pair).config).change(OWNER, lambda document, now: (None, None))
+    with killed(named):
+        lose_state(named, journal=True)
         with monkeypatch.context() as patch:
             patch.setattr(LeftoverSessions, "_end_labelled", lambda *_: "it is being planned")
             with pytest.raises(StillRunning):
-                attempt(pair)
-        assert journal_of(pair) is not None
-        attempt(pair)
-    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+                attempt(named)
+        assert journal_of(named) is not None
+        attempt(named)
+    assert [sql for sql, state in executed(named) if state == "FINISHED"] == [NEXT]
     assert "is of an earlier attempt: it was killed" in log.text
 
 
-def test_start_over_after_a_journal_was_lost_leaves_nothing_running(pair, log):
+def test_start_over_after_a_journal_was_lost_leaves_nothing_running(named, log):
     """The command is printed where it is missing; what was lost with it may still run."""
-    with killed(pair, resume=True):
-        lose_state(pair)
-        journals = open_journals(changed(pair).config)
-        journals.change(OWNER, lambda document, now: (None, None))
+    with killed(named, resume=True):
+        lose_state(named, journal=True)
+        config = changed(named).config
         with pytest.raises(JournalMissing):
-            resumed(pair, NEXT, attempt=Attempt(2, time.time()))
-        answer(journals, OWNER, "start-over")
-        resumed(pair, NEXT, attempt=Attempt(3, time.time()))
-    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+            resumed(named, NEXT, attempt=Attempt(2, time.time()))
+        answer(open_journals(config), config.owner_of(OWNER), "start-over")
+        resumed(named, NEXT, attempt=Attempt(3, time.time()))
+    assert [sql for sql, state in executed(named) if state == "FINISHED"] == [NEXT]
     assert "is of an earlier attempt: it was killed" in log.text
 
 
@@ -178,7 +263,7 @@ def test_a_statement_that_quotes_the_label_is_somebody_elses(pair):
 @pytest.mark.slow
 def test_without_any_shared_place_the_label_tells_it(pair, log):
     """One node, no lock file: each process has a state of its own, and no journal."""
-    config = alone(pair)
+    config = {**alone(pair), "deployment": "prod"}
     with worker(config=config, owner=OWNER, script=SLOW, attempt=1) as process:
         wait_for(lambda: any(in_flight(node, "INSERT") for node in pair.nodes), 20)
         process.kill()

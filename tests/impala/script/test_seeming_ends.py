@@ -172,30 +172,16 @@ def test_a_close_that_is_made_again_proves_no_end(pair):
         assert nothing_ran_beside_it(pair)
 
 
-@pytest.mark.slow
-def test_a_port_that_refuses_is_no_end_where_the_page_answers(pair, monkeypatch):
-    slow = "INSERT INTO t SELECT 1 WHERE sleep(60000)"
-    with worker(config=pair.config, owner=OWNER, script=slow, attempt=1) as process:
-        wait_for(lambda: nodes_with(pair, "INSERT"), 20)
-        process.kill()
-        process.wait()
-    [node] = nodes_with(pair, "INSERT")
-    opened = SessionFactory.open
-
-    def refusing(sessions, address, **options):
-        if address == node.address:
-            raise refusal("it refuses") from ConnectionRefusedError(111, "Connection refused")
-        return opened(sessions, address, **options)
-
-    monkeypatch.setattr(SessionFactory, "open", refusing)
-    attempt(pair, "INSERT INTO t SELECT 2")
-    assert [state for _, state in executed(pair)] == ["CANCELLED", "FINISHED"]
-
-
-def test_a_coordinator_whose_page_answers_is_not_called_gone(pair, monkeypatch):
-    """Only its port is refused, by something on the way: a later look may tell."""
+@pytest.mark.parametrize("configured", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_coordinator_whose_page_answers_is_not_called_gone(pair, monkeypatch, configured, resume):
+    """Only its port is refused, by something on the way: a later look may tell. Where its page lies is known by
+    ``web``, or by the record of the session there."""
+    if not configured:
+        nodes = [{"host": node["host"], "port": node["port"]} for node in pair.config["nodes"]]
+        monkeypatch.setattr(Sandbox, "config", {**pair.config, "nodes": nodes})
     script = "INSERT INTO t SELECT 1 WHERE sleep(60000)"
-    with worker(config=pair.config, owner=OWNER, script=script, attempt=1, resume=True) as process:
+    with worker(config=pair.config, owner=OWNER, script=script, attempt=1, resume=resume) as process:
         wait_for(lambda: nodes_with(pair, "INSERT"), 20)
         process.kill()
         process.wait()
@@ -208,9 +194,13 @@ def test_a_coordinator_whose_page_answers_is_not_called_gone(pair, monkeypatch):
         return opened(sessions, address, **options)
 
     monkeypatch.setattr(SessionFactory, "open", refusing)
-    with pytest.raises(StatementFailed, match="its coordinator says: it refuses") as asked:
-        resumed(pair, script, attempt=Attempt(2, time.time()))
-    assert asked.value.retry
+    if resume:
+        with pytest.raises(StatementFailed, match="its coordinator says: it refuses") as asked:
+            resumed(pair, script, attempt=Attempt(2, time.time()))
+        assert asked.value.retry
+    else:  # it is asked to end, all the same, and seen to
+        attempt(pair, "INSERT INTO t SELECT 2")
+        assert [state for _, state in executed(pair)] == ["CANCELLED", "FINISHED"]
 
 
 @pytest.mark.slow

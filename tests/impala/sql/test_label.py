@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, Label, nonce_of, own_in, own_of
+from airflow_provider_impala_lb.impala.sql.label import MAX_CHARS, Label, nonce_of, own_in, own_of, tag_in
 from airflow_provider_impala_lb.impala.sql.lexer import tokens
 
 tag = st.text(st.sampled_from("*/ \n\r\0\x7f\x85\u2028+-'a;"), max_size=8) | st.text()
@@ -46,3 +46,15 @@ def test_no_tags_name_ends_the_comment(key):
     assert (first.kind, first.text) == ("comment", label)
     assert second.text == "drop"
     assert label.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("cut", "found"), [(None, "2"), (45, None), (54, None), (60, None)], ids=["whole", "before", "within", "at its end"]
+)
+def test_a_tag_is_read_only_where_it_is_whole(cut, found):
+    text = f"{Label('lb:0123456789abcdef', 1, 1, {'try': '2', 'dag': 'try=3'}, 'own:0123456789abcdef')} SELECT 1"[:cut]
+    assert tag_in(text, "try") == found
+
+
+def test_a_tag_of_a_quoted_label_is_not_the_statements_own():
+    assert tag_in("SELECT 1 /* lb:0123456789abcdef 1/1 try=2 */", "try") is None
