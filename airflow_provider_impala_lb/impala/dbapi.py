@@ -77,10 +77,12 @@ class Connection:
             session.cancel(reason)
 
     def close(self) -> None:
-        """Close the cursors' sessions, and end the lease. Never raises."""
+        """Close the cursors' sessions, and end the lease. What was not seen to end is noted with it, for the owner's
+        next attempt. Never raises."""
         for session in self._sessions:
             session.close()
-        self.pick.release()
+        left = self._owner != "" and any(session.left_running for session in self._sessions)
+        self.pick.release(left_running=left)
 
     def __enter__(self) -> Connection:
         return self

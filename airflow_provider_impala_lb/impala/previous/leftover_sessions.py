@@ -227,7 +227,8 @@ class LeftoverSessions:
 
         :param is_ending: it was asked to end, so what is shown for long is an answer.
         """
-        label = Label.new(1, 1, {"for": "the age of this page"})
+        # Somebody's in particular: where a page cuts that off (--query_stmt_size), it does not tell what is whose.
+        label = Label.new(1, 1, {"for": "the age of this page"}, "a page that shows whose a statement is")
         deadline = Deadline(END_SECONDS)
         try:
             pages.queries()  # where it does not answer there is nothing to send a marker for
@@ -235,7 +236,10 @@ class LeftoverSessions:
             while True:
                 copy = pages.queries()
                 problem = f"{pages.url}/queries is old, or another coordinator's"
-                if copy.labelled(label.nonce) is not None:
+                marker = copy.labelled(label.nonce)
+                if marker is not None and own_in(marker.text) is None:
+                    return f"{pages.url}/queries cuts off whose a statement is (--query_stmt_size)"
+                if marker is not None:
                     running = [each for each in copy.in_flight if is_of(each)]
                     if not running:
                         return None

@@ -23,6 +23,7 @@ class Flags:
     :ivar query_log_size: how many statements the page ``/queries`` keeps that were closed; default None:
         as Impala's version has it, 200 since 4.4; -1: all.
     :ivar query_log_size_in_bytes: how many bytes of them; default 2 GB, -1: all.
+    :ivar query_stmt_size: after how many characters ``/queries`` cuts a statement, from 4.0 on; default 250; 0: never.
     :ivar default_pool_max_requests: statements that run at once in a pool of this coordinator; default -1: no limit.
     :ivar default_pool_max_queued: statements that wait for that; default 200.
     :ivar queue_wait_timeout_ms: how long they wait, milliseconds; default 60000.
@@ -41,6 +42,7 @@ class Flags:
     max_wait_time_for_sync_ddl_s: float = 0
     query_log_size: int | None = None
     query_log_size_in_bytes: int = 2 << 30
+    query_stmt_size: int = 250
     default_pool_max_requests: int = -1
     default_pool_max_queued: int = 200
     queue_wait_timeout_ms: float = 60000

@@ -51,7 +51,7 @@ class Behaviour:
 
     @property
     def page_cuts_statements(self) -> bool:
-        """``/queries`` shows 250 signs of a statement (``--query_stmt_size``)."""
+        """``/queries`` cuts statements (``--query_stmt_size``)."""
         return self._since("4.0")
 
     @property

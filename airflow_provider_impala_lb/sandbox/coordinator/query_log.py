@@ -14,7 +14,6 @@ from airflow_provider_impala_lb.sandbox.coordinator.admission import pool_of
 from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation
 from airflow_provider_impala_lb.sandbox.coordinator.profile import exec_summary, impala_state, profile_text, progress_of
 
-_STATEMENT_SIZE = 250  # --query_stmt_size
 _FIXED_SIZE = 2000
 """Bytes that a record takes beside its texts, about (``ImpalaServer::EstimateSize``)."""
 
@@ -84,14 +83,12 @@ class QueryRecord:
             exec_summary(operation),
         )
 
-    def shown_sql(self, behaviour: Behaviour) -> str:
+    def shown_sql(self, size: int) -> str:
         """The text as the page cuts it (``ImpalaHttpHandler::QueryStateToJson``).
 
-        :param behaviour: of Impala's version.
+        :param size: characters; 0: all of it.
         """
-        if len(self.sql) <= _STATEMENT_SIZE or not behaviour.page_cuts_statements:
-            return self.sql
-        return self.sql[:_STATEMENT_SIZE] + "..."
+        return f"{self.sql[:size]}..." if size and len(self.sql) > size else self.sql
 
     @property
     def duration(self) -> float:

@@ -13,7 +13,6 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from airflow_provider_impala_lb.sandbox.common.errors import Refused
 from airflow_provider_impala_lb.sandbox.common.flags import Flags
-from airflow_provider_impala_lb.sandbox.common.versions import Behaviour
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess, open_page
 from airflow_provider_impala_lb.sandbox.coordinator.coordinator import Coordinator
 from airflow_provider_impala_lb.sandbox.coordinator.profile import page_time
@@ -216,11 +215,11 @@ class Pages:
         c = self._coordinator
         records = [QueryRecord.of(operation, c.address) for operation in c.statements.registered()]
         records.sort(key=lambda record: record.started, reverse=True)
-        running = [_query_row(record, c.behaviour, True) for record in records]
+        running = [_query_row(record, c, True) for record in records]
         shown = {record.id for record in records}
         as_in_flight = not c.behaviour.completed_wait_for_nothing
         kept = [record for record in c.statements.log.records() if record.id not in shown]
-        closed = [_query_row(record, c.behaviour, as_in_flight) for record in kept]
+        closed = [_query_row(record, c, as_in_flight) for record in kept]
         return {
             "in_flight_queries": running,
             "num_in_flight_queries": len(running),
@@ -324,7 +323,8 @@ class Pages:
         return {"contents": f"Session {session_id} closed successfully"}
 
 
-def _query_row(record: QueryRecord, behaviour: Behaviour, inflight: bool) -> dict[str, Any]:
+def _query_row(record: QueryRecord, coordinator: Coordinator, inflight: bool) -> dict[str, Any]:
+    size = coordinator.flags.query_stmt_size if coordinator.behaviour.page_cuts_statements else 0
     progress = "N/A"
     if record.progress is not None:
         done, total = record.progress
@@ -332,7 +332,7 @@ def _query_row(record: QueryRecord, behaviour: Behaviour, inflight: bool) -> dic
     return {
         "effective_user": record.user,
         "default_db": record.database,
-        "stmt": record.shown_sql(behaviour),
+        "stmt": record.shown_sql(size),
         "stmt_type": record.kind,
         "start_time": page_time(record.started),
         "end_time": page_time(record.ended),

@@ -176,6 +176,18 @@ def test_of_a_hooks_attempt_what_runs_beside_it_is_left_alone(named):
     assert [state for sql, state in executed(named) if "SELECT 2" in sql] == ["FINISHED"]
 
 
+def test_a_page_that_does_not_show_whose_a_statement_is_proves_nothing(monkeypatch):
+    """It shows which one it is: the marker's nonce is there."""
+    with Sandbox(nodes=1, lag=0, flags={"query_stmt_size": 30}) as one:
+        monkeypatch.setattr(Sandbox, "config", {**one.config, "deployment": "prod"})
+        run(changed(one), "CREATE TABLE t (n INT)")
+        with killed(one):
+            lose_state(one, journal=True)
+            with pytest.raises(StillRunning, match=r"cuts off whose a statement is \(--query_stmt_size\)"):
+                attempt(one)
+        assert NEXT not in [sql for sql, _ in executed(one)]
+
+
 def test_one_that_began_without_any_state_sends_nothing_more_once_a_later_one_is_there(pair):
     """The share was away when it began, so its session is noted nowhere. It is back when its next attempt begins."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:  # a file system of its own, as a share is
