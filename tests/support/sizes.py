@@ -26,14 +26,15 @@ SIZES: dict[str, tuple[int | None, int, int]] = {
 }
 
 
-def sizes(name: str) -> list[object]:
+def sizes(name: str, seconds: float = 300) -> list[object]:
     """For ``pytest.mark.parametrize``: the same test in each suite, in that suite's size.
 
     :param name: in `SIZES`
+    :param seconds: that the slow one may take. No mark of the test itself: that would hold for the long one, too
     """
     quick, slow, long = SIZES[name]
     found = [
-        pytest.param(slow, marks=pytest.mark.slow),
+        pytest.param(slow, marks=[pytest.mark.slow, pytest.mark.timeout(seconds)]),
         pytest.param(int(os.environ.get(name, long)), marks=[pytest.mark.long, pytest.mark.timeout(24 * 3600)]),
     ]
     return found if quick is None else [quick, *found]

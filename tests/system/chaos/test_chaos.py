@@ -53,8 +53,7 @@ def trouble(cluster, rng, until):
     return done
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("seconds", sizes("CHAOS_SECONDS"))
+@pytest.mark.parametrize("seconds", sizes("CHAOS_SECONDS", 240))
 def test_what_a_run_says_is_what_the_data_show(seconds):
     rng = random.Random(SEED)
     with Sandbox(nodes=3, lag=0) as cluster:

@@ -52,8 +52,7 @@ def work(config, worker, over, done, moves):
         done[name] = run.run().session
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("seconds", sizes("MOVE_SECONDS"))
+@pytest.mark.parametrize("seconds", sizes("MOVE_SECONDS", 240))
 def test_a_moved_script_has_ended_before_it_begins_anew(monkeypatch, seconds):
     monkeypatch.setattr(metadata_sync, "MOVE_SECONDS", 0.1)
     rng = random.Random(SEED)

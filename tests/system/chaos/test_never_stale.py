@@ -111,8 +111,7 @@ def tally(cluster, prefix, runs):
     return found, bad
 
 
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("runs", sizes("STALE_RUNS"))
+@pytest.mark.parametrize("runs", sizes("STALE_RUNS", 1200))
 def test_what_moves_never_reads_stale(lagging, runs):
     found, bad = tally(lagging, f"with_barrier{runs}_", runs)
     assert bad == []
@@ -140,8 +139,7 @@ def test_what_was_written_two_scripts_before_is_known_too(lagging, between):
     assert f"default.{table}" in third.left.written
 
 
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("runs", sizes("STALE_RUNS"))
+@pytest.mark.parametrize("runs", sizes("STALE_RUNS", 1200))
 def test_without_the_barrier_the_same_runs_find_wrong_results(lagging, monkeypatch, runs):
     monkeypatch.setattr("airflow_provider_impala_lb.impala.script.run.make_visible", lambda *_, **__: None)
     found, bad = tally(lagging, f"without_barrier{runs}_", runs)

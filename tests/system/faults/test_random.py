@@ -244,8 +244,7 @@ class Theatre:
         return found
 
 
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("runs", sizes("FAULT_RUNS"))
+@pytest.mark.parametrize("runs", sizes("FAULT_RUNS", 1200))
 def test_what_each_run_says_is_what_the_journals_and_the_data_show(runs):
     numbers = [int(ONLY)] if ONLY else list(range(runs))
     start = time.monotonic()

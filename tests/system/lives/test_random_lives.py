@@ -101,8 +101,7 @@ def lines_of(lived: Lived, faults: list[str]) -> str:
     )
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("lives", sizes("LIVES"))
+@pytest.mark.parametrize("lives", sizes("LIVES", 1800))
 def test_lives_of_scripts(lives):
     numbers = [int(number) for number in ONLY.split(",")] if ONLY else chosen(lives)
     start, directory = time.monotonic(), Path(tempfile.mkdtemp(prefix="lives-"))
