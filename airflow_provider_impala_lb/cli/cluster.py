@@ -33,7 +33,7 @@ def add_commands(commands: Commands) -> None:
     ready.set_defaults(command=_ready)
 
     leftovers = commands.add_parser("leftovers", help="what earlier attempts may have left running")
-    leftovers.add_argument("--forget", metavar="ID", help="it was seen ended by you: nobody need look for it any more")
+    leftovers.add_argument("--forget", metavar="ID", help="all of it was seen ended by you: nobody need look for it")
     leftovers.add_argument("--json", action="store_true", help='[{"id","owner","node","session","query","since"}]')
     leftovers.set_defaults(command=_leftovers)
 
@@ -85,8 +85,10 @@ def _leftovers(options: argparse.Namespace) -> int:
         return _forget(balancer, rows, options.forget)
     if options.json:
         print(json.dumps(rows))
-    for row in rows if not options.json else ():
-        what = f"session {row['session']} on {row['node']}, query {row['query'] or 'unknown'}, since {row['since']}"
+    for id_ in dict.fromkeys(row["id"] for row in rows) if not options.json else ():
+        row, *more = [row for row in rows if row["id"] == id_]
+        sessions = f"session {row['session']}" + "".join(f" and session {other['session']}" for other in more)
+        what = f"{sessions} on {row['node']}, query {row['query'] or 'unknown'}, since {row['since']}"
         print(
             plain(f"{row['id']}  {row['owner']}: {what if row['session'] else 'nothing is kept of earlier attempts'}")
         )

@@ -31,8 +31,9 @@ def end_earlier_attempts(balancer: Balancer, identity: RunIdentity, log: Logger)
         # Here: what it takes to open a session is a third of the time that a DAG file's import takes.
         from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
 
-        sessions = LeftoverSessions(balancer.cluster, balancer.sessions, time.sleep, log)
+        beside = identity.tags.get("try", "")
+        sessions = LeftoverSessions(balancer.cluster, balancer.sessions, time.sleep, log, beside=beside)
         if left is None:
-            sessions.end_unrecorded(owner, is_known=False, beside=identity.tags.get("try", ""))
+            sessions.end_unrecorded(owner, is_known=False)
         else:
             sessions.end(owner, left)

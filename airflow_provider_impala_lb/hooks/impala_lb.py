@@ -125,6 +125,7 @@ class ImpalaLBHook(DbApiHook):
             prefer=sticky.host,
             upstream=sticky.upstream,
             attempt=identity.attempt,
+            tags=identity.tags,
         )
         connection = connect(self.balancer.cluster, self.balancer.sessions, options)
         end_when_killed(connection)

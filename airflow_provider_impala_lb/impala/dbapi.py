@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -11,6 +11,7 @@ from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseOptions
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.state.model import Attempt
+from airflow_provider_impala_lb.core.stop_request import StopRequest
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
@@ -26,14 +27,24 @@ class Connection:
     """A DB-API connection to one picked node. Each cursor is a session there; ``close()`` ends them and the lease.
 
     :param pick: the node, and the lease on it.
-    :param open_session: opens one more session on the node.
+    :param open_session: opens one more session on the node, whose work stops by ``stop``.
+    :param stop: says when all of it is to stop.
     :param owner: whose later attempts are to find the cursors' sessions, and end them; default "": nobody's.
+    :param tags: for the labels of what is sent; default none.
     :ivar pick: as given.
     """
 
-    def __init__(self, pick: Pick, open_session: Callable[[], Session], *, owner: str = "") -> None:
+    def __init__(
+        self,
+        pick: Pick,
+        open_session: Callable[[], Session],
+        stop: StopRequest,
+        *,
+        owner: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         self.pick = pick
-        self._owner = owner
+        self._stop, self._owner, self._tags = stop, owner, tags
         self._open_session = open_session
         first = open_session()
         self._sessions = [first]
@@ -52,7 +63,9 @@ class Connection:
 
         :raises NodeRefused: the node has stopped taking sessions.
         :raises Superseded: a later attempt at the same work has taken over.
+        :raises Cancelled: the connection was cancelled.
         """
+        self._stop.check_cancelled()
         session, self._unused = self._unused, None
         if session is None:
             session = self._open_session()
@@ -60,7 +73,9 @@ class Connection:
         if self._owner:
             others = [each.id for each in self._sessions if each is not session and (each.is_open or each.left_running)]
             self.pick.note(session=session.id, other_sessions=others)
-        return Cursor(session, self.pick, self._owner)
+        cursor = Cursor(session, self.pick, self._owner, self._tags)
+        cursor.connection = self
+        return cursor
 
     def commit(self) -> None:
         """Impala has no transactions: every statement is done when it has ended."""
@@ -69,12 +84,13 @@ class Connection:
         """Cannot be done; common-sql calls it after an error, whose own text matters more."""
 
     def cancel(self, reason: str) -> None:
-        """End what runs, over a second connection. Never raises.
+        """End what runs, over a second connection, and run nothing more. Never raises.
 
         :param reason: for whoever waits for it.
         """
         for session in self._sessions:
             session.cancel(reason)
+        self._stop.cancel(reason)
 
     def close(self) -> None:
         """Close the cursors' sessions, and end the lease. What was not seen to end is noted with it, for the owner's
@@ -100,6 +116,7 @@ class ConnectOptions(msgspec.Struct, frozen=True):
     :ivar prefer: a node (``host:port``) to keep if it takes the connection; None: none.
     :ivar upstream: what ran on ``prefer`` before, and changed; another node is told of it first. None: not known.
     :ivar attempt: which attempt of ``owner`` this is: a later one finds what it has left. None: not known.
+    :ivar tags: for the labels of what is sent, as of `RunIdentity`.
     """
 
     owner: str = ""
@@ -108,6 +125,7 @@ class ConnectOptions(msgspec.Struct, frozen=True):
     prefer: str | None = None
     upstream: Upstream | None = None
     attempt: Attempt | None = None
+    tags: Mapping[str, str] = {}
 
 
 def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions) -> Connection:
@@ -132,13 +150,15 @@ def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions)
             )
         except NoNodeAvailable as error:
             raise NoNodeAvailable(f"{error.summary}; nothing was run", error.reasons) from None
+        stop = StopRequest()
         # What the session key brings along comes after the connection's database, and before the caller's.
         open_session = partial(
-            sessions.open, pick.node, database=options.database or pick.database, options=pick.options
+            sessions.open, pick.node, database=options.database or pick.database, options=pick.options, stop=stop
         )
         connection: Connection | None = None
         try:
-            connection = Connection(pick, open_session, owner=options.owner if options.attempt is not None else "")
+            owner = options.owner if options.attempt is not None else ""
+            connection = Connection(pick, open_session, stop, owner=owner, tags=options.tags)
             refusals.accepted(pick.node)
             if upstream is not None:
                 connection.hear_of(upstream)

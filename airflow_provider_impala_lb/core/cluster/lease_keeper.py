@@ -53,7 +53,7 @@ class LeaseKeeper:
         self._reports = reports
         self._look_seconds = shared.config.load.refresh if shared.config.load else inf
         self._held: dict[str, _Held] = {}
-        self._fenced: set[str] = set()
+        self._fenced: dict[str, str] = {}
         self._mutex = threading.Lock()
         self._wake = threading.Event()
         self._note_due = _NEVER
@@ -106,6 +106,8 @@ class LeaseKeeper:
         with self._mutex:
             held = self._held.get(lease_id)
             if held is None:
+                if session is not None:
+                    self._check_fenced(lease_id)
                 return
             if session is not None:
                 held.lease.session, held.lease.other_sessions = session, list(other_sessions)
@@ -127,6 +129,7 @@ class LeaseKeeper:
         """
         held = self._held.get(lease_id)
         if held is None:
+            self._check_fenced(lease_id)
             return None
         lease = msgspec.structs.replace(held.lease, holder=None)
 
@@ -236,13 +239,17 @@ class LeaseKeeper:
         """
         with suppress(StateUnavailable, ConfigError):
             self.renew()
-        if lease.id in self._fenced:
-            raise superseded(lease.owner)
+        self._check_fenced(lease.id)
+
+    def _check_fenced(self, lease_id: str) -> None:
+        if lease_id in self._fenced:
+            raise superseded(self._fenced[lease_id])
 
     def _report_fenced(self, lease_id: str) -> None:
-        self._fenced.add(lease_id)
         with self._mutex:
             held = self._held.pop(lease_id, None)
+            if held is not None:
+                self._fenced[lease_id] = held.lease.owner
         if held is not None and held.listener.on_fenced:
             held.listener.on_fenced()
 

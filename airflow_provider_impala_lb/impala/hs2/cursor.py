@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_impala_lb.core.cluster.pick import Pick
@@ -10,6 +10,7 @@ from airflow_provider_impala_lb.core.stop_request import Cancelled
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.session import Session
+from airflow_provider_impala_lb.impala.hs2.statement_lookup import Sendings
 from airflow_provider_impala_lb.impala.sql.classification import classify, excerpt
 from airflow_provider_impala_lb.impala.sql.label import Label
 from airflow_provider_impala_lb.impala.sql.parameters import bind
@@ -22,14 +23,19 @@ class Cursor:
     :param session: closed with it.
     :param pick: its lease is told of the queries; default None: there is none.
     :param owner: whose work it is, as later attempts find it by the statements' labels; default "": nobody's.
+    :param tags: for the labels; default none.
     :ivar session: as given.
+    :ivar connection: that it is of (PEP 249): who has the cursor alone keeps that, too; None: of none.
     :ivar query_id: of the last statement, as Impala prints it; None until the coordinator has accepted it.
     """
 
-    def __init__(self, session: Session, pick: Pick | None = None, owner: str = "") -> None:
+    def __init__(
+        self, session: Session, pick: Pick | None = None, owner: str = "", tags: Mapping[str, str] | None = None
+    ) -> None:
         self.session = session
+        self.connection: object | None = None
         self.query_id: str | None = None
-        self._pick, self._owner = pick, owner
+        self._pick, self._owner, self._tags = pick, owner, tags or {}
 
     def execute(self, operation: str, parameters: Any = None) -> None:
         """Run one statement to its end.
@@ -40,10 +46,10 @@ class Cursor:
         :raises StatementFailed: says whether it ran.
         """
         sql = bind(operation.strip().removesuffix(";"), parameters)
-        label = Label.new(1, 1, {}, self._owner)
-        self.query_id = None
+        label = Label.new(1, 1, self._tags, self._owner)
+        self.query_id, sendings = None, Sendings(self.session.reconnect_timeout)
         try:
-            ended = self.session.execute(f"{label} {sql}", on_start=self._started)
+            ended = self.session.execute(f"{label} {sql}", on_start=self._started, sendings=sendings)
         except (StatementError, Cancelled) as error:
             found = classify_failure(str(error), classify(sql), accepted=self.query_id is not None)
             raise StatementFailed(
@@ -53,7 +59,7 @@ class Cursor:
                 line=1,
                 node=self.session.node.address,
                 query_id=self.query_id,
-                outcome=found.outcome,
+                outcome=found.outcome if sendings.count else "not started",
                 advice=found.advice,
                 sql=excerpt(operation),
             ) from error

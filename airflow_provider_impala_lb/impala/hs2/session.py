@@ -258,14 +258,14 @@ class Session:
         operation = self.operation
         operation.finish()
         operation.query_id = None
-        with self._mutex:  # not between the question of `end_now` and its note
-            self.stop.check()
-        if not self.is_open:
-            raise StatementError("the session was closed before, so it was not sent")
         sendings = sendings or Sendings(self.reconnect_timeout)
         statement = classify(sql)
         if not statement.changes_nothing:
             self.proof.see_witness()
+        with self._mutex:  # not between the question of `end_now` and its note
+            self.stop.check()
+        if not self.is_open:
+            raise StatementError("the session was closed before, so it was not sent")
         while True:
             sendings.begin()
             try:
@@ -273,9 +273,9 @@ class Session:
                 sendings.answered()
                 return False
             except Exception as error:
+                operation.unsettled &= is_transport_failure(error)  # else answered in place of a handle
                 self.stop.check()
                 if not is_transport_failure(error):
-                    operation.unsettled = False  # answered in place of a handle
                     raise StatementError(str(error)) from error
                 failure = StatementError(f"the connection failed while it was sent: {describe(error)}")
                 failure.__cause__ = cause = error

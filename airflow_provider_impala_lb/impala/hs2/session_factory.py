@@ -85,13 +85,16 @@ class SessionFactory:
         login = Login(node, settings, self.password)
         return Session.open(login, database=database, pages=self._pages(node), stop=stop)
 
-    def attach(self, address: str, guid: bytes, secret: bytes, *, stop: StopRequest | None = None) -> Session:
+    def attach(
+        self, address: str, guid: bytes, secret: bytes, *, stop: StopRequest | None = None, named: str = ""
+    ) -> Session:
         """Go on with a session on a node that another process has opened.
 
         :param address: of the node, ``host:port``.
         :param guid: the session's id, 16 bytes.
         :param secret: the session's secret, 16 bytes.
         :param stop: as :meth:`open`.
+        :param named: as :meth:`pages`.
         :raises NodeRefused: as :meth:`open`; or the node does not know the session.
         :raises ConfigError: as :meth:`open`.
         """
@@ -100,7 +103,7 @@ class SessionFactory:
 
         node = self._node(address)
         login = Login(node, self.config.session, self.password)
-        return Session.attach(login, guid, secret, pages=self._pages(node), stop=stop)
+        return Session.attach(login, guid, secret, pages=self._pages(node, named), stop=stop)
 
     def end(self, address: str, session_id: str, secret: bytes, query_id: str = "") -> EndedSession:
         """End such a session, and a statement of it, within 4 s. Never raises for a node out of reach.

@@ -119,7 +119,7 @@ def forget_session(journals: JournalStore, key: str, session: str) -> None:
         if document is None:
             return None, None
         record = decode(document, journals.where)
-        record.sessions = [each for each in record.sessions if each.session != session]
+        record.forget(session)
         record.unseen &= session != ""
         return None, encode(record, now)
 

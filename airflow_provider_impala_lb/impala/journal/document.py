@@ -96,6 +96,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     :param disputed: attempts of two runs were seen under this name.
     :param unseen: attempts of which nothing is kept may have left something: it was not looked for yet, or not seen to
         end.
+    :param opening: the last attempt keeps only sessions, and none is kept yet: it may have opened one all the same.
     """
 
     format: int = 0
@@ -121,6 +122,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     target: Target | None = None
     disputed: bool = False
     unseen: bool = False
+    opening: bool = False
 
     def anew(self) -> Record:
         """Of a script that begins at statement 1: what may be left of it all the same."""
@@ -128,7 +130,44 @@ class Record(msgspec.Struct, omit_defaults=True):
         sessions = [
             msgspec.structs.replace(each, known=False) if each.session == dropped else each for each in self.sessions
         ]
-        return Record(epoch=self.epoch, disputed=self.disputed, unseen=self.unseen, sessions=sessions)
+        unseen = self.unseen or self.opening
+        return Record(epoch=self.epoch, attempt=self.attempt, disputed=self.disputed, unseen=unseen, sessions=sessions)
+
+    def begin(self, attempt: Attempt | None, *, outcomes: bool) -> None:
+        """An attempt begins; what is known of the one before stays.
+
+        :param attempt: which one; None: not known.
+        :param outcomes: as of the class.
+        """
+        if attempt is not None and self.attempt is not None:
+            self.unseen |= attempt.number > self.attempt.number + 1  # one between them was noted nowhere
+        self.unseen |= self.opening
+        self.outcomes, self.opening, self.text, self.attempt = outcomes, not outcomes, "", attempt
+
+    def keep(self, kept: KeptSession) -> None:
+        """A session was opened.
+
+        :param kept: of this attempt.
+        """
+        self.node, self.session, self.opening = kept.node, kept.session, False
+        if self.kept(kept.session) is None:
+            self.sessions = [*self.sessions, kept]
+
+    def leave_open(self, session: str) -> None:
+        """A statement of a session was left open.
+
+        :param session: its id, as Impala prints it.
+        """
+        self.sessions = [
+            msgspec.structs.replace(each, left_open=True) if each.session == session else each for each in self.sessions
+        ]
+
+    def forget(self, session: str) -> None:
+        """A session, and what ran in it, was seen ended.
+
+        :param session: its id, as Impala prints it.
+        """
+        self.sessions = [each for each in self.sessions if each.session != session]
 
     def kept(self, session: str) -> KeptSession | None:
         """The session of this id; None: it has ended, or was never kept.

@@ -170,7 +170,7 @@ class Journal:
                 record = record.anew()
             if record.intent is None:
                 message = self._renew(record) or message
-            record.outcomes, record.text, record.attempt = self.outcomes, "", attempt
+            record.begin(attempt, outcomes=self.outcomes)
             record.deployment, record.target = self._identity.deployment, self._identity.target
             before = record.by
             begun = self._raised(record, now)
@@ -264,7 +264,7 @@ class Journal:
         """
         self._own(lambda record, _: record.accept(query, was_asked=was_asked))
 
-    def keep_session(self, node: str, session: str, sealed: str, *, again: bool = False, web: str = "") -> None:
+    def keep_session(self, node: str, session: str, sealed: str, *, again: bool = False, web: str = "") -> bool:
         """A session was opened. Nothing must be sent in it before this returns. Where only sessions are kept, a store
         out of reach is one warning for the first one: the next attempt looks on the coordinators' pages.
 
@@ -273,45 +273,39 @@ class Journal:
         :param sealed: its secret, sealed.
         :param again: this process had one before that is gone: a later attempt may have ended it.
         :param web: as of `KeptSession`.
+        :returns: whether that is noted.
         """
-
-        def change(record: Record, now: float) -> None:
-            record.node, record.session = node, session
-            if record.kept(session) is None:
-                kept = KeptSession(node, session, sealed, now, known=self.outcomes, web=web)
-                record.sessions = [*record.sessions, kept]
-
         try:
-            self._own(change)
+            self._own(
+                lambda record, now: record.keep(KeptSession(node, session, sealed, now, known=self.outcomes, web=web))
+            )
+            return True
         except StateUnavailable as error:
             if self.outcomes or again:
                 raise
             log.warning("That session %s was opened is not noted in %s: %s", session, self.where, error)
+            return False
+
+    def opened_none(self) -> None:
+        """The attempt has failed before it opened a session. Never raises: the next one looks for what there may be."""
+        if not self.outcomes:
+            self._try_to_note(lambda record, _: setattr(record, "opening", False), "no session was opened")
 
     def left_open(self, session: str) -> None:
         """A statement of a session was left open, and others follow. Never raises.
 
         :param session: its id, as Impala prints it.
         """
-
-        def change(record: Record, now: float) -> None:
-            record.sessions = [
-                msgspec.structs.replace(each, left_open=True) if each.session == session else each
-                for each in record.sessions
-            ]
-
-        self._try_to_note(change, f"a statement of session {session} was left open")
+        self._try_to_note(
+            lambda record, _: record.leave_open(session), f"a statement of session {session} was left open"
+        )
 
     def session_ended(self, session: str) -> None:
         """Nothing runs in a session any more. Never raises: what is not noted is looked at by the next attempt.
 
         :param session: its id, as Impala prints it.
         """
-
-        def change(record: Record, now: float) -> None:
-            record.sessions = [each for each in record.sessions if each.session != session]
-
-        self._try_to_note(change, f"session {session} has ended")
+        self._try_to_note(lambda record, _: record.forget(session), f"session {session} has ended")
 
     def keep_text(self, sealed: str) -> None:
         """Keep the script for the process that goes on with it.
@@ -426,7 +420,7 @@ class Journal:
             goes_on = f"it goes on after statement {min(same, record.done)}, up to which it is the same"
             message = f"the script has changed since {record.so_far}: {goes_on if same else 'it begins anew'}"
             if same < record.done:
-                record.done, record.rows, record.queries = same, 0, record.queries[:same]
+                record.done, record.rows, record.queries = same, 0, record.queries[: -(record.done - same)]
         record.script, record.total, record.digests = self._script, self._total, self._digests
         return message
 

@@ -72,10 +72,20 @@ class LeftoverSessions:
     :param sessions: opens a session on a node, to look from.
     :param pause: waits so many seconds, or raises.
     :param log: for people.
+    :param beside: the attempt that may be at work itself, as in the tag ``try``; default it is not yet.
     """
 
-    def __init__(self, cluster: Cluster, sessions: SessionFactory, pause: Callable[[float], None], log: Logger) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        sessions: SessionFactory,
+        pause: Callable[[float], None],
+        log: Logger,
+        *,
+        beside: str = "",
+    ) -> None:
         self._cluster, self._sessions, self._pause, self._log = cluster, sessions, pause, log
+        self._beside = beside
 
     def end(
         self,
@@ -108,7 +118,7 @@ class LeftoverSessions:
         if remaining:
             raise StillRunning(owner, remaining)
 
-    def end_unrecorded(self, owner: str, *, is_known: bool, beside: str = "") -> None:
+    def end_unrecorded(self, owner: str, *, is_known: bool) -> None:
         """End what an earlier attempt, of which no record is there, has running on any node: known by its label.
 
         Who has no record cannot stop a process that lives, either: one that goes on later is not noticed. And a label
@@ -117,13 +127,12 @@ class LeftoverSessions:
 
         :param owner: whose it is.
         :param is_known: the balancer's state knows of nothing: then a node whose page does not tell is passed over.
-        :param beside: the attempt that may be at work itself, as in the tag ``try``; default it is not yet.
         :raises StillRunning: it could not be seen to end; or a node's page does not tell.
         """
         remaining: dict[str, str] = {}
         for address in self._sessions.config.addresses:
             try:
-                problem = self._end_labelled(address, own_of(owner), beside)
+                problem = self._end_labelled(address, own_of(owner))
             except _Untold as untold:
                 problem = None if is_known else f"whether something of it runs there cannot be known: {untold}"
                 if is_known:
@@ -153,6 +162,10 @@ class LeftoverSessions:
                 left.leases = [*left.leases, lease_id]
         return list(known.values())
 
+    def _is_of(self, query: Query, own: str) -> bool:
+        """Whether an earlier attempt has sent it, by its label."""
+        return own_in(query.text) == own and not (self._beside and tag_in(query.text, "try") == self._beside)
+
     # Of one node
 
     def _end(self, owner: str, node: str, lefts: Sequence[_Left]) -> Iterator[tuple[_Left, str | None]]:
@@ -167,7 +180,7 @@ class LeftoverSessions:
             session = self._sessions.open(address)
         except NodeRefused as error:
             pages = self._sessions.pages(address, max(left.web for left in lefts))
-            if error.__cause__ is not None and is_refused(error.__cause__) and not answers(pages):
+            if error.__cause__ is not None and is_refused(error.__cause__) and is_gone(pages):
                 # Nobody listens: the process is gone, and with it all that it ran.
                 yield from ((left, None) for left in lefts)
             else:
@@ -216,7 +229,7 @@ class LeftoverSessions:
             return str(error)
         proof = PageProof(pages, session.open_another)
         try:
-            return self._wait_until_over(proof, pages, lambda each: each.id == left.query or own_in(each.text) == own)
+            return self._wait_until_over(proof, pages, lambda each: each.id == left.query or self._is_of(each, own))
         finally:
             proof.close()
 
@@ -227,16 +240,18 @@ class LeftoverSessions:
 
         :param is_ending: it was asked to end, so what is shown for long is an answer.
         """
-        # Somebody's in particular: where a page cuts that off (--query_stmt_size), it does not tell what is whose.
-        label = Label.new(1, 1, {"for": "the age of this page"}, "a page that shows whose a statement is")
-        deadline = Deadline(END_SECONDS)
+        deadline, seen = Deadline(END_SECONDS), False
         try:
             pages.queries()  # where it does not answer there is nothing to send a marker for
-            proof.mark(label)
+            nonce = _mark(proof)
             while True:
                 copy = pages.queries()
                 problem = f"{pages.url}/queries is old, or another coordinator's"
-                marker = copy.labelled(label.nonce)
+                marker = copy.labelled(nonce)
+                if marker is None and seen and not is_ending:  # it has run into a time limit, and left the log
+                    nonce, seen, deadline = _mark(proof), False, Deadline(END_SECONDS)
+                    continue
+                seen |= marker is not None
                 if marker is not None and own_in(marker.text) is None:
                     return f"{pages.url}/queries cuts off whose a statement is (--query_stmt_size)"
                 if marker is not None:
@@ -285,7 +300,7 @@ class LeftoverSessions:
         deadline = Deadline(END_SECONDS)
         try:
             while left.session in pages.sessions() or any(
-                each.id == left.query or own_in(each.text) == own for each in pages.queries().in_flight
+                each.id == left.query or self._is_of(each, own) for each in pages.queries().in_flight
             ):
                 if deadline.passed():
                     return f"{pages.url} still shows it after {END_SECONDS:g} s"
@@ -296,7 +311,7 @@ class LeftoverSessions:
 
     # What nobody has noted
 
-    def _end_labelled(self, address: str, own: str, beside: str) -> str | None:
+    def _end_labelled(self, address: str, own: str) -> str | None:
         """Why what this owner runs there could not be seen to end, or None.
 
         :raises _Untold: nothing is known of it.
@@ -305,7 +320,7 @@ class LeftoverSessions:
             session = self._sessions.open(address)
         except NodeRefused as error:
             refused = error.__cause__ is not None and is_refused(error.__cause__)
-            if refused and not answers(self._sessions.pages(address)):
+            if refused and is_gone(self._sessions.pages(address)):
                 return None
             raise _Untold(str(error)) from error
         with session:
@@ -323,7 +338,7 @@ class LeftoverSessions:
             is_named = self._sessions.config.deployment is not None
 
             def is_of(query: Query) -> bool:
-                if own_in(query.text) != own or (beside and tag_in(query.text, "try") == beside):
+                if not self._is_of(query, own):
                     return False
                 if not is_named and classify(query.text).changes_nothing:
                     return False
@@ -347,22 +362,34 @@ class LeftoverSessions:
                 proof.close()
 
 
+def _mark(proof: PageProof) -> str:
+    """Send a marker. Returns its nonce.
+
+    It is somebody's in particular: where a page cuts that off (``--query_stmt_size``), it does not tell what is whose.
+
+    :raises Exception: as `PageProof.mark`.
+    """
+    label = Label.new(1, 1, {"for": "the age of this page"}, "a page that shows whose a statement is")
+    proof.mark(label)
+    return label.nonce
+
+
 class _Untold(Exception):
     """What runs on a node is not known."""
 
 
-def answers(pages: DebugPages | None) -> bool:
-    """Whether a coordinator lives by its page. Its port may be refused all the same, by something on the way.
+def is_gone(pages: DebugPages | None) -> bool:
+    """Whether a coordinator whose port is refused is gone: nobody listens at its page, either. The port alone may be
+    refused by something on the way; and whatever else its page does proves nothing.
 
     :param pages: of the coordinator; None: there are none, and nothing speaks for it.
     """
-    if pages is None:
-        return False
     try:
-        pages.version()
+        if pages is not None:
+            pages.version()
     except ProbeFailed as error:
-        return "asks for a login" in str(error)
-    return True
+        return error.refused
+    return pages is None
 
 
 def _shows_all(pages: DebugPages) -> bool:

@@ -56,6 +56,19 @@ class PreviousAttempts:
         self._fenced = self._cluster.fencing.fence_earlier(self._identity.owner, announced, self._identity.attempt)
         return announced
 
+    def catch_up(self) -> None:
+        """What :meth:`fence` and :meth:`end` could not do, since the state was out of reach; once there is a lease, and
+        before anything is sent. Nothing if they could.
+
+        :raises StillRunning: as :meth:`end`.
+        :raises Superseded: as :meth:`fence`.
+        :raises ConfigError: as :meth:`fence`.
+        """
+        if self._fenced is None:
+            owner = self._identity.owner
+            self._fenced = self._cluster.fencing.fence_earlier(owner, attempt=self._identity.attempt)
+            self._leftovers.end(owner, self._fenced or {})
+
     def begin(self, journal: Journal, *, resume: bool) -> Begun | None:
         """Begin an attempt in the journal; a statement in doubt is settled there.
 

@@ -22,7 +22,7 @@ from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.hs2.statement_lookup import StatementLookup
 from airflow_provider_impala_lb.impala.journal.document import Intent, Record
 from airflow_provider_impala_lb.impala.journal.journal import Journal
-from airflow_provider_impala_lb.impala.previous.leftover_sessions import SessionOfAnother, answers
+from airflow_provider_impala_lb.impala.previous.leftover_sessions import SessionOfAnother, is_gone
 from airflow_provider_impala_lb.impala.sql.classification import Classification, classify, excerpt
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 from airflow_provider_impala_lb.impala.statement.failure_rules import handle_gone
@@ -125,7 +125,7 @@ class StatementInDoubt:
         except NodeRefused as error:
             refused = error.__cause__ is not None and is_refused(error.__cause__)
             kept = record.kept(intent.session)
-            gone = refused and not answers(self._sessions.pages(address, kept.web if kept is not None else ""))
+            gone = refused and is_gone(self._sessions.pages(address, kept.web if kept is not None else ""))
             text = "its coordinator is gone, and with it all that it knew" if gone else f"its coordinator says: {error}"
             doubt = InDoubt(text, may_clear_up=not gone)
             doubt.__cause__ = error
@@ -206,7 +206,7 @@ class StatementInDoubt:
         :raises InDoubt: it has failed, and may have changed something.
         """
         try:
-            own = self._sessions.attach(session.node.address, guid_of(intent.session), secret)
+            own = self._sessions.attach(session.node.address, guid_of(intent.session), secret, named=session.web or "")
         except NodeRefused as error:
             self._log.info("Session %s on %s cannot be used any more: %s", intent.session, intent.node, error)
             return None

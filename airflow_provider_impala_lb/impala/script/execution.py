@@ -230,8 +230,9 @@ class Execution:
             self._stop.check_cancelled()
             pick.note(session=session.id)
             if self._record.memory is not None:
-                sealed = self._sessions.sealer.seal(session.handle[1])
-                self._record.memory.keep_session(pick.node, session.id, sealed, again=again, web=session.web or "")
+                sealed, web = self._sessions.sealer.seal(session.handle[1]), session.web or ""
+                if not self._record.memory.keep_session(pick.node, session.id, sealed, again=again, web=web):
+                    self._record.memory = None
             web = f", {session.web}/sessions" if session.web else ""
             self._log.info("Session %s on %s as %s%s", session.id, pick.node, session.user, web)
             if self._prepare is not None:
@@ -357,7 +358,7 @@ class Execution:
         """Give the statement's rows to the output or to the handler, whichever is to have them."""
         done, handler = self._record.done, self._listener.handler
         try:
-            cursor = Cursor(session, self._pick, self._record.identity.owner)
+            cursor = Cursor(session, self._pick, self._record.identity.owner, self._record.identity.tags)
             cursor.query_id = ended.query_id
             if number == self._plan.output_number:
                 done.output = session.fetch(self._write, cursor)

@@ -203,7 +203,8 @@ class Deferral:
             self._log.warning("The secret of session %s cannot be read: its key has changed", kept.session)
         if secret is not None and (clean or query):
             try:
-                session = sessions.attach(node, guid_of(record.session), secret, stop=self._stop)
+                named = kept.web if kept is not None else ""
+                session = sessions.attach(node, guid_of(record.session), secret, stop=self._stop, named=named)
             except NodeRefused as error:
                 if clean and not query:
                     raise

@@ -201,15 +201,16 @@ class ScriptRun:
         try:
             self.journal.finish()
         except ImpalaLBError as error:
+            text = "%s has come to its end, which could not be noted in its journal: %s"
             with suppress(Exception):
-                self._log.warning(
-                    "%s has come to its end, which could not be noted in its journal: %s", self._identity.owner, error
-                )
+                self._log.warning(text, self._identity.owner, error)
             return
         sweep(self._process.journals, self._log)
 
     def _done_before(self, error: Exception) -> ScriptDone:
         """The whole script, if it was done before this error: then that undoes nothing. Else the error is raised."""
+        if self._record.memory is not None and not self._record.done.session:
+            self._record.memory.opened_none()
         if not self._record.is_whole or error is self._record.handler_error or isinstance(error, Superseded):
             raise error
         with suppress(Exception):
@@ -229,8 +230,7 @@ class ScriptRun:
                 self._record.sent_before = begun.record.intent.number  # of no meaning if it turns out to be done
         if alone:
             self._previous.end(self.journal, begun)
-        record = done_before(begun)
-        if record is None:
+        if (record := done_before(begun)) is None:
             return None
         wants_rows = self._listener.handler is not None or self.plan.output_number == len(self.plan)
         done = self.plan.first_to_run(record.done, wants_rows=wants_rows)
@@ -395,6 +395,8 @@ class ScriptRun:
             return done
         except Superseded:
             pick.forget()
+            if execution.session is not None:  # as Execution.run does: it is somebody else's now
+                execution.session.detach()
             raise
         except (StatementFailed, Cancelled) as error:
             moving = self._stop.move_reason if self._stop.cancelled is None else None
@@ -447,6 +449,7 @@ class ScriptRun:
     def _prepare(self, session: Session) -> None:
         """Let the node hear of all that this script builds on, before it runs there."""
         self._refusals.accepted(session.node.address)
+        self._previous.catch_up()
         for upstream in self._record.before:
             if upstream.host and upstream.host != session.node.address:
                 try:
@@ -460,9 +463,6 @@ class ScriptRun:
                     )
                 except StatementError as error:
                     raise refusal(str(error)) from error
-
-    def _try_node(self, node: str) -> None:
-        self._sessions.open(node).close()
 
     def _wait_for(self, node: str, reason: str, deadline: Deadline) -> None:
         if deadline.passed():

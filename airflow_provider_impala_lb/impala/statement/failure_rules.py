@@ -31,6 +31,7 @@ class Rule(NamedTuple):
     :ivar gone: the session may be gone with it.
     :ivar second_step: of a CREATE TABLE AS SELECT it may also come once the table is there.
     :ivar may_land: a call to the catalog service may go on behind it.
+    :ivar after_change: the catalog service may say so once it has made a change, as it loads what it has changed.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Rule(NamedTuple):
     gone: bool = False
     second_step: bool = False
     may_land: bool = False
+    after_change: bool = False
 
 
 _ELSEWHERE = "Another coordinator may take it"
@@ -53,6 +55,7 @@ _IDLE = (
 _CATALOG = (
     "The catalog service is out of reach or failing over, and may have been at work on it: let it be looked at later"
 )
+_LOADED = "The catalog service loads what it has changed: the change may have been made before that failed"
 _HALF = "The table may have been created without its rows: look, and drop it before the script runs again"
 _FIRST = "It was sent before, and that first sending may have done it after all: look"
 _METADATA = "If the object is new, its metadata have not arrived on this coordinator yet; a retry tells"
@@ -222,11 +225,19 @@ RULES = (
         may_land=True,
     ),
     Rule(
-        r"InconsistentMetadataFetchException|LocalCatalogException|Failed to load metadata for table",
+        r"InconsistentMetadataFetchException|LocalCatalogException",
         "wait",
         "unknown",
         "CatalogdMetaProvider.java, local_catalog_max_fetch_retries",
         _LATER,
+    ),
+    Rule(
+        r"Failed to load metadata for table",
+        "wait",
+        "unknown",
+        "TableLoadingException of HdfsTable.java, load; CatalogOpExecutor.java, alterTable: after the change, too",
+        _LATER,
+        after_change=True,
     ),
     # A wrong name, or metadata of another coordinator that have not arrived here yet.
     Rule(
@@ -322,14 +333,16 @@ def classify_failure(message: str, statement: Classification, *, accepted: bool)
     """
     rule = next((rule for pattern, rule in _PATTERNS if pattern.search(message)), None)
     verdict: Verdict = "unknown" if rule is None else rule.later if accepted else rule.instead
-    may_land = rule is not None and rule.may_land
-    if may_land and not statement.changes_nothing and statement.verb not in _PLANNED_FIRST:
+    may_land, after_change = (rule.may_land, rule.after_change) if rule is not None else (False, False)
+    if (may_land or after_change) and not statement.changes_nothing and statement.verb not in _PLANNED_FIRST:
         verdict = "unknown"
     if statement.kind == "ctas" and rule is not None and rule.second_step:
         return ClassifiedFailure("unknown", "unknown", _HALF, may_land)
     if verdict == "unknown" and statement.changes_nothing:
         verdict = "session" if rule and rule.gone else "not started"  # it may run again
     outcome: Outcome = "not started" if verdict in ("refused", "session", "wait") else verdict  # type: ignore[assignment]
+    if after_change and outcome == "unknown":
+        return ClassifiedFailure(verdict, outcome, _LOADED)
     return ClassifiedFailure(verdict, outcome, rule.advice if rule else "", may_land)
 
 

@@ -24,7 +24,22 @@ THREAD_NAME = "impala-lb probe"
 
 
 class ProbeFailed(Exception):
-    """A node's page could not be had, or is not what it should be. The text says why, and holds no password."""
+    """A node's page could not be had, or is not what it should be.
+
+    :param reason: why; holds no password.
+    :param refused: nobody listens there; default False.
+    :ivar refused: as given.
+    """
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 class Fetch:
@@ -119,7 +134,7 @@ class Fetch:
             # A malformed answer is quoted in the text, and could be what we sent.
             hung_up = isinstance(error, httpx.RemoteProtocolError)
             reason = "hung up, or does not speak HTTP" if hung_up else str(error) or type(error).__name__
-            raise ProbeFailed(f"{self.url}: {reason}") from None
+            raise ProbeFailed(f"{self.url}: {reason}", refused=_is_refused(error)) from None
         self.pages[path] = bytes(body)
         return self.pages[path]
 

@@ -22,7 +22,7 @@ from airflow_provider_impala_lb.impala.journal.sealing import Sealer
 from airflow_provider_impala_lb.impala.previous import leftover_sessions
 from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover
-from airflow_provider_impala_lb.impala.sql.label import Label, own_of
+from airflow_provider_impala_lb.impala.sql.label import own_of
 from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
@@ -151,31 +151,6 @@ def test_what_the_label_alone_tells_may_be_another_airflows_and_is_waited_for(pa
     assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED")]
 
 
-def test_of_a_hooks_attempt_what_runs_beside_it_is_left_alone(named):
-    """Another hook of the same task; the balancer's state is out of reach, so the label alone tells."""
-    balancer, node = changed(named), named.nodes[0]
-    owner = balancer.config.owner_of(OWNER)
-
-    def insert(session, number):
-        return session.execute(f"{Label.new(1, 1, {'try': str(number)}, owner)} INSERT INTO t SELECT {number}")
-
-    leftovers = LeftoverSessions(balancer.cluster, balancer.sessions, time.sleep, LOG)
-    with (
-        ThreadPoolExecutor() as pool,
-        balancer.sessions.open(node.address) as earlier,
-        balancer.sessions.open(node.address) as beside,
-        node.hold("execution", sql="INSERT") as held,
-    ):
-        killed_one, other = pool.submit(insert, earlier, 1), pool.submit(insert, beside, 2)
-        wait_for(lambda: len(in_flight(node, "INSERT")) == 2)
-        leftovers.end_unrecorded(owner, is_known=False, beside="2")
-        held.release()
-        other.result(20)
-        with pytest.raises(Exception, match="[Cc]ancel"):
-            killed_one.result(20)
-    assert [state for sql, state in executed(named) if "SELECT 2" in sql] == ["FINISHED"]
-
-
 def test_a_page_that_does_not_show_whose_a_statement_is_proves_nothing(monkeypatch):
     """It shows which one it is: the marker's nonce is there."""
     with Sandbox(nodes=1, lag=0, flags={"query_stmt_size": 30}) as one:
@@ -188,34 +163,126 @@ def test_a_page_that_does_not_show_whose_a_statement_is_proves_nothing(monkeypat
         assert NEXT not in [sql for sql, _ in executed(one)]
 
 
-def test_one_that_began_without_any_state_sends_nothing_more_once_a_later_one_is_there(pair):
-    """The share was away when it began, so its session is noted nowhere. It is back when its next attempt begins."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:  # a file system of its own, as a share is
-        share, away = Path(directory, "share"), Path(directory, "away")
-        share.mkdir()
-        config = {**pair.config, "lock_file": str(share / "lock")}
-        Balancer.from_config(config).get_host()  # this host has used it
-        share.rename(away)
-        end = _overtaken(pair, config, lambda: away.rename(share))
-    assert end["error"] == "Superseded"
-    assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED")]
+@pytest.fixture
+def share():
+    """A directory for a lock file, of a file system of its own, and where to move it to be away."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        (Path(directory) / "share").mkdir()
+        yield Path(directory) / "share", Path(directory) / "away"
 
 
-def _overtaken(pair, config, bring_back):
-    """How an attempt ended whose next one began while its first statement of two ran."""
+def config_on(cluster, share, **keys):
+    config = {**cluster.config, "lock_file": str(share / "lock"), **keys}
+    Balancer.from_config(config).get_host()  # this host has used it: else it being away is a mistake
+    return config
+
+
+@pytest.mark.parametrize("began", ["without any state", pytest.param("before that", marks=pytest.mark.slow)])
+def test_one_whose_session_is_noted_nowhere_sends_nothing_more_once_a_later_one_is_there(pair, share, began):
+    """The share is away when it begins, or goes away before its first session. It is back for its next attempt."""
+    share, away = share
+    config = config_on(pair, share)
     order = {"config": config, "owner": OWNER, "script": f"{INSERT}; INSERT INTO t SELECT 3", "attempt": 1}
     with ThreadPoolExecutor() as pool, ExitStack() as stack:
         held = [stack.enter_context(node.hold("execution", sql="SELECT 1")) for node in pair.nodes]
-        process = stack.enter_context(worker(**order))
-        wait_for(lambda: any(in_flight(node, INSERT) for node in pair.nodes), 20)
-        bring_back()
+        if began == "without any state":
+            share.rename(away)
+            process = stack.enter_context(worker(**order))
+        else:
+            process = stack.enter_context(worker(**order, stop_at="open"))
+            wait_for(lambda: is_stopped(process), 20)
+            share.rename(away)
+            process.send_signal(signal.SIGCONT)
+        wait_for(lambda: any(in_flight(node, INSERT) for node in pair.nodes), 30)
+        away.rename(share)
         later = pool.submit(attempt, pair, balancer=Balancer.from_config(config))
         time.sleep(1)
         for switch in held:
             switch.release()
         end = end_of(process)
         later.result(20)
-    return end
+    assert end["error"] == "Superseded"
+    assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED")]
+
+
+@pytest.mark.slow
+def test_a_session_that_could_not_be_noted_is_looked_for(pair, share, log):
+    share, away = share
+    config = config_on(pair, share, deployment="prod")
+    with worker(config=config, owner=OWNER, script=SLOW, attempt=1, stop_at="open") as process:
+        wait_for(lambda: is_stopped(process), 20)
+        share.rename(away)
+        process.send_signal(signal.SIGCONT)
+        wait_for(lambda: any(in_flight(node, "INSERT") for node in pair.nodes), 30)
+        process.kill()
+        process.wait()
+    away.rename(share)
+    attempt(pair, balancer=Balancer.from_config(config))
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+    assert "is of an earlier attempt: it was killed" in log.text
+
+
+@pytest.mark.slow
+def test_a_state_that_is_back_when_it_takes_its_lease_tells_what_to_end(pair, share, monkeypatch):
+    """It was away when the attempt began, and nothing ran: the one before was stopped between two statements."""
+    share, away = share
+    config = config_on(pair, share)
+    script = f"{INSERT}; INSERT INTO t SELECT 3"
+    order = {"script": script, "attempt": 1, "stop_at": "sent", "stop_number": 2}
+    look = LeftoverSessions.end_unrecorded
+
+    def look_and_be_back(leftovers, owner, **options):
+        look(leftovers, owner, **options)
+        away.rename(share)
+
+    with worker(config=config, owner=OWNER, **order) as process:
+        wait_for(lambda: is_stopped(process), 20)
+        share.rename(away)
+        monkeypatch.setattr(LeftoverSessions, "end_unrecorded", look_and_be_back)
+        attempt(pair, balancer=Balancer.from_config(config))
+        process.send_signal(signal.SIGCONT)
+        assert end_of(process)["error"] in ("Superseded", "StatementFailed")
+    assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED")]
+
+
+@pytest.mark.slow
+def test_of_an_attempt_without_a_record_between_two_with_one_the_label_tells(pair, share, log):
+    share, away = share
+    config = config_on(pair, share, deployment="prod")
+    with pytest.raises(StatementFailed):
+        attempt(pair, "SELEC", 1, balancer=Balancer.from_config(config))
+    share.rename(away)
+    with worker(config=config, owner=OWNER, script=SLOW, attempt=2) as process:
+        wait_for(lambda: any(in_flight(node, "INSERT") for node in pair.nodes), 20)
+        process.kill()
+        process.wait()
+    away.rename(share)
+    attempt(pair, number=3, balancer=Balancer.from_config(config))
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+    assert "is of an earlier attempt: it was killed" in log.text
+
+
+@pytest.mark.slow
+def test_a_marker_that_has_left_the_page_is_sent_again_while_something_is_waited_for(log, tmp_path, monkeypatch):
+    """It runs into QUERY_TIMEOUT_S, and others' statements take its place in the log."""
+    monkeypatch.setattr(leftover_sessions, "END_SECONDS", 2.0)
+    with Sandbox(nodes=1, lag=0, flags={"query_log_size": 1}) as one, ThreadPoolExecutor() as pool:
+        [node] = one.nodes
+        run(changed(one), "CREATE TABLE t (n INT)")
+        config = {**one.config, "lock_file": str(tmp_path / "others")}
+        with (
+            node.hold("execution", sql="SELECT 1") as held,
+            worker(config=config, owner=OWNER, script=INSERT, attempt=1),
+        ):
+            held.wait()
+            own = pool.submit(attempt, one, balancer=changed(one, session={"reconnect_timeout": 2}))
+            for _ in range(8):
+                time.sleep(1)
+                run(changed(one, lock_file=str(tmp_path / "third")), "SELECT 3")
+            assert not own.done()
+            held.release()
+            own.result(30)
+    assert "of this page" not in log.text
 
 
 def test_what_an_attempt_could_not_see_ended_is_looked_for_by_the_next_one(named, log, monkeypatch):

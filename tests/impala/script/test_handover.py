@@ -4,9 +4,11 @@ import pytest
 
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import ImpalaLBError, StatementFailed
+from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.script import handover as handing_over
 from airflow_provider_impala_lb.impala.script.handover_message import Deferred
 from airflow_provider_impala_lb.impala.sql.splitter import split
+from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.resumed_scripts import OWNER, executed, resumed
 from tests.support.scripts import changed, run, script_run
@@ -70,6 +72,25 @@ def test_with_resume_the_rest_of_it_runs_elsewhere(pair):
     done = go_on(pair, script, handover, resume=True)
     assert done.node != handover.node
     assert well(pair) == ["INSERT INTO t SELECT 1", "INSERT INTO t SELECT 2"]
+
+
+def test_who_goes_on_with_it_asks_the_page_that_the_coordinator_named(pair, monkeypatch):
+    """``nodes`` has no ``web``, and a session that is taken over is not told where the page is."""
+    nodes = [{"host": node["host"], "port": node["port"]} for node in pair.config["nodes"]]
+    monkeypatch.setattr(Sandbox, "config", {**pair.config, "nodes": nodes})
+    script = "INSERT INTO t SELECT 1; INSERT INTO t SELECT 2"
+    pages, attach = [], Session.attach
+
+    def noting(*args, **keys):
+        pages.append(keys.get("pages"))
+        return attach(*args, **keys)
+
+    monkeypatch.setattr(Session, "attach", noting)
+    handover = handed_over_after_the_first(pair, script)
+    go_on(pair, script, handover)
+    assert pages[-1] is not None and pages[-1].url == next(
+        node.web for node in pair.nodes if node.address == handover.node
+    )
 
 
 def test_a_statement_that_is_under_way_is_not_taken_for_the_query_before_it(pair):

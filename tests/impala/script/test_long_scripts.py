@@ -73,7 +73,7 @@ def test_the_longest_is_resumed(one, caplog):
 
 def test_there_is_room_for_all_that_is_noted_while_it_runs():
     node, session = f"{'h' * 64}.{'d' * 64}.example.com:21050", "0123456789abcdef:0123456789abcdef"
-    kept = KeptSession(node, session, "x" * 120, 1795000000.1234567, known=True, left_open=True)
+    kept = KeptSession(node, session, "x" * 120, 1795000000.1234567, known=True, left_open=True, web=f"https://{node}")
     record = Record(
         script="0" * 32,
         total=LONGEST,
@@ -108,3 +108,16 @@ def test_a_text_is_kept_only_if_there_is_room_for_what_comes_after_it(tmp_path):
     short.begin(resume=True)
     short.keep_text(sealed)
     short.intend(1, "lb:0123456789abcdef", "h:1", "1:1")
+
+
+def test_of_a_changed_script_the_last_ids_stay_those_of_their_statements(tmp_path):
+    """Only the last 100 are kept."""
+    journals, identity = FileJournals(str(tmp_path / "lock")), RunIdentity(owner=OWNER)
+    script = [f"SET MEM_LIMIT={number}" for number in range(130)]
+    journal = Journal(journals, identity, script)
+    journal.begin(resume=True)
+    for number in range(1, 126):
+        journal.done(number, f"q{number}", None)
+    begun = Journal(journals, identity, [*script[:120], "SET MEM_LIMIT=1g"]).begin(resume=True)
+    assert begun.record.done == 120
+    assert begun.record.queries == [f"q{number}" for number in range(26, 121)]

@@ -7,10 +7,13 @@ import pytest
 
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.hs2.page_proof import PageProof
 from airflow_provider_impala_lb.impala.hs2.session import Session
+from airflow_provider_impala_lb.impala.sql.splitter import split
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.resumed_scripts import OWNER, executed
 from tests.support.scripts import changed, in_flight, start_script, statements_on, wait_for
+from tests.support.scripts import script_run as make_run
 
 
 def test_a_move_that_finds_no_session_interrupts_nothing(cluster):
@@ -83,6 +86,26 @@ def start_resumable(pair, script):
 
 def is_under_way(pair, word):
     return any(word in row["stmt"] for node in pair.nodes for row in in_flight(node))
+
+
+def test_a_change_that_was_not_sent_yet_when_it_was_to_move_runs_elsewhere(pair, monkeypatch):
+    """It was still looking for a witness."""
+    balancer, told = changed(pair), []
+    options = {"restartable": True, "attempt": Attempt(1, time.time()), "journals": open_journals(balancer.config)}
+    see = PageProof.see_witness
+
+    def moved_meanwhile(proof):
+        see(proof)
+        if not told:
+            told.append(script_run.node)
+            script_run._on_move("overloaded")
+
+    monkeypatch.setattr(PageProof, "see_witness", moved_meanwhile)
+    script = split("INSERT INTO t SELECT 1")
+    script_run = make_run(balancer, script, owner=OWNER, one_at_a_time=True, outcomes=False, **options)
+    done = script_run.run()
+    assert told and done.node != told[0]
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")]
 
 
 @pytest.mark.parametrize("slow", ["end_now", "move"])

@@ -7,7 +7,6 @@ A statement that is being planned is in no session yet, and a call to the catalo
 import os
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -16,7 +15,6 @@ from thrift.transport.TTransport import TTransportException
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed, StillRunning
-from airflow_provider_impala_lb.impala.dbapi import ConnectOptions, connect
 from airflow_provider_impala_lb.impala.hs2.connection_failure import refusal
 from airflow_provider_impala_lb.impala.hs2.reconnecting_client import ReconnectingClient
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
@@ -155,7 +153,7 @@ def test_on_a_node_that_shuts_down_a_session_is_ended_by_its_secret(pair):
     node.drain()
     attempt(pair, "INSERT INTO t SELECT 2")
     assert ("INSERT INTO t SELECT 2", "FINISHED") in executed(pair)
-    assert not nodes_with(pair, "INSERT")
+    wait_for(lambda: not nodes_with(pair, "INSERT"))  # a thread of its own takes our own off the list
 
 
 @pytest.mark.slow
@@ -260,23 +258,3 @@ def test_a_retry_writes_the_output_that_is_wanted_here(pair, tmp_path):
     assert done.output.rows == 1
     assert file.exists()
     assert len(executed(pair)) == 1
-
-
-def test_a_cursor_whose_statement_was_not_seen_to_end_is_left_to_the_next_attempt(pair):
-    """A call to the catalog is not taken back by a cancel."""
-    balancer = changed(pair)
-    with ExitStack() as held, ThreadPoolExecutor() as pool:
-        for node in pair.nodes:
-            held.enter_context(node.hold("catalog", sql="TRUNCATE"))
-        options = ConnectOptions(owner=OWNER, attempt=Attempt(1, time.time()))
-        connection = connect(balancer.cluster, balancer.sessions, options)
-        cursor = connection.cursor()
-        running = pool.submit(cursor.execute, "TRUNCATE TABLE t")
-        wait_for(lambda: nodes_with(pair, "TRUNCATE"), 20)
-        connection.cancel("the task was killed")
-        with pytest.raises(StatementFailed, match="the task was killed"):
-            running.result(20)
-        connection.close()
-        assert balancer.status()["leases"] == []
-        [left] = balancer.cluster.admin.leftovers().values()
-        assert left.session == cursor.session.id

@@ -125,6 +125,8 @@ def test_what_a_message_quotes_is_no_word_of_the_servers(told):
         ("Memory limit exceeded", "WITH a AS (SELECT 1) SELECT * FROM a", "not started", "not started"),
         ("TSocket read 0 bytes", "DROP TABLE t", "unknown", "unknown"),
         ("whatever", "REFRESH t", "not started", "not started"),
+        ("TableLoadingException: Failed to load metadata for table: d.t", "INSERT", "not started", "unknown"),
+        ("TableLoadingException: Failed to load metadata for table: d.t", "ALTER TABLE t ADD", "unknown", "unknown"),
         ("the connection had failed before, so it was not sent", "DROP TABLE t", "not started", "unknown"),
     ],
 )

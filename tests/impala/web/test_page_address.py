@@ -13,9 +13,11 @@ from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
 from airflow_provider_impala_lb.doctor.coordinators import check_nodes
 from airflow_provider_impala_lb.impala.hs2 import session as module
-from airflow_provider_impala_lb.impala.web.debug_pages import ProbeFailed, pages_of
+from airflow_provider_impala_lb.impala.previous.leftover_sessions import is_gone
+from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, pages_of
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import changed
+from tests.support.web_servers import page_server, raw_server
 
 
 @contextmanager
@@ -167,3 +169,13 @@ def test_a_configured_address_counts_whatever_the_coordinator_says():
     pages = pages_of(Node("impala-1", web="https://proxy:443/impala-1/"), "elsewhere:25000")
     assert pages.url == "https://proxy:443/impala-1"
     pages._check_host()
+
+
+def test_gone_is_a_coordinator_whose_page_nobody_listens_at():
+    """Its port is refused. Whatever else its page does may be something on the way: it proves nothing."""
+    with page_server({"/?json": (503, "no healthy upstream")}) as (url, _):
+        assert not is_gone(DebugPages(url, None, None))
+    assert is_gone(DebugPages(url, None, None))  # and now nobody does
+    assert is_gone(None)  # the port alone speaks
+    with raw_server(lambda connection, over: over.wait(20)) as port:
+        assert not is_gone(DebugPages(f"http://127.0.0.1:{port}", None, None))

@@ -1,0 +1,142 @@
+"""Connections and cursors of hooks: what they keep of their attempt, and leave to the next one."""
+
+import gc
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from airflow_provider_impala_lb.core.state.model import Attempt
+from airflow_provider_impala_lb.core.stop_request import Cancelled
+from airflow_provider_impala_lb.errors import StatementFailed, Superseded
+from airflow_provider_impala_lb.hooks.earlier_attempts import end_earlier_attempts
+from airflow_provider_impala_lb.impala.dbapi import ConnectOptions, connect
+from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
+from airflow_provider_impala_lb.impala.previous import leftover_sessions
+from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
+from airflow_provider_impala_lb.sandbox import Sandbox
+from tests.support.command_line import lb
+from tests.support.resumed_scripts import OWNER, executed
+from tests.support.scripts import LOG, changed, in_flight, run, wait_for
+
+
+@pytest.fixture
+def pair():
+    with Sandbox(nodes=2, lag=0) as cluster:
+        run(changed(cluster), "CREATE TABLE t (n INT)")
+        yield cluster
+
+
+def connection(balancer, attempt=1, **keys):
+    """Of a hook, in an attempt of the task."""
+    attempt, tags = Attempt(attempt, time.time()), {"try": str(attempt)}
+    options = ConnectOptions(owner=balancer.config.owner_of(OWNER), attempt=attempt, tags=tags, **keys)
+    return connect(balancer.cluster, balancer.sessions, options)
+
+
+def test_who_has_a_cursor_keeps_its_connection(pair):
+    """So that a kill of the task finds it: common-sql's ``get_cursor()`` keeps nothing else."""
+    made = connection(changed(pair))
+    cursor, kept = made.cursor(), weakref.ref(made)
+    del made
+    gc.collect()
+    assert kept() is cursor.connection
+    cursor.connection.close()
+
+
+def test_one_that_was_overtaken_opens_no_session_also_once_its_renewal_has_seen_it(pair):
+    balancer = changed(pair)
+    first = connection(balancer)
+    first.cursor().execute("INSERT INTO t SELECT 1")
+    end_earlier_attempts(changed(pair), RunIdentity(owner=OWNER, attempt=Attempt(2, time.time())), LOG)
+    balancer.cluster.leases.renew()
+    for _ in range(2):
+        with pytest.raises(Superseded):
+            first.cursor()
+    first.close()
+
+
+def test_a_statement_that_was_not_seen_to_end_is_left_to_the_next_attempt(pair):
+    """A call to the catalog is not taken back by a cancel."""
+    balancer = changed(pair)
+    with ExitStack() as held, ThreadPoolExecutor() as pool:
+        for node in pair.nodes:
+            held.enter_context(node.hold("catalog", sql="TRUNCATE"))
+        made = connection(balancer)
+        cursor = made.cursor()
+        running = pool.submit(cursor.execute, "TRUNCATE TABLE t")
+        wait_for(lambda: any(in_flight(node, "TRUNCATE") for node in pair.nodes), 20)
+        made.cancel("the task was killed")
+        with pytest.raises(StatementFailed, match="the task was killed"):
+            running.result(20)
+        made.close()
+        assert balancer.status()["leases"] == []
+        [left] = balancer.cluster.admin.leftovers().values()
+        assert left.session == cursor.session.id
+
+
+def test_what_runs_beside_it_in_its_attempt_is_left_alone(pair):
+    """Another hook of the same task begins while the balancer's state is out of reach, so the label alone tells."""
+    balancer = changed(pair, deployment="prod")
+    leftovers = LeftoverSessions(balancer.cluster, balancer.sessions, time.sleep, LOG, beside="2")
+    with ThreadPoolExecutor() as pool, ExitStack() as held:
+        switches = [held.enter_context(node.hold("execution", sql="INSERT")) for node in pair.nodes]
+        earlier, beside = connection(balancer, 1), connection(balancer, 2)
+        killed = pool.submit(earlier.cursor().execute, "INSERT INTO t SELECT 1")
+        other = pool.submit(beside.cursor().execute, "INSERT INTO t SELECT 2")
+        wait_for(lambda: sum(len(in_flight(node, "INSERT")) for node in pair.nodes) == 2, 20)
+        leftovers.end_unrecorded(balancer.config.owner_of(OWNER), is_known=False)
+        for switch in switches:
+            switch.release()
+        other.result(20)
+        with pytest.raises(StatementFailed, match="[Cc]ancel"):
+            killed.result(20)
+        earlier.close()
+        beside.close()
+    assert [state for sql, state in executed(pair) if "SELECT 2" in sql] == ["FINISHED"]
+
+
+def test_two_hooks_of_a_retry_that_begin_together_do_not_wait_for_each_other(pair, monkeypatch):
+    """Both find what the attempt before has left; one of them runs its statement meanwhile, on the same node."""
+    monkeypatch.setattr(leftover_sessions, "END_SECONDS", 1.0)
+    balancer, [node, _] = changed(pair), pair.nodes
+    earlier = connection(balancer, prefer=node.address)
+    earlier.cursor()
+    with ThreadPoolExecutor() as pool, node.hold("execution", sql="INSERT") as held:
+        beside = connection(changed(pair), 2, prefer=node.address)
+        running = pool.submit(beside.cursor().execute, "INSERT INTO t SELECT 1")
+        held.wait()
+        attempt = Attempt(2, time.time())
+        end_earlier_attempts(changed(pair), RunIdentity(owner=OWNER, attempt=attempt, tags={"try": "2"}), LOG)
+        held.release()
+        running.result(20)
+    beside.close()
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")]
+
+
+def test_once_it_was_cancelled_it_runs_nothing_more_and_says_so(pair):
+    """Airflow 3 lets a task go on after its ``on_kill``, until it is killed for good."""
+    made = connection(changed(pair))
+    cursor = made.cursor()
+    cursor.execute("INSERT INTO t SELECT 1")
+    made.cancel("the task was killed")
+    with pytest.raises(Cancelled, match="the task was killed"):
+        made.cursor()
+    with pytest.raises(StatementFailed, match="the task was killed") as failed:
+        cursor.execute("INSERT INTO t SELECT 2")
+    assert failed.value.outcome == "not started"
+    made.close()
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")]
+
+
+def test_what_several_cursors_have_left_is_one_line_and_forgotten_together(pair):
+    owner = changed(pair).config.owner_of(OWNER)
+    balancer = changed(pair)
+    made = connection(balancer)
+    sessions = [made.cursor().session.id for _ in range(2)]
+    balancer.cluster.fencing.fence_earlier(owner, attempt=Attempt(2, time.time()), has_parts=True)
+    [line] = lb("leftovers", config=pair.config_file).stdout.splitlines()
+    assert all(session in line for session in sessions)
+    made.close()
