@@ -91,7 +91,8 @@ class ScriptRecord:
     :ivar done: what is done, also of a run that fails.
     :ivar so_far: the same in words, for errors.
     :ivar handler_error: what the handler raised; None: nothing.
-    :ivar sent_before: this statement was sent before, by an earlier process, and seems not to have run; 0: none.
+    :ivar sent_before: this statement was sent before, by an earlier process or on another node, and seems not to have
+        run; 0: none.
     :ivar data: what the sessions on the present node have set for themselves.
     :ivar published_before: when the process before handed over, so many statements were done, and all coordinators had
         heard of what they changed but of these names.
@@ -264,6 +265,7 @@ class ScriptRecord:
         :param under_way: the next statement was interrupted, and may have changed something, too.
         """
         if under_way and self.number <= len(self.plan):
+            self.sent_before = self.number
             self._written.note(self.plan.classified[self.number - 1].effects, broadcast=False)
         self._note_left()
         return self.done.left

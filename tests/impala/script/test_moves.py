@@ -1,5 +1,6 @@
 """A script that is to leave its node: what is interrupted is seen to end, and what nobody would see end is not."""
 
+import threading
 import time
 from contextlib import ExitStack
 
@@ -123,6 +124,23 @@ def test_a_change_that_follows_the_query_that_was_to_be_interrupted_runs_once(pa
         thread.join(30)
     assert [statement.number for statement in outcome[0].statements] == [1, 2]
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")]
+
+
+def test_what_finds_its_own_effect_after_a_move_is_no_mistake_of_the_authors(pair):
+    """It was made before it was interrupted."""
+    mark = "-- impala-lb: safe to repeat\n"
+    script_run, thread, outcome = start_resumable(pair, f"INSERT INTO t SELECT 1;\n{mark}CREATE TABLE made (n INT)")
+    with ExitStack() as stack:
+        held = [
+            stack.enter_context(node.hold("catalog_answer", sql="CREATE TABLE made", times=1)) for node in pair.nodes
+        ]
+        wait_for(lambda: any(switch.queries for switch in held) and not script_run._execution.between, 20)
+        releasing = threading.Timer(1, lambda: [switch.release() for switch in held])
+        releasing.start()
+        script_run._on_move("overloaded")
+        thread.join(30)
+    assert isinstance(outcome[0], StatementFailed)
+    assert (outcome[0].number, outcome[0].outcome) == (2, "unknown")
 
 
 def test_a_change_that_was_interrupted_all_the_same_is_not_sent_elsewhere(pair, log):
