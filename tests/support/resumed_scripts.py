@@ -9,6 +9,9 @@ from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.scripts import changed, run
 
 OWNER = "dag/run/task"
+INSERT = "INSERT INTO t SELECT 1"
+SLOW = "INSERT INTO t SELECT 1 WHERE sleep(60000)"
+NEXT = "INSERT INTO t SELECT 2"
 
 
 def resumed(cluster, script, *, attempt=2, **options):
@@ -40,3 +43,11 @@ def executed(cluster, word="INSERT"):
         for entry in sorted(entries, key=lambda entry: entry["t"])
         if "metadata_sync=" not in entry["sql"]
     ]
+
+
+def attempt(cluster, script=NEXT, number=2, **options):
+    """An attempt as the operator makes it, without ``resume``."""
+    balancer = options.pop("balancer", None) or changed(cluster)
+    journals = options.pop("journals", open_journals(balancer.config))
+    options |= {"owner": OWNER, "one_at_a_time": True, "attempt": Attempt(number, time.time()), "outcomes": False}
+    return run(balancer, script, journals=journals, **options)

@@ -96,7 +96,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     :param disputed: attempts of two runs were seen under this name.
     :param unseen: attempts of which nothing is kept may have left something: it was not looked for yet, or not seen to
         end.
-    :param opening: the last attempt keeps only sessions, and none is kept yet: it may have opened one all the same.
+    :param opening: the last attempt keeps only sessions, and none of it is kept now: it may have opened one all the
+        same.
     """
 
     format: int = 0
@@ -168,6 +169,7 @@ class Record(msgspec.Struct, omit_defaults=True):
         :param session: its id, as Impala prints it.
         """
         self.sessions = [each for each in self.sessions if each.session != session]
+        self.opening |= not self.outcomes and session == self.session  # it may open another one, elsewhere
 
     def kept(self, session: str) -> KeptSession | None:
         """The session of this id; None: it has ended, or was never kept.

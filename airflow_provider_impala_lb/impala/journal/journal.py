@@ -286,10 +286,11 @@ class Journal:
             log.warning("That session %s was opened is not noted in %s: %s", session, self.where, error)
             return False
 
-    def opened_none(self) -> None:
-        """The attempt has failed before it opened a session. Never raises: the next one looks for what there may be."""
+    def none_open(self) -> None:
+        """The attempt has failed, and opens no session any more. Never raises: else the next one looks for what there
+        may be."""
         if not self.outcomes:
-            self._try_to_note(lambda record, _: setattr(record, "opening", False), "no session was opened")
+            self._try_to_note(lambda record, _: setattr(record, "opening", False), "no session is opened any more")
 
     def left_open(self, session: str) -> None:
         """A statement of a session was left open, and others follow. Never raises.

@@ -209,8 +209,8 @@ class ScriptRun:
 
     def _done_before(self, error: Exception) -> ScriptDone:
         """The whole script, if it was done before this error: then that undoes nothing. Else the error is raised."""
-        if self._record.memory is not None and not self._record.done.session:
-            self._record.memory.opened_none()
+        if self._record.memory is not None and self._process.asks_again is None:  # else it comes back, as this attempt
+            self._record.memory.none_open()
         if not self._record.is_whole or error is self._record.handler_error or isinstance(error, Superseded):
             raise error
         with suppress(Exception):

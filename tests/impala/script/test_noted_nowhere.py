@@ -1,0 +1,130 @@
+"""Attempts of which neither state nor record tells: their share was away. What they left is known by its label."""
+
+import signal
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.errors import StatementFailed
+from airflow_provider_impala_lb.impala.journal.document import KeptSession
+from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
+from tests.support.resumed_scripts import INSERT, NEXT, OWNER, SLOW, attempt, executed, journal_of
+from tests.support.script_worker import end_of, is_stopped, worker
+from tests.support.scripts import in_flight, wait_for
+
+
+@pytest.fixture
+def share():
+    """A directory for a lock file, of a file system of its own, and where to move it to be away."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        (Path(directory) / "share").mkdir()
+        yield Path(directory) / "share", Path(directory) / "away"
+
+
+def config_on(cluster, share, **keys):
+    config = {**cluster.config, "lock_file": str(share / "lock"), **keys}
+    Balancer.from_config(config).get_host()  # this host has used it: else it being away is a mistake
+    return config
+
+
+@pytest.mark.parametrize("began", ["without any state", pytest.param("before that", marks=pytest.mark.slow)])
+def test_one_whose_session_is_noted_nowhere_sends_nothing_more_once_a_later_one_is_there(pair, share, began):
+    """The share is away when it begins, or goes away before its first session. It is back for its next attempt."""
+    share, away = share
+    config = config_on(pair, share)
+    order = {"config": config, "owner": OWNER, "script": f"{INSERT}; INSERT INTO t SELECT 3", "attempt": 1}
+    with ThreadPoolExecutor() as pool, ExitStack() as stack:
+        held = [stack.enter_context(node.hold("execution", sql="SELECT 1")) for node in pair.nodes]
+        if began == "without any state":
+            share.rename(away)
+            process = stack.enter_context(worker(**order))
+        else:
+            process = stack.enter_context(worker(**order, stop_at="open"))
+            wait_for(lambda: is_stopped(process), 20)
+            share.rename(away)
+            process.send_signal(signal.SIGCONT)
+        wait_for(lambda: any(in_flight(node, INSERT) for node in pair.nodes), 30)
+        away.rename(share)
+        later = pool.submit(attempt, pair, balancer=Balancer.from_config(config))
+        time.sleep(1)
+        for switch in held:
+            switch.release()
+        end = end_of(process)
+        later.result(20)
+    assert end["error"] == "Superseded"
+    assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED")]
+
+
+@pytest.mark.slow
+def test_a_session_that_could_not_be_noted_is_looked_for(pair, share, log):
+    share, away = share
+    config = config_on(pair, share, deployment="prod")
+    with worker(config=config, owner=OWNER, script=SLOW, attempt=1, stop_at="open") as process:
+        wait_for(lambda: is_stopped(process), 20)
+        share.rename(away)
+        process.send_signal(signal.SIGCONT)
+        wait_for(lambda: any(in_flight(node, "INSERT") for node in pair.nodes), 30)
+        process.kill()
+        process.wait()
+    away.rename(share)
+    attempt(pair, balancer=Balancer.from_config(config))
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+    assert "is of an earlier attempt: it was killed" in log.text
+
+
+def test_a_second_session_that_could_not_be_noted_is_looked_for(pair):
+    """The first one has ended in order. What comes next is looked for until the attempt is seen to have failed."""
+    opened = []
+    with pytest.raises(StatementFailed):
+        attempt(pair, "SELEC", 1, on_session=lambda *_: opened.append(journal_of(pair).opening))
+    assert opened == [False]
+    assert not journal_of(pair).opening
+    record = journal_of(pair)
+    record.keep(KeptSession("a:1", "s", "", 1.0))
+    record.forget("s")
+    assert record.opening
+
+
+@pytest.mark.slow
+def test_a_state_that_is_back_when_it_takes_its_lease_tells_what_to_end(pair, share, monkeypatch):
+    """It was away when the attempt began, and nothing ran: the one before was stopped between two statements."""
+    share, away = share
+    config = config_on(pair, share)
+    script = f"{INSERT}; INSERT INTO t SELECT 3"
+    order = {"script": script, "attempt": 1, "stop_at": "sent", "stop_number": 2}
+    look = LeftoverSessions.end_unrecorded
+
+    def look_and_be_back(leftovers, owner, **options):
+        look(leftovers, owner, **options)
+        away.rename(share)
+
+    with worker(config=config, owner=OWNER, **order) as process:
+        wait_for(lambda: is_stopped(process), 20)
+        share.rename(away)
+        monkeypatch.setattr(LeftoverSessions, "end_unrecorded", look_and_be_back)
+        attempt(pair, balancer=Balancer.from_config(config))
+        process.send_signal(signal.SIGCONT)
+        assert end_of(process)["error"] in ("Superseded", "StatementFailed")
+    assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED")]
+
+
+@pytest.mark.slow
+def test_of_an_attempt_without_a_record_between_two_with_one_the_label_tells(pair, share, log):
+    share, away = share
+    config = config_on(pair, share, deployment="prod")
+    with pytest.raises(StatementFailed):
+        attempt(pair, "SELEC", 1, balancer=Balancer.from_config(config))
+    share.rename(away)
+    with worker(config=config, owner=OWNER, script=SLOW, attempt=2) as process:
+        wait_for(lambda: any(in_flight(node, "INSERT") for node in pair.nodes), 20)
+        process.kill()
+        process.wait()
+    away.rename(share)
+    attempt(pair, number=3, balancer=Balancer.from_config(config))
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+    assert "is of an earlier attempt: it was killed" in log.text
