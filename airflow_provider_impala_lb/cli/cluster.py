@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.cli.common import open_balancer
@@ -85,13 +87,14 @@ def _leftovers(options: argparse.Namespace) -> int:
         return _forget(balancer, rows, options.forget)
     if options.json:
         print(json.dumps(rows))
-    for id_ in dict.fromkeys(row["id"] for row in rows) if not options.json else ():
-        row, *more = [row for row in rows if row["id"] == id_]
-        sessions = f"session {row['session']}" + "".join(f" and session {other['session']}" for other in more)
-        what = f"{sessions} on {row['node']}, query {row['query'] or 'unknown'}, since {row['since']}"
-        print(
-            plain(f"{row['id']}  {row['owner']}: {what if row['session'] else 'nothing is kept of earlier attempts'}")
-        )
+        return 0
+    for _, same in groupby(rows, key=itemgetter("id")):
+        row, *more = same
+        what = "nothing is kept of earlier attempts"
+        if row["session"]:
+            sessions = " and ".join(f"session {each['session']}" for each in (row, *more))
+            what = f"{sessions} on {row['node']}, query {row['query'] or 'unknown'}, since {row['since']}"
+        print(plain(f"{row['id']}  {row['owner']}: {what}"))
     return 0
 
 

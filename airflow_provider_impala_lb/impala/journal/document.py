@@ -169,7 +169,6 @@ class Record(msgspec.Struct, omit_defaults=True):
         :param session: its id, as Impala prints it.
         """
         self.sessions = [each for each in self.sessions if each.session != session]
-        self.opening |= not self.outcomes and session == self.session  # it may open another one, elsewhere
 
     def kept(self, session: str) -> KeptSession | None:
         """The session of this id; None: it has ended, or was never kept.

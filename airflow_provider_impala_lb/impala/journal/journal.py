@@ -306,7 +306,12 @@ class Journal:
 
         :param session: its id, as Impala prints it.
         """
-        self._try_to_note(lambda record, _: record.forget(session), f"session {session} has ended")
+
+        def change(record: Record, now: float) -> None:
+            record.opening |= not record.outcomes and session == record.session  # this attempt may open another one
+            record.forget(session)
+
+        self._try_to_note(change, f"session {session} has ended")
 
     def keep_text(self, sealed: str) -> None:
         """Keep the script for the process that goes on with it.

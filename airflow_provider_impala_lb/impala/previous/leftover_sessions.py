@@ -335,7 +335,7 @@ class LeftoverSessions:
             if not shows_all:
                 raise _Untold(f"{pages.url}/queries of this version does not show all that runs")
             told: set[str] = set()
-            is_named = self._sessions.config.deployment is not None
+            is_named = bool(self._sessions.config.deployment)
 
             def is_of(query: Query) -> bool:
                 if not self._is_of(query, own):

@@ -169,7 +169,7 @@ def test_a_marker_that_has_left_the_page_is_sent_again_while_something_is_waited
             assert not own.done()
             held.release()
             own.result(30)
-    assert "of this page" not in log.text
+    assert "waiting for its end" in log.text
 
 
 def test_what_an_attempt_could_not_see_ended_is_looked_for_by_the_next_one(named, log, monkeypatch):
