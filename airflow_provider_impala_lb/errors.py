@@ -105,15 +105,20 @@ class StillRunning(ImpalaLBError):
 
     :param owner: whose work it is, e.g. ``dag/run/task``.
     :param remaining: session id -> where it is, and why it could not be ended.
+    :param unrecorded: why no record is kept, in which a user's word that it has ended could be noted; default "": one
+        is.
     :ivar remaining: as given.
     """
 
-    def __init__(self, owner: str, remaining: Mapping[str, str]) -> None:
+    def __init__(self, owner: str, remaining: Mapping[str, str], unrecorded: str = "") -> None:
         self.remaining = dict(remaining)
+        remedy = "If you know that it has ended: impala-lb leftovers"
+        if unrecorded:
+            remedy = f"No record is kept in which impala-lb leftovers could note that it has ended: {unrecorded}"
         super().__init__(
             f"An earlier attempt of {owner} may still be running, so nothing was run: its INSERTs would run beside ours"
             + "".join(f"\n  session {session} on {reason}" for session, reason in self.remaining.items())
-            + "\nEnd it there, or let the task be tried again later. If you know that it has ended: impala-lb leftovers"
+            + f"\nEnd it there, or let the task be tried again later. {remedy}"
         )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_impala_lb.hooks.dialect import ImpalaDialect
     from airflow_provider_impala_lb.impala.dbapi import Connection as BalancedConnection
+    from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
     from airflow_provider_impala_lb.impala.script.record import ScriptDone
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
@@ -85,6 +86,7 @@ class ImpalaLBHook(DbApiHook):
         self._resolved: StickyHost | None = None
         self._changed: Upstream | None = None
         self._has_begun = False
+        self._leftovers: LeftoverSessions | None = None
         self.host: str | None = None
         self.query_ids: list[str] = []
 
@@ -126,6 +128,7 @@ class ImpalaLBHook(DbApiHook):
             upstream=sticky.upstream,
             attempt=identity.attempt,
             tags=identity.tags,
+            leftovers=self._leftovers,
         )
         connection = connect(self.balancer.cluster, self.balancer.sessions, options)
         end_when_killed(connection)
@@ -135,7 +138,7 @@ class ImpalaLBHook(DbApiHook):
         """Who runs what comes next; what an earlier attempt of the same task has left running has ended by then."""
         identity = task_identity.identity(running_task())
         if not self._has_begun:
-            end_earlier_attempts(self.balancer, identity, cast("Logger", self.log))
+            self._leftovers = end_earlier_attempts(self.balancer, identity, cast("Logger", self.log))
             self._has_begun = True
         return identity
 

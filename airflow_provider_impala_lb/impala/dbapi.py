@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
-from airflow_provider_impala_lb.core.cluster.lease_options import LeaseOptions
+from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions
 from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.rules.supersession import superseded
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.core.stop_request import StopRequest
 from airflow_provider_impala_lb.errors import NoNodeAvailable
@@ -19,6 +23,7 @@ from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
+from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
 from airflow_provider_impala_lb.impala.script.metadata_sync import make_visible
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
@@ -31,6 +36,7 @@ class Connection:
     :param stop: says when all of it is to stop.
     :param owner: whose later attempts are to find the cursors' sessions, and end them; default "": nobody's.
     :param tags: for the labels of what is sent; default none.
+    :param leftovers: ends what is found only now of earlier attempts; default None: nothing.
     :ivar pick: as given.
     """
 
@@ -42,13 +48,15 @@ class Connection:
         *,
         owner: str = "",
         tags: Mapping[str, str] | None = None,
+        leftovers: LeftoverSessions | None = None,
     ) -> None:
         self.pick = pick
-        self._stop, self._owner, self._tags = stop, owner, tags
+        self._stop, self._owner, self._tags, self._leftovers = stop, owner, tags, leftovers
         self._open_session = open_session
         first = open_session()
         self._sessions = [first]
         self._unused: Session | None = first
+        self._end_dropped = weakref.finalize(self, _end_dropped, self._sessions, pick, owner, os.getpid())
 
     def hear_of(self, upstream: Upstream) -> None:
         """Return once the node knows all that ``upstream`` left.
@@ -73,9 +81,13 @@ class Connection:
         if self._owner:
             others = [each.id for each in self._sessions if each is not session and (each.is_open or each.left_running)]
             self.pick.note(session=session.id, other_sessions=others)
-        cursor = Cursor(session, self.pick, self._owner, self._tags)
+        cursor = Cursor(session, self.pick, self._owner, self._tags, prepare=self._prepare)
         cursor.connection = self
         return cursor
+
+    def _prepare(self) -> None:
+        if self._leftovers is not None:
+            self._leftovers.end_late(self._owner)
 
     def commit(self) -> None:
         """Impala has no transactions: every statement is done when it has ended."""
@@ -95,10 +107,8 @@ class Connection:
     def close(self) -> None:
         """Close the cursors' sessions, and end the lease. What was not seen to end is noted with it, for the owner's
         next attempt. Never raises."""
-        for session in self._sessions:
-            session.close()
-        left = self._owner != "" and any(session.left_running for session in self._sessions)
-        self.pick.release(left_running=left)
+        self._end_dropped.detach()
+        _end(self._sessions, self.pick, self._owner)
 
     def __enter__(self) -> Connection:
         return self
@@ -117,6 +127,7 @@ class ConnectOptions(msgspec.Struct, frozen=True):
     :ivar upstream: what ran on ``prefer`` before, and changed; another node is told of it first. None: not known.
     :ivar attempt: which attempt of ``owner`` this is: a later one finds what it has left. None: not known.
     :ivar tags: for the labels of what is sent, as of `RunIdentity`.
+    :ivar leftovers: ends what earlier attempts have left, also where it is found only later. None: nobody does.
     """
 
     owner: str = ""
@@ -126,6 +137,7 @@ class ConnectOptions(msgspec.Struct, frozen=True):
     upstream: Upstream | None = None
     attempt: Attempt | None = None
     tags: Mapping[str, str] = {}
+    leftovers: LeftoverSessions | None = None
 
 
 def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions) -> Connection:
@@ -143,14 +155,15 @@ def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions)
         upstream = Upstream(host=prefer)
     refused: dict[str, str] = {}
     refusals = Refusals(cluster.config)
+    on_left = options.leftovers.found_late if options.leftovers else None
     while True:
+        stop = StopRequest()
+        listener = LeaseListener(on_fenced=partial(stop.fence, str(superseded(options.owner))), on_left=on_left)
+        lease_options = LeaseOptions(listener=listener, attempt=options.attempt)
         try:
-            pick = cluster.picker.acquire(
-                options.owner, options.session_key, prefer, refused, LeaseOptions(attempt=options.attempt)
-            )
+            pick = cluster.picker.acquire(options.owner, options.session_key, prefer, refused, lease_options)
         except NoNodeAvailable as error:
             raise NoNodeAvailable(f"{error.summary}; nothing was run", error.reasons) from None
-        stop = StopRequest()
         # What the session key brings along comes after the connection's database, and before the caller's.
         open_session = partial(
             sessions.open, pick.node, database=options.database or pick.database, options=pick.options, stop=stop
@@ -158,7 +171,9 @@ def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions)
         connection: Connection | None = None
         try:
             owner = options.owner if options.attempt is not None else ""
-            connection = Connection(pick, open_session, stop, owner=owner, tags=options.tags)
+            connection = Connection(
+                pick, open_session, stop, owner=owner, tags=options.tags, leftovers=options.leftovers
+            )
             refusals.accepted(pick.node)
             if upstream is not None:
                 connection.hear_of(upstream)
@@ -166,14 +181,31 @@ def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions)
         except (NodeRefused, StatementError) as error:
             problem = error if isinstance(error, NodeRefused) else refusal(str(error))
             refused[pick.node] = str(problem)
-            _end(connection, pick)
+            _undo(connection, pick)
             refusals.add(pick, problem)
         except BaseException:
-            _end(connection, pick)
+            _undo(connection, pick)
             raise
 
 
-def _end(connection: Connection | None, pick: Pick) -> None:
+def _end(sessions: Sequence[Session], pick: Pick, owner: str) -> None:
+    for session in sessions:
+        session.close()
+    pick.release(left_running=owner != "" and any(session.left_running for session in sessions))
+
+
+def _end_dropped(sessions: Sequence[Session], pick: Pick, owner: str, pid: int) -> None:
+    """Of a connection that nobody has any more, and nobody has closed, as after ``hook.get_cursor()``."""
+    if os.getpid() != pid:  # a fork: it is the parent's
+        return
+    if threading.main_thread().is_alive():
+        # Any thread may be the one that collects garbage: it shall not wait for a server.
+        threading.Thread(target=_end, args=(sessions, pick, owner), name="impala-lb-dropped", daemon=True).start()
+    else:
+        _end(sessions, pick, owner)  # at the interpreter's end there are no more threads
+
+
+def _undo(connection: Connection | None, pick: Pick) -> None:
     if connection is not None:
         connection.close()
     pick.release()

@@ -1,6 +1,7 @@
 """Connections and cursors of hooks: what they keep of their attempt, and leave to the next one."""
 
 import gc
+import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.core.stop_request import Cancelled
 from airflow_provider_impala_lb.errors import StatementFailed, Superseded
@@ -44,6 +46,29 @@ def test_who_has_a_cursor_keeps_its_connection(pair):
     gc.collect()
     assert kept() is cursor.connection
     cursor.connection.close()
+
+
+def test_one_that_nobody_has_any_more_is_closed_and_its_lease_ended(pair):
+    balancer = changed(pair)
+    cursor = connection(balancer).cursor()
+    cursor.execute("SELECT 1")
+    assert len(balancer.status()["leases"]) == 1
+    del cursor
+    gc.collect()
+    wait_for(lambda: balancer.status()["leases"] == [], 10)
+    events = [entry["event"] for node in pair.nodes for entry in node.journal() if "event" in entry]
+    assert events.count("close") == events.count("open")
+
+
+def test_who_drops_one_does_not_wait_for_its_coordinator(pair):
+    made = connection(changed(pair))
+    made.cursor().execute("SELECT 1")
+    [node] = [node for node in pair.nodes if node.address == made.pick.node]
+    node.pause()
+    del made
+    gc.collect()
+    assert "impala-lb-dropped" in [thread.name for thread in threading.enumerate()]
+    node.resume()
 
 
 def test_one_that_was_overtaken_opens_no_session_also_once_its_renewal_has_seen_it(pair):
@@ -83,8 +108,10 @@ def test_what_runs_beside_it_in_its_attempt_is_left_alone(pair):
     leftovers = LeftoverSessions(balancer.cluster, balancer.sessions, time.sleep, LOG, beside="2")
     with ThreadPoolExecutor() as pool, ExitStack() as held:
         switches = [held.enter_context(node.hold("execution", sql="INSERT")) for node in pair.nodes]
-        earlier, beside = connection(balancer, 1), connection(balancer, 2)
+        earlier = connection(balancer, 1)
         killed = pool.submit(earlier.cursor().execute, "INSERT INTO t SELECT 1")
+        wait_for(lambda: any(in_flight(node, "INSERT") for node in pair.nodes), 20)
+        beside = connection(balancer, 2)
         other = pool.submit(beside.cursor().execute, "INSERT INTO t SELECT 2")
         wait_for(lambda: sum(len(in_flight(node, "INSERT")) for node in pair.nodes) == 2, 20)
         leftovers.end_unrecorded(balancer.config.owner_of(OWNER), is_known=False)
@@ -129,6 +156,31 @@ def test_once_it_was_cancelled_it_runs_nothing_more_and_says_so(pair):
     assert failed.value.outcome == "not started"
     made.close()
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED")]
+
+
+@pytest.mark.parametrize("stays", ["the one before is alive", "it has not seen it yet"])
+def test_a_state_that_was_away_as_it_began_tells_before_its_first_statement_what_to_end(pair, movable_share, stays):
+    share, away = movable_share
+    config = {**pair.config, "lock_file": str(share / "lock")}
+    balancer = Balancer.from_config(config)
+    first = connection(balancer)
+    cursor = first.cursor()
+    cursor.execute("INSERT INTO t SELECT 1")
+    share.rename(away)
+    later = Balancer.from_config(config)
+    found = end_earlier_attempts(later, RunIdentity(owner=OWNER, attempt=Attempt(2, time.time())), LOG)
+    away.rename(share)
+    second = connection(later, 2, leftovers=found)
+    second.cursor().execute("INSERT INTO t SELECT 2")
+    if stays == "the one before is alive":
+        balancer.cluster.leases.renew()
+    with pytest.raises((Superseded, StatementFailed), match="has taken over|Invalid session id"):
+        cursor.execute("INSERT INTO t SELECT 3")
+    with pytest.raises(Superseded):
+        first.cursor()
+    first.close()
+    second.close()
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
 
 
 def test_what_several_cursors_have_left_is_one_line_and_forgotten_together(pair):

@@ -2,9 +2,11 @@ import json
 import logging
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -88,6 +90,14 @@ def sent(done):
 
 def rows_of(cursor):
     return cursor.fetchall() if cursor.description is not None else None
+
+
+@pytest.fixture
+def movable_share():
+    """A directory for a lock file, of a file system of its own, and where to move it to be away."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        (Path(directory) / "share").mkdir()
+        yield Path(directory) / "share", Path(directory) / "away"
 
 
 @pytest.fixture

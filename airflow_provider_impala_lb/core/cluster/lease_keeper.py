@@ -15,8 +15,14 @@ from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
 from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN
-from airflow_provider_impala_lb.core.rules.supersession import is_overtaken, note_leftover, superseded
-from airflow_provider_impala_lb.core.state.model import HAND_OVER_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Lease
+from airflow_provider_impala_lb.core.rules.supersession import fence_late, is_overtaken, note_leftover, superseded
+from airflow_provider_impala_lb.core.state.model import (
+    HAND_OVER_SECONDS,
+    LEASE_SECONDS,
+    RENEW_SECONDS,
+    Lease,
+    LeftoverSession,
+)
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable, Superseded
@@ -30,10 +36,11 @@ _NEVER = Deadline(inf)
 
 
 class _Held(msgspec.Struct):
-    """A lease of this process, whom to tell what becomes of it, and what was reported already."""
+    """A lease of this process, whom to tell what becomes of it, and what was done and reported already."""
 
     lease: Lease
     listener: LeaseListener
+    fenced_earlier: bool = False
     move_reported: bool = False
     overload_reported: bool = False
 
@@ -199,16 +206,19 @@ class LeaseKeeper:
         :raises ConfigError: the store may not be used.
         """
         with self._mutex:
-            mine = [held.lease for held in self._held.values()]
+            holds = list(self._held.values())
             self._note_due = _NEVER
-
+        mine = [held.lease for held in holds]
         fenced: list[str] = []
+        left: list[tuple[_Held, dict[str, LeftoverSession]]] = []
 
         def change(state: State, now: float) -> list[Lease]:
             self._note_host(state, now)
             gone = []
             fenced.clear()
-            for lease in mine:
+            left.clear()
+            for held in holds:
+                lease = held.lease
                 there = state.end_lease(lease.id)
                 if there is not None:
                     lease.move = there.move
@@ -218,6 +228,8 @@ class LeaseKeeper:
                 else:
                     state.leftovers.drop(lease.id)
                     gone.append(lease)
+                if there is None or not held.fenced_earlier:
+                    left.append((held, fence_late(state, now, lease)))
                 lease.expires = now + LEASE_SECONDS
                 state.lease(lease)
             return gone
@@ -225,6 +237,10 @@ class LeaseKeeper:
         gone = self._store.transact(change) if mine else []
         for lease_id in fenced:
             self._report_fenced(lease_id)
+        for held, found in left:
+            held.fenced_earlier = True
+            if found and held.listener.on_left:
+                held.listener.on_left(found)
         # One that was released while it was being renewed would otherwise be back until its expiry.
         late = [lease.id for lease in mine if lease.id not in self._held and lease.id not in fenced]
         if late:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from airflow_provider_impala_lb.core.state.model import Attempt
+from airflow_provider_impala_lb.core.state.model import Attempt, LeftoverSession
 
 
 class QueueOptions(msgspec.Struct, frozen=True):
@@ -26,17 +26,20 @@ class QueueOptions(msgspec.Struct, frozen=True):
 
 
 class LeaseListener(msgspec.Struct, frozen=True):
-    """Whom to tell what becomes of a lease, each at most once, from another thread.
+    """Whom to tell what becomes of a lease, from another thread; but for ``on_left`` each at most once.
 
     :param on_move: gets the reason when the node is overloaded and the work shall go elsewhere. None (default): the
         work cannot be moved.
     :param on_overload: gets the reason when the node is overloaded and the work stays. None (default): nobody is told.
     :param on_fenced: a later attempt has taken over (`Fencing.fence_earlier`). None (default): nobody is told.
+    :param on_left: gets what earlier attempts may have left running, by lease id, whenever the lease comes into the
+        state: `Fencing.fence_earlier` may not have reached it. None (default): nobody is told.
     """
 
     on_move: Callable[[str], None] | None = None
     on_overload: Callable[[str], None] | None = None
     on_fenced: Callable[[], None] | None = None
+    on_left: Callable[[dict[str, LeftoverSession]], None] | None = None
 
 
 class LeaseOptions(msgspec.Struct, frozen=True):

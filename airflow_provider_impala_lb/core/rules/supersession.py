@@ -19,7 +19,10 @@ from airflow_provider_impala_lb.core.state.model import LEFTOVER_SECONDS, Attemp
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, Superseded
 
-_REMEDY = "give each a deployment of its own (the key deployment of the configuration or of the connection's extra)"
+_REMEDY = (
+    "give each a deployment of its own (the key deployment of the configuration or of the connection's extra) once "
+    "nothing of it runs: what ran without one is not looked for any more"
+)
 
 
 class Rival(msgspec.Struct, frozen=True):
@@ -235,6 +238,29 @@ def fence_earlier(
                 state.leftovers.put(lease_id, leftover, leftover.expires)
                 found[lease_id] = leftover
     return {lease_id: leftover for lease_id, leftover in found.items() if not leftover.ended}
+
+
+def fence_late(state: State, now: float, lease: Lease) -> dict[str, LeftoverSession]:
+    """As `fence_earlier`, for an attempt that may have begun while the state was out of reach: once its lease is there.
+    Only what names an earlier attempt is fenced, and nothing where another run has work of this name.
+
+    :param state: changed.
+    :param now: the store's clock, seconds since the epoch.
+    :param lease: of the attempt; no later one is known (`is_overtaken`).
+    :returns: as `fence_earlier`; nothing where it is not known which attempt this is.
+    """
+    attempt = lease.attempt
+    if attempt is None or attempt.number < 2 or find_rival(state, now, lease.owner, attempt) is not None:
+        return {}
+    newest = state.leftovers.get(_newest(lease.owner))
+    if newest is None or newest.attempt is None or newest.attempt.is_before(attempt):
+        begin_attempt(state, now, lease.owner, attempt)
+    earlier = attempt  # for the type
+
+    def is_mine(each: Lease | LeftoverSession) -> bool:
+        return each.attempt is None or not each.attempt.is_before(earlier)
+
+    return fence_earlier(state, now, lease.owner, is_mine)
 
 
 def note_ended(state: State, lease_ids: Iterable[str]) -> None:

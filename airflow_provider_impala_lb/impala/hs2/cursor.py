@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_impala_lb.core.cluster.pick import Pick
@@ -24,18 +24,25 @@ class Cursor:
     :param pick: its lease is told of the queries; default None: there is none.
     :param owner: whose work it is, as later attempts find it by the statements' labels; default "": nobody's.
     :param tags: for the labels; default none.
+    :param prepare: called before each statement; default nothing is.
     :ivar session: as given.
     :ivar connection: that it is of (PEP 249): who has the cursor alone keeps that, too; None: of none.
     :ivar query_id: of the last statement, as Impala prints it; None until the coordinator has accepted it.
     """
 
     def __init__(
-        self, session: Session, pick: Pick | None = None, owner: str = "", tags: Mapping[str, str] | None = None
+        self,
+        session: Session,
+        pick: Pick | None = None,
+        owner: str = "",
+        tags: Mapping[str, str] | None = None,
+        *,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self.session = session
         self.connection: object | None = None
         self.query_id: str | None = None
-        self._pick, self._owner, self._tags = pick, owner, tags or {}
+        self._pick, self._owner, self._tags, self._prepare = pick, owner, tags or {}, prepare
 
     def execute(self, operation: str, parameters: Any = None) -> None:
         """Run one statement to its end.
@@ -43,10 +50,14 @@ class Cursor:
         :param operation: the statement; a semicolon at its end is dropped.
         :param parameters: see :mod:`~airflow_provider_impala_lb.impala.sql.parameters`; default none.
         :raises ScriptError: they do not fit; nothing was sent.
+        :raises StillRunning: an earlier attempt at the same work may still run something; nothing was sent.
+        :raises Superseded: a later attempt has taken over; nothing was sent.
         :raises StatementFailed: says whether it ran.
         """
         sql = bind(operation.strip().removesuffix(";"), parameters)
         label = Label.new(1, 1, self._tags, self._owner)
+        self._prepare()
+        self.session.stop.check_fenced()
         self.query_id, sendings = None, Sendings(self.session.reconnect_timeout)
         try:
             ended = self.session.execute(f"{label} {sql}", on_start=self._started, sendings=sendings)

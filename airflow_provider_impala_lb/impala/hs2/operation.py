@@ -95,6 +95,7 @@ class Operation:
         self._cursor, self._client, self._stop, self._pages, self._is_impala = cursor, client, stop, pages, is_impala
         self._adopted = False
         cursor._close_finished_operation = self._close_after_rows
+        cursor._closed = True  # else its finalizer would talk to the server, for as long as that likes, in any thread
 
     @property
     def has_rows(self) -> bool:
@@ -387,11 +388,6 @@ class Operation:
         except Exception as error:
             self.left_open = True
             log.debug("Statement %s could not be closed: %s", self.query_id, describe(error))
-
-    def abandon(self) -> None:
-        """Let impyla's cursor believe that it is closed: else its finalizer would talk to the server again, for as
-        long as it likes."""
-        self._cursor._closed = True
 
 
 def _fetch_no_further_than_the_end(operation: Any) -> None:

@@ -379,7 +379,6 @@ class Session:
     def detach(self) -> None:
         """Leave the session, and what runs in it, to another process that has its handle."""
         self._closed, self.operation.unsettled = True, False
-        self.operation.abandon()
         self._client.disconnect()
 
     def close_to_prove(self) -> Closed:
@@ -453,7 +452,6 @@ class Session:
             if self._closed:
                 return
             self._closed = True
-        self.operation.abandon()
         try:
             if not self._ending and not self.lost:
                 if self._client.connected:

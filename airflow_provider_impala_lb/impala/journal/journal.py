@@ -292,14 +292,13 @@ class Journal:
         if not self.outcomes:
             self._try_to_note(lambda record, _: setattr(record, "opening", False), "no session is opened any more")
 
-    def left_open(self, session: str) -> None:
+    def left_open(self, session: str) -> bool:
         """A statement of a session was left open, and others follow. Never raises.
 
         :param session: its id, as Impala prints it.
+        :returns: whether that is noted.
         """
-        self._try_to_note(
-            lambda record, _: record.leave_open(session), f"a statement of session {session} was left open"
-        )
+        return self._try_to_note(lambda record, _: record.leave_open(session), f"a statement of {session} is left open")
 
     def session_ended(self, session: str) -> None:
         """Nothing runs in a session any more. Never raises: what is not noted is looked at by the next attempt.
@@ -454,12 +453,14 @@ class Journal:
         record.by, self.epoch = self._by, record.epoch
         return msgspec.structs.replace(record)
 
-    def _try_to_note(self, change: Callable[[Record, float], None], what: str) -> None:
+    def _try_to_note(self, change: Callable[[Record, float], None], what: str) -> bool:
         try:
             self._own(change, patience=0.0)
+            return True
         except ImpalaLBError as error:
             level = DEBUG if isinstance(error, Superseded) else WARNING
             log.log(level, "That %s is not noted in %s: %s", what, self.where, error)
+            return False
 
     def _own(self, change: Callable[[Record, float], bool | None], patience: float | None = None) -> None:
         """``change`` returns False to remove the journal.

@@ -86,6 +86,25 @@ class LeftoverSessions:
     ) -> None:
         self._cluster, self._sessions, self._pause, self._log = cluster, sessions, pause, log
         self._beside = beside
+        self._known: set[str] = set()
+        self._late: dict[str, LeftoverSession] = {}
+
+    def found_late(self, left: Mapping[str, LeftoverSession]) -> None:
+        """From another thread: the state was out of reach when this attempt began (`LeaseListener`).
+
+        :param left: as of :meth:`end`; what that was given before is not meant.
+        """
+        self._late = {lease_id: each for lease_id, each in left.items() if lease_id not in self._known}
+
+    def end_late(self, owner: str) -> None:
+        """End what was :meth:`found_late`, if anything was: before each statement.
+
+        :param owner: as of :meth:`end`.
+        :raises StillRunning: as :meth:`end`.
+        """
+        if self._late:
+            late, self._late = self._late, {}
+            self.end(owner, late)
 
     def end(
         self,
@@ -104,6 +123,7 @@ class LeftoverSessions:
         :raises StillRunning: one could not be seen to end.
         """
         remaining = {}
+        self._known |= set(leftovers)
         all_left = self._merged(leftovers, kept)
         waited_for = Counter(lease_id for left in all_left for lease_id in left.leases)
         for node in dict.fromkeys(left.node for left in all_left):
@@ -118,7 +138,7 @@ class LeftoverSessions:
         if remaining:
             raise StillRunning(owner, remaining)
 
-    def end_unrecorded(self, owner: str, *, is_known: bool) -> None:
+    def end_unrecorded(self, owner: str, *, is_known: bool, unrecorded: str = "") -> None:
         """End what an earlier attempt, of which no record is there, has running on any node: known by its label.
 
         Who has no record cannot stop a process that lives, either: one that goes on later is not noticed. And a label
@@ -127,6 +147,7 @@ class LeftoverSessions:
 
         :param owner: whose it is.
         :param is_known: the balancer's state knows of nothing: then a node whose page does not tell is passed over.
+        :param unrecorded: as of `StillRunning`.
         :raises StillRunning: it could not be seen to end; or a node's page does not tell.
         """
         remaining: dict[str, str] = {}
@@ -140,7 +161,7 @@ class LeftoverSessions:
             if problem is not None:
                 remaining[f"(unknown, {len(remaining) + 1})"] = f"{address}: {problem}"
         if remaining:
-            raise StillRunning(owner, remaining)
+            raise StillRunning(owner, remaining, unrecorded)
 
     def _merged(self, leftovers: Mapping[str, LeftoverSession], kept: Iterable[KeptSession]) -> list[_Left]:
         known = {
@@ -179,8 +200,10 @@ class LeftoverSessions:
         try:
             session = self._sessions.open(address)
         except NodeRefused as error:
-            pages = self._sessions.pages(address, max(left.web for left in lefts))
-            if error.__cause__ is not None and is_refused(error.__cause__) and is_gone(pages):
+            # It may have come back at another port between two of them.
+            all_pages = [self._sessions.pages(address, web) for web in dict.fromkeys(left.web for left in lefts)]
+            pages = all_pages[-1]
+            if error.__cause__ is not None and is_refused(error.__cause__) and all(map(is_gone, all_pages)):
                 # Nobody listens: the process is gone, and with it all that it ran.
                 yield from ((left, None) for left in lefts)
             else:

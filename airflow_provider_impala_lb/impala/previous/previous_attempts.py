@@ -29,6 +29,7 @@ class PreviousAttempts:
     :param pause: waits so many seconds, or raises.
     :param log: for people.
     :ivar in_doubt: finds out what became of a statement.
+    :ivar leftovers: ends sessions.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class PreviousAttempts:
     ) -> None:
         self._cluster, self._identity, self._script, self._log = cluster, identity, script, log
         self._fenced: dict[str, LeftoverSession] | None = {}
-        self._leftovers = LeftoverSessions(cluster, sessions, pause, log)
+        self._unrecorded = "the configuration has neither a lock_file nor a store"
+        beside = "" if identity.one_at_a_time else identity.tags.get("try", "")
+        self.leftovers = LeftoverSessions(cluster, sessions, pause, log, beside=beside)
         self.in_doubt = StatementInDoubt(sessions, script, pause, log)
 
     def fence(self) -> str:
@@ -55,19 +58,6 @@ class PreviousAttempts:
         announced = new_id()
         self._fenced = self._cluster.fencing.fence_earlier(self._identity.owner, announced, self._identity.attempt)
         return announced
-
-    def catch_up(self) -> None:
-        """What :meth:`fence` and :meth:`end` could not do, since the state was out of reach; once there is a lease, and
-        before anything is sent. Nothing if they could.
-
-        :raises StillRunning: as :meth:`end`.
-        :raises Superseded: as :meth:`fence`.
-        :raises ConfigError: as :meth:`fence`.
-        """
-        if self._fenced is None:
-            owner = self._identity.owner
-            self._fenced = self._cluster.fencing.fence_earlier(owner, attempt=self._identity.attempt)
-            self._leftovers.end(owner, self._fenced or {})
 
     def begin(self, journal: Journal, *, resume: bool) -> Begun | None:
         """Begin an attempt in the journal; a statement in doubt is settled there.
@@ -86,6 +76,7 @@ class PreviousAttempts:
             if journal.outcomes:
                 raise
             self._log.warning("What this attempt of %s begins cannot be noted: %s", journal.key, error)
+            self._unrecorded = str(error)
             return None
         message = begun.message
         if begun.record.intent is not None:
@@ -109,13 +100,15 @@ class PreviousAttempts:
             if journal is not None and any(each.session == session for each in kept):
                 journal.session_ended(session)
 
-        self._leftovers.end(owner, self._fenced or {}, kept, on_ended=note)
+        self.leftovers.end(owner, self._fenced or {}, kept, on_ended=note)
         if attempt is None or attempt.number < 2 or (begun is not None and not begun.record.unseen):
             return
-        if any(not statement.changes_nothing for _, statement in self._script):
-            config = self._cluster.config
-            shared = config.lock_file is not None or config.store is not None
-            self._leftovers.end_unrecorded(owner, is_known=shared and self._fenced is not None)
+        if all(statement.changes_nothing for _, statement in self._script):
+            return  # the next one may do more, and looks then
+        config = self._cluster.config
+        shared = config.lock_file is not None or config.store is not None
+        is_known, unrecorded = shared and self._fenced is not None, "" if begun is not None else self._unrecorded
+        self.leftovers.end_unrecorded(owner, is_known=is_known, unrecorded=unrecorded)
         if journal is not None and begun is not None:  # from here on there is a record of all that may be left
             journal.seen()
 
@@ -127,7 +120,7 @@ class PreviousAttempts:
         :param record: what it says; no statement is in doubt.
         """
         try:
-            self._leftovers.end(self._identity.owner, {}, record.sessions, on_ended=journal.session_ended)
+            self.leftovers.end(self._identity.owner, {}, record.sessions, on_ended=journal.session_ended)
         except StillRunning as error:
             self._log.info("%s", error)
 

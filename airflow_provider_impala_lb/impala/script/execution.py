@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.stop_request import Cancelled, HandedOver, StopRequest
 from airflow_provider_impala_lb.core.timing import Backoff, Deadline
-from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, Superseded
+from airflow_provider_impala_lb.errors import ConfigError, StatementFailed, StateUnavailable, StillRunning, Superseded
 from airflow_provider_impala_lb.impala.hs2.connection_failure import Fault, NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
 from airflow_provider_impala_lb.impala.hs2.ids import StatementEnd, StatementError
@@ -46,7 +46,7 @@ class Execution:
     :param record: what is run, and what is done of it.
     :param stop: of the run.
     :param deferral: whether another process is to go on.
-    :param prepare: called with the first session before its first statement.
+    :param prepare: called with the open session before each statement; what it raises ends the run.
     :ivar session: the open one, or None.
     :ivar last: the same, also once it is closed.
     """
@@ -61,18 +61,15 @@ class Execution:
         prepare: Callable[[Session], None],
     ) -> None:
         self._sessions, self._pick, self._record, self._stop, self._deferral = sessions, pick, record, stop, deferral
-        self._prepare: Callable[[Session], None] | None = prepare
-        self._plan, self._listener, self._journal = record.plan, record.listener, record.journal
+        self._plan, self._listener, self._journal, self._prepare = record.plan, record.listener, record.journal, prepare
         self._log, self._notes = record.listener.logger, StatementNotes(record.journal, deferral)
         self._elsewhere = record.plan.options.resume or record.plan.options.restartable
         self._sent_before = record.sent_before
-        self._under_way = False
-        self._submitted = 0.0
+        self._under_way, self._submitted = False, 0.0
         self._publishing = record.plan.options.publish is not None
         self._sendings = 0, Sendings(0.0)  # of which statement
-        self._inherited = False
         self._has_run: Callable[[], bool] | None = None
-        self._shared = False  # another process may go on in the session
+        self._inherited = self._shared = False  # another process had the session before, or may go on in it
         self.session: Session | None = None
         self.last: Session | None = None
         data, options = SessionData(pick.database, pick.options), record.plan.options
@@ -112,7 +109,7 @@ class Execution:
             self._sendings[1].begin()
             self._under_way, self._submitted = True, resumed.sent_at
         self._inherited, self._has_run = resumed.inherited, resumed.has_run
-        self._prepare, self._shared = None, True
+        self._shared = True
 
     def end_now(self, note: Callable[[], None] = lambda: None, may: Callable[[], bool] = lambda: True) -> bool:
         """From another thread: end what runs, within 4 s. Never raises.
@@ -169,7 +166,7 @@ class Execution:
                     if keep and self.session is not None:
                         self.session.detach()
                     raise
-                except StateUnavailable as error:
+                except (StateUnavailable, StillRunning) as error:
                     if self.between and self._record.nothing_done:
                         raise
                     raise self.cut_off(error) from error
@@ -186,11 +183,11 @@ class Execution:
             if not keep:
                 self.close()
 
-    def cut_off(self, error: StateUnavailable) -> StatementFailed:
+    def cut_off(self, error: StateUnavailable | StillRunning) -> StatementFailed:
         """End the session; what to raise where it cannot be noted any more what the script does, since it has done
         something: else it would be run again from its beginning.
 
-        :param error: of the journal, or of the balancer's state.
+        :param error: of the journal, of the balancer's state, or of what an earlier attempt has left.
         """
         query_id = self.session.query_id if self._under_way and self.session is not None else None
         failed = self._record.failed(str(error), query_id, "unknown" if self._under_way else "not started")
@@ -235,9 +232,7 @@ class Execution:
                     self._record.memory = None
             web = f", {session.web}/sessions" if session.web else ""
             self._log.info("Session %s on %s as %s%s", session.id, pick.node, session.user, web)
-            if self._prepare is not None:
-                self._prepare(session)
-                self._prepare = None
+            self._prepare(session)
             self.replay(session)
             if self._listener.on_session:
                 self._report_session(session)
@@ -267,8 +262,8 @@ class Execution:
             raise self._record.failed(
                 f"{failure.reason}; and no new session can be opened: {error}", None, failure.outcome, failure.advice
             ) from error
-        except StateUnavailable as error:
-            reason = f"{failure.reason}; and whether another attempt has ended it cannot be known: {error}"
+        except (StateUnavailable, StillRunning) as error:
+            reason = f"{failure.reason}; and what other attempts do cannot be known: {error}"
             raise self._record.failed(reason, None, failure.outcome, failure.advice) from error
 
     def replay(self, session: Session) -> None:
@@ -415,14 +410,15 @@ class Execution:
         self._has_run = None  # it spoke of the statement that was under way
         label = Label.new(number, len(self._plan), self._record.identity.tags, self._record.identity.owner)
         if session.operation.left_open and self._record.memory is not None:
-            self._record.memory.left_open(session.id)
-            session.operation.left_open = False  # it is noted
+            session.operation.left_open = not self._record.memory.left_open(session.id)
+        changes = not self._plan.classified[number - 1].changes_nothing
+        if changes and self._record.memory is None:
+            self._pick.note(session=session.id)  # no later attempt knows this session to close it: has one begun?
+        self._prepare(session)
         if self._journal is not None:
-            if not self._plan.classified[number - 1].changes_nothing:
+            if changes:
                 session.proof.see_witness()
             self._journal.intend(number, label.nonce, self._pick.node, session.id, session.proof.witness)
-        elif self._record.memory is None and not self._plan.classified[number - 1].changes_nothing:
-            self._pick.note(session=session.id)  # no later attempt knows this session to close it: has one begun?
         self._shared = True
         query_options, sendings = {"SYNC_DDL": "1"} if synced else None, self._sendings[1]
         try:

@@ -102,6 +102,7 @@ class ScriptRun:
         self._ticket = cluster.config.owner_of(process.ticket) if process.ticket else None
         self._announced_id = ""  # of the first lease, until it is taken
         self._execution: Execution | None = None
+        self._is_prepared = False  # the node of this moment
 
     def cancel(self, reason: str) -> None:
         """Stop the run: what runs on the coordinator is cancelled within 4 s, and :meth:`run` raises. Never raises.
@@ -252,7 +253,8 @@ class ScriptRun:
         if clean and handover.unpublished is not None:
             self._record.published_before = record.done, handover.unpublished
         try:
-            with self._cluster.picker.adopt(handover.lease, LeaseListener(on_fenced=self._on_fenced)) as pick:
+            listener = LeaseListener(on_fenced=self._on_fenced, on_left=self._previous.leftovers.found_late)
+            with self._cluster.picker.adopt(handover.lease, listener) as pick:
                 try:
                     if not clean:
                         self._log.warning(
@@ -352,6 +354,7 @@ class ScriptRun:
                         on_move=self._on_move if options.restartable or options.resume else None,
                         on_overload=self._on_overload,
                         on_fenced=self._on_fenced,
+                        on_left=self._previous.leftovers.found_late,
                     ),
                     while_waiting=self._check_cancelled,
                     announced_id=self._announced_id,
@@ -375,6 +378,7 @@ class ScriptRun:
         done = self._record.done
         done.why = why or pick.why
         execution = Execution(self._sessions, pick, self._record, self._stop, self._deferral, self._prepare)
+        self._is_prepared = resumed is not None
         if resumed is not None:
             execution.resume(resumed)
         self._execution = execution
@@ -410,14 +414,11 @@ class ScriptRun:
         finally:
             self._execution = None
             if execution.left_running:
-                self._log.warning(
-                    "What ran on %s was not seen to end: the next attempt looks after it first", pick.node
-                )
+                self._log.warning("What ran on %s was not seen to end: the next attempt sees to it first", pick.node)
                 pick.release(left_running=True)
             self._record.left_node(pick.node)
-            if self.plan.options.session_key:
+            if key := self.plan.options.session_key:
                 data = self._record.data
-                key = self.plan.options.session_key
                 self._cluster.session_keys.remember(key, pick.node, data.database, data.options)
 
     def _run_or_hand_over(self, pick: Pick, execution: Execution) -> None:
@@ -447,22 +448,20 @@ class ScriptRun:
                     raise deferred from None
 
     def _prepare(self, session: Session) -> None:
-        """Let the node hear of all that this script builds on, before it runs there."""
+        """End what was found only now of earlier attempts; and let the node hear of all that this script builds on."""
+        self._previous.leftovers.end_late(self._identity.owner)
+        self._stop.check_fenced()
+        if self._is_prepared:
+            return
         self._refusals.accepted(session.node.address)
-        self._previous.catch_up()
+        check, tags = self._check_cancelled, self._identity.tags
         for upstream in self._record.before:
             if upstream.host and upstream.host != session.node.address:
                 try:
-                    make_visible(
-                        session,
-                        upstream,
-                        check=self._check_cancelled,
-                        sleep=self._pause,
-                        log=self._log,
-                        tags=self._identity.tags,
-                    )
+                    make_visible(session, upstream, check=check, sleep=self._pause, log=self._log, tags=tags)
                 except StatementError as error:
                     raise refusal(str(error)) from error
+        self._is_prepared = True
 
     def _wait_for(self, node: str, reason: str, deadline: Deadline) -> None:
         if deadline.passed():

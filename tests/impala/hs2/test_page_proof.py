@@ -37,6 +37,7 @@ def test_on_a_coordinator_that_has_just_been_started_a_statement_is_run_for_it(n
 def test_on_any_other_it_is_what_has_ended_there(node, session):
     session.execute("SELECT 1")
     session.operation.finish()
+    wait_for(lambda: session.pages.queries().completed)  # a thread of its own archives it
     session.proof.see_witness()
     assert session.proof.witness and statements_on(node) == ["SELECT 1"]
 

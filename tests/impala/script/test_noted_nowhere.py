@@ -1,11 +1,9 @@
 """Attempts of which neither state nor record tells: their share was away. What they left is known by its label."""
 
 import signal
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -22,14 +20,6 @@ from tests.support.script_worker import end_of, is_stopped, worker
 from tests.support.scripts import changed, in_flight, wait_for
 
 
-@pytest.fixture
-def share():
-    """A directory for a lock file, of a file system of its own, and where to move it to be away."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
-        (Path(directory) / "share").mkdir()
-        yield Path(directory) / "share", Path(directory) / "away"
-
-
 def config_on(cluster, share, **keys):
     config = {**cluster.config, "lock_file": str(share / "lock"), **keys}
     Balancer.from_config(config).get_host()  # this host has used it: else it being away is a mistake
@@ -37,9 +27,11 @@ def config_on(cluster, share, **keys):
 
 
 @pytest.mark.parametrize("began", ["without any state", pytest.param("before that", marks=pytest.mark.slow)])
-def test_one_whose_session_is_noted_nowhere_sends_nothing_more_once_a_later_one_is_there(pair, share, log, began):
+def test_one_whose_session_is_noted_nowhere_sends_nothing_more_once_a_later_one_is_there(
+    pair, movable_share, log, began
+):
     """The share is away when it begins, or goes away before its first session. It is back for its next attempt."""
-    share, away = share
+    share, away = movable_share
     config = config_on(pair, share)
     order = {"config": config, "owner": OWNER, "script": f"{INSERT}; INSERT INTO t SELECT 3", "attempt": 1}
     with ThreadPoolExecutor() as pool, ExitStack() as stack:
@@ -65,8 +57,8 @@ def test_one_whose_session_is_noted_nowhere_sends_nothing_more_once_a_later_one_
 
 
 @pytest.mark.slow
-def test_a_session_that_could_not_be_noted_is_looked_for(pair, share, log):
-    share, away = share
+def test_a_session_that_could_not_be_noted_is_looked_for(pair, movable_share, log):
+    share, away = movable_share
     config = config_on(pair, share, deployment="prod")
     with worker(config=config, owner=OWNER, script=SLOW, attempt=1, stop_at="open") as process:
         wait_for(lambda: is_stopped(process), 20)
@@ -101,9 +93,10 @@ def test_a_second_session_that_could_not_be_noted_is_looked_for(pair):
 
 
 @pytest.mark.slow
-def test_a_state_that_is_back_when_it_takes_its_lease_tells_what_to_end(pair, share, monkeypatch):
+@pytest.mark.parametrize("back", ["for its lease", "after its first statement"])
+def test_a_state_that_is_back_later_tells_what_to_end(pair, movable_share, monkeypatch, back):
     """It was away when the attempt began, and nothing ran: the one before was stopped between two statements."""
-    share, away = share
+    share, away = movable_share
     config = config_on(pair, share)
     script = f"{INSERT}; INSERT INTO t SELECT 3"
     order = {"script": script, "attempt": 1, "stop_at": "sent", "stop_number": 2}
@@ -111,21 +104,26 @@ def test_a_state_that_is_back_when_it_takes_its_lease_tells_what_to_end(pair, sh
 
     def look_and_be_back(leftovers, owner, **options):
         look(leftovers, owner, **options)
-        away.rename(share)
+        if back == "for its lease":
+            away.rename(share)
+
+    def be_back(done):
+        if away.exists():
+            away.rename(share)
 
     with worker(config=config, owner=OWNER, **order) as process:
         wait_for(lambda: is_stopped(process), 20)
         share.rename(away)
         monkeypatch.setattr(LeftoverSessions, "end_unrecorded", look_and_be_back)
-        attempt(pair, balancer=Balancer.from_config(config))
+        attempt(pair, f"{NEXT}; {NEXT}", balancer=Balancer.from_config(config), on_statement=be_back)
         process.send_signal(signal.SIGCONT)
         assert end_of(process)["error"] in ("Superseded", "StatementFailed")
-    assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED")]
+    assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED"), (NEXT, "FINISHED")]
 
 
 @pytest.mark.slow
-def test_of_an_attempt_without_a_record_between_two_with_one_the_label_tells(pair, share, log):
-    share, away = share
+def test_of_an_attempt_without_a_record_between_two_with_one_the_label_tells(pair, movable_share, log):
+    share, away = movable_share
     config = config_on(pair, share, deployment="prod")
     with pytest.raises(StatementFailed):
         attempt(pair, "SELEC", 1, balancer=Balancer.from_config(config))
