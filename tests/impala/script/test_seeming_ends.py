@@ -123,7 +123,7 @@ def test_one_whose_close_failed_is_noted_before_the_next_is_sent(pair, monkeypat
 
     def notes(journal, session):
         noted.append((session, len(executed(pair))))
-        left_open(journal, session)
+        return left_open(journal, session)
 
     monkeypatch.setattr(ReconnectingClient, "call", fails_once)
     monkeypatch.setattr(Journal, "left_open", notes)
