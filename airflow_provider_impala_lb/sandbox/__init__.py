@@ -26,9 +26,9 @@ behind a login with a random password, and SQL reaches no file outside of its di
 Never keep data in it that you would miss, and never measure speed with it.
 
 It imports nothing of the rest of the package but the errors. A folder imports only those before it: `common`, `sql`,
-`coordinator`, then `server` and `web`. `node_main.py` puts them together to a coordinator's process; `node_process.py`
-is that process as its parent sees it; `cluster.py` is all of them, `pytest_plugin.py` the fixture. To be read from
-`cluster.py` on.
+`coordinator`, then `server` and `web`. `node_main.py` puts them together to a coordinator's process; `node_template.py`
+forks it, `node_starter.py` asks for that; `node_process.py` is the coordinator as the process that started it sees it;
+`cluster.py` is all of them, `pytest_plugin.py` the fixture. To be read from `cluster.py` on.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
 from airflow_provider_impala_lb.sandbox.common.private_files import make_private, write_private
 from airflow_provider_impala_lb.sandbox.common.versions import HEAD, Behaviour
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess
-from airflow_provider_impala_lb.sandbox.node_process import ProcessSpawner, SandboxNode
+from airflow_provider_impala_lb.sandbox.node_process import SandboxNode
 
 
 class Sandbox:
@@ -90,7 +90,6 @@ class Sandbox:
         self._own_directory = directory is None
         self._wanted = None if directory is None else Path(directory).absolute()
         self._directory: Path | None = None
-        self._spawner: ProcessSpawner | None = None
         self.nodes: list[SandboxNode] = []
 
     @property
@@ -121,7 +120,6 @@ class Sandbox:
         if self.nodes:
             raise ImpalaLBError("This sandbox runs already.")
         self._directory = self._wanted or Path(tempfile.mkdtemp(prefix="impala-sandbox-"))
-        self._spawner = ProcessSpawner()
         try:
             make_private(self.directory)
             make_private(self.warehouse)
@@ -140,7 +138,7 @@ class Sandbox:
                 self._admins,
             )
             self.nodes = [
-                SandboxNode(replace(settings, name=f"node{number}"), self._access, self._spawner)
+                SandboxNode(replace(settings, name=f"node{number}"), self._access)
                 for number in range(1, self._count + 1)
             ]
             for node in self.nodes:
@@ -157,9 +155,6 @@ class Sandbox:
         for node in self.nodes:
             node.stop()
         self.nodes = []
-        if self._spawner is not None:
-            self._spawner.close()
-            self._spawner = None
         if self._own_directory and self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""A coordinator's process: ``python -m airflow_provider_impala_lb.sandbox.node_main '{"name": ..., ...}'``.
+"""A coordinator's process, once it has been forked.
 
 When it serves, it prints one JSON line with its ports. It ends with the process that holds the other end of its
 standard input.
@@ -43,14 +43,13 @@ _PR_SET_PDEATHSIG = 1
 _Bound = TypeVar("_Bound")
 
 
-def main(arguments: list[str]) -> None:
+def main(settings: NodeSettings) -> None:
     """Run a coordinator until its parent ends, or a graceful shutdown is over. Does not return.
 
-    :param arguments: one: the JSON of a :class:`airflow_provider_impala_lb.sandbox.common.node_settings.NodeSettings`.
+    :param settings: its own.
     """
     os.umask(0o077)  # its files are only for the user who started it
-    settings = NodeSettings.of_json(arguments[0])
-    _die_with(settings.parent)
+    die_with(settings.parent)
     directory = Path(settings.directory)
     users = json.loads(Path(settings.users).read_text()) if settings.users else None
     listener = _bound(settings.port, _listen)
@@ -96,8 +95,12 @@ def main(arguments: list[str]) -> None:
     _stay(coordinator)
 
 
-def _die_with(parent: int) -> None:
-    """A killed parent must leave no coordinator, also not one that is stopped or whose pipe was inherited elsewhere."""
+def die_with(parent: int) -> None:
+    """A killed parent must leave no coordinator, also not one that is stopped or whose pipe was inherited elsewhere.
+
+    :param parent: id of the process to end with.
+    :raises SystemExit: that is gone.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise SystemExit("The parent process is gone.")
@@ -147,7 +150,3 @@ def _stay(coordinator: Coordinator) -> None:
         pass
     # Threads that wait for clients, and DuckDB's destructors, would only hold the exit up.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import queue
 import select
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -23,49 +17,11 @@ from airflow_provider_impala_lb.sandbox.common.activity_log import read_activity
 from airflow_provider_impala_lb.sandbox.common.node_settings import NodeSettings
 from airflow_provider_impala_lb.sandbox.common.switches import Setting, Switch
 from airflow_provider_impala_lb.sandbox.common.web_access import WebAccess, open_page
+from airflow_provider_impala_lb.sandbox.node_starter import NodeProcess, NodeStarter
 from airflow_provider_impala_lb.sandbox.web.simulated_load import SimulatedLoad
 
 _START_LIMIT = 60.0
-
-
-class ProcessSpawner:
-    """A thread that starts the processes: the kernel kills them when the THREAD that started them ends
-    (PR_SET_PDEATHSIG)."""
-
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="sandbox-spawner", daemon=True).start()
-
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-
-    def start(self, command: list[str], errors: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start a process with pipes at its standard input and output.
-
-        :param command: program and arguments.
-        :param errors: where its standard error goes.
-        :raises OSError: it cannot be started.
-        """
-        answer: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
-
-        def work() -> None:
-            try:
-                answer.put(
-                    subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)  # noqa: S603
-                )
-            except OSError as error:
-                answer.put(error)
-
-        self._work.put(work)
-        started = answer.get()
-        if isinstance(started, OSError):
-            raise started
-        return started
-
-    def close(self) -> None:
-        """End the thread, and with it the processes."""
-        self._work.put(None)
+_starter = NodeStarter()
 
 
 class SandboxNode:
@@ -73,7 +29,6 @@ class SandboxNode:
 
     :param settings: what its process is started with.
     :param access: how its web pages are reached.
-    :param spawner: starts the process.
     :ivar name: such as ``node1``.
     :ivar host: always ``127.0.0.1``.
     :ivar port: of HiveServer2; 0 before the first start.
@@ -81,13 +36,13 @@ class SandboxNode:
     :ivar metrics_port: of the metrics alone; 0: it has none.
     """
 
-    def __init__(self, settings: NodeSettings, access: WebAccess, spawner: ProcessSpawner) -> None:
+    def __init__(self, settings: NodeSettings, access: WebAccess) -> None:
         self.name = settings.name
         self.host, self.port, self.web_port, self.metrics_port = "127.0.0.1", 0, 0, 0
-        self._settings, self._access, self._spawner = settings, access, spawner
+        self._settings, self._access = settings, access
         settings.load_file.unlink(missing_ok=True)
         shutil.rmtree(settings.switches_directory, ignore_errors=True)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: NodeProcess | None = None
         self._errors: IO[bytes] | None = None
 
     def __repr__(self) -> str:
@@ -117,7 +72,7 @@ class SandboxNode:
     @property
     def running(self) -> bool:
         """Does its process live?"""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self._process.running
 
     @property
     def journal_file(self) -> Path:
@@ -143,16 +98,9 @@ class SandboxNode:
         if self.running:
             return
         self._dispose()
-        settings = replace(
-            self._settings,
-            parent=os.getpid(),
-            port=self.port,
-            web_port=self.web_port,
-            metrics_port=self.metrics_port,
-        )
+        settings = replace(self._settings, port=self.port, web_port=self.web_port, metrics_port=self.metrics_port)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-        command = [sys.executable, "-m", "airflow_provider_impala_lb.sandbox.node_main", settings.json()]
-        self._process = self._spawner.start(command, self._errors)
+        self._process = _starter.start(settings, self._errors)
 
     def wait_ready(self, timeout: float = _START_LIMIT) -> None:
         """Wait until the process serves.
@@ -160,12 +108,12 @@ class SandboxNode:
         :param timeout: seconds; default 60.
         :raises ImpalaLBError: it ended instead, or took too long; the end of its standard error is in the message.
         """
-        assert self._process is not None and self._process.stdout is not None, "not started"
+        assert self._process is not None, "not started"
         if not self._process.stdout.closed:
             ready, _, _ = select.select([self._process.stdout], [], [], timeout)
             line = self._process.stdout.readline() if ready else b""
             if not line:
-                self._process.kill()
+                self._process.signal(signal.SIGKILL)
                 self._process.wait()
                 raise ImpalaLBError(f"The sandbox's {self.name} did not start:\n{self._error_output()}")
             ports = json.loads(line)
@@ -198,8 +146,8 @@ class SandboxNode:
     def pause(self) -> None:
         """SIGSTOP: from the return of this it accepts connections (the kernel does), and answers nothing."""
         self._signal(signal.SIGSTOP)
-        if self.running:  # on a busy machine its threads may go on for a moment
-            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if self._process is not None:  # on a busy machine its threads may go on for a moment
+            self._process.wait_stopped()
 
     def resume(self) -> None:
         """SIGCONT: it goes on after :meth:`pause`."""
@@ -310,23 +258,17 @@ class SandboxNode:
         return open_page(self.web + path, self._access.key, timeout)
 
     def _signal(self, number: int) -> None:
-        if self.running:
-            os.kill(self.pid, number)
+        if self._process is not None:
+            self._process.signal(number)
 
     def stop(self) -> None:
         """End the process, also one that is paused. Does nothing to one that has ended."""
-        if self._process is None:
-            return
-        if self.running:
-            self._process.kill()
-        self._process.wait()
-        self._dispose()
+        if self._process is not None:
+            self._dispose()
 
     def _dispose(self) -> None:
         if self._process is not None:
-            for stream in (self._process.stdin, self._process.stdout):
-                if stream is not None:
-                    stream.close()
+            self._process.close()
         if self._errors is not None:
             self._errors.close()
             self._errors = None

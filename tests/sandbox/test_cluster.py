@@ -33,6 +33,10 @@ def alive(pid: int) -> bool:
         return False
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def wait_gone(pids: list[int]) -> None:
     deadline = time.monotonic() + 5
     while any(map(alive, pids)) and time.monotonic() < deadline:
@@ -206,6 +210,35 @@ def test_a_killed_parent_leaves_no_coordinator(paused: bool) -> None:
     parent.stdout.close()
     wait_gone(pids)
     subprocess.run(["rm", "-r", directory], check=True)
+
+
+def test_what_they_are_forked_from_is_started_again_if_it_was_killed() -> None:
+    """In a process of its own: with it end all coordinators that were started from there."""
+    code = (
+        "import os\nfrom tests.sandbox.test_cluster import Sandbox, parent_of, wait_gone\n"
+        "with Sandbox(nodes=1) as cluster:\n"
+        "    pid = cluster.nodes[0].pid\n"
+        "    os.kill(template := parent_of(pid), 9)\n"
+        "    wait_gone([pid, template])\n"
+        "with Sandbox(nodes=2) as cluster:\n"
+        "    assert all(node.running for node in cluster.nodes)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_fork_of_the_process_that_started_some_starts_its_own() -> None:
+    with Sandbox(nodes=1) as cluster:
+        child = os.fork()
+        if child == 0:
+            try:
+                with Sandbox(nodes=1) as other:
+                    assert parent_of(other.nodes[0].pid) != parent_of(cluster.nodes[0].pid)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert cluster.nodes[0].running
 
 
 def test_serve(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a coordinator's process is started with. It travels as JSON, on the command line."""
+"""What a coordinator's process is started with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_impala_lb.sandbox.common.versions import HEAD
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """One coordinator's settings. Paths are absolute; logins are in files, since a command line is for all to see.
+    """One coordinator's settings. Paths are absolute; logins are in files.
 
     :ivar name: such as ``node1``; its files are named after it.
     :ivar directory: the cluster's.
@@ -22,7 +22,7 @@ class NodeSettings:
     :ivar web: JSON file of a :class:`airflow_provider_impala_lb.sandbox.common.web_access.WebAccess`.
     :ivar version: of Impala, as which it behaves; default HEAD.
     :ivar admins: users who may kill everybody's statements; default none.
-    :ivar parent: id of the process that starts it, and with which it ends; 0 (default): not known yet.
+    :ivar parent: id of the process that it is forked from, and with which it ends; 0 (default): not known yet.
     :ivar port: for HiveServer2; 0 (default): chosen by the process.
     :ivar web_port: for the web pages; 0 (default): chosen by the process.
     :ivar metrics_port: for the metrics alone, if there is such a port; 0 (default): chosen by the process.
