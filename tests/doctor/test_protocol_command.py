@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
+
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.command_line import lb
 
 
+@pytest.mark.since("HEAD", "not all can be proved")
 def test_a_cluster_on_which_all_can_be_proved():
     with Sandbox(nodes=1, lag=0) as cluster:
         with Balancer.from_config(str(cluster.config_file)).sessions.open(cluster.nodes[0].address) as session:

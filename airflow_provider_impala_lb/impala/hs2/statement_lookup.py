@@ -267,7 +267,7 @@ class StatementLookup:
                 self._coordinator.pause(_FIRST_PAUSE)
                 return
         elif self._evidence.page_of == "3":
-            self.reason = f"{where} of this version does not show all that runs"
+            self.reason = f"{where} of this version does not show all that runs, so it may be at work"
         elif not self._evidence.same_process:
             self.reason = "the coordinator was started anew, or its session had ended before"
         elif not self._witness:

@@ -49,6 +49,7 @@ def test_where_no_ended_statement_is_kept_none_is_run():
         assert session.proof.witness == "" and statements_on(cluster.nodes[0]) == []
 
 
+@pytest.mark.since("4.0", "who closes a statement archives it")
 def test_one_that_is_not_shown_in_time_is_not_waited_for(node, session):
     start = time.monotonic()
     with node.hold("archiving"):

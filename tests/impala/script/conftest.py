@@ -4,13 +4,13 @@ import pytest
 
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import changed, run
-from tests.support.versions import NEWEST
+from tests.support.versions import VERSION
 
 
 @pytest.fixture
 def version():
     """Of Impala, as which the cluster behaves."""
-    return NEWEST
+    return VERSION
 
 
 @pytest.fixture

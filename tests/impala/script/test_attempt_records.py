@@ -137,6 +137,7 @@ def test_what_the_label_alone_tells_may_be_another_airflows_and_is_waited_for(pa
     assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED")]
 
 
+@pytest.mark.since("4.0", "its page cuts no statement")
 def test_a_page_that_does_not_show_whose_a_statement_is_proves_nothing(monkeypatch):
     """It shows which one it is: the marker's nonce is there."""
     with Sandbox(nodes=1, lag=0, flags={"query_stmt_size": 30}) as one:
@@ -172,6 +173,7 @@ def test_a_marker_that_has_left_the_page_is_sent_again_while_something_is_waited
     assert "waiting for its end" in log.text
 
 
+@pytest.mark.since("4.5", "there is no KILL QUERY")
 def test_what_an_attempt_could_not_see_ended_is_looked_for_by_the_next_one(named, log, monkeypatch):
     """It has left an empty record by then, and has run nothing."""
     with killed(named):
@@ -186,6 +188,7 @@ def test_what_an_attempt_could_not_see_ended_is_looked_for_by_the_next_one(named
     assert "is of an earlier attempt: it was killed" in log.text
 
 
+@pytest.mark.since("4.5", "there is no KILL QUERY")
 def test_start_over_after_a_journal_was_lost_leaves_nothing_running(named, log):
     """The command is printed where it is missing; what was lost with it may still run."""
     with killed(named, resume=True):

@@ -155,6 +155,7 @@ def test_what_a_killed_worker_of_another_run_has_left_is_not_ended_but_by_an_ope
     assert lb(*shlex.split(words), config=pair.config_file).returncode == 1
 
 
+@pytest.mark.since("4.0", "only who closed a session knows its end")
 def test_a_cleared_task_and_a_retry_take_over_as_ever(pair):
     """Clearing a run that is over gives it another beginning, and counts that."""
     for number, (successor, want) in enumerate(

@@ -21,9 +21,10 @@ from airflow_provider_impala_lb.sandbox import SandboxNode
 from airflow_provider_impala_lb.sandbox.common.switches import Switch
 from tests.support.relay import Call, Fault, Relay
 from tests.support.servers import eventually
+from tests.support.versions import is_older
 from tests.system.lives.nursery import Worker
 from tests.system.lives.pages import PagesBetween
-from tests.system.lives.story import DATABASES, MOMENT, Story, Strike
+from tests.system.lives.story import DATABASES, LONGEST_DELAY, MOMENT, Story, Strike
 from tests.system.lives.tables import Tables
 
 LIMITS = {"open_timeout": 1.0, "rpc_timeout": 0.8, "reconnect_timeout": 4.0}
@@ -355,6 +356,8 @@ class Stage:
         self.release()
         self.relay.settle()
         eventually(lambda: not self._at_work(), seconds)
+        if is_older("4.0"):
+            time.sleep(LONGEST_DELAY)  # its page hides a statement as its end begins
 
     def _at_work(self) -> bool:
         try:

@@ -54,6 +54,7 @@ FOCUSES = {
 has given up, or is gone, or is stopped. ``dropped``: it has run, nobody has noted that, and others' statements push it
 out of the page. ``old page``: and the page is from before it was sent, or another's. ``ghost``: stopped while one
 runs."""
+LONGEST_DELAY = 3.0  # seconds at one point
 MOMENT = -1
 """Of a call: the moment of the focus."""
 DEPLOYMENTS = {"one": 12, "two keys": 1, "two runs": 1}
@@ -262,7 +263,7 @@ class Story:
         point, action = choose(rng, SLOW_POINTS), choose(rng, {"delay": 6, "hold": 3, "fail": 1})
         if action == "fail":
             point = choose(rng, {"planning": 1, "execution": 2, "finalising": 1, "catalog": 2, "catalog_answer": 2})
-        seconds = rng.uniform(0.1, 1.0) if rng.random() < 0.5 else rng.uniform(1.0, 3.0)
+        seconds = rng.uniform(0.1, 1.0) if rng.random() < 0.5 else rng.uniform(1.0, LONGEST_DELAY)
         return Slow(action, point, rng.choice(changing), seconds, times=rng.choice([1, 1, 2]))  # type: ignore[arg-type]
 
     def __str__(self) -> str:
