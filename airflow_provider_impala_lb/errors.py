@@ -100,7 +100,7 @@ class JournalDamaged(ImpalaLBError):
 
 
 class StillRunning(ImpalaLBError):
-    """What an earlier attempt left running could not be seen to end. Nothing was run by this one; the text says what to
+    """What an earlier attempt left running could not be seen to end. Nothing is run beside it; the text says what to
     do.
 
     :param owner: whose work it is, e.g. ``dag/run/task``.
@@ -116,7 +116,7 @@ class StillRunning(ImpalaLBError):
         if unrecorded:
             remedy = f"No record is kept in which impala-lb leftovers could note that it has ended: {unrecorded}"
         super().__init__(
-            f"An earlier attempt of {owner} may still be running, so nothing was run: its INSERTs would run beside ours"
+            f"An earlier attempt of {owner} may still be running, and nothing is run beside it"
             + "".join(f"\n  session {session} on {reason}" for session, reason in self.remaining.items())
             + f"\nEnd it there, or let the task be tried again later. {remedy}"
         )

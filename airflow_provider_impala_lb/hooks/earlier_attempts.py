@@ -13,10 +13,10 @@ from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 
 if TYPE_CHECKING:
-    from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
+    from airflow_provider_impala_lb.impala.previous.late_leftovers import LateLeftovers
 
 
-def end_earlier_attempts(balancer: Balancer, identity: RunIdentity, log: Logger) -> LeftoverSessions | None:
+def end_earlier_attempts(balancer: Balancer, identity: RunIdentity, log: Logger) -> LateLeftovers | None:
     """End the sessions of earlier attempts, and see them ended.
 
     :param balancer: of the hook.
@@ -33,6 +33,7 @@ def end_earlier_attempts(balancer: Balancer, identity: RunIdentity, log: Logger)
     owner = balancer.config.owner_of(identity.owner)
     left = balancer.cluster.fencing.fence_earlier(owner, attempt=attempt, has_parts=True)
     # Here: what it takes to open a session is a third of the time that a DAG file's import takes.
+    from airflow_provider_impala_lb.impala.previous.late_leftovers import LateLeftovers
     from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
 
     beside = identity.tags.get("try", "")
@@ -41,4 +42,4 @@ def end_earlier_attempts(balancer: Balancer, identity: RunIdentity, log: Logger)
         sessions.end_unrecorded(owner, is_known=False, unrecorded="of what hooks run only the balancer's state tells")
     else:
         sessions.end(owner, left)
-    return sessions
+    return LateLeftovers(sessions)

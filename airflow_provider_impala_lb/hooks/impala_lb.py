@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_impala_lb.hooks.dialect import ImpalaDialect
     from airflow_provider_impala_lb.impala.dbapi import Connection as BalancedConnection
-    from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
+    from airflow_provider_impala_lb.impala.previous.late_leftovers import LateLeftovers
     from airflow_provider_impala_lb.impala.script.record import ScriptDone
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
@@ -86,7 +86,7 @@ class ImpalaLBHook(DbApiHook):
         self._resolved: StickyHost | None = None
         self._changed: Upstream | None = None
         self._has_begun = False
-        self._leftovers: LeftoverSessions | None = None
+        self._leftovers: LateLeftovers | None = None
         self.host: str | None = None
         self.query_ids: list[str] = []
 

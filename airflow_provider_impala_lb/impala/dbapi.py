@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from logging import getLogger
 
 import msgspec
 
@@ -15,17 +16,19 @@ from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener,
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.rules.supersession import superseded
 from airflow_provider_impala_lb.core.state.model import Attempt
-from airflow_provider_impala_lb.core.stop_request import StopRequest
-from airflow_provider_impala_lb.errors import NoNodeAvailable
+from airflow_provider_impala_lb.core.stop_request import Cancelled, StopRequest
+from airflow_provider_impala_lb.errors import ImpalaLBError, NoNodeAvailable
 from airflow_provider_impala_lb.impala.hs2.connection_failure import NodeRefused, refusal
 from airflow_provider_impala_lb.impala.hs2.cursor import Cursor
 from airflow_provider_impala_lb.impala.hs2.ids import StatementError
 from airflow_provider_impala_lb.impala.hs2.refusals import Refusals
 from airflow_provider_impala_lb.impala.hs2.session import Session
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
-from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
+from airflow_provider_impala_lb.impala.previous.late_leftovers import LateLeftovers
 from airflow_provider_impala_lb.impala.script.metadata_sync import make_visible
 from airflow_provider_impala_lb.impala.script.upstream import Upstream
+
+log = getLogger(__name__)
 
 
 class Connection:
@@ -48,7 +51,7 @@ class Connection:
         *,
         owner: str = "",
         tags: Mapping[str, str] | None = None,
-        leftovers: LeftoverSessions | None = None,
+        leftovers: LateLeftovers | None = None,
     ) -> None:
         self.pick = pick
         self._stop, self._owner, self._tags, self._leftovers = stop, owner, tags, leftovers
@@ -86,8 +89,16 @@ class Connection:
         return cursor
 
     def _prepare(self) -> None:
+        self.pick.see_noted()
         if self._leftovers is not None:
-            self._leftovers.end_late(self._owner)
+            self._leftovers.end(self._owner, (self._tags or {}).get("try", ""), self._stop.sleep)
+
+    def _end_last(self) -> None:
+        """Whoever is found only now runs nothing more after what was run here."""
+        try:
+            self._prepare()
+        except (ImpalaLBError, Cancelled) as error:
+            log.warning("What was run on %s has ended. %s", self.pick.node, error)
 
     def commit(self) -> None:
         """Impala has no transactions: every statement is done when it has ended."""
@@ -108,6 +119,7 @@ class Connection:
         """Close the cursors' sessions, and end the lease. What was not seen to end is noted with it, for the owner's
         next attempt. Never raises."""
         self._end_dropped.detach()
+        self._end_last()
         _end(self._sessions, self.pick, self._owner)
 
     def __enter__(self) -> Connection:
@@ -137,7 +149,7 @@ class ConnectOptions(msgspec.Struct, frozen=True):
     upstream: Upstream | None = None
     attempt: Attempt | None = None
     tags: Mapping[str, str] = {}
-    leftovers: LeftoverSessions | None = None
+    leftovers: LateLeftovers | None = None
 
 
 def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions) -> Connection:
@@ -155,7 +167,7 @@ def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions)
         upstream = Upstream(host=prefer)
     refused: dict[str, str] = {}
     refusals = Refusals(cluster.config)
-    on_left = options.leftovers.found_late if options.leftovers else None
+    on_left = options.leftovers.found if options.leftovers else None
     while True:
         stop = StopRequest()
         listener = LeaseListener(on_fenced=partial(stop.fence, str(superseded(options.owner))), on_left=on_left)

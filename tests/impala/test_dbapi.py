@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
+from impala.error import InterfaceError
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.model import Attempt
@@ -58,6 +59,33 @@ def test_one_that_nobody_has_any_more_is_closed_and_its_lease_ended(pair):
     wait_for(lambda: balancer.status()["leases"] == [], 10)
     events = [entry["event"] for node in pair.nodes for entry in node.journal() if "event" in entry]
     assert events.count("close") == events.count("open")
+
+
+@pytest.mark.parametrize("taken", [iter, lambda cursor: (row for row in cursor), lambda cursor: map(tuple, cursor)])
+def test_who_has_only_the_rows_keeps_what_they_come_from(pair, taken):
+    def rows():
+        cursor = connection(changed(pair)).cursor()
+        cursor.arraysize = 1
+        cursor.execute("SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3")
+        return taken(cursor)
+
+    found = rows()
+    gc.collect()
+    time.sleep(0.5)  # nobody closes it meanwhile
+    assert sorted(found) == [(1,), (2,), (3,)]
+
+
+def test_rows_of_a_cursor_that_was_closed_are_an_error_and_not_at_an_end(pair):
+    with connection(changed(pair)) as made:
+        cursor = made.cursor()
+        cursor.arraysize = 1
+        cursor.execute("SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3")
+        rows = iter(cursor)
+        next(rows)
+        cursor.close()
+        for fetch in (lambda: list(rows), cursor.fetchone, cursor.fetchall, cursor.fetchmany):
+            with pytest.raises(InterfaceError, match="closed"):
+                fetch()
 
 
 def test_who_drops_one_does_not_wait_for_its_coordinator(pair):

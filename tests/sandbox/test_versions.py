@@ -126,6 +126,30 @@ def test_cancel_of_one_that_is_planned(node_of: NodeOf, open_cursor: Open, versi
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_close_of_one_that_its_session_does_not_know_yet(node_of: NodeOf, open_cursor: Open, version: str) -> None:
+    """By a handle that was made of its id. Where it is not refused its thread is not waited for: the record is there,
+    and what the catalog service does goes on."""
+    node, sql = node_of(version), "create table closed_early (a int)"
+    cursor = open_cursor(node, configuration={"ENABLE_ASYNC_DDL_EXECUTION": "0"})
+    with node.hold("catalog", sql=sql) as held:
+        started = Started(cursor, sql)
+        [query_id] = held.wait()
+        high, _, low = query_id.partition(":")
+        guid = int(high, 16).to_bytes(8, "little") + int(low, 16).to_bytes(8, "little")
+        name = t.THandleIdentifier(guid, cursor.session.handle.sessionId.secret)
+        request = t.TCloseOperationReq(t.TOperationHandle(name, t.TOperationType.EXECUTE_STATEMENT, True))
+        reply = open_cursor(node).session.client.CloseOperation(request)
+        assert ("Query not yet running" in (reply.status.errorMessage or "")) is (version != "HEAD")
+        if version == "HEAD":
+            eventually(lambda: not in_flight(node, sql))
+        else:
+            assert in_flight(node, sql)
+        assert "closed_early" not in tables(open_cursor(node))
+    started.answer()
+    eventually(lambda: "closed_early" in tables(open_cursor(node)))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_kill_query(node_of: NodeOf, open_cursor: Open, version: str) -> None:
     node = node_of(version)
     running, other = open_cursor(node), open_cursor(node)

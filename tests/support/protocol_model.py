@@ -11,7 +11,8 @@ http-handler.cc, query-driver.cc):
   the front of the log, then the statement leaves the list in flight. Only the call that began it waits for the
   threads.
 * KILL QUERY and ``/cancel_query`` of others unregister a statement that is planned, too: there is no thread to join
-  then, and its call to the catalog service goes on.
+  then, and its call to the catalog service goes on. So does CloseOperation, by a handle made of the page's id; that is
+  refused up to 4.5. DDL that is not asynchronous is "planned" here until its call has ended.
 * A cancel shows at once as an error at the handle; the threads may still do the work.
 * The log drops its oldest records at any time: that covers every size, and all statements of others.
 * A copy of the page may be an old one, kept by a proxy, or another node's.
@@ -114,6 +115,7 @@ class Site(NamedTuple):
     ``records``: what is kept of each statement; else only of the session. ``version``: of Impala, ``5.0``: after 4.5.
     ``keeps_calls``: the log keeps the record of a statement while its call to the catalog service goes on: assumed.
     ``asks_first``: a handle counts once it was asked after it was answered; else as soon as it is answered: a mistake.
+    ``closes_any``: also a statement whose handle was made of the page's id is closed by that: a mistake.
     """
 
     kind: str = "dml"
@@ -123,6 +125,7 @@ class Site(NamedTuple):
     version: str = "5.0"
     keeps_calls: bool = True
     asks_first: bool = True
+    closes_any: bool = False
 
 
 REGISTERED = ("planned", "zombie", "running", "ended", "finalising", "finalised")
@@ -442,16 +445,18 @@ class Model:
     def _wait(self, w: World, name: str, now: Now) -> Iterator[tuple[str, World]]:
         handle, failure = self._answer(w)
         # It is known after the answer, so whoever unregisters it from now on waits for its threads.
-        known = handle == "running" and w.runner.answered and self.site.records
-        kept = w._replace(state="accepted") if known else w
+        kept = w._replace(state="accepted") if w.runner.answered and self.site.records and handle == "running" else w
         yield f"{name} asks the handle: {handle}", now(kept, handle=handle, failure=failure)
         yield f"{name} asks the handle, and gets no answer", now(w, handle="unknown")
+        if handle == "running" and w.runner.handle == "running":
+            status = "cancelled" if w.statement == "running" else w.status
+            yield f"{name} wants no more of it, and cancels it", now(w._replace(status=status), handle="cancelled")
 
     def _close(self, w: World, name: str, now: Now) -> Iterator[tuple[str, World]]:
         yield f"{name} cannot close", now(w, can_close=False)
         p = w.runner
         marker_of = p.marker_of if p.marker_of >= 0 else w.process if self.site.pages else -1
-        has_handle = p.handle != "none" or w.state == "accepted"
+        has_handle = p.answered or w.state == "accepted" or (self.site.closes_any and p.handle != "none")
         may_ask = w.epoch == 0 or (self.site.secret and self.site.records)
         if has_handle and may_ask and not p.released and w.statement in ("running", "ended"):
             # It asks once more before it closes: then nothing but its own cancel comes in between.
@@ -459,26 +464,19 @@ class Model:
             if handle in ("finished", "failed"):
                 yield f"{name} asks the handle before it closes it: {handle}", now(w, handle=handle, failure=failure)
             else:
-                yield (
-                    f"{name} closes the statement",
-                    now(
-                        w._replace(
-                            statement="finalising" if w.statement == "running" else "finalised",
-                            status=w.status or "closed",
-                            closer=w.epoch,
-                        ),
-                        at="closing",
-                        marker_of=marker_of,
-                    ),
-                )
+                d, status = ("finalising" if w.statement == "running" else "finalised"), w.status or "closed"
+                after = w._replace(statement=d, status=status, closer=w.epoch)
+                yield f"{name} closes the statement", now(after, at="closing", marker_of=marker_of)
+            return
+        if self.site.closes_any and has_handle and not p.released and (w.statement, self.page_of) == ("planned", "5"):
+            after = w._replace(statement="finalised", status="killed", call=bool(self.whole), closer=w.epoch)
+            yield f"{name} closes what is planned", now(after, at="closing", marker_of=marker_of)
             return
         known = w.session == "open" and w.process == 0
         after = self._closed(w, w.epoch) if known else w
         chained = known and marker_of == w.process
-        yield (
-            f"{name} closes the session",
-            now(after, closed=True, chained=chained, marker_of=marker_of, page=None),
-        )
+        closed = now(after, closed=True, chained=chained, marker_of=marker_of, page=None)
+        yield f"{name} closes the session", closed
 
     def _look(self, w: World, name: str, now: Now) -> Iterator[tuple[str, World]]:
         yield f"{name} gives the page up", now(w, can_look=False)

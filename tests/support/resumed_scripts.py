@@ -46,8 +46,12 @@ def executed(cluster, word="INSERT"):
 
 
 def attempt(cluster, script=NEXT, number=2, **options):
-    """An attempt as the operator makes it, without ``resume``."""
+    """An attempt as the operator makes it, without ``resume``.
+
+    :param number: its number, or all of it.
+    """
     balancer = options.pop("balancer", None) or changed(cluster)
     journals = options.pop("journals", open_journals(balancer.config))
-    options |= {"owner": OWNER, "one_at_a_time": True, "attempt": Attempt(number, time.time()), "outcomes": False}
+    which = Attempt(number, time.time()) if isinstance(number, int) else number
+    options |= {"owner": OWNER, "one_at_a_time": True, "attempt": which, "outcomes": False}
     return run(balancer, script, journals=journals, **options)

@@ -69,8 +69,7 @@ class Fencing:
             return None
         if isinstance(found, supersession.Rival):
             assert attempt is not None
-            remedy = f"see that this has ended, then impala-lb release {found.id}"
-            raise supersession.two_runs(owner, attempt, found.attempt, found.place, remedy)
+            raise supersession.rivalry(owner, attempt, found)
         return found
 
     def withdraw(self, lease_id: str) -> None:

@@ -15,7 +15,14 @@ from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
 from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN
-from airflow_provider_impala_lb.core.rules.supersession import fence_late, is_overtaken, note_leftover, superseded
+from airflow_provider_impala_lb.core.rules.supersession import (
+    Rival,
+    fence_late,
+    is_overtaken,
+    note_leftover,
+    rivalry,
+    superseded,
+)
 from airflow_provider_impala_lb.core.state.model import (
     HAND_OVER_SECONDS,
     LEASE_SECONDS,
@@ -90,6 +97,17 @@ class LeaseKeeper:
         :param lease_id: its id.
         """
         return self._pid == os.getpid() and lease_id in self._held
+
+    def see_noted(self, lease_id: str) -> None:
+        """Try to note a lease that has not come into the state yet, so that a later attempt finds it, and this one what
+        earlier ones have left. Nothing if it has, or is not renewed here.
+
+        :param lease_id: its id.
+        :raises Superseded: a later attempt has taken the work over.
+        """
+        held = self._held.get(lease_id)
+        if held is not None and not held.fenced_earlier:
+            self._renew_now(held.lease)
 
     def note(
         self,
@@ -210,7 +228,7 @@ class LeaseKeeper:
             self._note_due = _NEVER
         mine = [held.lease for held in holds]
         fenced: list[str] = []
-        left: list[tuple[_Held, dict[str, LeftoverSession]]] = []
+        left: list[tuple[_Held, dict[str, LeftoverSession] | Rival]] = []
 
         def change(state: State, now: float) -> list[Lease]:
             self._note_host(state, now)
@@ -235,12 +253,11 @@ class LeaseKeeper:
             return gone
 
         gone = self._store.transact(change) if mine else []
+        for held, found in left:
+            _report_left(held, found)
+            held.fenced_earlier = True
         for lease_id in fenced:
             self._report_fenced(lease_id)
-        for held, found in left:
-            held.fenced_earlier = True
-            if found and held.listener.on_left:
-                held.listener.on_left(found)
         # One that was released while it was being renewed would otherwise be back until its expiry.
         late = [lease.id for lease in mine if lease.id not in self._held and lease.id not in fenced]
         if late:
@@ -335,6 +352,14 @@ class LeaseKeeper:
                 unreachable = True
 
 
+def _report_left(held: _Held, found: dict[str, LeftoverSession] | Rival) -> None:
+    owner, attempt, on_left = held.lease.owner, held.lease.attempt, held.listener.on_left
+    if on_left is not None and isinstance(found, Rival) and attempt is not None:
+        on_left({}, rivalry(owner, attempt, found))
+    elif on_left is not None and found and not isinstance(found, Rival):
+        on_left(found, None)
+
+
 class LeaseHandle:
     """One lease, for the pick that has it.
 
@@ -356,6 +381,13 @@ class LeaseHandle:
         :raises Superseded: as there.
         """
         self._keeper.note(self.id, session=session, other_sessions=other_sessions, query=query)
+
+    def see_noted(self) -> None:
+        """As `LeaseKeeper.see_noted`.
+
+        :raises Superseded: as there.
+        """
+        self._keeper.see_noted(self.id)
 
     def hand_over(self) -> Lease | None:
         """As `LeaseKeeper.hand_over`.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from airflow_provider_impala_lb.core.state.model import Attempt, LeftoverSession
+from airflow_provider_impala_lb.errors import ConfigError
 
 
 class QueueOptions(msgspec.Struct, frozen=True):
@@ -33,13 +34,14 @@ class LeaseListener(msgspec.Struct, frozen=True):
     :param on_overload: gets the reason when the node is overloaded and the work stays. None (default): nobody is told.
     :param on_fenced: a later attempt has taken over (`Fencing.fence_earlier`). None (default): nobody is told.
     :param on_left: gets what earlier attempts may have left running, by lease id, whenever the lease comes into the
-        state: `Fencing.fence_earlier` may not have reached it. None (default): nobody is told.
+        state: `Fencing.fence_earlier` may not have reached it; or the error that another run has work of this name.
+        None (default): nobody is told.
     """
 
     on_move: Callable[[str], None] | None = None
     on_overload: Callable[[str], None] | None = None
     on_fenced: Callable[[], None] | None = None
-    on_left: Callable[[dict[str, LeftoverSession]], None] | None = None
+    on_left: Callable[[dict[str, LeftoverSession], ConfigError | None], None] | None = None
 
 
 class LeaseOptions(msgspec.Struct, frozen=True):

@@ -111,6 +111,14 @@ class Pick:
         if self._lease:
             self._lease.note(session=session, other_sessions=other_sessions, query=query)
 
+    def see_noted(self) -> None:
+        """Try once more to note the lease, if the state has been out of reach since the pick.
+
+        :raises Superseded: a later attempt has taken the work over.
+        """
+        if self._lease:
+            self._lease.see_noted()
+
     def accepted(self) -> None:
         """Note that a session has opened and its first statement was accepted: a trial of the node has succeeded."""
         if self._feedback:

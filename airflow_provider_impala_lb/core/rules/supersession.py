@@ -197,9 +197,20 @@ def two_runs(owner: str, mine: Attempt, other: Attempt, place: str, remedy: str)
     """
     return ConfigError(
         f"{owner}: two runs have this name. This one began {_moment(mine.run)}; attempt {other.number} of one that "
-        f"began {_moment(other.run)} {place}. Nothing was run, and nothing of it was stopped. If another Airflow "
+        f"began {_moment(other.run)} {place}. This one runs nothing, and stops nothing of it. If another Airflow "
         f"shares this cluster's state: {_REMEDY}. If this Airflow's run was deleted and made again: {remedy}"
     )
+
+
+def rivalry(owner: str, mine: Attempt, rival: Rival) -> ConfigError:
+    """The error of an attempt that finds another run at work under its owner.
+
+    :param owner: whose work it is.
+    :param mine: the attempt.
+    :param rival: the other.
+    """
+    remedy = f"see that this has ended, then impala-lb release {rival.id}"
+    return two_runs(owner, mine, rival.attempt, rival.place, remedy)
 
 
 def two_deployments(where: str, theirs: str, ours: str) -> ConfigError:
@@ -240,18 +251,22 @@ def fence_earlier(
     return {lease_id: leftover for lease_id, leftover in found.items() if not leftover.ended}
 
 
-def fence_late(state: State, now: float, lease: Lease) -> dict[str, LeftoverSession]:
+def fence_late(state: State, now: float, lease: Lease) -> dict[str, LeftoverSession] | Rival:
     """As `fence_earlier`, for an attempt that may have begun while the state was out of reach: once its lease is there.
-    Only what names an earlier attempt is fenced, and nothing where another run has work of this name.
+    Only what names an earlier attempt is fenced.
 
     :param state: changed.
     :param now: the store's clock, seconds since the epoch.
     :param lease: of the attempt; no later one is known (`is_overtaken`).
-    :returns: as `fence_earlier`; nothing where it is not known which attempt this is.
+    :returns: as `fence_earlier`; nothing where it is not known which attempt this is. Or another run that has work of
+        this name there: then nothing is fenced.
     """
     attempt = lease.attempt
-    if attempt is None or attempt.number < 2 or find_rival(state, now, lease.owner, attempt) is not None:
+    if attempt is None or attempt.number < 2:
         return {}
+    rival = find_rival(state, now, lease.owner, attempt)
+    if rival is not None:
+        return rival
     newest = state.leftovers.get(_newest(lease.owner))
     if newest is None or newest.attempt is None or newest.attempt.is_before(attempt):
         begin_attempt(state, now, lease.owner, attempt)

@@ -56,10 +56,10 @@ class Cursor:
         """
         sql = bind(operation.strip().removesuffix(";"), parameters)
         label = Label.new(1, 1, self._tags, self._owner)
-        self._prepare()
-        self.session.stop.check_fenced()
         self.query_id, sendings = None, Sendings(self.session.reconnect_timeout)
         try:
+            self._prepare()
+            self.session.stop.check_fenced()
             ended = self.session.execute(f"{label} {sql}", on_start=self._started, sendings=sendings)
         except (StatementError, Cancelled) as error:
             found = classify_failure(str(error), classify(sql), accepted=self.query_id is not None)
@@ -80,7 +80,8 @@ class Cursor:
         self.query_id = query_id
         if self._pick:
             self._pick.accepted()
-            self._pick.note(query=query_id)
+            if self.session.operation.was_answered:  # else KILL QUERY of it proves no end
+                self._pick.note(query=query_id)
 
     def executemany(self, operation: str, seq_of_parameters: Sequence[Any]) -> None:
         """Run one statement once for each of several parameters.
@@ -113,22 +114,41 @@ class Cursor:
         self.session.cursor.arraysize = rows
 
     def fetchone(self) -> Any:
-        """The next row, or None."""
-        return self.session.cursor.fetchone()
+        """The next row, or None.
+
+        :raises InterfaceError: the cursor was closed.
+        """
+        return self._open().fetchone()
 
     def fetchmany(self, size: int | None = None) -> Any:
         """The next rows.
 
         :param size: how many at most; default :attr:`arraysize`.
+        :raises InterfaceError: the cursor was closed.
         """
-        return self.session.cursor.fetchmany(size)
+        return self._open().fetchmany(size)
 
     def fetchall(self) -> Any:
-        """All rows that are left."""
-        return self.session.cursor.fetchall()
+        """All rows that are left.
+
+        :raises InterfaceError: the cursor was closed.
+        """
+        return self._open().fetchall()
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.session.cursor)
+        """The rows that are left. Who has the iterator alone keeps the cursor, and with it the connection.
+
+        :raises InterfaceError: the cursor was closed before the last row.
+        """
+        yield from self._open()
+        self._open()  # impyla takes a close for the end of the rows
+
+    def _open(self) -> Any:
+        from impala.error import InterfaceError
+
+        if not self.session.is_open:
+            raise InterfaceError("the cursor is closed: rows may be missing")
+        return self.session.cursor
 
     def close(self) -> None:
         """Close the session. Never raises."""

@@ -93,7 +93,7 @@ class Operation:
         self.sql: str | None = None
         self.unsettled = self.left_open = False
         self._cursor, self._client, self._stop, self._pages, self._is_impala = cursor, client, stop, pages, is_impala
-        self._adopted = False
+        self._adopted = self._answered = False
         cursor._close_finished_operation = self._close_after_rows
         cursor._closed = True  # else its finalizer would talk to the server, for as long as that likes, in any thread
 
@@ -118,26 +118,30 @@ class Operation:
 
         def send() -> None:
             self.sql = cursor._last_operation_string = sql
-            self._adopted, self.unsettled = False, True
+            self._adopted, self._answered, self.unsettled = False, False, True
             cursor._last_operation = cursor.session.execute(sql, dict(options or {}), run_async=True)
             self.handle = cursor._last_operation.handle
             self._prepare(cursor._last_operation)
 
         cursor._execute_async(send)
+        self._answered = True
         self.query_id = print_id(self.handle.operationId.guid)
 
     @property
     def was_answered(self) -> bool:
-        """The handle was the server's answer. Else it was made of an id, and the server may be planning it still."""
-        return not self._adopted
+        """The server has answered with the handle. Else it was made of an id: the statement may be planned still, or,
+        being DDL that is not asynchronous, be at work in the call that sent it. Nobody's close waits for that
+        (``ClientRequestState::Finalize``, without a wait thread; up to 4.5 it is refused)."""
+        return self._answered
 
-    def adopt(self, query_id: str) -> None:
+    def adopt(self, query_id: str, *, was_answered: bool = False) -> None:
         """Go on with a statement whose handle never arrived.
 
         On Impala a handle's secret is its session's (impala-hs2-server.cc: ``SecretArg::Operation`` is held against the
         session's secret).
 
         :param query_id: as Impala prints it.
+        :param was_answered: another process had it as the server's answer; default False.
         """
         from impala._thrift_gen.TCLIService.ttypes import THandleIdentifier, TOperationHandle, TOperationType
         from impala.hiveserver2 import Operation as ImpylasOperation
@@ -149,6 +153,7 @@ class Operation:
             THandleIdentifier(guid_of(query_id), secret), TOperationType.EXECUTE_STATEMENT, True
         )
         self._adopted = self.unsettled = True
+        self._answered = was_answered
         cursor._last_operation = ImpylasOperation(cursor.session, self.handle, retries=1)
         self._prepare(cursor._last_operation)
         cursor._last_operation_active = True
@@ -382,6 +387,8 @@ class Operation:
     def discard(self) -> None:
         """Close one that failed, so that the coordinator need not keep it. Never raises."""
         operation, self._cursor._last_operation_active, self.handle = self._cursor._last_operation, False, None
+        if not self._answered:  # the newest versions would take it off their page, and it could not be seen to end
+            return
         try:
             # It answers once the statement's threads have ended.
             self.unsettled &= was_gone(operation.close())

@@ -210,12 +210,13 @@ class Session:
         """Whether the statement under way was seen to end."""
         return self.operation.has_ended
 
-    def adopt(self, query_id: str) -> None:
+    def adopt(self, query_id: str, *, was_answered: bool = False) -> None:
         """Go on with a statement that was sent over another connection: :meth:`wait` for it.
 
         :param query_id: as Impala prints it.
+        :param was_answered: as of `Operation.adopt`; default False.
         """
-        self.operation.adopt(query_id)
+        self.operation.adopt(query_id, was_answered=was_answered)
 
     def execute(
         self,
@@ -487,11 +488,12 @@ class Session:
             log.warning("Session %s on %s could not be closed: %s", self.id, self.node.address, problem)
 
     def _end_elsewhere(self) -> None:
-        ending = end_from_outside(self.login, self._handle, self.operation.handle)
+        handle = self.operation.handle if self.operation.was_answered else None  # else as `Operation.discard`
+        ending = end_from_outside(self.login, self._handle, handle)
         if ending.seen:
             self.operation.unsettled = False
         self._ended, address = not self.operation.unsettled, self.node.address
-        if ending.problem is None and self.operation.handle is not None:
+        if ending.problem is None and handle is not None:
             log.info("Query %s on %s was cancelled", self.query_id, address)
         elif ending.problem:
             text = "Session %s on %s (query %s) could not be ended: %s. The coordinator ends it by itself"

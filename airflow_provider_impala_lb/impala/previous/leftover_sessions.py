@@ -73,6 +73,8 @@ class LeftoverSessions:
     :param pause: waits so many seconds, or raises.
     :param log: for people.
     :param beside: the attempt that may be at work itself, as in the tag ``try``; default it is not yet.
+    :ivar pause: as given.
+    :ivar beside: as given.
     """
 
     def __init__(
@@ -84,27 +86,9 @@ class LeftoverSessions:
         *,
         beside: str = "",
     ) -> None:
-        self._cluster, self._sessions, self._pause, self._log = cluster, sessions, pause, log
-        self._beside = beside
-        self._known: set[str] = set()
-        self._late: dict[str, LeftoverSession] = {}
-
-    def found_late(self, left: Mapping[str, LeftoverSession]) -> None:
-        """From another thread: the state was out of reach when this attempt began (`LeaseListener`).
-
-        :param left: as of :meth:`end`; what that was given before is not meant.
-        """
-        self._late = {lease_id: each for lease_id, each in left.items() if lease_id not in self._known}
-
-    def end_late(self, owner: str) -> None:
-        """End what was :meth:`found_late`, if anything was: before each statement.
-
-        :param owner: as of :meth:`end`.
-        :raises StillRunning: as :meth:`end`.
-        """
-        if self._late:
-            late, self._late = self._late, {}
-            self.end(owner, late)
+        self._cluster, self._sessions, self.pause, self._log = cluster, sessions, pause, log
+        self.beside = beside
+        self._over: set[str] = set()  # sessions
 
     def end(
         self,
@@ -123,22 +107,25 @@ class LeftoverSessions:
         :raises StillRunning: one could not be seen to end.
         """
         remaining = {}
-        self._known |= set(leftovers)
         all_left = self._merged(leftovers, kept)
         waited_for = Counter(lease_id for left in all_left for lease_id in left.leases)
         for node in dict.fromkeys(left.node for left in all_left):
-            for left, problem in self._end(owner, node, [left for left in all_left if left.node == node]):
+            lefts = [left for left in all_left if left.node == node]
+            known = [(left, None) for left in lefts if left.session in self._over]  # some servers tell it but once
+            lefts = [left for left in lefts if left.session not in self._over]
+            for left, problem in (*known, *(self._end(owner, node, lefts) if lefts else ())):
                 if problem is not None:
                     remaining[left.session] = f"{left.node}, query {left.query or 'unknown'}: {problem}"
                     continue
                 self._log.info("Session %s of an earlier attempt on %s has ended", left.session, left.node)
+                self._over.add(left.session)
                 on_ended(left.session)
                 waited_for.subtract(left.leases)
                 self._cluster.fencing.note_ended(each for each in left.leases if not waited_for[each])
         if remaining:
             raise StillRunning(owner, remaining)
 
-    def end_unrecorded(self, owner: str, *, is_known: bool, unrecorded: str = "") -> None:
+    def end_unrecorded(self, owner: str, *, is_known: bool, unrecorded: str = "") -> bool:
         """End what an earlier attempt, of which no record is there, has running on any node: known by its label.
 
         Who has no record cannot stop a process that lives, either: one that goes on later is not noticed. And a label
@@ -148,13 +135,16 @@ class LeftoverSessions:
         :param owner: whose it is.
         :param is_known: the balancer's state knows of nothing: then a node whose page does not tell is passed over.
         :param unrecorded: as of `StillRunning`.
+        :returns: whether all nodes told.
         :raises StillRunning: it could not be seen to end; or a node's page does not tell.
         """
         remaining: dict[str, str] = {}
+        all_told = True
         for address in self._sessions.config.addresses:
             try:
                 problem = self._end_labelled(address, own_of(owner))
             except _Untold as untold:
+                all_told = False
                 problem = None if is_known else f"whether something of it runs there cannot be known: {untold}"
                 if is_known:
                     self._log.info("Whether an earlier attempt runs on %s is not told there: %s", address, untold)
@@ -162,6 +152,7 @@ class LeftoverSessions:
                 remaining[f"(unknown, {len(remaining) + 1})"] = f"{address}: {problem}"
         if remaining:
             raise StillRunning(owner, remaining, unrecorded)
+        return all_told
 
     def _merged(self, leftovers: Mapping[str, LeftoverSession], kept: Iterable[KeptSession]) -> list[_Left]:
         known = {
@@ -185,7 +176,7 @@ class LeftoverSessions:
 
     def _is_of(self, query: Query, own: str) -> bool:
         """Whether an earlier attempt has sent it, by its label."""
-        return own_in(query.text) == own and not (self._beside and tag_in(query.text, "try") == self._beside)
+        return own_in(query.text) == own and not (self.beside and tag_in(query.text, "try") == self.beside)
 
     # Of one node
 
@@ -216,7 +207,7 @@ class LeftoverSessions:
             for left in lefts:
                 self._close(address, left)
                 if left.closed == "failed" and session.pages is not None:
-                    another = SessionOfAnother(session, left.session, self._pause)
+                    another = SessionOfAnother(session, left.session, self.pause)
                     left.closed = another.close_to_prove()
                     another.proof.close()
             for left in lefts:
@@ -286,7 +277,7 @@ class LeftoverSessions:
                         deadline = Deadline(END_SECONDS)
                 if deadline.passed():
                     return f"{problem}, after {END_SECONDS:g} s"
-                self._pause(_END_PAUSE)
+                self.pause(_END_PAUSE)
         except (ProbeFailed, StatementError, ImpalaLBError) as error:
             return str(error)
 
@@ -327,7 +318,7 @@ class LeftoverSessions:
             ):
                 if deadline.passed():
                     return f"{pages.url} still shows it after {END_SECONDS:g} s"
-                self._pause(_END_PAUSE)
+                self.pause(_END_PAUSE)
         except ProbeFailed as error:
             return str(error)
         return None
@@ -363,10 +354,14 @@ class LeftoverSessions:
                     return False
                 if not is_named and classify(query.text).changes_nothing:
                     return False
-                # One in planning goes on all the same, and newer versions take it off the list at once.
+                # One in planning goes on all the same, and newer versions take it off the list at once. DDL in the
+                # call that sent it (ENABLE_ASYNC_DDL_EXECUTION=0) does, too; no kill takes back a call to the catalog.
                 if query.state in _KILLABLE and query.id not in told:
                     told.add(query.id)
-                    if is_named:
+                    statement = classify(query.text)
+                    if is_named and (statement.kind == "ddl" or statement.verb in ("truncate", "load")):
+                        said = "is of an earlier attempt, and a call to the catalog: waiting for its end"
+                    elif is_named:
                         said = f"is of an earlier attempt: {kill_query(session, query.id) or 'it was killed'}"
                     else:
                         said = (

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from logging import Logger
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
+from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.cluster.picker import new_id
 from airflow_provider_impala_lb.core.state.model import LeftoverSession
-from airflow_provider_impala_lb.errors import JournalDamaged, StateUnavailable, StillRunning
+from airflow_provider_impala_lb.errors import ImpalaLBError, JournalDamaged, StateUnavailable, StillRunning
 from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.impala.journal.document import Begun, Record
 from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
 from airflow_provider_impala_lb.impala.journal.journal import Journal
+from airflow_provider_impala_lb.impala.previous.late_leftovers import LateLeftovers
 from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
 from airflow_provider_impala_lb.impala.previous.statement_in_doubt import StatementInDoubt
 from airflow_provider_impala_lb.impala.sql.classification import Classification
@@ -29,7 +32,7 @@ class PreviousAttempts:
     :param pause: waits so many seconds, or raises.
     :param log: for people.
     :ivar in_doubt: finds out what became of a statement.
-    :ivar leftovers: ends sessions.
+    :ivar late: what is found only after :meth:`end`.
     """
 
     def __init__(
@@ -45,7 +48,8 @@ class PreviousAttempts:
         self._fenced: dict[str, LeftoverSession] | None = {}
         self._unrecorded = "the configuration has neither a lock_file nor a store"
         beside = "" if identity.one_at_a_time else identity.tags.get("try", "")
-        self.leftovers = LeftoverSessions(cluster, sessions, pause, log, beside=beside)
+        self._leftovers = LeftoverSessions(cluster, sessions, pause, log, beside=beside)
+        self.late = LateLeftovers(self._leftovers)
         self.in_doubt = StatementInDoubt(sessions, script, pause, log)
 
     def fence(self) -> str:
@@ -58,6 +62,26 @@ class PreviousAttempts:
         announced = new_id()
         self._fenced = self._cluster.fencing.fence_earlier(self._identity.owner, announced, self._identity.attempt)
         return announced
+
+    def end_late(self, pause: Callable[[float], None]) -> None:
+        """End what was found only after :meth:`end`; before each statement.
+
+        :param pause: waits so many seconds, or raises.
+        :raises StillRunning: as :meth:`end`.
+        :raises ConfigError: as :meth:`fence`.
+        """
+        self.late.end(self._identity.owner, self._identity.tags.get("try", ""), pause)
+
+    def end_last(self, pick: Pick) -> None:
+        """Once the script is done: whoever is found only now runs nothing more after it. Never raises.
+
+        :param pick: of the script.
+        """
+        try:
+            pick.see_noted()
+            self.end_late(time.sleep)
+        except ImpalaLBError as error:
+            self._log.warning("The script is done. %s", error)
 
     def begin(self, journal: Journal, *, resume: bool) -> Begun | None:
         """Begin an attempt in the journal; a statement in doubt is settled there.
@@ -100,7 +124,7 @@ class PreviousAttempts:
             if journal is not None and any(each.session == session for each in kept):
                 journal.session_ended(session)
 
-        self.leftovers.end(owner, self._fenced or {}, kept, on_ended=note)
+        self._leftovers.end(owner, self._fenced or {}, kept, on_ended=note)
         if attempt is None or attempt.number < 2 or (begun is not None and not begun.record.unseen):
             return
         if all(statement.changes_nothing for _, statement in self._script):
@@ -108,9 +132,9 @@ class PreviousAttempts:
         config = self._cluster.config
         shared = config.lock_file is not None or config.store is not None
         is_known, unrecorded = shared and self._fenced is not None, "" if begun is not None else self._unrecorded
-        self.leftovers.end_unrecorded(owner, is_known=is_known, unrecorded=unrecorded)
-        if journal is not None and begun is not None:  # from here on there is a record of all that may be left
-            journal.seen()
+        all_told = self._leftovers.end_unrecorded(owner, is_known=is_known, unrecorded=unrecorded)
+        if all_told and journal is not None and begun is not None:
+            journal.seen()  # from here on there is a record of all that may be left
 
     def close(self, journal: Journal, record: Record) -> None:
         """Close the sessions of a script that goes on in a new one. Whoever may still have one sends nothing more: the
@@ -120,7 +144,7 @@ class PreviousAttempts:
         :param record: what it says; no statement is in doubt.
         """
         try:
-            self.leftovers.end(self._identity.owner, {}, record.sessions, on_ended=journal.session_ended)
+            self._leftovers.end(self._identity.owner, {}, record.sessions, on_ended=journal.session_ended)
         except StillRunning as error:
             self._log.info("%s", error)
 

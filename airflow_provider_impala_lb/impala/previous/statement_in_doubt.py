@@ -218,7 +218,7 @@ class StatementInDoubt:
             self._pause(_LOOK_SECONDS)
 
         try:
-            own.adopt(query_id)
+            own.adopt(query_id, was_answered=intent.was_asked)
             own.wait(limits=Limits(on_poll=still_runs))
             return True
         except StatementError as error:

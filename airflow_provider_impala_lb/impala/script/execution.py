@@ -104,7 +104,7 @@ class Execution:
         self.session = self.last = resumed.session
         self._record.done.session = resumed.session.id
         if resumed.query_id:
-            resumed.session.adopt(resumed.query_id)
+            resumed.session.adopt(resumed.query_id, was_answered=resumed.was_answered)
             self._sendings = self.number, Sendings(resumed.session.reconnect_timeout, new_session=True)
             self._sendings[1].begin()
             self._under_way, self._submitted = True, resumed.sent_at
@@ -166,7 +166,7 @@ class Execution:
                     if keep and self.session is not None:
                         self.session.detach()
                     raise
-                except (StateUnavailable, StillRunning) as error:
+                except (StateUnavailable, StillRunning, ConfigError) as error:
                     if self.between and self._record.nothing_done:
                         raise
                     raise self.cut_off(error) from error
@@ -183,7 +183,7 @@ class Execution:
             if not keep:
                 self.close()
 
-    def cut_off(self, error: StateUnavailable | StillRunning) -> StatementFailed:
+    def cut_off(self, error: StateUnavailable | StillRunning | ConfigError) -> StatementFailed:
         """End the session; what to raise where it cannot be noted any more what the script does, since it has done
         something: else it would be run again from its beginning.
 
@@ -315,6 +315,8 @@ class Execution:
                 self._log.warning("[%d/%d] has to wait, and is sent again: %s", number, len(self._plan), error)
             except Cancelled as error:
                 query_id, outcome = (session.query_id, None) if self._sendings[1].count else (None, "not started")
+                if outcome:
+                    self._record.note_not_run()
                 raise self._record.failed(f"cancelled: {error}", query_id, outcome) from error
             try:
                 session.stop.sleep(backoff.next())
@@ -466,7 +468,8 @@ class Execution:
         :param query_id: its id.
         """
         self._pick.accepted()
-        self._pick.note(query=query_id)
+        if self.session is not None and self.session.operation.was_answered:  # else KILL QUERY of it proves no end
+            self._pick.note(query=query_id)
         self._under_way, self._submitted = True, time.monotonic()
         self._notes.accepted(query_id, changes=not self._plan.classified[self.number - 1].changes_nothing)
 

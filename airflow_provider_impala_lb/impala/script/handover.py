@@ -38,6 +38,7 @@ class ResumedSession(msgspec.Struct, frozen=True):
 
     :ivar session: connected, by this process.
     :ivar query_id: of the statement under way; "": there is none.
+    :ivar was_answered: as of `Operation.adopt`.
     :ivar sent_at: when that was sent, by the monotonic clock.
     :ivar inherited: another process may still believe that the session is its own: nothing is sent in it.
     :ivar has_run: whether the statement under way has run, for when its handle is not known any more; None: nothing is
@@ -46,6 +47,7 @@ class ResumedSession(msgspec.Struct, frozen=True):
 
     session: Session
     query_id: str
+    was_answered: bool
     sent_at: float
     inherited: bool
     has_run: Callable[[], bool] | None
@@ -214,7 +216,8 @@ class Deferral:
             else:
                 sent_at = read_at - max(0.0, record.at - intent.at) if intent is not None else read_at
                 has_run = (lambda: done() >= intent.number) if intent is not None else None
-                return ResumedSession(session, query, sent_at, not clean, has_run)
+                was_answered = intent is not None and intent.was_asked
+                return ResumedSession(session, query, was_answered, sent_at, not clean, has_run)
         if intent is not None:
             record.done = done()
         return None

@@ -253,7 +253,7 @@ class ScriptRun:
         if clean and handover.unpublished is not None:
             self._record.published_before = record.done, handover.unpublished
         try:
-            listener = LeaseListener(on_fenced=self._on_fenced, on_left=self._previous.leftovers.found_late)
+            listener = LeaseListener(on_fenced=self._on_fenced, on_left=self._previous.late.found)
             with self._cluster.picker.adopt(handover.lease, listener) as pick:
                 try:
                     if not clean:
@@ -354,7 +354,7 @@ class ScriptRun:
                         on_move=self._on_move if options.restartable or options.resume else None,
                         on_overload=self._on_overload,
                         on_fenced=self._on_fenced,
-                        on_left=self._previous.leftovers.found_late,
+                        on_left=self._previous.late.found,
                     ),
                     while_waiting=self._check_cancelled,
                     announced_id=self._announced_id,
@@ -426,6 +426,7 @@ class ScriptRun:
         while True:
             try:
                 execution.run()
+                self._previous.end_last(pick)
                 return
             except HandedOver:
                 try:
@@ -449,7 +450,7 @@ class ScriptRun:
 
     def _prepare(self, session: Session) -> None:
         """End what was found only now of earlier attempts; and let the node hear of all that this script builds on."""
-        self._previous.leftovers.end_late(self._identity.owner)
+        self._previous.end_late(self._stop.sleep)
         self._stop.check_fenced()
         if self._is_prepared:
             return

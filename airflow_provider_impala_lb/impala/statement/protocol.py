@@ -103,7 +103,7 @@ class Evidence(msgspec.Struct, frozen=True):
     :param refused: an error came in place of a handle: what it has changed by then. None: no such answer.
     :param handle: what its handle said last.
     :param failure: what it has changed, if it ``failed``.
-    :param released: CloseOperation has answered with success.
+    :param released: CloseOperation has answered with success, of a handle that the server had answered.
     :param closed: CloseSession has answered: with success, or that it does not know the session.
     :param same_process: the copy of the page, and the marker, are of the process to which the statement was sent.
     :param page: the last copy of the page; None: there is none.

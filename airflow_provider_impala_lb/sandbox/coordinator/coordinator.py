@@ -412,21 +412,19 @@ class Coordinator:
         :param reason: its error.
         :raises Refused: an older server, and its session does not know it yet.
         """
-        try:
-            self.check_cancellable(driver)
-        except Refused:
-            if self.services.behaviour.loses_what_it_cannot_cancel:
-                self.statements.lose(driver)
-            raise
+        self.check_cancellable(driver, finalizes=True)
         self.statements.unregister_quietly(driver, reason, interrupted=True)
 
-    def check_cancellable(self, driver: QueryDriver) -> None:
-        """Called before a statement is cancelled.
+    def check_cancellable(self, driver: QueryDriver, *, finalizes: bool = False) -> None:
+        """Called before a statement is cancelled, or closed.
 
         :param driver: a registered one.
+        :param finalizes: no client sees it after that, though an older server refuses it; default False.
         :raises Refused: an older server, and its session does not know it yet.
         """
         if not self.services.behaviour.cancels_planning and not self.statements.is_inflight(driver.active):
+            if finalizes and self.services.behaviour.loses_what_it_cannot_cancel:
+                self.statements.lose(driver)
             raise Refused("Query not yet running")
 
     # -- what ends by itself

@@ -19,6 +19,7 @@ from airflow_provider_impala_lb.sandbox.coordinator.operation import Operation
 from airflow_provider_impala_lb.sandbox.coordinator.profile import exec_summary, profile_text, progress_line
 from airflow_provider_impala_lb.sandbox.coordinator.query_log import QueryRecord
 from airflow_provider_impala_lb.sandbox.coordinator.session import Connection
+from airflow_provider_impala_lb.sandbox.coordinator.statements import QueryDriver
 from airflow_provider_impala_lb.sandbox.server import jdbc_metadata, row_encoding
 
 _STATES = {
@@ -208,7 +209,7 @@ class Handler(service.Iface):  # type: ignore[misc]
     def CloseOperation(self, request: Any) -> Any:
         """Forget it."""
         with self._using(request) as driver:
-            self._coordinator.statements.unregister(driver)
+            self._forget(driver)
             return t.TCloseOperationResp(_ok())
 
     @_answers(impala.TCloseImpalaOperationResp)
@@ -218,8 +219,12 @@ class Handler(service.Iface):  # type: ignore[misc]
             operation = driver.active
             modified = operation.modified if operation.error is None else None
             result = impala.TDmlResult(rows_modified=modified) if modified is not None else None
-            self._coordinator.statements.unregister(driver)
+            self._forget(driver)
             return impala.TCloseImpalaOperationResp(_ok(), result)
+
+    def _forget(self, driver: QueryDriver) -> None:
+        self._coordinator.check_cancellable(driver, finalizes=True)
+        self._coordinator.statements.unregister(driver)
 
     # -- log, summary and profile
 

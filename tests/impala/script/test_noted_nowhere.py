@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.core.cluster.lease_options import LeaseOptions
 from airflow_provider_impala_lb.core.state.model import Attempt
 from airflow_provider_impala_lb.errors import StatementFailed
 from airflow_provider_impala_lb.impala.journal.answers import forget_session
@@ -93,7 +94,7 @@ def test_a_second_session_that_could_not_be_noted_is_looked_for(pair):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("back", ["for its lease", "after its first statement"])
+@pytest.mark.parametrize("back", ["for its lease", "after its first statement", "after its last statement"])
 def test_a_state_that_is_back_later_tells_what_to_end(pair, movable_share, monkeypatch, back):
     """It was away when the attempt began, and nothing ran: the one before was stopped between two statements."""
     share, away = movable_share
@@ -115,10 +116,55 @@ def test_a_state_that_is_back_later_tells_what_to_end(pair, movable_share, monke
         wait_for(lambda: is_stopped(process), 20)
         share.rename(away)
         monkeypatch.setattr(LeftoverSessions, "end_unrecorded", look_and_be_back)
-        attempt(pair, f"{NEXT}; {NEXT}", balancer=Balancer.from_config(config), on_statement=be_back)
+        statements = [NEXT] * (1 if back == "after its last statement" else 2)
+        attempt(pair, "; ".join(statements), balancer=Balancer.from_config(config), on_statement=be_back)
         process.send_signal(signal.SIGCONT)
         assert end_of(process)["error"] in ("Superseded", "StatementFailed")
-    assert executed(pair) == [(INSERT, "FINISHED"), (NEXT, "FINISHED"), (NEXT, "FINISHED")]
+    assert executed(pair) == [(sql, "FINISHED") for sql in (INSERT, *statements)]
+
+
+@pytest.mark.slow
+def test_another_run_that_is_found_late_ends_it(pair, movable_share):
+    """Two Airflows under one name: neither takes over from the other, nor goes on beside it."""
+    share, away = movable_share
+    config = config_on(pair, share)
+    theirs = Balancer.from_config(config).cluster.picker
+    share.rename(away)
+
+    def be_back(done):
+        if away.exists():
+            away.rename(share)
+            other = Attempt(1, time.time(), run=time.time())
+            theirs.acquire(Balancer.from_config(config).config.owner_of(OWNER), options=LeaseOptions(attempt=other))
+
+    ours = Attempt(2, time.time(), run=time.time() - 500)
+    with pytest.raises(StatementFailed, match="two runs have this name") as raised:
+        attempt(pair, f"{NEXT}; {NEXT}", ours, balancer=Balancer.from_config(config), on_statement=be_back)
+    assert (raised.value.number, raised.value.outcome) == (2, "not started")
+    assert executed(pair) == [(NEXT, "FINISHED")]
+
+
+@pytest.mark.slow
+@pytest.mark.since("4.5", "there is no KILL QUERY")
+def test_a_node_that_did_not_tell_is_looked_at_again_by_the_next_attempt(pair, movable_share, log):
+    share, away = movable_share
+    config = config_on(pair, share, deployment="prod")
+    with worker(config=config, owner=OWNER, script=SLOW, attempt=1, stop_at="open") as process, ExitStack() as stack:
+        wait_for(lambda: is_stopped(process), 20)
+        share.rename(away)
+        process.send_signal(signal.SIGCONT)
+        wait_for(lambda: any(in_flight(node, "INSERT") for node in pair.nodes), 30)
+        process.kill()
+        process.wait()
+        [node] = [node for node in pair.nodes if in_flight(node, "INSERT")]
+        away.rename(share)
+        silent = stack.enter_context(node.fail("queries_page"))
+        with pytest.raises(StatementFailed):
+            attempt(pair, "INSERT INTO t SELEC 1", balancer=Balancer.from_config(config))
+        silent.release()
+        attempt(pair, number=3, balancer=Balancer.from_config(config))
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
+    assert "is of an earlier attempt: it was killed" in log.text
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def test_what_cannot_be_seen_to_end_stops_the_try(pair):
         first.wait()
     node.pause()
     try:
-        with pytest.raises(StillRunning, match="may still be running, so nothing was run") as raised:
+        with pytest.raises(StillRunning, match="may still be running, and nothing is run") as raised:
             successor(pair, session={"open_timeout": 1})
         assert node.address in str(raised.value)
     finally:

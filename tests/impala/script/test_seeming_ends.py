@@ -172,6 +172,24 @@ def test_a_close_that_is_made_again_proves_no_end(pair):
         assert nothing_ran_beside_it(pair)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.4", "4.0", "4.4", "HEAD"])
+def test_what_is_at_work_in_the_call_that_sent_it_is_ended_by_nobodys_close(pair, version):
+    """DDL that is not asynchronous: its answer was lost, it was found on the page, and ran into a time limit. No close
+    waits for it; and the newest versions would take it off the page."""
+    impatient = changed(pair, session={"rpc_timeout": 2, "reconnect_timeout": 30})
+    options = {"ENABLE_ASYNC_DDL_EXECUTION": "0"}
+    with ExitStack() as held:
+        for node in pair.nodes:
+            held.enter_context(node.hold("catalog", sql="TRUNCATE"))
+        with pytest.raises(StatementFailed, match="statement_timeout"):
+            attempt(pair, number=1, balancer=impatient, statement_timeout=1.0, query_options=options)
+        assert len(journal_of(pair).sessions) == 1
+        with pytest.raises(StillRunning):
+            attempt(pair)
+        assert nothing_ran_beside_it(pair)
+
+
 @pytest.mark.parametrize("configured", [pytest.param(True, marks=pytest.mark.slow), False])
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_coordinator_whose_page_answers_is_not_called_gone(pair, monkeypatch, configured, resume):

@@ -132,6 +132,12 @@ def test_a_handle_proves_nothing_before_it_was_asked():
     assert "landed afterwards" in found.problem, "\n".join(found.path)
 
 
+def test_to_close_by_a_handle_that_was_made_of_an_id_proves_nothing():
+    """The statement may be at work in the call that sent it, and nobody's close waits for that."""
+    found = explore(Model(Site(closes_any=True)))
+    assert "landed afterwards" in found.problem, "\n".join(found.path)
+
+
 @pytest.mark.slow
 def test_a_wait_without_an_end_is_found():
     model = Model(Site(version="4.5", secret=False), waits_for_its_end)
