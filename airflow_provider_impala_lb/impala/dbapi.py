@@ -213,8 +213,8 @@ def _end_dropped(sessions: Sequence[Session], pick: Pick, owner: str, pid: int) 
     if threading.main_thread().is_alive():
         # Any thread may be the one that collects garbage: it shall not wait for a server.
         threading.Thread(target=_end, args=(sessions, pick, owner), name="impala-lb-dropped", daemon=True).start()
-    else:
-        _end(sessions, pick, owner)  # at the interpreter's end there are no more threads
+    elif threading.current_thread() is threading.main_thread():
+        _end(sessions, pick, owner)  # at the interpreter's end no thread can be started
 
 
 def _undo(connection: Connection | None, pick: Pick) -> None:

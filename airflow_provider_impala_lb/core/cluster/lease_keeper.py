@@ -18,6 +18,7 @@ from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN
 from airflow_provider_impala_lb.core.rules.supersession import (
     Rival,
     fence_late,
+    is_fenced,
     is_overtaken,
     note_leftover,
     rivalry,
@@ -204,7 +205,8 @@ class LeaseKeeper:
 
         def change(state: State, now: float) -> None:
             ended = state.end_lease(lease_id)
-            if left_running and (ended or held) is not None:
+            # What a later attempt has fenced is known to it, and may have been seen to end.
+            if left_running and (ended or held) is not None and not is_fenced(state, lease_id):
                 note_leftover(state, now, held.lease if held is not None else ended)  # type: ignore[arg-type]
 
         with self._mutex:
