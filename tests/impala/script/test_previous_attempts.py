@@ -53,7 +53,7 @@ def test_what_a_killed_worker_left_running_is_ended_first(pair, picks_between, l
         time.sleep(1.1)
     assert running(pair), "nobody has ended it yet"
     successor(pair)
-    assert not running(pair)
+    assert not [row for row in running(pair) if SLOW in row["stmt"]]  # its own may not be archived yet
     assert finished(pair) == ["INSERT INTO t SELECT 2"]
     assert "of an earlier attempt" in log.text
 
