@@ -344,6 +344,7 @@ def test_the_catalog_service_goes_on_when_a_coordinator_dies(open_cursor: Open, 
             assert rows(other, "select * from landed" if "truncate" in sql else "show tables") == (
                 [(1,)] if "truncate" in sql else []
             )
-        eventually(lambda: [entry for entry in second.journal() if entry.get("sql") == sql])
+        [entry] = eventually(lambda: [entry for entry in second.journal() if entry.get("sql") == sql])
+        assert entry["state"] == ("CANCELLED" if "select" in sql else "FINISHED")
         assert rows(other, "select * from landed") == []  # of CREATE TABLE AS SELECT the table only
         cursor._closed = True

@@ -448,9 +448,8 @@ class Coordinator:
 
     def _do_orphaned(self, call: CatalogCall) -> None:
         """The catalog service goes on where a coordinator has died."""
-        state = "FINISHED"
         try:
-            self.services.calls.do(call, self)
+            state = "FINISHED" if self.services.calls.do(call, self) else "CANCELLED"
         except Refused:
             state = "ERROR"
         self.services.log.statement(call.session, call.user, call.sql, state, call.query_id)

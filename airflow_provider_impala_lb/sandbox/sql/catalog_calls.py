@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -143,18 +143,22 @@ class CatalogCalls:
                 continue  # it is done, or another has taken it
         return found
 
-    def do(self, call: CatalogCall, node: Node) -> None:
+    def do(self, call: CatalogCall, node: Node) -> bool:
         """Do what the catalog service does of it.
 
         :param call: it.
         :param node: a coordinator that lives; what it shows is not changed.
+        :returns: whether that is all of the statement. What follows the call, as the INSERT part of CREATE TABLE AS
+            SELECT, died with the coordinator.
         :raises Refused: the catalog service refuses it.
         """
         service = _CatalogService(node, self._directory)
         analysed = Statement(service, _Session(call), call.query_id, call.options, statement(call.sql))
-        # What follows the call, as the INSERT part of CREATE TABLE AS SELECT, died with the coordinator.
-        with suppress(StatementCancelled):
+        try:
             plan(analysed).run(_Call(call.query_id, service))
+        except StatementCancelled:
+            return False
+        return True
 
 
 class _CatalogService:
