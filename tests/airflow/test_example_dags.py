@@ -46,7 +46,11 @@ def test_the_daily_batch_sticks_and_is_right_every_time(lagging, runs):
 
 @pytest.mark.slow
 def test_without_sticking_rows_are_silently_missing(lagging):
-    counts = Run("why_stick")
-    seen = {task: counts.xcom(task)[0][0] for task in ("load", "count_sticky", "count_anywhere")}
-    assert seen["load"] == seen["count_sticky"] == 336776
-    assert seen["count_anywhere"] < 336776
+    """Unless the machine is so busy that a task begins later than the lag: then once more."""
+    anywhere = []
+    while len(anywhere) < 5 and min(anywhere, default=336776) == 336776:
+        counts = Run("why_stick")
+        seen = {task: counts.xcom(task)[0][0] for task in ("load", "count_sticky", "count_anywhere")}
+        assert seen["load"] == seen["count_sticky"] == 336776
+        anywhere.append(seen["count_anywhere"])
+    assert anywhere[-1] < 336776
