@@ -101,13 +101,13 @@ class LeaseKeeper:
 
     def see_noted(self, lease_id: str) -> None:
         """Try to note a lease that has not come into the state yet, so that a later attempt finds it, and this one what
-        earlier ones have left. Nothing if it has, or is not renewed here.
+        earlier ones have left. Nothing if it has, or is of no attempt, or is not renewed here.
 
         :param lease_id: its id.
         :raises Superseded: a later attempt has taken the work over.
         """
         held = self._held.get(lease_id)
-        if held is not None and not held.fenced_earlier:
+        if held is not None and held.lease.attempt is not None and not held.fenced_earlier:
             self._renew_now(held.lease)
 
     def note(

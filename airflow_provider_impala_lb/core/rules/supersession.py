@@ -197,8 +197,8 @@ def two_runs(owner: str, mine: Attempt, other: Attempt, place: str, remedy: str)
     """
     return ConfigError(
         f"{owner}: two runs have this name. This one began {_moment(mine.run)}; attempt {other.number} of one that "
-        f"began {_moment(other.run)} {place}. This one runs nothing, and stops nothing of it. If another Airflow "
-        f"shares this cluster's state: {_REMEDY}. If this Airflow's run was deleted and made again: {remedy}"
+        f"began {_moment(other.run)} {place}. This one runs nothing beside it, and stops nothing of it. If another "
+        f"Airflow shares this cluster's state: {_REMEDY}. If this Airflow's run was deleted and made again: {remedy}"
     )
 
 
@@ -270,12 +270,9 @@ def fence_late(state: State, now: float, lease: Lease) -> dict[str, LeftoverSess
     newest = state.leftovers.get(_newest(lease.owner))
     if newest is None or newest.attempt is None or newest.attempt.is_before(attempt):
         begin_attempt(state, now, lease.owner, attempt)
-    earlier = attempt  # for the type
-
-    def is_mine(each: Lease | LeftoverSession) -> bool:
-        return each.attempt is None or not each.attempt.is_before(earlier)
-
-    return fence_earlier(state, now, lease.owner, is_mine)
+    return fence_earlier(
+        state, now, lease.owner, lambda each: each.attempt is None or not each.attempt.is_before(attempt)
+    )
 
 
 def note_ended(state: State, lease_ids: Iterable[str]) -> None:

@@ -144,9 +144,9 @@ class Cursor:
         self._open()  # impyla takes a close for the end of the rows
 
     def _open(self) -> Any:
-        from impala.error import InterfaceError
-
         if not self.session.is_open:
+            from impala.error import InterfaceError
+
             raise InterfaceError("the cursor is closed: rows may be missing")
         return self.session.cursor
 

@@ -27,6 +27,18 @@ def config_on(cluster, share, **keys):
     return config
 
 
+def kill_noted_nowhere(cluster, config, share, away):
+    """A worker whose session could not be noted, while its INSERT runs. The share is back then."""
+    with worker(config=config, owner=OWNER, script=SLOW, attempt=1, stop_at="open") as process:
+        wait_for(lambda: is_stopped(process), 20)
+        share.rename(away)
+        process.send_signal(signal.SIGCONT)
+        wait_for(lambda: any(in_flight(node, "INSERT") for node in cluster.nodes), 30)
+        process.kill()
+        process.wait()
+    away.rename(share)
+
+
 @pytest.mark.parametrize("began", ["without any state", pytest.param("before that", marks=pytest.mark.slow)])
 def test_one_whose_session_is_noted_nowhere_sends_nothing_more_once_a_later_one_is_there(
     pair, movable_share, log, began
@@ -61,14 +73,7 @@ def test_one_whose_session_is_noted_nowhere_sends_nothing_more_once_a_later_one_
 def test_a_session_that_could_not_be_noted_is_looked_for(pair, movable_share, log):
     share, away = movable_share
     config = config_on(pair, share, deployment="prod")
-    with worker(config=config, owner=OWNER, script=SLOW, attempt=1, stop_at="open") as process:
-        wait_for(lambda: is_stopped(process), 20)
-        share.rename(away)
-        process.send_signal(signal.SIGCONT)
-        wait_for(lambda: any(in_flight(node, "INSERT") for node in pair.nodes), 30)
-        process.kill()
-        process.wait()
-    away.rename(share)
+    kill_noted_nowhere(pair, config, share, away)
     attempt(pair, balancer=Balancer.from_config(config))
     assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
     assert "is of an earlier attempt: it was killed" in log.text
@@ -149,20 +154,11 @@ def test_another_run_that_is_found_late_ends_it(pair, movable_share):
 def test_a_node_that_did_not_tell_is_looked_at_again_by_the_next_attempt(pair, movable_share, log):
     share, away = movable_share
     config = config_on(pair, share, deployment="prod")
-    with worker(config=config, owner=OWNER, script=SLOW, attempt=1, stop_at="open") as process, ExitStack() as stack:
-        wait_for(lambda: is_stopped(process), 20)
-        share.rename(away)
-        process.send_signal(signal.SIGCONT)
-        wait_for(lambda: any(in_flight(node, "INSERT") for node in pair.nodes), 30)
-        process.kill()
-        process.wait()
-        [node] = [node for node in pair.nodes if in_flight(node, "INSERT")]
-        away.rename(share)
-        silent = stack.enter_context(node.fail("queries_page"))
-        with pytest.raises(StatementFailed):
-            attempt(pair, "INSERT INTO t SELEC 1", balancer=Balancer.from_config(config))
-        silent.release()
-        attempt(pair, number=3, balancer=Balancer.from_config(config))
+    kill_noted_nowhere(pair, config, share, away)
+    [node] = [node for node in pair.nodes if in_flight(node, "INSERT")]
+    with node.fail("queries_page"), pytest.raises(StatementFailed):
+        attempt(pair, "INSERT INTO t SELEC 1", balancer=Balancer.from_config(config))
+    attempt(pair, number=3, balancer=Balancer.from_config(config))
     assert [sql for sql, state in executed(pair) if state == "FINISHED"] == [NEXT]
     assert "is of an earlier attempt: it was killed" in log.text
 

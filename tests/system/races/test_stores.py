@@ -53,11 +53,8 @@ def test_round_robin_is_exact_over_two_hosts_of_eight_processes(crew, hosts):
     for worker in range(16):
         crew.start(pick_many, worker, hosts[worker % 2], 3000 // 16 + (worker < 3000 % 16))
     crew.join()
-    handed, committed = handed_out(crew), counted(hosts[0])
-    assert sum(handed) == 3000 and max(committed) - min(committed) <= 1
-    # Sixteen at once on two cores: one may not get the lock for 5 s, and picks without it, and says so.
-    assert all(known >= in_state for known, in_state in zip(handed, committed, strict=True))
-    assert 3000 - sum(committed) <= 60
+    assert handed_out(crew) == [100] * NODES
+    assert counted(hosts[0]) == [100] * NODES
 
 
 @pytest.mark.parametrize("kills", sizes("KILLS"))
