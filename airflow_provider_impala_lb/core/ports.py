@@ -47,9 +47,10 @@ class Store(Protocol):
         """
         ...
 
-    def read(self) -> tuple[State, float]:
+    def read(self, *, records: bool = True) -> tuple[State, float]:
         """A recent state and the store's clock, without waiting for anybody. May be some seconds old.
 
+        :param records: default True; with False only the head is to be looked at, and there seem to be no records.
         :raises StateUnavailable: the store cannot be reached in time.
         :raises ConfigError: the store is not one this package may use.
         """

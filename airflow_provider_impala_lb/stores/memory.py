@@ -37,6 +37,10 @@ class MemoryStore:
             self._record = encode(state)
             return result
 
-    def read(self) -> tuple[State, float]:
-        """See `Store.read`."""
-        return decode(self._record), self._clock()
+    def read(self, *, records: bool = True) -> tuple[State, float]:
+        """See `Store.read`.
+
+        :param records: as there.
+        """
+        state = decode(self._record)
+        return state if records else State(state.head), self._clock()

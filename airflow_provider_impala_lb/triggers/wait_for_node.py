@@ -11,6 +11,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airflow_provider_impala_lb.balancer import Balancer
+from airflow_provider_impala_lb.core.cluster.waiting import Waiter
 from airflow_provider_impala_lb.core.rules.placement import Wait
 
 RESUME_SECONDS = 60.0
@@ -55,12 +56,19 @@ class NodeTrigger(BaseTrigger):
         # Connections come over the triggerer's own loop, which sync_to_async's thread can reach and others cannot.
         balancer = await sync_to_async(self._balancer)()
         limit = balancer.config.max_wait if self.wait is None else self.wait
+        waiter = balancer.cluster.picker.waiter(
+            balancer.config.owner_of(self.ticket),
+            balancer.config.owner_of(self.owner),
+            session_key=self.session_key,
+            prefer=self.prefer,
+            asks_again=RESUME_SECONDS,
+        )
         while True:
             # A thread: no file, lock or socket of a store on the event loop.
-            wait = await asyncio.to_thread(self._ask, balancer)
-            if wait is None or wait.waited >= limit:
+            wait = await asyncio.to_thread(self._ask, balancer, waiter)
+            if wait is None or waiter.waited >= limit:
                 break
-            await asyncio.sleep(min(wait.pause, max(0.05, limit - wait.waited)))
+            await asyncio.sleep(min(waiter.pause, max(0.05, limit - waiter.waited)))
         yield TriggerEvent({"ticket": self.ticket})  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
@@ -68,15 +76,9 @@ class NodeTrigger(BaseTrigger):
         balancer = await sync_to_async(self._balancer)()
         await asyncio.to_thread(self._leave_queue, balancer)
 
-    def _ask(self, balancer: Balancer) -> Wait | None:
+    def _ask(self, balancer: Balancer, waiter: Waiter) -> Wait | None:
         with self._asking:
-            return balancer.cluster.picker.ask(
-                balancer.config.owner_of(self.ticket),
-                balancer.config.owner_of(self.owner),
-                session_key=self.session_key,
-                prefer=self.prefer,
-                asks_again=RESUME_SECONDS,
-            )
+            return balancer.cluster.picker.ask(waiter)
 
     def _leave_queue(self, balancer: Balancer) -> None:
         with self._asking:  # a thread that asks does not end with `run`, and would stand in the queue again

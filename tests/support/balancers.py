@@ -45,7 +45,7 @@ class BareBalancer:
         self.config, self.reports, self.leases = config, self.cluster.reports, self.cluster.leases
         self.session_keys, self.fencing = self.cluster.session_keys, self.cluster.fencing
         self.pick, self.adopt, self.hold = picker.pick, picker.adopt, picker.hold
-        self.ask, self.leave_queue = picker.ask, picker.leave_queue
+        self.waiter, self.ask, self.leave_queue = picker.waiter, picker.ask, picker.leave_queue
         self.status, self.clocks, self.release = admin.status, admin.clocks, admin.release
         self.drain, self.ready = admin.drain, admin.ready
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from logging import getLogger
 from math import inf
@@ -37,6 +37,8 @@ from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable, Sup
 
 log = getLogger(__name__)
 
+RELEASE_SECONDS = 5.0
+"""Pause between two attempts to release a lease whose end could not be noted."""
 NOTE_SECONDS = 5.0
 """A query's id reaches the state within this time. Not at once: 200 scripts of short statements would otherwise keep
 the lock of a slow NAS busy with nothing else."""
@@ -63,12 +65,13 @@ class LeaseKeeper:
     """
 
     def __init__(self, shared: SharedState, reports: LoadReports) -> None:
-        self._store = shared.store
+        self._shared, self._store = shared, shared.store
         self._note_host = shared.note_host
         self._reports = reports
         self._look_seconds = shared.config.load.refresh if shared.config.load else inf
         self._held: dict[str, _Held] = {}
         self._fenced: dict[str, str] = {}
+        self._unreleased: dict[str, Callable[[State, float], None]] = {}
         self._mutex = threading.Lock()
         self._wake = threading.Event()
         self._note_due = _NEVER
@@ -86,11 +89,15 @@ class LeaseKeeper:
     def _keep(self, held: _Held) -> None:
         with self._mutex:
             if self._pid != os.getpid():  # a fork: the parent renews its own, and its thread is not here
-                self._held, self._thread, self._pid = {}, None, os.getpid()
+                self._held, self._unreleased, self._thread, self._pid = {}, {}, None, os.getpid()
             self._held[held.lease.id] = held
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="impala-lb-leases", daemon=True)
-                self._thread.start()
+            self._begin()
+
+    def _begin(self) -> None:
+        """Begin the thread, if it does not run. With the mutex."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="impala-lb-leases", daemon=True)
+            self._thread.start()
 
     def holds(self, lease_id: str) -> bool:
         """Whether this process (not the one it was forked from) renews the lease.
@@ -196,7 +203,8 @@ class LeaseKeeper:
             self._held.pop(lease_id, None)
 
     def drop(self, lease_id: str, *, left_running: bool = False) -> None:
-        """End the lease, here and in the state. Never raises: what cannot be ended now ends by its expiry.
+        """End the lease, here and in the state. Never raises: what cannot be ended now is ended as soon as the state is
+        in reach, by this process if that still runs, else by its expiry.
 
         :param lease_id: its id.
         :param left_running: what ran under it was not seen to end, and is noted for the owner's next attempt; default
@@ -217,7 +225,25 @@ class LeaseKeeper:
         try:
             self._store.transact(change)
         except (StateUnavailable, ConfigError) as error:
-            log.warning("A lease could not be released now, it ends by itself within %g s: %s", LEASE_SECONDS, error)
+            log.warning("A lease could not be released now, but will be once the shared state is in reach: %s", error)
+            with self._mutex:
+                self._unreleased[lease_id] = change
+                self._begin()
+            self._wake.set()
+            if held is not None and self._shared.snapshot is not None:
+                self._shared.snapshot.forget_lease(held.lease)
+
+    def _release_late(self) -> None:
+        """Release what could not be released.
+
+        :raises StateUnavailable: it still cannot.
+        """
+        late = dict(self._unreleased)
+        if late:
+            self._store.transact(lambda state, now: [change(state, now) for change in late.values()])
+        with self._mutex:
+            for lease_id in late:
+                self._unreleased.pop(lease_id, None)
 
     def renew(self) -> list[Lease]:
         """Renew all leases in one transaction. Returns those that were gone and had to be put back.
@@ -327,13 +353,15 @@ class LeaseKeeper:
         unreachable = False
         renewal, look = Deadline(RENEW_SECONDS), Deadline(self._look_seconds)
         while True:
-            self._wake.wait(min(renewal.remaining, look.remaining, self._note_due.remaining))
+            pauses = [renewal.remaining, look.remaining, self._note_due.remaining]
+            self._wake.wait(min(*pauses, RELEASE_SECONDS) if self._unreleased else min(pauses))
             self._wake.clear()
             with self._mutex:
-                if not self._held:
+                if not self._held and not self._unreleased:
                     self._thread = None
                     return
             try:
+                self._release_late()
                 if look.passed():
                     look = Deadline(self._look_seconds)
                     self._look_at_load()

@@ -53,9 +53,12 @@ class LoadReports:
 
         _log_changes(self._store.transact(change))
 
-    def begin_probe_if_due(self) -> None:
-        """Begin to ask all nodes in a thread, if the state of the last pick says that it is due. Costs nothing else."""
-        if self.prober is not None and self.is_due and not self._busy.locked():
+    def begin_probe_if_due(self, state: State) -> None:
+        """Begin to ask all nodes in a thread, if it is due. Costs nothing else.
+
+        :param state: as it was a moment ago.
+        """
+        if self.prober is not None and self._is_due(state, _last_seen(state)) and not self._busy.locked():
             threading.Thread(target=self.probe_if_due, name="impala-lb-reports", daemon=True).start()
 
     def probe_if_due(self) -> State | None:

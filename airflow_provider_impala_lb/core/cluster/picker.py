@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from logging import getLogger
 
 import msgspec
@@ -17,6 +18,7 @@ from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.pick import NodeFeedback, Pick
 from airflow_provider_impala_lb.core.cluster.session_keys import SessionKeys
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
+from airflow_provider_impala_lb.core.cluster.waiting import Waiter
 from airflow_provider_impala_lb.core.config.value_limits import DAY, check_seconds
 from airflow_provider_impala_lb.core.process_identity import is_dead, this_process
 from airflow_provider_impala_lb.core.rules.admission import LeftOut
@@ -24,7 +26,7 @@ from airflow_provider_impala_lb.core.rules.expiry import end_expired
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.rules.queue import dequeue
 from airflow_provider_impala_lb.core.rules.supersession import check_announced, check_attempt
-from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, Head, Lease, Ticket
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, Lease, Ticket
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, MustWait, NoNodeAvailable, StateUnavailable
 
@@ -32,6 +34,7 @@ log = getLogger(__name__)
 
 LONGEST_HOLD = 30 * DAY
 _SEEK_DEAD_EVERY = 1.0
+_WAITING_FOR_STATE = "Waiting for the shared state, since max_leases is hard and nobody knows how many scripts run"
 
 
 class _SeekDeadFirst(Exception):
@@ -49,8 +52,9 @@ class _Free(Exception):
 class Picker:
     """Picks nodes for all workers that share the state.
 
-    If the store cannot be reached, it picks by the last state it saw, else at random, and says so once: the balancer
-    must never be why work fails.
+    While the store cannot be reached, who can wait waits for it where ``max_leases`` limits how many may run: that is
+    hard. Else it picks by the last state it saw, within its limits, or at random, and says so once: the balancer must
+    never be why work fails.
 
     :param shared: the cluster's state.
     :param leases: renews the leases of picks.
@@ -91,7 +95,10 @@ class Picker:
         :raises ConfigError: as :meth:`acquire`.
         """
         request = self._request(None, session_key, prefer, exclude)
-        placed = self._transact(request)
+        try:
+            placed = self._ask(request)
+        except StateUnavailable as error:
+            placed = self._pick_alone(request, error)
         assert isinstance(placed, Placed)
         return Pick(placed, session_key=session_key)
 
@@ -164,7 +171,7 @@ class Picker:
         placed = self._wait_for(request, self._config.max_wait if wait is None else wait, here=True)
         return self._picked(placed, lease, session_key)
 
-    def ask(
+    def waiter(
         self,
         ticket: str,
         owner: str = "",
@@ -172,24 +179,38 @@ class Picker:
         prefer: str | None = None,
         *,
         asks_again: float,
-    ) -> Wait | None:
-        """Is it this ticket's turn?
+    ) -> Waiter:
+        """For :meth:`ask`: one who waits for his turn, and takes nothing.
 
         :param ticket: the name of the place in the queue; it is kept as by :meth:`acquire`.
         :param owner: as :meth:`acquire`.
         :param session_key: as :meth:`acquire`.
         :param prefer: as :meth:`acquire`.
-        :param asks_again: seconds until the caller asks again.
-        :returns: None if it is, or if there is nothing to wait for: no node at all, or no shared state; nothing is
-            taken then, and :meth:`acquire` tells. Else how it stands in the queue.
+        :param asks_again: seconds until the one who is to take the node asks, once it is his turn.
         :raises ConfigError: as :meth:`acquire`.
         """
         request = self._request(self._lease(owner), session_key, prefer, ())
         request.may_wait, request.ticket = True, self._ticket(ticket, owner, asks_again)
+        return self._waiter(request, only_ask=True)
+
+    def ask(self, waiter: Waiter) -> Wait | None:
+        """Is it this one's turn?
+
+        :param waiter: of :meth:`waiter`.
+        :returns: None if it is, or if there is nothing to wait for: no node at all, or no shared state where nothing
+            limits how many may run; nothing is taken then, and :meth:`acquire` tells. Else how it stands in the queue.
+        :raises ConfigError: as :meth:`acquire`.
+        """
         try:
-            placed = self._transact(request, only_ask=True)
+            placed = waiter.step()
         except (_Free, NoNodeAvailable):
             return None
+        except StateUnavailable as error:
+            if not self._config.has_lease_limit:
+                return None
+            self._warn("unreachable", f"{_WAITING_FOR_STATE}: {error}")
+            assert waiter.request.ticket is not None
+            return Wait(0, waiter.pause, waiter.waited, {}, waiter.request.ticket)
         return placed if isinstance(placed, Wait) else None
 
     def leave_queue(self, ticket: str) -> None:
@@ -197,7 +218,7 @@ class Picker:
 
         :param ticket: the name of the place.
         """
-        self._shared.try_to_note("the place in the queue", lambda state, now: dequeue(state, ticket))
+        self._shared.try_to_note("the place in the queue", lambda state, now: dequeue(state, now, ticket))
 
     def _picked(self, placed: Placed, lease: Lease, session_key: str | None = None) -> Pick:
         feedback = NodeFeedback(self._shared, placed.node, lease, on_trial=placed.trial)
@@ -243,34 +264,60 @@ class Picker:
     def _wait_for(
         self, request: Request, wait: float, *, here: bool, meanwhile: Callable[[], None] | None = None
     ) -> Placed:
-        """Ask until a node is free; after ``wait`` seconds take a busy one, or raise."""
-        start = time.monotonic()
+        """Ask until a node is free; after ``wait`` seconds take a busy one, or raise.
+
+        :param here: in this process, however often it has to ask; else :class:`MustWait`, unless the state is away:
+            then nobody can keep a place in the queue.
+        """
         request.may_wait = wait > 0
+        waiter = self._waiter(request)
         logged = False
-        assert request.ticket is not None
         try:
             while True:
-                placed = self._transact(request)
-                if isinstance(placed, Placed):
-                    return placed
-                if placed.waited >= wait:
-                    request.may_wait = False
-                elif not here:
-                    raise MustWait(placed.position, placed.waited, wait, _reasons(placed.left_out))
+                try:
+                    placed = waiter.step()
+                    pause = waiter.pause
+                except StateUnavailable as error:
+                    if wait <= 0 or not self._config.has_lease_limit:
+                        return self._pick_alone(request, error)
+                    if waiter.waited >= wait:
+                        raise self._nobody_knows(waiter.waited, error) from error
+                    self._warn("unreachable", f"{_WAITING_FOR_STATE}, up to {wait:g} s: {error}")
+                    pause = self._rng.uniform(0.5, 1.0)
                 else:
+                    if isinstance(placed, Placed):
+                        return placed
+                    if waiter.waited >= wait:
+                        request.may_wait = False
+                        waiter.ask_next()
+                        continue
+                    if not here:
+                        raise MustWait(placed.position, placed.waited, wait, _reasons(placed.left_out))
                     if not logged:
                         self._log_waiting(placed, wait)
                         logged = True
-                    pause = min(placed.pause * self._rng.uniform(0.7, 1.0), max(0.01, wait - placed.waited))
-                    timing.sleep(pause, meanwhile)
+                timing.sleep(min(pause, max(0.01, wait - waiter.waited)), meanwhile)
         except MustWait:
             raise
         except BaseException as error:
-            self._leave_queue(request.ticket)
-            if isinstance(error, NoNodeAvailable) and logged:
-                waited = time.monotonic() - start
-                raise NoNodeAvailable(f"{error.summary}; waited {waited:.0f} s", error.reasons) from None
+            assert request.ticket is not None
+            if request.ticket.number or request.ticket.asks_again or request.resent:
+                self.leave_queue(request.ticket.id)
+            if isinstance(error, NoNodeAvailable) and waiter.waited >= min(wait, 1):
+                raise NoNodeAvailable(f"{error.summary}; waited {waiter.waited:.0f} s", error.reasons) from None
             raise
+
+    def _waiter(self, request: Request, *, only_ask: bool = False) -> Waiter:
+        def ask(request: Request) -> Placed | Wait:
+            return self._ask(request, only_ask=only_ask)
+
+        return Waiter(self._shared, self._reports, request, ask, self._rng)
+
+    def _nobody_knows(self, waited: float, error: StateUnavailable) -> NoNodeAvailable:
+        return NoNodeAvailable(
+            f"No coordinator of {self._config.name} may be taken while the shared state is out of reach, since nobody "
+            f"knows how many scripts run and max_leases is hard; waited {waited:.0f} s: {error}"
+        )
 
     def _log_waiting(self, placed: Wait, wait: float) -> None:
         log.info(
@@ -282,28 +329,19 @@ class Picker:
             ", ".join(f"{address}: {reason}" for address, reason in _reasons(placed.left_out).items()),
         )
 
-    def _leave_queue(self, ticket: Ticket) -> None:
-        """Also a place that another process took under this name, of which this one has not seen anything."""
-        state = self._shared.snapshot
-        if ticket.asks_again or (state is not None and any(each.id == ticket.id for each in state.head.waiting)):
-            self.leave_queue(ticket.id)
-
-    def _transact(self, request: Request, *, only_ask: bool = False) -> Placed | Wait:
+    def _ask(self, request: Request, *, only_ask: bool = False) -> Placed | Wait:
         """One pick's transaction.
 
         :raises _Free: with ``only_ask``, when it could have had a node.
+        :raises StateUnavailable: the state is out of reach.
         """
         if request.session_key:
             request.known = self._session_keys.find_in_mirror(request.session_key)
         try:
-            try:
-                placed, lists_differ = self._decide(request, None, only_ask)
-            except _SeekDeadFirst as first:
-                placed, lists_differ = self._decide(request, _dead(first.state), only_ask)
-        except StateUnavailable as error:
-            self._warn("unreachable", f"Picking without the shared state, outside any limit: {error}")
-            return self._pick_alone(request)
-        if self._picked_alone:
+            placed, lists_differ = self._decide(request, None, only_ask)
+        except _SeekDeadFirst as first:
+            placed, lists_differ = self._decide(request, _dead(first.state), only_ask)
+        if self._picked_alone or "unreachable" in self._warned:
             log.info("The shared state is in reach again; %d picks were made without it", self._picked_alone)
             self._picked_alone = 0
         self._warned.discard("unreachable")
@@ -314,7 +352,8 @@ class Picker:
             )
         if isinstance(placed, Placed) and placed.session and request.session_key:
             self._session_keys.copy(request.session_key, placed.session)
-        self._reports.begin_probe_if_due()
+        if self._shared.snapshot is not None:
+            self._reports.begin_probe_if_due(self._shared.snapshot)
         return placed
 
     def _decide(self, request: Request, dead: frozenset[str] | None, only_ask: bool) -> tuple[Placed | Wait, bool]:
@@ -331,6 +370,8 @@ class Picker:
                 note.dead_sought = now
             elif (len(state.leases) or state.head.waiting) and not 0 <= now - note.dead_sought < _SEEK_DEAD_EVERY:
                 raise _SeekDeadFirst(_with_leases_read(state))
+            if request.resent:
+                state.end_lease(request.token)
             end_expired(state, now, dead or frozenset(), self._shared.may_expire(state, now))
             owner = request.ticket.owner if request.ticket else ""
             if request.attempt:
@@ -347,15 +388,19 @@ class Picker:
         placed, lists_differ, self._shared.snapshot = self._shared.transact(change)
         return placed, lists_differ
 
-    def _pick_alone(self, request: Request) -> Placed:
-        """Without the store: by the last state, else at random. The lease reaches the state once that is back."""
-        state = self._shared.snapshot
-        if state is None:
-            # At random, by giving the turn to a node drawn by lot: a fresh process has no idea of the others' picks.
-            state = State(Head(last=self._rng.choice(self._config.addresses)))
+    def _pick_alone(self, request: Request, error: StateUnavailable) -> Placed:
+        """Without the store, within the limits by what was last known. The lease reaches the state once that is back.
+
+        :raises NoNodeAvailable: every node is full, as far as is known.
+        """
+        self._warn("unreachable", f"Picking without the shared state, by what was last known of it: {error}")
+        if not self._picked_alone:
+            with suppress(StateUnavailable, ConfigError):  # a lock that is not free keeps nobody from reading
+                self._shared.snapshot = self._shared.read()[0]
+        state = self._shared.snapshot = self._shared.snapshot or State()
         self._picked_alone += 1
-        request.may_wait = False
-        placed = place(self._config.without_limits, state, time.time(), request, self._rng)
+        request.may_wait, request.spread = False, True
+        placed = place(self._config, state, time.time(), request, self._rng)
         assert isinstance(placed, Placed)
         placed.remarks += ("the shared state was out of reach",)
         return placed

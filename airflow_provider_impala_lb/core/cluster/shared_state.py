@@ -49,13 +49,14 @@ class SharedState:
 
         return self.store.transact(checked)
 
-    def read(self) -> tuple[State, float]:
+    def read(self, *, records: bool = True) -> tuple[State, float]:
         """As `Store.read`.
 
+        :param records: as there.
         :raises ConfigError: as :meth:`transact`.
         :raises StateUnavailable: as :meth:`transact`.
         """
-        state, now = self.store.read()
+        state, now = self.store.read(records=records)
         self.check(state)
         return state, now
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node
+from airflow_provider_impala_lb.core.rules import queue
 from airflow_provider_impala_lb.core.rules.ejection import left_out
 from airflow_provider_impala_lb.core.rules.headroom import fresh
 from airflow_provider_impala_lb.core.rules.policy import load_of
@@ -33,7 +34,7 @@ def describe(config: Config, state: State, now: float) -> dict[str, Any]:
         ],
         "waiting": [
             {"owner": ticket.owner, "host": ticket.host, "seconds": round(now - ticket.since, 1), "only": ticket.only}
-            for ticket in state.head.waiting
+            for ticket in queue.waiting(state)
         ],
     }
 

@@ -192,10 +192,9 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         return self.max_leases is not None or any(self.lease_limit(node) is not None for node in self.nodes)
 
     @cached_property
-    def without_limits(self) -> Config:
-        """The same without ``max_leases``, of the cluster and of each node."""
-        nodes = tuple(msgspec.structs.replace(node, max_leases=None) for node in self.nodes)
-        return msgspec.structs.replace(self, nodes=nodes, max_leases=None, max_leases_per_node=None)
+    def slots(self) -> int:
+        """How many scripts may run at once; where nothing limits them, one on each node."""
+        return sum(self.lease_limit(node) or 1 for node in self.nodes) if self.max_leases is None else self.max_leases
 
     @cached_property
     def report_seconds(self) -> float:

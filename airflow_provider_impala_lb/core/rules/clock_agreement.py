@@ -8,17 +8,19 @@ host's own clock: a wrong clock may delay an end, and never ends a live lease.
 
 from __future__ import annotations
 
-from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, HostNote
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, RENEW_SECONDS, HostNote
 from airflow_provider_impala_lb.core.state.state import State
 
 NOTE_SECONDS = 600.0
 """A host that noted nothing for so long is forgotten."""
+SILENCE_SECONDS = 1.5 * RENEW_SECONDS
+"""Where there are leases, somebody notes something more often than this; else the state was out of reach for all."""
 AGREE_SECONDS = LEASE_SECONDS / 4
 """Clocks that differ by less agree: a lease is renewed that often."""
 
 
 def note_host(state: State, now: float, host: str, digest: str | None, *, one_clock: bool) -> bool:
-    """Note that a host is here.
+    """Note that a host is here. After a time in which no host was, nothing lapses for a while (`Head.spared`).
 
     :param state: changed.
     :param now: the store's clock, seconds since the epoch.
@@ -29,6 +31,12 @@ def note_host(state: State, now: float, host: str, digest: str | None, *, one_cl
     """
     hosts = state.hosts
     mine = hosts.get(host)
+    seen = [note.seen for note in hosts.values()] if one_clock else [mine.seen] if mine is not None else []
+    if seen and now - max(seen) > SILENCE_SECONDS:
+        # Live leases have expired meanwhile: their holders have to renew them before anybody takes their places.
+        state.head.spared = now + SILENCE_SECONDS
+        if mine is not None:
+            mine.clocks = {name: (theirs, now) for name, (theirs, _) in mine.clocks.items()}
     if mine is None:
         mine = hosts[host] = HostNote(nodes=digest or "", seen=now)
     mine.seen = now

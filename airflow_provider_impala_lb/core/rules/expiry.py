@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from airflow_provider_impala_lb.core.rules import queue
 from airflow_provider_impala_lb.core.rules.supersession import note_leftover
 from airflow_provider_impala_lb.core.state.model import Lease
 from airflow_provider_impala_lb.core.state.record_log import RecordLog
@@ -27,7 +28,8 @@ def end_expired(
     """
     died = [lease for lease in (state.end_lease(lease_id) for lease_id in dead) if lease]
     ended = list(died)
-    if state.leases.is_due(now):
+    spared = now < state.head.spared
+    if state.leases.is_due(now) and not spared:
         ended += state.keep_leases(
             lambda lease: lease.expires > now or (may_expire is not None and not may_expire(lease.host))
         )
@@ -39,13 +41,7 @@ def end_expired(
     for node in state.nodes.values():
         if node.recent and node.recent[0][0] <= now:
             node.recent = [(end, count) for end, count in node.recent if end > now]
-    if state.head.waiting:
-        state.head.waiting = [
-            ticket
-            for ticket in state.head.waiting
-            if ticket.id not in dead
-            and (ticket.until > now or (may_expire is not None and not may_expire(ticket.host)))
-        ]
+    queue.end_lapsed(state, now, dead, (lambda host: False) if spared else may_expire)
     expiring: tuple[RecordLog[Any], ...] = (state.leftovers, state.sessions, state.avoid)
     for records in expiring:
         if records.is_due(now):

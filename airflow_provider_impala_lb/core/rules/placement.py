@@ -14,7 +14,7 @@ from airflow_provider_impala_lb.core.config.model import Config, Node
 from airflow_provider_impala_lb.core.rules import queue
 from airflow_provider_impala_lb.core.rules.admission import Admitted, LeftOut, admit, none_available
 from airflow_provider_impala_lb.core.rules.ejection import begin_trial
-from airflow_provider_impala_lb.core.rules.policy import Scores, choose, most_headroom
+from airflow_provider_impala_lb.core.rules.policy import POLICIES, Scores, most_headroom, spread
 from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, Attempt, Lease, SessionRecord, Ticket
 from airflow_provider_impala_lb.core.state.state import State
 
@@ -37,6 +37,9 @@ class Request(msgspec.Struct):
     :param announced: the lease's id was noted when its attempt began, see `supersession.announce`.
     :param attempt: which attempt it is; None: not known.
     :param known: what a mirror knows of the session key, used if the state knows nothing.
+    :param spread: choose by `policy.spread`, whatever the configuration's policy is.
+    :param renew: also renew its ticket, if that is not among the first of the queue.
+    :param resent: what became of an earlier question is not known: the state may have its lease or ticket already.
     """
 
     token: str
@@ -50,11 +53,9 @@ class Request(msgspec.Struct):
     announced: bool = False
     attempt: Attempt | None = None
     known: SessionRecord | None = None
-
-    @property
-    def ticket_id(self) -> str:
-        """The ticket's id, or ""."""
-        return self.ticket.id if self.ticket else ""
+    spread: bool = False
+    renew: bool = True
+    resent: bool = False
 
 
 class Placed(msgspec.Struct):
@@ -100,12 +101,14 @@ class Wait(msgspec.Struct):
     :param pause: seconds until one asks again.
     :param waited: seconds since the ticket was drawn.
     :param left_out: why each node is no candidate, by ``host:port``.
+    :param ticket: as it stands in the queue: its owner brings it along when he asks again.
     """
 
     position: int
     pause: float
     waited: float
     left_out: dict[str, LeftOut]
+    ticket: Ticket
 
 
 def place(config: Config, state: State, now: float, request: Request, rng: random.Random) -> Placed | Wait:
@@ -119,12 +122,15 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
     :raises NoNodeAvailable: nobody may take it, and there is nothing to wait for.
     """
     lease, key = request.lease, request.session_key
+    ticket = request.ticket
+    if ticket is not None and (there := queue.find(state, ticket, drawn=request.resent)) is not None:
+        ticket.number, ticket.since = there.number, there.since
     avoided = state.avoid.get(lease.owner) if lease and lease.owner and len(state.avoid) else None
     # A node that is asked for by name is not avoided: sticking is worth more.
     avoid = avoided.node if avoided and avoided.node != request.prefer else ""
     admitted = admit(config, state, now, request.excluded, avoid)
     record = (state.sessions.get(key) or request.known) if key else None
-    candidates = _with_capacity(config, state, admitted, request)
+    candidates = _with_capacity(config, state, now, admitted, request)
     remarks: list[str] = []
     scores: Scores | None = None
 
@@ -133,15 +139,17 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
         node = want
         reason = "asked for by name" if request.prefer else f"session key {key!r} is on it"
     elif want is not None and request.may_wait and want in admitted.left_out and admitted.left_out[want].kind == "full":
-        return _wait(state, now, request, admitted, only=want)
+        return _wait(config, state, now, request, admitted, only=want)
     else:
         if record is not None and not request.prefer:
             left = admitted.left_out.get(record.node)
             lost = record.unplaced_reason or (left.reason if left else "no longer a node of the configuration")
             remarks.append(f"session key {key!r} was on {record.node} ({lost})")
         if candidates:
-            best, scores = choose(config.policy, config, candidates, state, now, rng)
-            node, reason = best.address, f"{config.policy}: "
+            policy = "spread" if request.spread else config.policy
+            choice = spread if request.spread else POLICIES[config.policy]
+            best, scores = choice(config, candidates, state, now, rng)
+            node, reason = best.address, f"{policy}: "
             state.head.last = node
         else:
             found = _without_candidates(config, state, now, request, admitted)
@@ -153,13 +161,13 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
     return placed
 
 
-def _with_capacity(config: Config, state: State, admitted: Admitted, request: Request) -> Sequence[Node]:
+def _with_capacity(config: Config, state: State, now: float, admitted: Admitted, request: Request) -> Sequence[Node]:
     """The candidates that can take one more lease; the others are noted as full. A pick without a lease takes no
     capacity, so it may go to a full node if all are."""
     candidates = admitted.candidates
     if not config.has_lease_limit:
         return candidates
-    able = queue.nodes_with_capacity(config, state, candidates, request.ticket_id)
+    able = queue.nodes_with_capacity(config, state, now, candidates, request.ticket)
     if request.lease is None and not able:
         return candidates
     addresses = {node.address for node in able}
@@ -175,16 +183,16 @@ def _without_candidates(
     """Wait, if that can help; else the best of the busy ones; else one that is out. A node comes with its reason."""
     full = any(left.kind == "full" for left in admitted.left_out.values())
     if request.may_wait and (admitted.busy or full):
-        return _wait(state, now, request, admitted)
+        return _wait(config, state, now, request, admitted)
     busy, resting = admitted.busy, admitted.resting
     if request.lease is not None:
-        busy = queue.nodes_with_capacity(config, state, busy, request.ticket_id)
+        busy = queue.nodes_with_capacity(config, state, now, busy, request.ticket)
     if busy:
         best = most_headroom(busy, state, now, config.report_seconds)
         admitted.left_out.pop(best.address)
         return best.address, "all are busy, and it has the most headroom"
     if request.lease is not None and resting:
-        able = queue.nodes_with_capacity(config, state, [node for _, node in resting], request.ticket_id)
+        able = queue.nodes_with_capacity(config, state, now, [node for _, node in resting], request.ticket)
         allowed = {node.address for node in able}
         resting = [entry for entry in resting if entry[1].address in allowed]
     if resting:
@@ -195,13 +203,12 @@ def _without_candidates(
     raise none_available(config, admitted.left_out)
 
 
-def _wait(state: State, now: float, request: Request, admitted: Admitted, only: str = "") -> Wait:
-    ticket = request.ticket
-    assert ticket is not None, "who may wait brings a ticket"
-    ticket.only = only
-    ticket.exclude = [] if only else list(request.excluded)
-    position = queue.enqueue(state, now, ticket)
-    return Wait(position, queue.pause(position), now - ticket.since, admitted.left_out)
+def _wait(config: Config, state: State, now: float, request: Request, admitted: Admitted, only: str = "") -> Wait:
+    assert request.ticket is not None, "who may wait brings a ticket"
+    excluded = [] if only else list(request.excluded)
+    mine = msgspec.structs.replace(request.ticket, only=only, exclude=excluded)
+    ticket, position = queue.enqueue(state, now, mine, renew=request.renew)
+    return Wait(position, queue.pause(position, config.slots), now - ticket.since, admitted.left_out, ticket)
 
 
 def _note(
@@ -213,8 +220,8 @@ def _note(
     node.picks += 1
     if node.ejection is not None:
         placed.trial = begin_trial(node, now, request.token or "a pick without a lease", config.session.open_timeout)
-    if request.ticket is not None and state.head.waiting:
-        queue.dequeue(state, request.ticket.id)
+    if request.ticket is not None and request.ticket.number:
+        queue.dequeue(state, now, request.ticket.id)
     if lease is None:
         node.count_unleased(now)
     else:

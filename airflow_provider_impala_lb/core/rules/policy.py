@@ -147,6 +147,28 @@ def _weighted_random(
     }
 
 
+def spread(
+    config: Config, candidates: Sequence[Node], state: State, now: float, rng: random.Random
+) -> tuple[Node, Scores]:
+    """At random by ``weight / (load + 1)``: for those who cannot know of each other. By ``least_loaded`` all of them
+    would go to the same node (Mitzenmacher, How Useful Is Old Information).
+
+    :param config: the nodes' weights.
+    :param candidates: not empty, in the configuration's order.
+    :param state: what runs on them, as last known.
+    :param now: seconds since the epoch.
+    :param rng: draws.
+    :returns: the node, and what spoke for each candidate.
+    """
+    nodes, ttl = state.nodes, config.report_seconds
+    shares = [node.weight / (load_of(nodes.get(node.address, _UNKNOWN), now, ttl) + 1) for node in candidates]
+    total = sum(shares)
+    best = rng.choices(candidates, shares)[0]
+    return best, lambda: {
+        node.address: f"chance {share / total:.3f}" for node, share in zip(candidates, shares, strict=True)
+    }
+
+
 POLICIES: dict[PolicyName, Policy] = {
     "least_loaded": _least_loaded,
     "round_robin": _round_robin,

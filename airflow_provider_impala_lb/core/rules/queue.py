@@ -1,86 +1,227 @@
 """Who waits for a node, and whose turn it is: ``max_leases`` is hard, and those who came first go first.
 
-A ticket stands in the state, so that the queue is one for all hosts. Its owner asks again and again; whoever is behind
-somebody who could use a slot leaves it to him. Tickets lapse, so that one whose owner has died does not block the rest.
+A ticket stands in the state, so that the queue is one for all hosts. Whoever is behind somebody who could use a free
+slot leaves it to him. The first of the queue stand in the head, which every transaction reads; the others are records
+that are read only when those run out, so a question costs the same however many wait. Nobody has to ask to keep a
+place: he looks at the head without the lock (`core.cluster.waiting`), and asks when it says that he may go.
+
+A dead owner must not block the rest. A free slot is kept for a ticket for some seconds, then the next one has it, too;
+whoever comes late has still his place, and takes the first slot that is free then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import inf
+
+import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node
 from airflow_provider_impala_lb.core.state.model import Ticket
 from airflow_provider_impala_lb.core.state.state import State
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
-"""Seconds between two questions of the first in the queue, and of those far behind."""
+FIRST = 32
+"""So many that wait for any node stand in the head, and as many that wait for the same one."""
+CALL_SECONDS = 5.0
+"""A free slot is kept so long for one who waits in place, and looks once a second when it may be his."""
+LOST_SECONDS = 60.0
+"""One who waits in place and has not taken a slot that was kept for him for so long has died."""
+ASK_SECONDS = 300.0
+"""One who waits in place asks under the lock at least this often."""
+LIFE_SECONDS = 3 * ASK_SECONDS
+"""A ticket lapses so long after its owner asked last, unless a slot is kept for it."""
+AWAY_SECONDS = 7 * 24 * 3600.0
+"""One who comes back as another process finds his place for so long (as long as Airflow's sensors wait by default)."""
+MOST_AWAY = 1000
+"""More are not remembered, the oldest go: their owners may be gone for good."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+"""Seconds between two looks of the first in the queue, and of those far behind."""
 _GRACE = 5.0
 
 
-def pause(position: int) -> float:
-    """Seconds until one who waits here asks again: ``min(0.2 * position, 5)``.
+def pause(position: int, slots: float, rate: float = 0.0) -> float:
+    """Seconds until one who waits here looks again.
 
-    Not all at once: a slow NAS does some tens of transactions a second.
+    ``(position - 1) / slots`` seconds: nobody's turn comes before as many slots are free, and scripts run for seconds;
+    half the time until his turn, ``position / rate / 2``, where the queue has been seen to move faster. At least
+    ``min(0.2 * position, 0.5)``, at most 30.
 
     :param position: in the queue, from 1.
+    :param slots: how many scripts may run at once.
+    :param rate: how many places the queue moved on in a second, as last seen; default 0: not at all.
     """
-    return min(FIRST_PAUSE * position, LONGEST_PAUSE)
+    turn = (position - 1) / slots
+    if rate > 0:
+        turn = min(turn, position / rate / 2)
+    return min(max(turn, min(SHORTEST_PAUSE * position, 0.5)), LONGEST_PAUSE)
 
 
-def enqueue(state: State, now: float, ticket: Ticket) -> int:
+def find(state: State, ticket: Ticket, *, drawn: bool = False) -> Ticket | None:
+    """The ticket as it stands in the queue, or None if it does not.
+
+    :param state: the queue.
+    :param ticket: one's own. The records are read only for one that another process may have drawn.
+    :param drawn: it may have been drawn although nobody was told its number; default False.
+    """
+    for each in state.head.waiting:
+        if each.id == ticket.id:
+            return each
+    return state.tickets.get(ticket.id) if ticket.asks_again or drawn else None
+
+
+def is_there(state: State, ticket: Ticket) -> bool:
+    """Whether a ticket still has its place, as far as the head says.
+
+    :param state: of which only the head need be known.
+    :param ticket: with its number.
+    """
+    if any(each.id == ticket.id for each in state.head.waiting):
+        return True
+    return state.head.behind.get(ticket.only, 0) > 0 and ticket.number > _last_first(state, ticket.only)
+
+
+def position(state: State, ticket: Ticket) -> int:
+    """The place in the queue, from 1; of one that is not among the first an estimate.
+
+    :param state: of which only the head need be known.
+    :param ticket: with its number.
+    """
+    head = state.head
+    before = sum(each.number < ticket.number for each in head.waiting)
+    last, behind = _last_first(state, ""), sum(head.behind.values())
+    if not behind or ticket.number <= last:
+        return before + 1
+    share = (ticket.number - last) / max(1, head.drawn - last)
+    return before + max(1, round(share * behind))
+
+
+def enqueue(state: State, now: float, ticket: Ticket, *, renew: bool = True) -> tuple[Ticket, int]:
     """Take a place at the end of the queue, or keep one's own.
-
-    The ticket lives three times as long as its owner pauses (``ticket.asks_again``, or as `pause` says), and 5 s more.
 
     :param state: changed.
     :param now: the store's clock, seconds since the epoch.
-    :param ticket: changed: ``since`` and ``until`` are set.
-    :returns: the position, from 1.
+    :param ticket: as its owner has it: with a number, if he has got one already. Not changed.
+    :param renew: with False a ticket that is not among the first is not looked for, and lapses as it would have;
+        default True.
+    :returns: the ticket as it stands in the queue now, and the position, from 1.
     """
-    waiting = state.head.waiting
-    for index, other in enumerate(waiting):
-        if other.id == ticket.id:
-            ticket.since = other.since
-            waiting[index] = ticket
-            break
+    head = state.head
+    if ticket.number and not renew and ticket.number > _last_first(state, ticket.only) and is_there(state, ticket):
+        return ticket, position(state, ticket)
+    there = find(state, ticket, drawn=bool(ticket.number))
+    mine = msgspec.structs.replace(ticket, until=_until(ticket, now, first=False), called=0.0)
+    if there is not None:
+        mine.since, mine.number = there.since, there.number
+    elif not mine.number:
+        head.drawn += 1
+        mine.since, mine.number = now, head.drawn
+    head.drawn = max(head.drawn, mine.number)  # after a loss of the state its owner knows more than that
+    was_first = there is not None and any(each is there for each in head.waiting)
+    if there is not None:
+        same = there.only == mine.only and there.exclude == mine.exclude and there.holder == mine.holder
+        if same and there.until - now > LIFE_SECONDS / 2 and not there.called:
+            return there, position(state, there)  # nothing to write: a question costs no more than a look
+        dequeue(state, now, ticket.id)
+    last, behind = _last_first(state, mine.only), head.behind.get(mine.only, 0)
+    firsts = sum(each.only == mine.only for each in head.waiting)
+    if was_first or mine.number < last or (not behind and firsts < FIRST):
+        _add_first(state, now, mine)
+        if firsts > 2 * FIRST:  # those who come again after a loss of the state, in any order
+            _put_behind(state, [each for each in head.waiting if each.only == mine.only][FIRST:], now)
     else:
-        index = len(waiting)
-        ticket.since = now
-        waiting.append(ticket)
-    ticket.until = now + 3 * (ticket.asks_again or pause(index + 1)) + _GRACE
-    return index + 1
+        _put_behind(state, [mine], now)
+    return mine, position(state, mine)
 
 
-def dequeue(state: State, ticket_id: str) -> None:
+def dequeue(state: State, now: float, ticket_id: str) -> None:
     """Take a ticket out of the queue, if it is there.
 
     :param state: changed.
+    :param now: the store's clock, seconds since the epoch.
     :param ticket_id: its id.
     """
-    state.head.waiting = [ticket for ticket in state.head.waiting if ticket.id != ticket_id]
+    head = state.head
+    waiting = [ticket for ticket in head.waiting if ticket.id != ticket_id]
+    if len(waiting) < len(head.waiting):
+        head.waiting = waiting
+    elif (ticket := state.tickets.drop(ticket_id)) is not None and ticket.until > now:
+        head.behind[ticket.only] = max(0, head.behind.get(ticket.only, 0) - 1)
 
 
-def nodes_with_capacity(config: Config, state: State, nodes: Sequence[Node], ticket_id: str = "") -> list[Node]:
+def nodes_with_capacity(
+    config: Config, state: State, now: float, nodes: Sequence[Node], ticket: Ticket | None = None
+) -> list[Node]:
     """Those of some nodes that can take one more lease once all who are before this ticket have got theirs.
 
     :param config: the limits.
-    :param state: the leases, and the queue.
+    :param state: the leases, and the queue; changed: for whom a slot is kept.
+    :param now: the store's clock, seconds since the epoch.
     :param nodes: which nodes to look at.
-    :param ticket_id: one's own; "" (default) for who has none, and so comes last.
+    :param ticket: one's own, with its number if it has one; None (default) for who has none, and so comes last.
     """
-    capacity = {node.address: _capacity(config, state, node) for node in nodes}
-    in_all = float("inf")
-    if config.max_leases is not None:
-        in_all = config.max_leases - sum(record.leases for record in state.nodes.values())
-    for ticket in state.head.waiting:
-        if ticket.id == ticket_id:
-            break
-        usable = [address for address in capacity if _can_use(ticket, address)]
-        best = max(usable, key=lambda address: capacity[address], default=None)
-        if best is not None and capacity[best] > 0 and in_all > 0:
-            capacity[best] -= 1
-            in_all -= 1
-    return [node for node in nodes if capacity[node.address] > 0] if in_all > 0 else []
+    number = ticket.number if ticket is not None and ticket.number else inf
+    while True:
+        capacity = {node.address: _capacity(config, state, node) for node in nodes}
+        in_all = inf
+        if config.max_leases is not None:
+            in_all = config.max_leases - sum(record.leases for record in state.nodes.values())
+        in_all = _kept_for_others(state, now, number, capacity, in_all)
+        free = min(in_all, sum(room for room in capacity.values() if room > 0))
+        if free <= 0:
+            return []
+        hidden = [] if free == inf else _hidden(state, capacity, number)
+        if not hidden:
+            return [node for node in nodes if capacity[node.address] > 0]
+        _bring_forward(state, now, hidden, FIRST + int(free))
+
+
+def end_lapsed(
+    state: State, now: float, dead: Collection[str], may_expire: Callable[[str], bool] | None = None
+) -> None:
+    """Take out the tickets whose owners are gone.
+
+    :param state: changed.
+    :param now: the store's clock, seconds since the epoch.
+    :param dead: ids of tickets whose process is known to be gone.
+    :param may_expire: whether this host's clock may end what that host dated; None (default): it is one clock.
+    """
+    waiting = state.head.waiting
+    if waiting:
+        lapsed = [
+            each
+            for each in waiting
+            if each.id in dead
+            or ((each.until <= now or _is_lost(each, now)) and (may_expire is None or may_expire(each.host)))
+        ]
+        if lapsed:
+            out = {each.id for each in lapsed}
+            state.head.waiting = [each for each in waiting if each.id not in out]
+            for each in lapsed:
+                if each.asks_again and each.id not in dead:
+                    state.tickets.add(each.id, each, _ends(each))
+    if state.tickets.is_due(now) or len(state.tickets) > sum(state.head.behind.values()) + MOST_AWAY:
+        _bring_forward(state, now, (), 0)
+
+
+def waiting(state: State) -> list[Ticket]:
+    """All tickets, in the queue's order; also of those who have been away for long.
+
+    :param state: with its records.
+    """
+    return sorted([*state.head.waiting, *state.tickets.values()], key=lambda ticket: ticket.number)
+
+
+def free_slots(config: Config, state: State) -> float:
+    """How many more scripts could run now, as far as the limits go, whoever waits for it.
+
+    :param config: the limits.
+    :param state: of which only the head need be known.
+    """
+    each = sum(max(0, _capacity(config, state, node)) for node in config.nodes)
+    if config.max_leases is None:
+        return each
+    return max(0, min(each, config.max_leases - sum(record.leases for record in state.nodes.values())))
 
 
 def fullness(config: Config, state: State, node: Node) -> str:
@@ -100,9 +241,106 @@ def fullness(config: Config, state: State, node: Node) -> str:
     return "its room is kept for those who came before"
 
 
+def _kept_for_others(state: State, now: float, number: float, capacity: dict[str, float], in_all: float) -> float:
+    """Keep a slot for each of the first who came before, as long as there are any.
+
+    :param capacity: by ``host:port``; changed.
+    :param in_all: slots of the cluster.
+    :returns: what of those is left.
+    """
+    for ticket in state.head.waiting:
+        if ticket.number >= number or in_all <= 0:
+            break
+        if ticket.called and not ticket.asks_again and now - ticket.called >= CALL_SECONDS:
+            continue  # for who comes back as another process it is kept until he has lapsed: it takes its time
+        usable = [address for address in capacity if _can_use(ticket, address)]
+        best = max(usable, key=lambda address: capacity[address], default=None)
+        if best is not None and capacity[best] > 0:
+            capacity[best] -= 1
+            in_all -= 1
+            ticket.called = ticket.called or now
+    return in_all
+
+
+def _is_lost(ticket: Ticket, now: float) -> bool:
+    return bool(ticket.called) and not ticket.asks_again and now - ticket.called > LOST_SECONDS
+
+
+def _hidden(state: State, capacity: Mapping[str, float], number: float) -> list[str]:
+    """Which of those behind may have come before, and could use what is free: "" any, ``host:port`` that one."""
+    return [
+        only
+        for only, count in state.head.behind.items()
+        if count > 0 and (not only or capacity.get(only, 0) > 0) and number > _last_first(state, only)
+    ]
+
+
+def _bring_forward(state: State, now: float, wanted: Collection[str], most: int) -> None:
+    """Make the next of those behind stand among the first; those that lapsed go, and all are counted anew.
+
+    :param wanted: whom: "" those that wait for any node, ``host:port`` for that one.
+    :param most: so many of each.
+    """
+    behind: Counter[str] = Counter()
+    away: list[Ticket] = []
+    forward: list[Ticket] = []
+    out: list[str] = []
+    behind_now = sorted(state.tickets.values(), key=lambda ticket: ticket.number)
+    for ticket in behind_now:
+        if ticket.until <= now:
+            if ticket.asks_again and ticket.until + AWAY_SECONDS > now:
+                away.append(ticket)
+            else:
+                out.append(ticket.id)
+        elif ticket.only in wanted and behind[ticket.only] < most:
+            forward.append(ticket)
+            behind[ticket.only] += 1
+        else:
+            behind[ticket.only] += 1
+    for ticket in forward:
+        behind[ticket.only] -= 1
+    out += [ticket.id for ticket in sorted(away, key=lambda ticket: ticket.until)[:-MOST_AWAY]]
+    gone = {*out, *(ticket.id for ticket in forward)}
+    state.tickets.drop_all(gone, min((_ends(each) for each in behind_now if each.id not in gone), default=0.0))
+    state.head.behind = dict(+behind)
+    for ticket in forward:
+        _add_first(state, now, ticket)
+
+
+def _add_first(state: State, now: float, ticket: Ticket) -> None:
+    ticket.until = _until(ticket, now, first=True)
+    state.head.waiting.append(ticket)
+    state.head.waiting.sort(key=lambda each: each.number)
+
+
+def _put_behind(state: State, tickets: list[Ticket], now: float) -> None:
+    head, out = state.head, {ticket.id for ticket in tickets}
+    head.waiting = [each for each in head.waiting if each.id not in out]
+    for ticket in tickets:
+        ticket.until, ticket.called = _until(ticket, now, first=False), 0.0
+        state.tickets.add(ticket.id, ticket, _ends(ticket))
+        head.behind[ticket.only] = head.behind.get(ticket.only, 0) + 1
+
+
+def _until(ticket: Ticket, now: float, *, first: bool) -> float:
+    """When a ticket lapses: for who comes back as another process three times as long as he takes for that, and 5 s
+    more, once a slot may be kept for him."""
+    return now + (3 * ticket.asks_again + _GRACE if first and ticket.asks_again else LIFE_SECONDS)
+
+
+def _ends(ticket: Ticket) -> float:
+    """When a ticket that is not among the first is to be looked at."""
+    return ticket.until + AWAY_SECONDS if ticket.asks_again else ticket.until
+
+
+def _last_first(state: State, only: str) -> int:
+    """The number of the last of the first that wait for the same; 0: there is none."""
+    return max((ticket.number for ticket in state.head.waiting if ticket.only == only), default=0)
+
+
 def _capacity(config: Config, state: State, node: Node) -> float:
     limit, record = config.lease_limit(node), state.nodes.get(node.address)
-    return float("inf") if limit is None else limit - (record.leases if record else 0)
+    return inf if limit is None else limit - (record.leases if record else 0)
 
 
 def _can_use(ticket: Ticket, address: str) -> bool:

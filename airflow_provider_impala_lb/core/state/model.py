@@ -326,10 +326,12 @@ class Ticket(msgspec.Struct, omit_defaults=True):
     :param host: where.
     :param since: when it was drawn.
     :param until: it lapses then, unless its owner asks again.
+    :param number: grows with each ticket that is drawn, from 1; 0: it has none yet.
     :param asks_again: after how many seconds that will be; 0: soon, as its position in the queue says.
     :param exclude: nodes it cannot use.
     :param only: the one node it waits for; "": any.
     :param holder: the process that waits; None: nobody does meanwhile.
+    :param called: since when a free slot has been kept for it; 0: none is.
     """
 
     id: str
@@ -337,10 +339,12 @@ class Ticket(msgspec.Struct, omit_defaults=True):
     host: str
     since: float
     until: float
+    number: int = 0
     asks_again: float = 0.0
     exclude: list[str] = []
     only: str = ""
     holder: ProcessIdentity | None = None
+    called: float = 0.0
 
 
 class ProbeClaim(msgspec.Struct, array_like=True):
@@ -363,7 +367,11 @@ class Head(msgspec.Struct, omit_defaults=True):
     :param last: the node picked last, the point from which round robin goes on.
     :param nodes: by ``host:port``.
     :param hosts: by their names.
-    :param waiting: the queue, first come first.
+    :param waiting: the first of the queue, in their order; the others are `State.tickets`.
+    :param behind: how many of those wait for any node, under "", and for a single one, under its ``host:port``.
+    :param drawn: the number of the ticket drawn last.
+    :param spared: no lease and no ticket lapses before this moment: for a while nobody could reach the state, so nobody
+        could renew any.
     :param probe: whose turn it is to ask the nodes for their load; None: nobody ever did.
     :param extents: for each kind of records, how many there are and where.
     """
@@ -374,5 +382,8 @@ class Head(msgspec.Struct, omit_defaults=True):
     nodes: dict[str, NodeState] = {}
     hosts: dict[str, HostNote] = {}
     waiting: list[Ticket] = []
+    behind: dict[str, int] = {}
+    drawn: int = 0
+    spared: float = 0.0
     probe: ProbeClaim | None = None
     extents: list[Extent] = []

@@ -7,7 +7,7 @@ themselves would cost it five times as much as all the rest.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Generic, TypeVar
 
 import msgspec
@@ -142,6 +142,21 @@ class RecordLog(Generic[Record]):
         self.rewritten = True
         self.extent.count -= 1
         return record
+
+    def drop_all(self, keys: Collection[str], due: float) -> None:
+        """Take many records out at once.
+
+        :param keys: theirs.
+        :param due: no other record ends before this moment (store's clock, seconds since the epoch).
+        """
+        self.extent.due = due
+        if not keys:
+            return
+        names = {_encoder.encode(key) for key in keys}
+        lines = self.text.split(b"\n")[1:]
+        kept = [line for line in lines if line.partition(b"\t")[0] not in names]
+        self._text, self.rewritten = b"".join(b"\n" + line for line in kept), True
+        self.extent.count = len(kept)
 
     def items(self) -> Iterator[tuple[str, Record]]:
         """All records that are whole, with their keys."""

@@ -2,9 +2,9 @@
 
 Placement state is soft: lost or unreadable, the balancer starts empty and the next picks, reports and leases heal it.
 
-The *head* is small and decoded by every transaction: numbers for each node, hosts, who waits. The *records* (leases,
-session keys, owners' last failures, what the nodes reported, leftover sessions) lie behind it and are decoded when one
-is asked for.
+The *head* is small and decoded by every transaction: numbers for each node, hosts, the first of the queue. The
+*records* (leases, session keys, owners' last failures, what the nodes reported, leftover sessions, the rest of the
+queue) lie behind it and are decoded when one is asked for.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from airflow_provider_impala_lb.core.state.model import (
     LeftoverSession,
     NodeState,
     SessionRecord,
+    Ticket,
 )
 from airflow_provider_impala_lb.core.state.record_log import Extent, Reader, RecordLog, nothing
 
-FORMAT = 3
+FORMAT = 4
 """Version of the encoded state. A newer one is refused by name (`decode`), an older one given up: never guessed at."""
 
 _leases = msgspec.json.Decoder(Lease)
@@ -34,7 +35,8 @@ _sessions = msgspec.json.Decoder(SessionRecord)
 _avoid = msgspec.json.Decoder(Avoid)
 _last_reports = msgspec.json.Decoder(LastReport)
 _leftovers = msgspec.json.Decoder(LeftoverSession)
-_KINDS = 5
+_tickets = msgspec.json.Decoder(Ticket)
+_KINDS = 6
 _head = msgspec.json.Decoder(Head)
 _encoder = msgspec.json.Encoder()
 
@@ -50,9 +52,10 @@ class State:
     :ivar avoid: by owner.
     :ivar last_reports: by ``host:port``.
     :ivar leftovers: by the id of the lease that left them.
+    :ivar tickets: those of the queue that are not among its first (`Head.waiting`), by their ids; see `rules.queue`.
     """
 
-    __slots__ = ("avoid", "head", "last_reports", "leases", "leftovers", "sessions")
+    __slots__ = ("avoid", "head", "last_reports", "leases", "leftovers", "sessions", "tickets")
 
     def __init__(self, head: Head | None = None, read: Reader | None = None) -> None:
         self.head = head = head or Head()
@@ -65,6 +68,7 @@ class State:
         self.avoid: RecordLog[Avoid] = RecordLog(_avoid, 2, extents[2], read)
         self.last_reports: RecordLog[LastReport] = RecordLog(_last_reports, 3, extents[3], read)
         self.leftovers: RecordLog[LeftoverSession] = RecordLog(_leftovers, 4, extents[4], read)
+        self.tickets: RecordLog[Ticket] = RecordLog(_tickets, 5, extents[5], read)
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -79,7 +83,7 @@ class State:
     @property
     def records(self) -> tuple[RecordLog[Any], ...]:
         """Every kind, in the order of its number."""
-        return self.leases, self.sessions, self.avoid, self.last_reports, self.leftovers
+        return self.leases, self.sessions, self.avoid, self.last_reports, self.leftovers, self.tickets
 
     def close(self) -> None:
         """Records that were not asked for until now cannot be read any more, and count as none."""
@@ -114,6 +118,15 @@ class State:
             node = self.node(lease.node)
             node.leases = max(0, node.leases - 1)
         return lease
+
+    def forget_lease(self, lease: Lease) -> None:
+        """Count one lease less on its node, in a copy of the state whose leases may not be readable any more.
+
+        :param lease: one that was there.
+        """
+        self.leases.drop(lease.id)
+        node = self.node(lease.node)
+        node.leases = max(0, node.leases - 1)
 
     def keep_leases(self, wanted: Callable[[Lease], bool]) -> list[Lease]:
         """Keep some leases; returns the others. Counts all anew, which mends a damaged number.

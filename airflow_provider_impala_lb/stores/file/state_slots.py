@@ -71,12 +71,15 @@ class StateSlots:
         state.close()
         return result, renewed
 
-    def read(self, descriptor: int, now: float) -> tuple[State, float]:
+    def read(self, descriptor: int, now: float, *, records: bool = True) -> tuple[State, float]:
         """A recent state without the lock, see `StateFormat.read` (store.py).
 
         :param descriptor: of the open file.
         :param now: seconds since the epoch, by the file server's clock.
+        :param records: as in `Store.read`.
         """
+        if not records:
+            return State(self._load(descriptor)[1].head), now
         for _ in range(_READ_ATTEMPTS):
             state, again = self._read_once(descriptor)
             if not again:

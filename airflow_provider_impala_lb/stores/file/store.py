@@ -62,11 +62,12 @@ class StateFormat(Protocol):
         """
         ...
 
-    def read(self, descriptor: int, now: float) -> tuple[State, float]:
+    def read(self, descriptor: int, now: float, *, records: bool = True) -> tuple[State, float]:
         """A recent state without the lock, and the time by its clock.
 
         :param descriptor: of the open file.
         :param now: seconds since the epoch, by the file server's clock.
+        :param records: as in `Store.read`.
         :raises OSError: it cannot be read.
         :raises ConfigError: the file holds something else, or the work of a newer version.
         """
@@ -139,8 +140,11 @@ class FileStore:
             log.warning("%s: the state in it was unreadable; it was started anew, and heals by itself", self.where)
         return result
 
-    def read(self) -> tuple[State, float]:
-        """See `Store.read`."""
+    def read(self, *, records: bool = True) -> tuple[State, float]:
+        """See `Store.read`.
+
+        :param records: as there.
+        """
         now = self._file.now()
         try:
             # O_NONBLOCK: opening a pipe to read would wait for a writer
@@ -152,7 +156,7 @@ class FileStore:
             raise fault_of(self.where, error, self._directory, "cannot be opened") from error
         try:
             require_regular(self.where, descriptor)
-            return self._format_of(descriptor).read(descriptor, now)
+            return self._format_of(descriptor).read(descriptor, now, records=records)
         except OSError as error:
             raise fault_of(self.where, error, self._directory, "cannot be read") from error
         finally:

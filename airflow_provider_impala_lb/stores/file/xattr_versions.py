@@ -109,14 +109,15 @@ class StateVersions:
 
         return self._versions.update(descriptor, changed, deadline), renewed
 
-    def read(self, descriptor: int, now: float) -> tuple[State, float]:
+    def read(self, descriptor: int, now: float, *, records: bool = True) -> tuple[State, float]:
         """A recent state without the lock, see `StateFormat.read` (store.py).
 
         :param descriptor: of the open file.
         :param now: not used: the clock is this host's.
+        :param records: as in `Store.read`.
         """
         state, _ = load_or_reset(self._what, self._versions.read(descriptor))
-        return state, self._clock()
+        return state if records else State(state.head), self._clock()
 
 
 class Versions:

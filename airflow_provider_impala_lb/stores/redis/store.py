@@ -112,12 +112,16 @@ class RedisStore:
             log.warning("%s: the state in it was unreadable; it was started anew, and heals by itself", self.where)
         return result
 
-    def read(self) -> tuple[State, float]:
-        """See `Store.read`."""
+    def read(self, *, records: bool = True) -> tuple[State, float]:
+        """See `Store.read`.
+
+        :param records: as there.
+        """
         found = self._read(time.monotonic(), "")
         assert found is not None  # who does not set the hint does not wait for it
         now, _, record = found
-        return load_or_reset(f"store {self.where}", record)[0], now
+        state = load_or_reset(f"store {self.where}", record)[0]
+        return state if records else State(state.head), now
 
     def _read(self, start: float, me: str) -> tuple[float, bytes, bytes] | None:
         """The server's clock, the last commit's id, the record; None while the lock hint is another's.

@@ -1,5 +1,7 @@
+import collections
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_impala_lb.core.cluster import lease_keeper as lease_module
 from airflow_provider_impala_lb.core.cluster import picker as picker_module
+from airflow_provider_impala_lb.core.rules.clock_agreement import SILENCE_SECONDS
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, UNLEASED_SECONDS
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StateUnavailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
@@ -88,9 +91,11 @@ def test_a_lease_ends_at_its_expiry_when_nobody_renews_it(clock):
     picker = make(clock, 2)
     lost = picker.acquire("lost")
     picker.leases._held.clear()  # as if its worker were on another host, and gone
-    clock.now += LEASE_SECONDS - 1
+    for _ in range(4):
+        clock.now += LEASE_SECONDS / 4 - 0.1  # others are at work meanwhile
+        picker.get_host()
     assert len(picker.status()["leases"]) == 1
-    clock.now += 2
+    clock.now += 1
     assert picker.status()["leases"] == []
     assert lost.lease is not None
 
@@ -111,19 +116,93 @@ def test_the_lease_of_a_dead_process_of_this_host_is_reaped_at_once(tmp_path):
     assert balancer.status()["leases"] == []
 
 
-def test_without_the_state_no_limit_holds(clock, monkeypatch):
+def away(*_, **__):
+    raise StateUnavailable("the NAS is away")
+
+
+def test_while_the_state_is_away_the_limit_holds_and_who_can_wait_waits(clock, monkeypatch):
     picker = make(clock, 2, max_leases=1)
     held = picker.acquire("first")
-
-    def away(change):
-        raise StateUnavailable("the NAS is away")
-
     with monkeypatch.context() as patch:
         patch.setattr(picker.store, "transact", away)
-        pick = picker.acquire("second")
+        with pytest.raises(NoNodeAvailable, match=r"the shared state is out of reach.* waited \d s: the NAS is away"):
+            picker.acquire("second", wait=0.3)
+    held.release()
+    picker.acquire("second", wait=0).release()
+
+
+def test_who_waits_while_the_state_comes_back_gets_the_node(monkeypatch):
+    picker = make(time.time, 1, max_leases=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(picker.store, "transact", away)
+        timer = threading.Timer(0.5, patch.undo)
+        timer.start()
+        pick = picker.acquire("patient", wait=30)
+        timer.join()
+    assert "out of reach" not in pick.why
+    pick.release()
+
+
+def test_without_limits_nobody_waits_for_a_state_that_is_away(clock, monkeypatch):
+    picker = make(clock, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(picker.store, "transact", away)
+        pick = picker.acquire("x")
         assert "the shared state was out of reach" in pick.why
-    for each in (held, pick):
-        each.release()
+    pick.release()
+
+
+def test_who_cannot_wait_goes_alone_within_what_was_last_known(clock, monkeypatch):
+    picker = make(clock, 2, max_leases=3)
+    held = [picker.acquire(f"held {index}") for index in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(picker.store, "transact", away)
+        third = picker.acquire("third", wait=0)
+        with pytest.raises(NoNodeAvailable, match="2 full"):
+            picker.acquire("fourth", wait=0)
+        third.release()  # its end is known here, if nowhere else
+        held.append(picker.acquire("fourth", wait=0))
+        held.pop(0).release()
+        held.append(picker.acquire("fifth", wait=0))
+        assert picker.get_host()  # nobody could say when its work ends, so no limit binds it
+    picker.leases.renew()
+    picker.leases._release_late()
+    assert picker.status()["nodes"][0]["leases"] + picker.status()["nodes"][1]["leases"] == 3
+    for pick in held:
+        pick.release()
+
+
+def test_processes_that_pick_alone_spread_over_the_nodes_by_what_they_know(clock, monkeypatch):
+    """Each knows the same, and nothing of the others: by least_loaded all would go to the same node."""
+    store = MemoryStore(clock)
+    for _ in range(3):
+        make(clock, 3, store=store).acquire("busy", prefer="n0")
+    monkeypatch.setattr(store, "transact", away)
+    hosts = collections.Counter()
+    for seed in range(300):
+        fresh = make(clock, 3, store=store)
+        fresh.cluster.picker._rng.seed(seed)
+        hosts[fresh.get_host()] += 1
+    assert hosts["n0:21050"] < 60  # a third would be 100; by its load it is due 33
+    assert min(hosts["n1:21050"], hosts["n2:21050"]) > 100
+
+
+def test_leases_that_nobody_could_renew_are_not_ended_when_the_state_comes_back(clock):
+    picker = make(clock, 2, max_leases=2)
+    held = [picker.acquire(str(index)) for index in range(2)]
+    clock.now += 10 * LEASE_SECONDS  # out of reach for all hosts
+    with pytest.raises(NoNodeAvailable, match="2 full"):
+        picker.acquire("third", wait=0)
+    picker.leases.renew()
+    clock.now += SILENCE_SECONDS + 1
+    with pytest.raises(NoNodeAvailable, match="2 full"):
+        picker.acquire("third", wait=0)
+    picker.leases._held.clear()  # as if their workers were on another host, and gone
+    for _ in range(5):
+        clock.now += LEASE_SECONDS / 4  # others are at work meanwhile
+        picker.get_host()
+    picker.acquire("third", wait=0).release()
+    assert held
 
 
 def test_a_lease_is_put_back_over_a_cap_if_need_be(clock):
@@ -236,7 +315,7 @@ class Broken:
     read = transact
 
     def __init__(self):
-        self.read = lambda: self.transact(None)
+        self.read = lambda **_: self.transact(None)
 
 
 def test_without_the_store_picks_go_on_and_it_is_said_once(clock, caplog):

@@ -8,10 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
 from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.rules import queue as line
+from airflow_provider_impala_lb.core.rules.clock_agreement import SILENCE_SECONDS
 from airflow_provider_impala_lb.core.rules.placement import Placed
 from airflow_provider_impala_lb.core.state.model import Ticket
+from airflow_provider_impala_lb.core.state.state import State, encode
 from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import BareBalancer, Clock, make
@@ -106,15 +109,54 @@ def test_a_session_key_waits_for_its_node_while_that_is_only_full():
     assert acquire_now(picker, "b", session_key="k").host == held.host
 
 
-def test_a_ticket_lapses_when_its_owner_does_not_come_back():
+def test_no_slot_is_kept_for_long_for_who_does_not_come_back():
     clock = Clock()
     picker = make(clock, 1, max_leases=1)
     held = picker.acquire("held")
-    acquire_now(picker, "dead")
+    acquire_now(picker, "away")
     held.release()
     assert acquire_now(picker, "alive") is None
     clock.now += 3 * 1 + 5 + 0.1
     assert acquire_now(picker, "alive") is not None
+
+
+def test_who_comes_back_late_has_kept_his_place_and_his_age():
+    clock = Clock()
+    picker = make(clock, 1, max_leases=1)
+    held = picker.acquire("held")
+    for name in ("late", "second"):
+        acquire_now(picker, name)
+    for _ in range(24):
+        clock.now += 3600
+        picker.leases.renew()
+    picker.get_host()
+    acquire_now(picker, "third")
+    with pytest.raises(MustWait) as caught:
+        picker.acquire("late", ticket="late", asks_again=1, wait=1e9)
+    assert (caught.value.position, caught.value.waited) == (1, 24 * 3600)
+    held.release()
+    assert acquire_now(picker, "third") is None
+    assert acquire_now(picker, "late") is not None
+    with pytest.raises(NoNodeAvailable, match=f"waited {24 * 3600} s"):
+        picker.acquire("second", ticket="second", asks_again=1, wait=24 * 3600)
+
+
+def test_those_who_never_come_back_are_not_remembered_for_ever(monkeypatch):
+    monkeypatch.setattr(line, "MOST_AWAY", 5)
+    clock = Clock()
+    picker = make(clock, 1, max_leases=1)
+    held = picker.acquire("held")
+    for index in range(40):
+        acquire_now(picker, f"gone {index}")
+        clock.now += 10
+    assert len(picker.status()["waiting"]) <= 7
+    clock.now += line.AWAY_SECONDS + 100
+    picker.leases.renew()
+    clock.now += SILENCE_SECONDS + 1
+    for _ in range(3):
+        picker.get_host()
+    assert picker.status()["waiting"] == []
+    held.release()
 
 
 def test_after_the_wait_there_is_no_node_and_the_text_says_why():
@@ -158,74 +200,120 @@ def test_a_pick_without_a_lease_is_not_bound_but_prefers_a_node_with_room():
     assert picker.get_host()
 
 
-def test_waiting_is_asked_for_less_often_far_behind_in_the_line():
-    assert line.pause(1) == 0.2
-    assert line.pause(10) == 2.0
-    assert line.pause(1000) == 5.0
+def test_one_who_waits_looks_as_often_as_it_may_be_his_turn():
+    assert line.pause(1, 100) == 0.2
+    assert all(line.pause(position, 100) <= 1 for position in range(1, 101))  # so many slots may be free at once
+    assert line.pause(1001, 100) == 10
+    assert line.pause(1001, 100, rate=500) == pytest.approx(1.0, abs=0.01)  # half the time until his turn
+    assert line.pause(100_000, 1) == 30
 
 
-class Line(RuleBasedStateMachine):
-    """Anybody comes, asks again, gives up, ends, dies or is put back, in any order, with limits of all kinds."""
+class Queue(RuleBasedStateMachine):
+    """Anybody comes, asks or looks again, gives up, ends, or does not come back for a while, in any order, with limits
+    of all kinds; of the queue only two stand in the head."""
 
     def __init__(self):
         super().__init__()
         self.clock = Clock()
         nodes = [{"host": "a", "max_leases": 1}, "b", "c"]
         config = parse({"nodes": nodes, "lock_file": "/x", "name": "t", "max_leases": 4, "max_leases_per_node": 2})
-        self.picker = BareBalancer(config, MemoryStore(self.clock))
-        self.held, self.line, self.came = [], [], 0
-        self.excluded = {}
+        self.balancer = BareBalancer(config, MemoryStore(self.clock))
+        self.held, self.queue, self.waiters, self.came = [], [], {}, 0
+        self.first, line.FIRST = line.FIRST, 2
 
     def state(self):
-        return self.picker.store.read()[0]
+        return self.balancer.store.read()[0]
 
-    def ask(self, name):
-        """True if it got a node: then nobody before it could have used that one."""
-        alive = [ticket.id for ticket in self.state().head.waiting if ticket.until > self.clock.now]
-        self.line = [other for other in self.line if other in alive]  # who has not asked for long is out
-        pick = acquire_now(self.picker, name, exclude=self.excluded[name])
-        if pick is None:
-            if name not in self.line:
-                self.line.append(name)
-            return
-        before = self.line[: self.line.index(name)] if name in self.line else list(self.line)
-        overtaken = [other for other in before if pick.host not in self.excluded[other]]
+    def counting(self):
+        """Those for whom a slot would be kept, by their names."""
+        tickets = line.waiting(self.state())
+        assert [ticket.id for ticket in tickets] == [name for name in self.queue if self.is_there(name, tickets)]
+        return {
+            ticket.id: ticket
+            for ticket in tickets
+            if ticket.until > self.clock.now
+            and (ticket.asks_again or not ticket.called or self.clock.now - ticket.called < line.CALL_SECONDS)
+        }
+
+    def is_there(self, name, tickets):
+        """One who waits in place may have been taken for dead: he knows his number."""
+        return any(ticket.id == name for ticket in tickets)
+
+    def step(self, name, look=False):
+        """Nobody before him could have used the node that he gets."""
+        waiter = self.waiters[name]
+        counting = self.counting()
+        if not look:
+            waiter.ask_next()
+        waiter._looked = 0
+        placed = waiter.step()
+        if not isinstance(placed, Placed):
+            if name not in self.queue:
+                self.queue.append(name)
+            return False
+        before = self.queue[: self.queue.index(name)] if name in self.queue else list(self.queue)
+        overtaken = [other for other in before if other in counting and self.can_use(other, placed.node)]
         # Somebody before may be left to another node that is free for him: there must be one for each.
         room = {"a:21050": 1, "b:21050": 2, "c:21050": 2}
         for other in self.held:
-            room[other.host] -= 1
+            room[other.node] -= 1
         free = sum(max(0, left) for left in room.values())
         assert len(overtaken) < max(1, min(free, 4 - len(self.held))), (name, overtaken)
-        self.held.append(pick)
-        if name in self.line:
-            self.line.remove(name)
+        self.held.append(waiter.request.lease)
+        self.balancer.leases.add(waiter.request.lease, LeaseListener())
+        if name in self.queue:
+            self.queue.remove(name)
+        del self.waiters[name]
+        return True
 
-    @rule(exclude=st.sampled_from([(), ("a:21050",), ("b:21050", "c:21050")]))
-    def come(self, exclude):
+    def can_use(self, name, node):
+        request = self.waiters[name].request
+        return node == request.prefer if request.prefer else node not in request.excluded
+
+    @rule(
+        exclude=st.sampled_from([(), (), ("a:21050",), ("b:21050", "c:21050")]),
+        prefer=st.sampled_from([None, None, "a:21050", "b:21050"]),
+        asks_again=st.sampled_from([None, 1]),
+    )
+    def come(self, exclude, prefer, asks_again):
         self.came += 1
         name = f"w{self.came}"
-        self.excluded[name] = exclude
-        self.ask(name)
+        picker = self.balancer.cluster.picker
+        request = picker._request(picker._lease(name, name), None, prefer, () if prefer else exclude)
+        request.may_wait, request.ticket = True, picker._ticket(name, name, asks_again)
+        self.waiters[name] = picker._waiter(request)
+        self.step(name)
 
-    @precondition(lambda self: self.line)
-    @rule(which=st.integers(0, 99))
-    def ask_again(self, which):
-        self.ask(self.line[which % len(self.line)])
+    @precondition(lambda self: self.queue)
+    @rule(which=st.integers(0, 99), look=st.booleans())
+    def ask_again(self, which, look):
+        self.step(self.queue[which % len(self.queue)], look)
 
-    @precondition(lambda self: self.line)
+    @precondition(lambda self: self.queue)
     @rule(which=st.integers(0, 99))
     def give_up(self, which):
-        self.picker.leave_queue(self.line.pop(which % len(self.line)))
+        name = self.queue.pop(which % len(self.queue))
+        del self.waiters[name]
+        self.balancer.leave_queue(name)
 
     @precondition(lambda self: self.held)
     @rule(which=st.integers(0, 99))
     def end(self, which):
-        self.held.pop(which % len(self.held)).release()
+        self.balancer.leases.drop(self.held.pop(which % len(self.held)).id)
 
+    @rule(seconds=st.sampled_from([1, 4, 40, 400]))
+    def time_passes(self, seconds):
+        self.clock.now += seconds
+        self.balancer.leases.renew()
+
+    @precondition(lambda self: self.queue)
     @rule()
-    def time_passes(self):
-        self.clock.now += 4
-        self.picker.leases.renew()
+    def the_state_is_lost(self):
+        self.balancer.store._record = encode(State())
+        self.balancer.leases.renew()
+        for name in sorted(self.queue, key=lambda name: hash(name) % 7):  # in any order
+            self.step(name)
+        assert self.queue == sorted(self.queue, key=lambda name: int(name[1:]))
 
     @invariant()
     def no_cap_is_passed(self):
@@ -235,13 +323,30 @@ class Line(RuleBasedStateMachine):
         assert sum(leases.values()) <= 4
         assert sum(leases.values()) == len(self.held) == len(state.leases)
 
+    @invariant()
+    def the_numbers_are_right(self):
+        state = self.state()
+        assert sum(state.head.behind.values()) <= len(state.tickets)
+        assert len(state.tickets) == len(list(state.tickets.values()))
+
     def teardown(self):
-        for pick in self.held:
-            pick.release()
+        """Whoever looks as often as he should gets his turn, whatever has become of the others."""
+        end = self.clock.now + 3600
+        while self.queue and self.clock.now < end:
+            if self.held:
+                self.end(0)
+            for _ in range(3):
+                self.clock.now += 1
+                for name in list(self.queue)[:4]:
+                    self.step(name, look=True)
+        line.FIRST = self.first
+        assert not self.queue
+        for lease in self.held:
+            self.balancer.leases.drop(lease.id)
 
 
-TestLine = Line.TestCase
-TestLine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestQueue = Queue.TestCase
+TestQueue.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 def test_a_place_in_the_line_is_kept_by_its_name_over_processes():
@@ -262,7 +367,7 @@ def test_who_only_asks_is_not_told_that_there_is_no_node():
     held = picker.acquire("held")
     assert acquire_now(picker, "task") is None
     picker.drain("n0")
-    assert picker.ask("task", "task", asks_again=60) is None
+    assert picker.ask(picker.waiter("task", "task", asks_again=60)) is None
     held.release()
 
 
