@@ -5,7 +5,7 @@ Imports the rest of `core`. Read in this order:
 * `shared_state`: the store, checked to be this cluster's;
 * `load_reports`: asks the nodes for their load; `session_keys`: what a key brings along;
 * `lease_options`, `lease_keeper`: what a script may want of its lease, and the thread that renews it;
-* `pick`: a chosen node; `picker`: how it is come by, with or without a queue;
+* `pick`: a chosen node; `waiting`: one who waits for his turn; `picker`: how a node is come by, with or without that;
 * `fencing`: earlier attempts at the same work run nothing more;
 * `status`, `admin`: what people see, and an operator's orders;
 * `cluster`: makes them all.

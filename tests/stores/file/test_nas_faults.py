@@ -51,7 +51,8 @@ def test_a_share_that_is_read_only(share, caplog):
 
 def test_a_share_that_is_full(share, caplog):
     balancer = balancer_of(share)
-    balancer.get_host()
+    for _ in range(2):  # both places of the head are there then
+        balancer.get_host()
     with open(share / "filler", "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(b"x" * 4096)

@@ -50,7 +50,7 @@ def marks(tmp_path, monkeypatch):
 
 
 def config_of(directory, **keys):
-    return {"nodes": NODES, "lock_file": str(directory / "node_in_use.tmp"), "max_leases": 2, **keys}
+    return {"nodes": NODES, "lock_file": str(directory / "node_in_use.tmp"), "max_leases": 2, "max_wait": 1, **keys}
 
 
 def process(directory, what="pick", *, before=""):

@@ -16,11 +16,11 @@ NODES = [f"n{index}" for index in range(10)]
 FIELDS = 2  # begin and end of each one's work
 
 
-def sizes():
-    """Processes, threads in each, slots."""
-    yield pytest.param(4, 20, 8, id="80-wait")
-    yield pytest.param(10, 100, 100, id="1000-wait", marks=[pytest.mark.slow, pytest.mark.timeout(300)])
-    yield pytest.param(50, 100, 100, id="5000-wait", marks=[pytest.mark.long, pytest.mark.timeout(1200)])
+SIZES = [  # processes, threads in each, slots
+    pytest.param(4, 20, 8, id="80-wait"),
+    pytest.param(10, 100, 100, id="1000-wait", marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
+    pytest.param(50, 100, 100, id="5000-wait", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+]
 
 
 class Crowd:
@@ -103,7 +103,7 @@ class Crowd:
         assert max(displaced) <= 3 * self.slots + queue.FIRST
 
 
-@pytest.mark.parametrize("processes, threads, slots", sizes())
+@pytest.mark.parametrize("processes, threads, slots", SIZES)
 def test_a_long_queue_is_served_in_order_and_within_the_limit(tmp_path, processes, threads, slots):
     with Crowd(tmp_path, processes, threads, slots) as crowd:
         crowd.begin()
@@ -112,7 +112,7 @@ def test_a_long_queue_is_served_in_order_and_within_the_limit(tmp_path, processe
         crowd.check_order()
 
 
-@pytest.mark.parametrize("processes, threads, slots", sizes())
+@pytest.mark.parametrize("processes, threads, slots", SIZES)
 def test_a_stopped_holder_of_the_lock_lets_nobody_past_the_limit(tmp_path, processes, threads, slots):
     with Crowd(tmp_path, processes, threads, slots) as crowd:
         crowd.begin()
