@@ -36,7 +36,8 @@ _avoid = msgspec.json.Decoder(Avoid)
 _last_reports = msgspec.json.Decoder(LastReport)
 _leftovers = msgspec.json.Decoder(LeftoverSession)
 _tickets = msgspec.json.Decoder(Ticket)
-_KINDS = 6
+KINDS = 6
+"""Of records, by their numbers: see `State.records`."""
 _head = msgspec.json.Decoder(Head)
 _encoder = msgspec.json.Encoder()
 
@@ -60,8 +61,8 @@ class State:
     def __init__(self, head: Head | None = None, read: Reader | None = None) -> None:
         self.head = head = head or Head()
         extents = head.extents
-        if len(extents) < _KINDS:
-            extents += [Extent() for _ in range(_KINDS - len(extents))]
+        if len(extents) < KINDS:
+            extents += [Extent() for _ in range(KINDS - len(extents))]
         read = read or nothing
         self.leases: RecordLog[Lease] = RecordLog(_leases, 0, extents[0], read)
         self.sessions: RecordLog[SessionRecord] = RecordLog(_sessions, 1, extents[1], read)

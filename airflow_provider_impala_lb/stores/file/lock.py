@@ -189,10 +189,11 @@ class Lock:
         return status.st_nlink > 0
 
     def _not_free(self, start: float) -> StateUnavailable:
+        waited = time.monotonic() - start
         return StateUnavailable(
-            f"{self.path}: its lock was not free within {time.monotonic() - start:.1f} s. A holder keeps it for about a "
-            "millisecond: look for a stopped process or a lost host that holds it (a file server frees the locks of a "
-            "lost host after its lease, often 90 s)"
+            f"{self.path}: its lock was not free within {waited:.1f} s. A holder keeps it for about a millisecond: "
+            "look for a stopped process or a lost host that holds it (a file server frees the locks of a lost host "
+            "after its lease, often 90 s)"
         )
 
     def _is_deleted(self, error: OSError, start: float) -> Literal[False]:

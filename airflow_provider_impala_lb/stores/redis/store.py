@@ -1,8 +1,10 @@
 """The state in Redis: read, changed here by the pure Python code that serves every store, then compared and set.
 
-One hash ``{name}:state`` holds the state and the id of the commit that made it. A commit replaces both if that id is
-still the one that was read; else somebody came between, and all is done again. The braces put all keys of a cluster of
-ours into one slot of a Redis Cluster (redis.io, "Redis cluster specification", hash tags), as scripts require.
+One hash ``{name}:state`` holds the head, each kind of records, and the id of the commit that made them. A commit
+replaces what it changed if that id is still the one that was read; else somebody came between, and all is done again.
+Records come along as long as they are few; else they are read when one is asked for, and what is only added travels
+alone. The braces put all keys of a cluster of ours into one slot of a Redis Cluster (redis.io, "Redis cluster
+specification", hash tags), as scripts require.
 
 * A lost answer: a commit's id is also kept as a key of its own, so that the same commit may be sent again: it is
   applied once, and says so each time (redis-py#261, #977: a command whose answer was lost may have been executed).
@@ -21,44 +23,87 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from logging import getLogger
+from typing import NamedTuple
 
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl
 from airflow_provider_impala_lb.core.ports import Result
 from airflow_provider_impala_lb.core.state.loading import load_or_reset
-from airflow_provider_impala_lb.core.state.state import State, encode
+from airflow_provider_impala_lb.core.state.record_log import Extent
+from airflow_provider_impala_lb.core.state.state import KINDS, State, encode_head
 from airflow_provider_impala_lb.core.timing import Backoff
 from airflow_provider_impala_lb.errors import StateUnavailable
 from airflow_provider_impala_lb.stores.redis.client import APPLIED_MS, DEADLINE, RedisClient, failures
 
 log = getLogger(__name__)
 
-_COMMANDS = "EVAL, TIME, GET, SET, DEL, EXISTS, HGET, HMGET, HSET"
+_COMMANDS = "EVAL, TIME, GET, SET, DEL, EXISTS, HGET, HMGET, HSET, HSTRLEN"
 _HINT_MS = 100
 """The lock hint lasts this long at most. It is needed for two round trips; of a process that was killed it stays."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.004
 
-# KEYS: state, lock hint. ARGV: my id in the hint ("" to look without one), how long it may last in ms.
+_FEW_BYTES = 16384
+"""So many bytes of records come with the head: they cost less than one more question."""
+_ALL, _NONE = 1 << 60, -1
+
+# KEYS: state, lock hint. ARGV: my id in the hint ("" to look without one), how long it may last in ms, the most bytes
+# of records that are wanted, the number of their kinds. Returns the time, the commit, the head, and the records if they
+# are so few.
 _READ = """
 if ARGV[1] ~= '' then
   local holder = redis.call('GET', KEYS[2])
   if holder and holder ~= ARGV[1] then return {} end
   redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 end
-local kept, now = redis.call('HMGET', KEYS[1], 'commit', 'state'), redis.call('TIME')
-return {now[1], now[2], kept[1], kept[2]}
+local found = redis.call('HMGET', KEYS[1], 'commit', 'state')
+local now, bytes, names = redis.call('TIME'), 0, {}
+for kind = 1, tonumber(ARGV[4]) do
+  names[kind] = 'records.' .. (kind - 1)
+  bytes = bytes + redis.call('HSTRLEN', KEYS[1], names[kind])
+end
+local answer = {now[1], now[2], found[1], found[2]}
+if bytes <= tonumber(ARGV[3]) then
+  local texts = redis.call('HMGET', KEYS[1], unpack(names))
+  for kind = 1, #names do answer[4 + kind] = texts[kind] or '' end
+end
+return answer
 """
-# KEYS: state, lock hint, applied. ARGV: my id in the hint, the commit that was read, mine, the new state, ms to
-# remember it.
+# KEYS: state. ARGV: the commit that was read, a kind of records. Returns those; nothing if there was another commit.
+_RECORDS = """
+if (redis.call('HGET', KEYS[1], 'commit') or '') ~= ARGV[1] then return {} end
+return {redis.call('HGET', KEYS[1], 'records.' .. ARGV[2]) or ''}
+"""
+# KEYS: state, lock hint, applied. ARGV: my id in the hint, the commit that was read, mine, ms to remember it, the new
+# head; then for each kind of records that changed: its number, 'set' or 'add', the bytes.
 _COMMIT = """
 if redis.call('EXISTS', KEYS[3]) == 1 then return 1 end
 if (redis.call('HGET', KEYS[1], 'commit') or '') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], 'commit', ARGV[3], 'state', ARGV[4])
-redis.call('SET', KEYS[3], '1', 'PX', ARGV[5])
+redis.call('HSET', KEYS[1], 'commit', ARGV[3], 'state', ARGV[5])
+for at = 6, #ARGV, 3 do
+  local name, text = 'records.' .. ARGV[at], ARGV[at + 2]
+  if ARGV[at + 1] == 'add' then text = (redis.call('HGET', KEYS[1], name) or '') .. text end
+  redis.call('HSET', KEYS[1], name, text)
+end
+redis.call('SET', KEYS[3], '1', 'PX', ARGV[4])
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 return 1
 """
 # KEYS: lock hint. ARGV: my id in it.
 _UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+
+
+class _Overtaken(Exception):
+    """Records were asked for, and are those of another commit by now."""
+
+
+class _Found(NamedTuple):
+    """:ivar now: the server's clock, seconds since the epoch.
+    :ivar commit: the id of the last one; b"": there was none.
+    :ivar state: as of `load_or_reset`.
+    """
+
+    now: float
+    commit: bytes
+    state: tuple[State, bool]
 
 
 class RedisStore:
@@ -91,22 +136,24 @@ class RedisStore:
         me = uuid.uuid4().hex
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, growth=1.5)
         while True:
-            found = self._read(start, me)
+            found = self._read(start, me, _FEW_BYTES)
             if found is not None:
-                now, commit, record = found
-                state, renewed = load_or_reset(f"store {self.where}", record)
+                state, renewed = found.state
                 try:
-                    result = change(state, now)
+                    result = change(state, found.now)
+                    if self._commit(start, me, found.commit, state):
+                        break
+                except _Overtaken:
+                    pass
                 except BaseException:
                     self._unlock(me)
                     raise
-                if self._commit(start, me, commit, encode(state)):
-                    break
             waited = time.monotonic() - start
             if waited >= self._client.deadline:
                 raise StateUnavailable(f"{self.where}: others came first for {waited:.1f} s")
             pause = backoff.next()
             time.sleep(random.uniform(pause / 2, pause))
+        state.close()
         if renewed and not self._warned:
             self._warned = True
             log.warning("%s: the state in it was unreadable; it was started anew, and heals by itself", self.where)
@@ -117,34 +164,52 @@ class RedisStore:
 
         :param records: as there.
         """
-        found = self._read(time.monotonic(), "")
+        found = self._read(time.monotonic(), "", _ALL if records else _NONE)
         assert found is not None  # who does not set the hint does not wait for it
-        now, _, record = found
-        state = load_or_reset(f"store {self.where}", record)[0]
-        return state if records else State(state.head), now
+        state, _ = found.state
+        return state if records else State(state.head), found.now
 
-    def _read(self, start: float, me: str) -> tuple[float, bytes, bytes] | None:
-        """The server's clock, the last commit's id, the record; None while the lock hint is another's.
+    def _read(self, start: float, me: str, most: int) -> _Found | None:
+        """What the server has; None while the lock hint is another's.
 
         :param me: my id in the hint; "" to look without one.
+        :param most: bytes of records that come along; if there are more they are read when they are asked for.
         """
-        answer = self._client.ask(start, lambda client: client.eval(_READ, 2, *self._keys, me, str(_HINT_MS)))
+        arguments = (me, str(_HINT_MS), str(most), str(KINDS))
+        answer = self._client.ask(start, lambda client: client.eval(_READ, 2, *self._keys, *arguments))
         if not answer:
             return None
-        seconds, micros, commit, record = answer
-        return int(seconds) + int(micros) / 1e6, commit or b"", record or b""
+        seconds, micros, commit, head, *texts = answer
 
-    def _commit(self, start: float, me: str, commit: bytes, record: bytes) -> bool:
+        def read(kind: int, extent: Extent) -> bytes:
+            return texts[kind] if texts else self._records(start, commit or b"", kind)
+
+        state = load_or_reset(f"store {self.where}", head or b"", read)
+        return _Found(int(seconds) + int(micros) / 1e6, commit or b"", state)
+
+    def _records(self, start: float, commit: bytes, kind: int) -> bytes:
+        """:raises _Overtaken: there was another commit meanwhile."""
+        answer = self._client.ask(start, lambda client: client.eval(_RECORDS, 1, self._keys[0], commit, str(kind)))
+        if not answer:
+            raise _Overtaken
+        return bytes(answer[0])
+
+    def _commit(self, start: float, me: str, commit: bytes, state: State) -> bool:
         """Whether it was applied. Sent again, unchanged, until an answer arrives."""
         mine = uuid.uuid4().hex
+        changes: list[str | bytes] = []
+        for kind, records in enumerate(state.records):
+            extent = records.extent
+            if records.rewritten or (records.added and not extent.length):
+                text = records.text
+                changes += [str(kind), "set", text]
+                extent.length = len(text)
+            elif added := records.added:
+                changes += [str(kind), "add", added]
+                extent.length += len(added)
         keys = [*self._keys, self._applied + mine]
-        return bool(
-            self._client.ask(
-                start,
-                lambda client: client.eval(_COMMIT, 3, *keys, me, commit, mine, record, str(APPLIED_MS)),
-                changes=True,
-            )
-        )
+        arguments = [me, commit, mine, str(APPLIED_MS), encode_head(state), *changes]
+        return bool(self._client.ask(start, lambda client: client.eval(_COMMIT, 3, *keys, *arguments), changes=True))
 
     def _unlock(self, me: str) -> None:
         with suppress(*failures()):  # it also ends by itself
