@@ -5,7 +5,7 @@ It knows neither Airflow, nor Impala, nor where the state lies: no I/O but that 
 
 Read in this order, each may import those before it:
 
-* `text`, `timing`, `stop_request`: small tools;
+* `text`, `timing`, `stop_request`, `forks`: small tools;
 * `config`: what the user writes; `state`: what all workers share;
 * `process_identity`: whether a lease's process lives; `ports`: what others implement;
 * `rules`: one transaction's decision, pure functions of (state, now);

@@ -54,12 +54,16 @@ class Connection:
         leftovers: LateLeftovers | None = None,
     ) -> None:
         self.pick = pick
-        self._stop, self._owner, self._tags, self._leftovers = stop, owner, tags, leftovers
+        self._stop, self._owner, self._tags = stop, owner, tags or {}
         self._open_session = open_session
         first = open_session()
         self._sessions = [first]
         self._unused: Session | None = first
-        self._end_dropped = weakref.finalize(self, _end_dropped, self._sessions, pick, owner, os.getpid())
+        # No method of this one: it would keep it from being dropped.
+        self._prepare = partial(_prepare, pick, leftovers, owner, self._tags, stop)
+        self._end_dropped = weakref.finalize(
+            self, _end_dropped, self._sessions, pick, owner, self._prepare, os.getpid()
+        )
 
     def hear_of(self, upstream: Upstream) -> None:
         """Return once the node knows all that ``upstream`` left.
@@ -88,18 +92,6 @@ class Connection:
         cursor.connection = self
         return cursor
 
-    def _prepare(self) -> None:
-        self.pick.see_noted()
-        if self._leftovers is not None:
-            self._leftovers.end(self._owner, (self._tags or {}).get("try", ""), self._stop.sleep)
-
-    def _end_last(self) -> None:
-        """Whoever is found only now runs nothing more after what was run here."""
-        try:
-            self._prepare()
-        except (ImpalaLBError, Cancelled) as error:
-            log.warning("What was run on %s has ended. %s", self.pick.node, error)
-
     def commit(self) -> None:
         """Impala has no transactions: every statement is done when it has ended."""
 
@@ -119,8 +111,7 @@ class Connection:
         """Close the cursors' sessions, and end the lease. What was not seen to end is noted with it, for the owner's
         next attempt. Never raises."""
         self._end_dropped.detach()
-        self._end_last()
-        _end(self._sessions, self.pick, self._owner)
+        _end(self._sessions, self.pick, self._owner, self._prepare)
 
     def __enter__(self) -> Connection:
         return self
@@ -200,21 +191,35 @@ def connect(cluster: Cluster, sessions: SessionFactory, options: ConnectOptions)
             raise
 
 
-def _end(sessions: Sequence[Session], pick: Pick, owner: str) -> None:
+def _prepare(
+    pick: Pick, leftovers: LateLeftovers | None, owner: str, tags: Mapping[str, str], stop: StopRequest
+) -> None:
+    """Before each statement, and at the end: whoever is found only now runs nothing more after what was run here."""
+    pick.see_noted()
+    if leftovers is not None:
+        leftovers.end(owner, tags.get("try", ""), stop.sleep)
+
+
+def _end(sessions: Sequence[Session], pick: Pick, owner: str, prepare: Callable[[], None]) -> None:
+    try:
+        prepare()
+    except (ImpalaLBError, Cancelled) as error:
+        log.warning("What was run on %s has ended. %s", pick.node, error)
     for session in sessions:
         session.close()
     pick.release(left_running=owner != "" and any(session.left_running for session in sessions))
 
 
-def _end_dropped(sessions: Sequence[Session], pick: Pick, owner: str, pid: int) -> None:
+def _end_dropped(sessions: Sequence[Session], pick: Pick, owner: str, prepare: Callable[[], None], pid: int) -> None:
     """Of a connection that nobody has any more, and nobody has closed, as after ``hook.get_cursor()``."""
     if os.getpid() != pid:  # a fork: it is the parent's
         return
     if threading.main_thread().is_alive():
         # Any thread may be the one that collects garbage: it shall not wait for a server.
-        threading.Thread(target=_end, args=(sessions, pick, owner), name="impala-lb-dropped", daemon=True).start()
+        work = partial(_end, sessions, pick, owner, prepare)
+        threading.Thread(target=work, name="impala-lb-dropped", daemon=True).start()
     elif threading.current_thread() is threading.main_thread():
-        _end(sessions, pick, owner)  # at the interpreter's end no thread can be started
+        _end(sessions, pick, owner, prepare)  # at the interpreter's end no thread can be started
 
 
 def _undo(connection: Connection | None, pick: Pick) -> None:

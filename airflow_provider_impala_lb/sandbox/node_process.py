@@ -110,7 +110,9 @@ class SandboxNode:
         """
         assert self._process is not None, "not started"
         if not self._process.stdout.closed:
-            ready, _, _ = select.select([self._process.stdout], [], [], timeout)
+            poll = select.poll()  # select() takes no descriptor above 1023
+            poll.register(self._process.stdout, select.POLLIN)
+            ready = poll.poll(timeout * 1000)
             line = self._process.stdout.readline() if ready else b""
             if not line:
                 self._process.signal(signal.SIGKILL)

@@ -93,6 +93,11 @@ class NodeStarter:
     the first one, and ends with this process, however that ends."""
 
     def __init__(self) -> None:
+        self.forget_parent()
+        os.register_at_fork(after_in_child=self.forget_parent)
+
+    def forget_parent(self) -> None:
+        """This process is a child: it starts a template of its own."""
         self._mutex = threading.Lock()
         self._template: _Template | None = None
 
@@ -106,7 +111,7 @@ class NodeStarter:
         """
         with self._mutex:
             template = self._template
-            if template is None or template.owner != os.getpid() or template.process.poll() is not None:
+            if template is None or template.process.poll() is not None:
                 template = self._template = _Template()
             try:
                 return template.start(settings, errors)
@@ -116,13 +121,10 @@ class NodeStarter:
 
 
 class _Template:
-    """:ivar owner: id of the process that has started it: a fork of that has to start one of its own."""
-
     def __init__(self) -> None:
-        self.owner = os.getpid()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-        command = [sys.executable, "-m", "airflow_provider_impala_lb.sandbox.node_template", str(self.owner)]
+        command = [sys.executable, "-m", "airflow_provider_impala_lb.sandbox.node_template", str(os.getpid())]
         started: Future[subprocess.Popen[bytes]] = Future()
 
         def run() -> None:

@@ -86,7 +86,7 @@ PLAN = Plan(
     floors=(
         ("errors.py", "get_provider_info.py"),
         ("core/text.py", "core/timing.py"),
-        ("core/stop_request.py",),
+        ("core/forks.py", "core/stop_request.py"),
         ("core/config",),
         ("core/state",),
         ("core/process_identity.py", "core/ports.py"),

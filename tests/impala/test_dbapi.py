@@ -1,6 +1,8 @@
 """Connections and cursors of hooks: what they keep of their attempt, and leave to the next one."""
 
 import gc
+import os
+import signal
 import threading
 import time
 import weakref
@@ -21,6 +23,7 @@ from airflow_provider_impala_lb.impala.previous import leftover_sessions
 from airflow_provider_impala_lb.impala.previous.leftover_sessions import LeftoverSessions
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.command_line import lb
+from tests.support.connections import connection
 from tests.support.resumed_scripts import OWNER, executed
 from tests.support.scripts import LOG, changed, in_flight, run, wait_for
 
@@ -30,13 +33,6 @@ def pair():
     with Sandbox(nodes=2, lag=0) as cluster:
         run(changed(cluster), "CREATE TABLE t (n INT)")
         yield cluster
-
-
-def connection(balancer, attempt=1, **keys):
-    """Of a hook, in an attempt of the task."""
-    attempt, tags = Attempt(attempt, time.time()), {"try": str(attempt)}
-    options = ConnectOptions(owner=balancer.config.owner_of(OWNER), attempt=attempt, tags=tags, **keys)
-    return connect(balancer.cluster, balancer.sessions, options)
 
 
 def test_who_has_a_cursor_keeps_its_connection(pair):
@@ -211,6 +207,78 @@ def test_a_state_that_was_away_as_it_began_tells_before_its_first_statement_what
     first.close()
     second.close()
     assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
+
+
+def test_a_cursor_whose_session_could_not_be_noted_runs_nothing_beside_a_later_attempt(pair, movable_share):
+    """The lease is noted, and so would be a session that is opened now: but the state is away for just that moment."""
+    share, away = movable_share
+    config = {**pair.config, "lock_file": str(share / "lock"), "deployment": "prod"}
+    balancer, later = Balancer.from_config(config), Balancer.from_config(config)
+    first = connection(balancer)
+    first.cursor().execute("INSERT INTO t SELECT 1")
+    balancer.cluster.leases.renew()
+    share.rename(away)
+    cursor = first.cursor()
+    away.rename(share)
+    found = end_earlier_attempts(later, RunIdentity(owner=OWNER, attempt=Attempt(2, time.time())), LOG)
+    second = connection(later, 2, leftovers=found)
+    second.cursor().execute("INSERT INTO t SELECT 2")
+    with pytest.raises(Superseded):
+        cursor.execute("INSERT INTO t SELECT 3")
+    first.close()
+    second.close()
+    assert executed(pair) == [("INSERT INTO t SELECT 1", "FINISHED"), ("INSERT INTO t SELECT 2", "FINISHED")]
+
+
+@pytest.mark.since("4.0", "its page does not show all that runs")
+@pytest.mark.parametrize("how", ["closed", "dropped"])
+def test_what_is_found_during_the_last_statement_is_ended_at_the_end(pair, movable_share, how):
+    share, away = movable_share
+    config = {**pair.config, "lock_file": str(share / "lock"), "deployment": "prod"}
+    balancer, later = Balancer.from_config(config), Balancer.from_config(config)
+    first = connection(balancer)
+    cursor = first.cursor()
+    share.rename(away)
+    found = end_earlier_attempts(later, RunIdentity(owner=OWNER, attempt=Attempt(2, time.time())), LOG)
+    second = connection(later, 2, leftovers=found)
+    second.cursor().execute("INSERT INTO t SELECT 2")
+    with ExitStack() as held, ThreadPoolExecutor() as pool:
+        for node in pair.nodes:
+            held.enter_context(node.hold("execution", sql="SELECT 1"))
+        running = pool.submit(cursor.execute, "INSERT INTO t SELECT 1")
+        wait_for(lambda: any(in_flight(node, "SELECT 1") for node in pair.nodes), 20)
+        away.rename(share)
+        later.cluster.leases.renew()
+        if how == "closed":
+            second.close()
+        else:
+            del second
+            gc.collect()
+        with pytest.raises(StatementFailed):
+            running.result(20)
+        wait_for(lambda: all(lease["id"] == first.pick.lease for lease in later.status()["leases"]), 10)
+    first.close()
+    assert [sql for sql, state in executed(pair) if state == "FINISHED"] == ["INSERT INTO t SELECT 2"]
+
+
+def test_a_child_that_is_forked_while_a_thread_notes_something_opens_its_own(pair):
+    balancer = changed(pair)
+    made = connection(balancer)
+    keeper, child = balancer.cluster.leases, 1
+    with keeper._mutex:  # as of another thread
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            try:
+                with connect(balancer.cluster, balancer.sessions, ConnectOptions(owner="child")) as own:
+                    own.cursor().execute("SELECT 1")
+                    assert not keeper.holds(made.pick.lease)
+                os._exit(0)
+            finally:
+                os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert keeper.holds(made.pick.lease)
+    made.close()
 
 
 def test_what_several_cursors_have_left_is_one_line_and_forgotten_together(pair):

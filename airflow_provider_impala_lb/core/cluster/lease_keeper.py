@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ import msgspec
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
 from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
+from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.rules.headroom import MOVE_WITHIN
 from airflow_provider_impala_lb.core.rules.supersession import (
     Rival,
@@ -51,6 +51,8 @@ class _Held(msgspec.Struct):
     lease: Lease
     listener: LeaseListener
     fenced_earlier: bool = False
+    sessions_told: int = 0
+    sessions_noted: int = 0
     move_reported: bool = False
     overload_reported: bool = False
 
@@ -69,14 +71,18 @@ class LeaseKeeper:
         self._note_host = shared.note_host
         self._reports = reports
         self._look_seconds = shared.config.load.refresh if shared.config.load else inf
-        self._held: dict[str, _Held] = {}
         self._fenced: dict[str, str] = {}
+        self.forget_parent()
+        renew_in_children(self)
+
+    def forget_parent(self) -> None:
+        """This process is a child: it has no leases yet, and its parent renews and releases its own."""
+        self._held: dict[str, _Held] = {}
         self._unreleased: dict[str, Callable[[State, float], None]] = {}
         self._mutex = threading.Lock()
         self._wake = threading.Event()
         self._note_due = _NEVER
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
 
     def add(self, lease: Lease, listener: LeaseListener) -> None:
         """Renew this lease from now on.
@@ -88,8 +94,6 @@ class LeaseKeeper:
 
     def _keep(self, held: _Held) -> None:
         with self._mutex:
-            if self._pid != os.getpid():  # a fork: the parent renews its own, and its thread is not here
-                self._held, self._unreleased, self._thread, self._pid = {}, {}, None, os.getpid()
             self._held[held.lease.id] = held
             self._begin()
 
@@ -104,17 +108,19 @@ class LeaseKeeper:
 
         :param lease_id: its id.
         """
-        return self._pid == os.getpid() and lease_id in self._held
+        return lease_id in self._held
 
     def see_noted(self, lease_id: str) -> None:
-        """Try to note a lease that has not come into the state yet, so that a later attempt finds it, and this one what
-        earlier ones have left. Nothing if it has, or is of no attempt, or is not renewed here.
+        """Try to note a lease, or a session of it, that has not come into the state yet, so that a later attempt finds
+        it, and this one what earlier ones have left. Nothing if it has, or is of no attempt, or is not renewed here.
 
         :param lease_id: its id.
         :raises Superseded: a later attempt has taken the work over.
         """
         held = self._held.get(lease_id)
-        if held is not None and held.lease.attempt is not None and not held.fenced_earlier:
+        if held is None:
+            self._check_fenced(lease_id)
+        elif held.lease.attempt is not None and not (held.fenced_earlier and held.sessions_noted == held.sessions_told):
             self._renew_now(held.lease)
 
     def note(
@@ -144,6 +150,7 @@ class LeaseKeeper:
                 return
             if session is not None:
                 held.lease.session, held.lease.other_sessions = session, list(other_sessions)
+                held.sessions_told += 1
             held.lease.query = query or held.lease.query
             if session is None:
                 if self._note_due is _NEVER:  # more notes may come: one transaction for all of them
@@ -253,6 +260,7 @@ class LeaseKeeper:
         """
         with self._mutex:
             holds = list(self._held.values())
+            told = [held.sessions_told for held in holds]
             self._note_due = _NEVER
         mine = [held.lease for held in holds]
         fenced: list[str] = []
@@ -281,6 +289,8 @@ class LeaseKeeper:
             return gone
 
         gone = self._store.transact(change) if mine else []
+        for held, number in zip(holds, told, strict=True):
+            held.sessions_noted = number
         for held, found in left:
             _report_left(held, found)
             held.fenced_earlier = True

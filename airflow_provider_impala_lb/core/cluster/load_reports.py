@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from logging import getLogger
 
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
+from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.ports import Prober
 from airflow_provider_impala_lb.core.rules.headroom import LevelChange, ProbeBaseline, note_reports, shed_load
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
@@ -31,8 +32,13 @@ class LoadReports:
 
     def __init__(self, shared: SharedState, prober: Prober | None = None) -> None:
         self._config, self._store, self._shared = shared.config, shared.store, shared
-        self._busy = threading.Lock()
         self.prober = prober
+        self.forget_parent()
+        renew_in_children(self)
+
+    def forget_parent(self) -> None:
+        """This process is a child: nobody in it asks."""
+        self._busy = threading.Lock()
 
     @property
     def is_due(self) -> bool:

@@ -266,7 +266,7 @@ class Operation:
         (``ImpalaServer::WaitForCatalogUpdateTopicPropagation``, ``ClientRequestState::Finalize``): the end of the
         session will."""
         self._cursor._last_operation_active, self.handle = False, None
-        self.left_open = True
+        self.left_open, self.unsettled = True, False
         raise StatementError(
             f"publish_timeout: it is done, and {seconds:g} s after that the other coordinators had not all heard of "
             "it, so it is not waited for any more",
@@ -341,13 +341,30 @@ class Operation:
             ) from error
         self.handle.hasResultSet = bool(columns)
 
+    def make_way(self) -> None:
+        """Close the one before, for the next one to be sent.
+
+        :raises StatementError: that was not seen to end, and what comes after it would be overtaken by it.
+        """
+        self.finish()
+        sent = classify(self.sql) if self.sql else None
+        if self.unsettled and (sent is None or sent.session_only or not sent.changes_nothing):
+            raise StatementError(
+                f"what was sent before it (query {self.query_id or 'not known'}) was not seen to end and may still run "
+                "or arrive, so nothing more is sent in this session"
+            )
+        self.query_id = None
+
     def finish(self) -> tuple[str, int | None]:
-        """Close it if it is still open.
+        """Close it if it is still open; one that was not seen to end is discarded.
 
         :returns: its warnings, and how many rows it modified; None: it does not say.
         """
         cursor = self._cursor
         if self.handle is None:
+            return "", None
+        if self.unsettled and not cursor._last_operation_finished:  # who waited for it was interrupted
+            self.discard()
             return "", None
         if not cursor._last_operation_active:  # impyla closed it after the last row, and kept the log
             self.handle = None

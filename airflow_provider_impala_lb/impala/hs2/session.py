@@ -257,8 +257,7 @@ class Session:
         :raises Cancelled: as :meth:`execute`.
         """
         operation = self.operation
-        operation.finish()
-        operation.query_id = None
+        operation.make_way()
         sendings = sendings or Sendings(self.reconnect_timeout)
         statement = classify(sql)
         if not statement.changes_nothing:

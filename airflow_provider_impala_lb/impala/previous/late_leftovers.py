@@ -20,7 +20,7 @@ class LateLeftovers:
         self._sessions = sessions
         self._found: dict[str, LeftoverSession] = {}
         self._rival: ConfigError | None = None
-        self._ending = threading.Lock()
+        self._ending, self._noting = threading.Lock(), threading.Lock()
 
     def found(self, left: Mapping[str, LeftoverSession], rival: ConfigError | None) -> None:
         """From another thread, see `LeaseListener`.
@@ -28,7 +28,8 @@ class LateLeftovers:
         :param left: as by `Fencing.fence_earlier`, by lease id.
         :param rival: another run has work of this name there; None: none has.
         """
-        self._found, self._rival = {**self._found, **left}, rival
+        with self._noting:
+            self._found, self._rival = {**self._found, **left}, rival or self._rival
 
     def end(self, owner: str, beside: str, pause: Callable[[float], None]) -> None:
         """End what was :meth:`found`, if anything was: before each statement, and at the end.
@@ -47,4 +48,5 @@ class LateLeftovers:
             found, self._sessions.beside, self._sessions.pause = dict(self._found), beside, pause
             if found:
                 self._sessions.end(owner, found)
-                self._found = {lease_id: each for lease_id, each in self._found.items() if lease_id not in found}
+                with self._noting:
+                    self._found = {lease_id: each for lease_id, each in self._found.items() if lease_id not in found}

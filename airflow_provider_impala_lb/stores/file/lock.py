@@ -23,12 +23,12 @@ import random
 import stat
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.timing import Backoff
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file.faults import fault_of
@@ -38,7 +38,6 @@ _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 _open_files: set[int] = set()
 _opening = threading.Lock()  # held across a fork, so that no descriptor is open but not yet in the set
-_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
@@ -47,8 +46,6 @@ def _forget_in_child() -> None:
         os.close(descriptor)
     _open_files.clear()
     _opening = threading.Lock()
-    for lock in list(_locks):
-        lock.forget_threads()
 
 
 os.register_at_fork(
@@ -103,10 +100,10 @@ class Lock:
         self.deadline = deadline
         self._make = make
         self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        self.forget_threads()
-        _locks.add(self)
+        self.forget_parent()
+        renew_in_children(self)
 
-    def forget_threads(self) -> None:
+    def forget_parent(self) -> None:
         """This process is a child: the threads that waited or held were its parent's."""
         self._turn = threading.Lock()
 
