@@ -86,6 +86,10 @@ class StateUnavailable(ImpalaLBError):
     """The shared state cannot be reached, or its lock was not free within the deadline."""
 
 
+class StateContended(StateUnavailable):
+    """The shared state is there, but others kept its lock for longer than the deadline. It can be read all the same."""
+
+
 class Superseded(ImpalaLBError):
     """A later attempt at the same work has taken over, and this one runs nothing more."""
 

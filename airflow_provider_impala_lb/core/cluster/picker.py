@@ -28,7 +28,13 @@ from airflow_provider_impala_lb.core.rules.queue import dequeue
 from airflow_provider_impala_lb.core.rules.supersession import check_announced, check_attempt
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, Lease, Ticket
 from airflow_provider_impala_lb.core.state.state import State
-from airflow_provider_impala_lb.errors import ConfigError, MustWait, NoNodeAvailable, StateUnavailable
+from airflow_provider_impala_lb.errors import (
+    ConfigError,
+    MustWait,
+    NoNodeAvailable,
+    StateContended,
+    StateUnavailable,
+)
 
 log = getLogger(__name__)
 
@@ -394,8 +400,8 @@ class Picker:
         :raises NoNodeAvailable: every node is full, as far as is known.
         """
         self._warn("unreachable", f"Picking without the shared state, by what was last known of it: {error}")
-        if not self._picked_alone:
-            with suppress(StateUnavailable, ConfigError):  # a lock that is not free keeps nobody from reading
+        if not self._picked_alone and isinstance(error, StateContended):
+            with suppress(StateUnavailable, ConfigError):
                 self._shared.snapshot = self._shared.read()[0]
         state = self._shared.snapshot = self._shared.snapshot or State()
         self._picked_alone += 1

@@ -30,7 +30,7 @@ from typing import Literal
 
 from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.timing import Backoff
-from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+from airflow_provider_impala_lb.errors import ConfigError, StateContended
 from airflow_provider_impala_lb.stores.file.faults import fault_of
 from airflow_provider_impala_lb.stores.file.new_file import make_empty
 
@@ -111,7 +111,8 @@ class Lock:
         """Open the file and wait for the lock.
 
         :returns: the descriptor, for :meth:`release`.
-        :raises StateUnavailable: names the file, and how long it was waited for.
+        :raises StateContended: names the file, and how long it was waited for.
+        :raises StateUnavailable: the file cannot be opened or locked.
         :raises ConfigError: the path is not a regular file, or not one that this process can ever use.
         """
         start, turn = time.monotonic(), self._turn
@@ -185,9 +186,9 @@ class Lock:
             raise _not_regular(self.path)
         return status.st_nlink > 0
 
-    def _not_free(self, start: float) -> StateUnavailable:
+    def _not_free(self, start: float) -> StateContended:
         waited = time.monotonic() - start
-        return StateUnavailable(
+        return StateContended(
             f"{self.path}: its lock was not free within {waited:.1f} s. A holder keeps it for about a millisecond: "
             "look for a stopped process or a lost host that holds it (a file server frees the locks of a lost host "
             "after its lease, often 90 s)"

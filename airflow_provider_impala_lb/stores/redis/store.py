@@ -18,6 +18,7 @@ specification", hash tags), as scripts require.
 from __future__ import annotations
 
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -26,12 +27,13 @@ from logging import getLogger
 from typing import NamedTuple
 
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl
+from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.ports import Result
 from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.record_log import Extent
 from airflow_provider_impala_lb.core.state.state import KINDS, State, encode_head
 from airflow_provider_impala_lb.core.timing import Backoff
-from airflow_provider_impala_lb.errors import StateUnavailable
+from airflow_provider_impala_lb.errors import StateContended
 from airflow_provider_impala_lb.stores.redis.client import APPLIED_MS, DEADLINE, RedisClient, failures
 
 log = getLogger(__name__)
@@ -126,13 +128,27 @@ class RedisStore:
         self._client = RedisClient(url, password, deadline, where=self.where, commands=_COMMANDS)
         self._applied = f"{{{name}}}:applied:"
         self._warned = False
+        self.forget_parent()
+        renew_in_children(self)
+
+    def forget_parent(self) -> None:
+        """This process is a child: the threads that waited or were at work were its parent's."""
+        self._turn = threading.Lock()  # one thread at a time: each that tries again and again takes the others' time
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
         """See `Store.transact`.
 
         :param change: gets the state and the time; called again if it was computed on a stale state.
         """
-        start = time.monotonic()
+        start, turn = time.monotonic(), self._turn
+        if not turn.acquire(timeout=self._client.deadline):
+            raise StateContended(f"{self.where}: other threads came first for {time.monotonic() - start:.1f} s")
+        try:
+            return self._transact(start, change)
+        finally:
+            turn.release()
+
+    def _transact(self, start: float, change: Callable[[State, float], Result]) -> Result:
         me = uuid.uuid4().hex
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, growth=1.5)
         while True:
@@ -150,7 +166,7 @@ class RedisStore:
                     raise
             waited = time.monotonic() - start
             if waited >= self._client.deadline:
-                raise StateUnavailable(f"{self.where}: others came first for {waited:.1f} s")
+                raise StateContended(f"{self.where}: others came first for {waited:.1f} s")
             pause = backoff.next()
             time.sleep(random.uniform(pause / 2, pause))
         state.close()

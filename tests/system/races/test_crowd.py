@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.rules import queue
+from airflow_provider_impala_lb.errors import NoNodeAvailable
 from tests.support.crews import Crew
 
 NODES = [f"n{index}" for index in range(10)]
@@ -141,3 +142,23 @@ def stop_with_the_lock(acks, path):
 def is_stopped(pid):
     with open(f"/proc/{pid}/stat") as file:
         return file.read().rsplit(")", 1)[1].split()[0] == "T"
+
+
+def test_who_cannot_wait_for_the_lock_reads_how_many_run(tmp_path):
+    """In a process that has seen nothing of the state before."""
+    config = {"nodes": NODES, "lock_file": str(tmp_path / "lock"), "max_leases": 2}
+    held = [Balancer.from_config(config).acquire("held")]
+    holder = Crew(1)
+    pid = holder.start(stop_with_the_lock, config["lock_file"])
+    try:
+        while not is_stopped(pid):
+            time.sleep(0.01)
+        fresh = Balancer.from_config(config)
+        held.append(fresh.acquire("second", wait=0))
+        assert "out of reach" in held[1].why
+        with pytest.raises(NoNodeAvailable, match="10 full"):
+            fresh.acquire("third", wait=0)
+    finally:
+        holder.kill(pid)
+    for pick in held:
+        pick.release()
