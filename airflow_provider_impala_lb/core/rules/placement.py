@@ -14,7 +14,7 @@ from airflow_provider_impala_lb.core.config.model import Config, Node
 from airflow_provider_impala_lb.core.rules import queue
 from airflow_provider_impala_lb.core.rules.admission import Admitted, LeftOut, admit, none_available
 from airflow_provider_impala_lb.core.rules.ejection import begin_trial
-from airflow_provider_impala_lb.core.rules.policy import POLICIES, Scores, most_headroom, spread
+from airflow_provider_impala_lb.core.rules.policy import Scores, choose, most_headroom, spread
 from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, Attempt, Lease, SessionRecord, Ticket
 from airflow_provider_impala_lb.core.state.state import State
 
@@ -146,10 +146,11 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
             lost = record.unplaced_reason or (left.reason if left else "no longer a node of the configuration")
             remarks.append(f"session key {key!r} was on {record.node} ({lost})")
         if candidates:
-            policy = "spread" if request.spread else config.policy
-            choice = spread if request.spread else POLICIES[config.policy]
-            best, scores = choice(config, candidates, state, now, rng)
-            node, reason = best.address, f"{policy}: "
+            if request.spread:
+                best, scores = spread(config, candidates, state, now, rng)
+            else:
+                best, scores = choose(config.policy, config, candidates, state, now, rng)
+            node, reason = best.address, "spread: " if request.spread else f"{config.policy}: "
             state.head.last = node
         else:
             found = _without_candidates(config, state, now, request, admitted)

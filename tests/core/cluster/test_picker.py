@@ -12,7 +12,7 @@ from airflow_provider_impala_lb.core.cluster import lease_keeper as lease_module
 from airflow_provider_impala_lb.core.cluster import picker as picker_module
 from airflow_provider_impala_lb.core.rules.clock_agreement import SILENCE_SECONDS
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, UNLEASED_SECONDS
-from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StateUnavailable
+from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StateContended, StateUnavailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import Clock, make
 
@@ -174,10 +174,14 @@ def test_who_cannot_wait_goes_alone_within_what_was_last_known(clock, monkeypatc
 
 def test_processes_that_pick_alone_spread_over_the_nodes_by_what_they_know(clock, monkeypatch):
     """Each knows the same, and nothing of the others: by least_loaded all would go to the same node."""
+
+    def contended(*_):
+        raise StateContended("the lock is not free")
+
     store = MemoryStore(clock)
     for _ in range(3):
         make(clock, 3, store=store).acquire("busy", prefer="n0")
-    monkeypatch.setattr(store, "transact", away)
+    monkeypatch.setattr(store, "transact", contended)
     hosts = collections.Counter()
     for seed in range(300):
         fresh = make(clock, 3, store=store)
