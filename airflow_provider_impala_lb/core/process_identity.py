@@ -24,15 +24,28 @@ def _namespace() -> str:
         return ""
 
 
-def _start(pid: int) -> int:
-    """Start time of a live process in clock ticks since boot; 0 if there is none, or only its corpse."""
+def _start(pid: int) -> int | None:
+    """Start time of a live process in clock ticks since boot; 0 if there is none, or only its corpse; None: unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return 0
+    except (FileNotFoundError, ProcessLookupError):
+        return None if _may_live(pid) else 0
+    except OSError:  # another user's (hidepid=1), or this process has no file descriptor left
+        return None
     # The name, in parentheses, may hold blanks and parentheses itself: the fields are counted from the last one.
     fields = stat[stat.rindex(b")") + 2 :].split()
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _may_live(pid: int) -> bool:
+    """Of a process that is not in /proc: where others' are hidden (hidepid=2, systemd's ProtectProc) none of them is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def this_process() -> ProcessIdentity | None:
@@ -53,4 +66,5 @@ def is_dead(holder: ProcessIdentity | None) -> bool:
     """
     if holder is None or holder.boot != _boot() or holder.namespace != _namespace():
         return False
-    return _start(holder.pid) != holder.start
+    start = _start(holder.pid)
+    return start is not None and start != holder.start

@@ -361,17 +361,16 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         unreachable = False
-        renewal, look = Deadline(RENEW_SECONDS), Deadline(self._look_seconds)
+        renewal, look, release = Deadline(RENEW_SECONDS), Deadline(self._look_seconds), Deadline(RELEASE_SECONDS)
         while True:
             pauses = [renewal.remaining, look.remaining, self._note_due.remaining]
-            self._wake.wait(min(*pauses, RELEASE_SECONDS) if self._unreleased else min(pauses))
+            self._wake.wait(min(*pauses, release.remaining) if self._unreleased else min(pauses))
             self._wake.clear()
             with self._mutex:
                 if not self._held and not self._unreleased:
                     self._thread = None
                     return
             try:
-                self._release_late()
                 if look.passed():
                     look = Deadline(self._look_seconds)
                     self._look_at_load()
@@ -386,10 +385,15 @@ class LeaseKeeper:
                             LEASE_SECONDS,
                         )
                     unreachable = False
+                if self._unreleased and release.passed():
+                    release = Deadline(RELEASE_SECONDS)
+                    self._release_late()
             except (StateUnavailable, ConfigError) as error:
                 if not unreachable:
                     log.warning("Leases cannot be renewed for now, the scripts go on: %s", error)
                 unreachable = True
+            except Exception:  # else this thread would end, and with it all leases of this process in two minutes
+                log.exception("Leases could not be renewed, which is tried again in %g s", RENEW_SECONDS)
 
 
 def _report_left(held: _Held, found: dict[str, LeftoverSession] | Rival) -> None:

@@ -248,6 +248,46 @@ def test_a_lease_lives_as_long_as_its_script_however_long_that_is(monkeypatch):
     assert picker.status()["leases"] == []
 
 
+def test_an_error_that_nobody_has_thought_of_does_not_end_the_renewing(monkeypatch, caplog):
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.05)
+    picker = make(time.time)
+    working, failures = picker.leases.renew, []
+
+    def renew():
+        if len(failures) < 2:
+            failures.append(time.monotonic())
+            raise ZeroDivisionError("a bug")
+        return working()
+
+    monkeypatch.setattr(picker.leases, "renew", renew)
+    with picker.acquire("long") as pick:
+        picker.store.transact(lambda state, now: state.end_lease(pick.lease) and None)
+        end = time.monotonic() + 10
+        while not picker.status()["leases"]:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    assert len(failures) == 2 and "ZeroDivisionError" in caplog.text
+
+
+def test_what_could_not_be_released_is_released_when_the_state_is_back(monkeypatch):
+    """Also by a process whose other leases could not be renewed either; and it does not ask all the time."""
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(lease_module, "RELEASE_SECONDS", 0.2)
+    picker = make(time.time, 2)
+    pick, other = picker.acquire("one"), picker.acquire("other")
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(picker.store, "transact", lambda change: asked.append(change) or away())
+        pick.release()
+        time.sleep(1)
+    assert 3 <= len(asked) <= 20
+    end = time.monotonic() + 10
+    while [lease["owner"] for lease in picker.status()["leases"]] != ["other"]:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    other.release()
+
+
 def test_the_session_is_in_the_state_as_soon_as_it_is_noted(clock):
     picker = make(clock)
     with picker.acquire("x") as pick:
