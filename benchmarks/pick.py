@@ -26,7 +26,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.core.state.model import Lease
+from airflow_provider_impala_lb.core.cluster.lease_options import LeaseOptions, QueueOptions
+from airflow_provider_impala_lb.core.cluster.pick import Pick
+from airflow_provider_impala_lb.core.rules.queue import enqueue
+from airflow_provider_impala_lb.core.state.model import Lease, Ticket
+from airflow_provider_impala_lb.errors import MustWait
 
 NODES = [f"n{index}" for index in range(30)]
 LEASES = 200
@@ -129,6 +133,51 @@ def loaded(config: dict[str, object], leases: int = LEASES) -> Balancer:
 
     balancer.cluster.store.transact(fill)
     return balancer
+
+
+class Queue:
+    """A full cluster, and many that wait for it, on another host.
+
+    :param waiting: how many.
+    """
+
+    SLOTS = 100
+
+    def __init__(self, config: dict[str, object], waiting: int) -> None:
+        self.balancer = Balancer.from_config({**config, "max_leases": self.SLOTS})
+        self.held = [self.balancer.acquire("held") for _ in range(self.SLOTS)]
+        self.first, self.last = 0, waiting
+
+        def fill(state, now):  # type: ignore[no-untyped-def]
+            for index in range(waiting):
+                owner = f"dag_{index}/scheduled__2026-01-01T00:00:00+00:00/task"
+                enqueue(state, now, Ticket(f"w{index}", owner, "another-host", 0.0, 0.0, asks_again=3600.0))
+
+        self.balancer.cluster.store.transact(fill)
+
+    def ask(self, index: int) -> Pick | None:
+        options = LeaseOptions(QueueOptions(wait=1e5, ticket=f"w{index}", asks_again=3600.0))
+        try:
+            return self.balancer.cluster.picker.acquire("dag/run/task", options=options)
+        except MustWait:
+            return None
+
+    def question(self) -> None:
+        """Of the last."""
+        assert self.ask(self.last - 1) is None
+
+    def turn(self) -> None:
+        """A slot is freed, the first takes it, and another one comes."""
+        self.held.pop(0).release()
+        pick = self.ask(self.first)
+        assert pick is not None
+        self.held.append(pick)
+        assert self.ask(self.last) is None
+        self.first, self.last = self.first + 1, self.last + 1
+
+    def close(self) -> None:
+        for pick in self.held:
+            pick.release()
 
 
 def acquire_and_release(balancer: Balancer) -> None:
@@ -261,6 +310,13 @@ def table(directory: str, port: int | None) -> None:
     found = timed({"pick": large.get_host, "lease": lambda: acquire_and_release(large)}, rounds=100)
     say("1,000 nodes, 10,000 leases: pick", found["pick"])
     say("1,000 nodes, 10,000 leases: acquire and release", found["lease"])
+    for waiting in (1000, 5000):
+        queue = Queue(config(f"queue {waiting}"), waiting)
+        found = timed({"pick": queue.balancer.get_host, "ask": queue.question, "turn": queue.turn}, rounds=200)
+        say(f"{waiting:,} waiting: a pick without a lease", found["pick"])
+        say(f"{waiting:,} waiting: a question of the last, as another process", found["ask"])
+        say(f"{waiting:,} waiting: a release, the first's lease, a new ticket", found["turn"])
+        queue.close()
 
 
 def main() -> None:

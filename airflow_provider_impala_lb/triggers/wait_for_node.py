@@ -56,13 +56,7 @@ class NodeTrigger(BaseTrigger):
         # Connections come over the triggerer's own loop, which sync_to_async's thread can reach and others cannot.
         balancer = await sync_to_async(self._balancer)()
         limit = balancer.config.max_wait if self.wait is None else self.wait
-        waiter = balancer.cluster.picker.waiter(
-            balancer.config.owner_of(self.ticket),
-            balancer.config.owner_of(self.owner),
-            session_key=self.session_key,
-            prefer=self.prefer,
-            asks_again=RESUME_SECONDS,
-        )
+        waiter = self._waiter(balancer)
         while True:
             # A thread: no file, lock or socket of a store on the event loop.
             wait = await asyncio.to_thread(self._ask, balancer, waiter)
@@ -75,6 +69,15 @@ class NodeTrigger(BaseTrigger):
         """The task was marked or cleared by a user (Airflow 3.3): it leaves the queue."""
         balancer = await sync_to_async(self._balancer)()
         await asyncio.to_thread(self._leave_queue, balancer)
+
+    def _waiter(self, balancer: Balancer) -> Waiter:
+        return balancer.cluster.picker.waiter(
+            balancer.config.owner_of(self.ticket),
+            balancer.config.owner_of(self.owner),
+            session_key=self.session_key,
+            prefer=self.prefer,
+            asks_again=RESUME_SECONDS,
+        )
 
     def _ask(self, balancer: Balancer, waiter: Waiter) -> Wait | None:
         with self._asking:

@@ -309,7 +309,7 @@ class Picker:
             assert request.ticket is not None
             if request.ticket.number or request.ticket.asks_again or request.resent:
                 self.leave_queue(request.ticket.id)
-            if isinstance(error, NoNodeAvailable) and waiter.waited >= min(wait, 1):
+            if isinstance(error, NoNodeAvailable) and wait > 0 and (logged or waiter.waited >= 1):
                 raise NoNodeAvailable(f"{error.summary}; waited {waiter.waited:.0f} s", error.reasons) from None
             raise
 

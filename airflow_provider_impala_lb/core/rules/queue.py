@@ -142,9 +142,9 @@ def dequeue(state: State, now: float, ticket_id: str) -> None:
     :param ticket_id: its id.
     """
     head = state.head
-    waiting = [ticket for ticket in head.waiting if ticket.id != ticket_id]
-    if len(waiting) < len(head.waiting):
-        head.waiting = waiting
+    others = [ticket for ticket in head.waiting if ticket.id != ticket_id]
+    if len(others) < len(head.waiting):
+        head.waiting = others
     elif (ticket := state.tickets.drop(ticket_id)) is not None and ticket.until > now:
         head.behind[ticket.only] = max(0, head.behind.get(ticket.only, 0) - 1)
 
@@ -186,17 +186,17 @@ def end_lapsed(
     :param dead: ids of tickets whose process is known to be gone.
     :param may_expire: whether this host's clock may end what that host dated; None (default): it is one clock.
     """
-    waiting = state.head.waiting
-    if waiting:
+    firsts = state.head.waiting
+    if firsts:
         lapsed = [
             each
-            for each in waiting
+            for each in firsts
             if each.id in dead
             or ((each.until <= now or _is_lost(each, now)) and (may_expire is None or may_expire(each.host)))
         ]
         if lapsed:
             out = {each.id for each in lapsed}
-            state.head.waiting = [each for each in waiting if each.id not in out]
+            state.head.waiting = [each for each in firsts if each.id not in out]
             for each in lapsed:
                 if each.asks_again and each.id not in dead:
                     state.tickets.add(each.id, each, _ends(each))
