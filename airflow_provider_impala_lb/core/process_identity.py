@@ -38,7 +38,7 @@ def _start(pid: int) -> int | None:
 
 
 def _may_live(pid: int) -> bool:
-    """Of a process that is not in /proc: where others' are hidden (hidepid=2, systemd's ProtectProc) none of them is."""
+    """Of a process that is not in /proc: others' are hidden there with hidepid=2, or systemd's ProtectProc."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

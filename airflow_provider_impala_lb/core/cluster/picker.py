@@ -277,7 +277,7 @@ class Picker:
         """
         request.may_wait = wait > 0
         waiter = self._waiter(request)
-        logged = False
+        logged = was_away = False
         try:
             while True:
                 try:
@@ -287,9 +287,9 @@ class Picker:
                     if wait <= 0 or not self._config.has_lease_limit:
                         return self._pick_alone(request, error)
                     if waiter.waited >= wait:
-                        raise self._nobody_knows(waiter.waited, error) from error
+                        raise self._nobody_knows(error) from error
                     self._warn("unreachable", f"{_WAITING_FOR_STATE}, up to {wait:g} s: {error}")
-                    pause = self._rng.uniform(0.5, 1.0)
+                    pause, was_away = self._rng.uniform(0.5, 1.0), True
                 else:
                     if isinstance(placed, Placed):
                         return placed
@@ -309,7 +309,7 @@ class Picker:
             assert request.ticket is not None
             if request.ticket.number or request.ticket.asks_again or request.resent:
                 self.leave_queue(request.ticket.id)
-            if isinstance(error, NoNodeAvailable) and wait > 0 and (logged or waiter.waited >= 1):
+            if isinstance(error, NoNodeAvailable) and wait > 0 and (logged or was_away or waiter.waited >= 1):
                 raise NoNodeAvailable(f"{error.summary}; waited {waiter.waited:.0f} s", error.reasons) from None
             raise
 
@@ -319,10 +319,10 @@ class Picker:
 
         return Waiter(self._shared, self._reports, request, ask, self._rng)
 
-    def _nobody_knows(self, waited: float, error: StateUnavailable) -> NoNodeAvailable:
+    def _nobody_knows(self, error: StateUnavailable) -> NoNodeAvailable:
         return NoNodeAvailable(
             f"No coordinator of {self._config.name} may be taken while the shared state is out of reach, since nobody "
-            f"knows how many scripts run and max_leases is hard; waited {waited:.0f} s: {error}"
+            f"knows how many scripts run and max_leases is hard: {error}"
         )
 
     def _log_waiting(self, placed: Wait, wait: float) -> None:

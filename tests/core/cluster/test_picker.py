@@ -125,7 +125,7 @@ def test_while_the_state_is_away_the_limit_holds_and_who_can_wait_waits(clock, m
     held = picker.acquire("first")
     with monkeypatch.context() as patch:
         patch.setattr(picker.store, "transact", away)
-        with pytest.raises(NoNodeAvailable, match=r"the shared state is out of reach.* waited \d s: the NAS is away"):
+        with pytest.raises(NoNodeAvailable, match=r"the shared state is out of reach.*: the NAS is away; waited \d s"):
             picker.acquire("second", wait=0.3)
     held.release()
     picker.acquire("second", wait=0).release()
