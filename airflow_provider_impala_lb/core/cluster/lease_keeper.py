@@ -387,7 +387,8 @@ class LeaseKeeper:
                     unreachable = False
                 if self._unreleased and release.passed():
                     release = Deadline(RELEASE_SECONDS)
-                    self._release_late()
+                    with suppress(StateUnavailable, ConfigError):  # as was said when they could not be released
+                        self._release_late()
             except (StateUnavailable, ConfigError) as error:
                 if not unreachable:
                     log.warning("Leases cannot be renewed for now, the scripts go on: %s", error)

@@ -367,9 +367,10 @@ class Picker:
 
         :param dead: leases and tickets whose process is gone; None: they have not been looked for.
         :raises _SeekDeadFirst: with None, when it is time to.
+        :raises NoNodeAvailable: what was found out on the way, and whose time was over, is noted all the same.
         """
 
-        def change(state: State, now: float) -> tuple[Placed | Wait, bool, State]:
+        def change(state: State, now: float) -> tuple[Placed | Wait | NoNodeAvailable, bool, State]:
             lists_differ = self._shared.note_host(state, now, nodes=True)
             note = state.hosts[self._shared.host]
             if dead is not None:
@@ -384,7 +385,10 @@ class Picker:
                 check_attempt(state, owner, request.attempt)
             if request.announced:
                 check_announced(state, owner, request.token)
-            placed = place(self._config, state, now, request, self._rng)
+            try:
+                placed = place(self._config, state, now, request, self._rng)
+            except NoNodeAvailable as error:
+                return error, lists_differ, state
             if request.announced and isinstance(placed, Placed):
                 state.leftovers.drop(request.token)
             if only_ask and isinstance(placed, Placed):
@@ -392,6 +396,8 @@ class Picker:
             return placed, lists_differ, state
 
         placed, lists_differ, self._shared.snapshot = self._shared.transact(change)
+        if isinstance(placed, NoNodeAvailable):
+            raise placed
         return placed, lists_differ
 
     def _pick_alone(self, request: Request, error: StateUnavailable) -> Placed:

@@ -117,9 +117,11 @@ class Waiter:
         sought = now - host.dead_sought if host is not None else DEAD_SECONDS
         if not 0 <= sought < max(DEAD_SECONDS, min(_DEAD_SHARE * position, queue.LONGEST_PAUSE)):
             return True
-        if now < state.head.spared:
-            return False
-        return state.leases.is_due(now) or any(each.until <= now for each in state.head.waiting)
+        head = state.head
+        ends = [each.until for each in head.waiting]
+        if len(state.leases):
+            ends.append(state.leases.extent.due)
+        return any(head.has_lapsed(each, now) for each in ends)
 
     def _may_go(self, state: State, now: float, position: int) -> bool:
         """Whether one could have a node, or a slot has just become free for somebody who is to be called. Only few ask

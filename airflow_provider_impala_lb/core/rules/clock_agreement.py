@@ -34,7 +34,7 @@ def note_host(state: State, now: float, host: str, digest: str | None, *, one_cl
     seen = [note.seen for note in hosts.values()] if one_clock else [mine.seen] if mine is not None else []
     if seen and now - max(seen) > SILENCE_SECONDS:
         # Live leases have expired meanwhile: their holders have to renew them before anybody takes their places.
-        state.head.spared = now + SILENCE_SECONDS
+        state.head.spared_before, state.head.spared = state.head.spared, now + SILENCE_SECONDS
         if mine is not None:
             mine.clocks = {name: (theirs, now) for name, (theirs, _) in mine.clocks.items()}
     if mine is None:

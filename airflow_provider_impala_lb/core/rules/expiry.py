@@ -28,10 +28,12 @@ def end_expired(
     """
     died = [lease for lease in (state.end_lease(lease_id) for lease_id in dead) if lease]
     ended = list(died)
-    spared = now < state.head.spared
-    if state.leases.is_due(now) and not spared:
+    head = state.head
+    if state.leases.is_due(now) and head.has_lapsed(state.leases.extent.due, now):
         ended += state.keep_leases(
-            lambda lease: lease.expires > now or (may_expire is not None and not may_expire(lease.host))
+            lambda lease: (
+                not head.has_lapsed(lease.expires, now) or (may_expire is not None and not may_expire(lease.host))
+            )
         )
     for lease in ended:
         # Without an owner nobody would come to end it. Without a session there is nothing to end; but a process that
@@ -41,7 +43,7 @@ def end_expired(
     for node in state.nodes.values():
         if node.recent and node.recent[0][0] <= now:
             node.recent = [(end, count) for end, count in node.recent if end > now]
-    queue.end_lapsed(state, now, dead, (lambda host: False) if spared else may_expire)
+    queue.end_lapsed(state, now, dead, may_expire)
     expiring: tuple[RecordLog[Any], ...] = (state.leftovers, state.sessions, state.avoid)
     for records in expiring:
         if records.is_due(now):

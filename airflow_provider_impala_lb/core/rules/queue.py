@@ -192,7 +192,10 @@ def end_lapsed(
             each
             for each in firsts
             if each.id in dead
-            or ((each.until <= now or _is_lost(each, now)) and (may_expire is None or may_expire(each.host)))
+            or (
+                (state.head.has_lapsed(each.until, now) or _is_lost(each, now))
+                and (may_expire is None or may_expire(each.host))
+            )
         ]
         if lapsed:
             out = {each.id for each in lapsed}

@@ -372,6 +372,7 @@ class Head(msgspec.Struct, omit_defaults=True):
     :param drawn: the number of the ticket drawn last.
     :param spared: no lease and no ticket lapses before this moment: for a while nobody could reach the state, so nobody
         could renew any.
+    :param spared_before: the ``spared`` before this one. What lapsed before that has not been renewed by whoever could.
     :param probe: whose turn it is to ask the nodes for their load; None: nobody ever did.
     :param extents: for each kind of records, how many there are and where.
     """
@@ -385,5 +386,14 @@ class Head(msgspec.Struct, omit_defaults=True):
     behind: dict[str, int] = {}
     drawn: int = 0
     spared: float = 0.0
+    spared_before: float = 0.0
     probe: ProbeClaim | None = None
     extents: list[Extent] = []
+
+    def has_lapsed(self, ends: float, now: float) -> bool:
+        """Whether what was to end at that moment has lapsed.
+
+        :param ends: of a lease, or a ticket.
+        :param now: the store's clock.
+        """
+        return ends <= now and (now >= self.spared or ends <= self.spared_before)

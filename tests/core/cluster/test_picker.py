@@ -209,6 +209,19 @@ def test_leases_that_nobody_could_renew_are_not_ended_when_the_state_comes_back(
     assert held
 
 
+def test_a_lease_of_a_holder_that_is_gone_ends_also_where_hardly_anything_happens(clock):
+    """It is spared once: who could have renewed it since has not."""
+    picker = make(clock, 2, max_leases=2)
+    held = [picker.acquire(str(index)) for index in range(2)]
+    picker.leases._held.clear()  # as if their workers were on another host, and gone
+    clock.now += 3600
+    with pytest.raises(NoNodeAvailable, match="2 full"):
+        picker.acquire("third", wait=0)
+    clock.now += 3600
+    picker.acquire("third", wait=0).release()
+    assert held
+
+
 def test_a_lease_is_put_back_over_a_cap_if_need_be(clock):
     picker = make(clock, 1, max_leases=1)
     pick = picker.acquire("first")
