@@ -144,6 +144,7 @@ def is_stopped(pid):
         return file.read().rsplit(")", 1)[1].split()[0] == "T"
 
 
+@pytest.mark.slow
 def test_who_cannot_wait_for_the_lock_reads_how_many_run(tmp_path):
     """In a process that has seen nothing of the state before."""
     config = {"nodes": NODES, "lock_file": str(tmp_path / "lock"), "max_leases": 2}
