@@ -282,7 +282,6 @@ class Picker:
             while True:
                 try:
                     placed = waiter.step()
-                    pause = waiter.pause
                 except StateUnavailable as error:
                     if wait <= 0 or not self._config.has_lease_limit:
                         return self._pick_alone(request, error)
@@ -302,6 +301,7 @@ class Picker:
                     if not logged:
                         self._log_waiting(placed, wait)
                         logged = True
+                    pause = waiter.pause
                 timing.sleep(min(pause, max(0.01, wait - waiter.waited)), meanwhile)
         except MustWait:
             raise

@@ -19,6 +19,7 @@ from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, Stat
 DEAD_SECONDS = 1.0
 """The first of the queue asks so often, so that somebody on his host looks for the leases of dead processes."""
 _DEAD_SHARE = 0.1
+_NOW = Deadline(0)
 _LOOK_SHARE, _LOOK_PAUSE = 50, 1.0
 """Where a look is slow, a pause is at least so many times as long; or so many seconds, if that is less."""
 
@@ -44,7 +45,7 @@ class Waiter:
         self.request = request
         self._shared, self._reports, self._ask, self._rng = shared, reports, ask, rng
         self._wait: Wait | None = None
-        self._ask_due = Deadline(0)
+        self._ask_due = _NOW
         self._noted = time.monotonic()
         self._waited = self._rate = self._look_cost = 0.0
 
@@ -63,7 +64,7 @@ class Waiter:
 
     def ask_next(self) -> None:
         """Make the next :meth:`step` a question, whatever a look would say."""
-        self._ask_due = Deadline(0)
+        self._ask_due = _NOW
 
     def step(self) -> Placed | Wait:
         """Look, and ask if there is a reason.

@@ -31,8 +31,7 @@ def note_host(state: State, now: float, host: str, digest: str | None, *, one_cl
     """
     hosts = state.hosts
     mine = hosts.get(host)
-    seen = [note.seen for note in hosts.values()] if one_clock else [mine.seen] if mine is not None else []
-    if seen and now - max(seen) > SILENCE_SECONDS:
+    if (mine is None or now - mine.seen > SILENCE_SECONDS) and _was_silent(hosts, mine, now, one_clock=one_clock):
         # Live leases have expired meanwhile: their holders have to renew them before anybody takes their places.
         state.head.spared_before, state.head.spared = state.head.spared, now + SILENCE_SECONDS
         if mine is not None:
@@ -51,6 +50,12 @@ def note_host(state: State, now: float, host: str, digest: str | None, *, one_cl
     for name in gone:
         del hosts[name]
     return any(note.nodes != mine.nodes and note.nodes for note in hosts.values()) if mine.nodes else False
+
+
+def _was_silent(hosts: dict[str, HostNote], mine: HostNote | None, now: float, *, one_clock: bool) -> bool:
+    """Whether nobody has noted anything for long; without a common clock a host can say that of itself only."""
+    seen = [note.seen for note in (hosts.values() if one_clock else [mine] if mine is not None else [])]
+    return bool(seen) and now - max(seen) > SILENCE_SECONDS
 
 
 def _watch_clocks(hosts: dict[str, HostNote], mine: HostNote, me: str, now: float) -> list[str]:

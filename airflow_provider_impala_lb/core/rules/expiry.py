@@ -43,7 +43,8 @@ def end_expired(
     for node in state.nodes.values():
         if node.recent and node.recent[0][0] <= now:
             node.recent = [(end, count) for end, count in node.recent if end > now]
-    queue.end_lapsed(state, now, dead, may_expire)
+    if head.waiting or len(state.tickets):
+        queue.end_lapsed(state, now, dead, may_expire)
     expiring: tuple[RecordLog[Any], ...] = (state.leftovers, state.sessions, state.avoid)
     for records in expiring:
         if records.is_due(now):
