@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.ports import Result
 from airflow_provider_impala_lb.core.state.state import State, decode, encode
 
@@ -23,8 +24,13 @@ class MemoryStore:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._mutex = threading.Lock()
         self._record = encode(State())
+        self.forget_parent()
+        renew_in_children(self)
+
+    def forget_parent(self) -> None:
+        """This process is a child: a thread of its parent's may have had the lock."""
+        self._mutex = threading.Lock()
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
         """See `Store.transact`.

@@ -20,6 +20,7 @@ from airflow_provider_impala_lb.core.cluster.session_keys import SessionKeys
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.cluster.waiting import Waiter
 from airflow_provider_impala_lb.core.config.value_limits import DAY, check_seconds
+from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.process_identity import is_dead, this_process
 from airflow_provider_impala_lb.core.rules.admission import LeftOut
 from airflow_provider_impala_lb.core.rules.expiry import end_expired
@@ -80,8 +81,13 @@ class Picker:
         self._shared, self._leases, self._reports, self._session_keys = shared, leases, reports, session_keys
         self._config = shared.config
         self._rng = rng or random.Random()
+        renew_in_children(self)
         self._warned: set[str] = set()
         self._picked_alone = 0
+
+    def forget_parent(self) -> None:
+        """This process is a child: it draws lots of its own."""
+        self._rng.seed()
 
     def pick(
         self,

@@ -89,7 +89,8 @@ def position(state: State, ticket: Ticket) -> int:
     """
     head = state.head
     before = sum(each.number < ticket.number for each in head.waiting)
-    last, behind = _last_first(state, ""), sum(head.behind.values())
+    behind = sum(head.behind.values())
+    last = _last_first(state, "") or head.drawn - behind
     if not behind or ticket.number <= last:
         return before + 1
     share = (ticket.number - last) / max(1, head.drawn - last)
@@ -110,7 +111,7 @@ def enqueue(state: State, now: float, ticket: Ticket, *, renew: bool = True) -> 
     if ticket.number and not renew and ticket.number > _last_first(state, ticket.only) and is_there(state, ticket):
         return ticket, position(state, ticket)
     there = find(state, ticket, drawn=bool(ticket.number))
-    mine = msgspec.structs.replace(ticket, until=_until(ticket, now, first=False), called=0.0)
+    mine = msgspec.structs.replace(ticket, until=_until(ticket, now, first=False), called=_called(there, now))
     if there is not None:
         mine.since, mine.number = there.since, there.number
     elif not mine.number:
@@ -120,7 +121,7 @@ def enqueue(state: State, now: float, ticket: Ticket, *, renew: bool = True) -> 
     was_first = there is not None and any(each is there for each in head.waiting)
     if there is not None:
         same = there.only == mine.only and there.exclude == mine.exclude and there.holder == mine.holder
-        if same and there.until - now > LIFE_SECONDS / 2 and not there.called:
+        if same and there.until - now > LIFE_SECONDS / 2 and there.called == mine.called:
             return there, position(state, there)  # nothing to write: a question costs no more than a look
         dequeue(state, now, ticket.id)
     last, behind = _last_first(state, mine.only), head.behind.get(mine.only, 0)
@@ -254,7 +255,7 @@ def _kept_for_others(state: State, now: float, number: float, capacity: dict[str
     for ticket in state.head.waiting:
         if ticket.number >= number or in_all <= 0:
             break
-        if ticket.called and not ticket.asks_again and now - ticket.called >= CALL_SECONDS:
+        if ticket.called < 0 or (ticket.called and not ticket.asks_again and now - ticket.called >= CALL_SECONDS):
             continue  # for who comes back as another process it is kept until he has lapsed: it takes its time
         usable = [address for address in capacity if _can_use(ticket, address)]
         best = max(usable, key=lambda address: capacity[address], default=None)
@@ -265,8 +266,16 @@ def _kept_for_others(state: State, now: float, number: float, capacity: dict[str
     return in_all
 
 
+def _called(ticket: Ticket | None, now: float) -> float:
+    """`Ticket.called` of one that asks and gets nothing. Had a slot been kept for it, then one that it cannot use: its
+    retry avoids the node, or its host has another list of nodes. So none is kept for a while."""
+    if ticket is None or not ticket.called or (ticket.called < 0 and now + ticket.called >= LOST_SECONDS):
+        return 0.0
+    return ticket.called if ticket.called < 0 else -now
+
+
 def _is_lost(ticket: Ticket, now: float) -> bool:
-    return bool(ticket.called) and not ticket.asks_again and now - ticket.called > LOST_SECONDS
+    return ticket.called > 0 and not ticket.asks_again and now - ticket.called > LOST_SECONDS
 
 
 def _hidden(state: State, capacity: Mapping[str, float], number: float) -> list[str]:

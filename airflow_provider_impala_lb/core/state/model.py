@@ -331,7 +331,8 @@ class Ticket(msgspec.Struct, omit_defaults=True):
     :param exclude: nodes it cannot use.
     :param only: the one node it waits for; "": any.
     :param holder: the process that waits; None: nobody does meanwhile.
-    :param called: since when a free slot has been kept for it; 0: none is.
+    :param called: since when a free slot has been kept for it; 0: none is; negative: none is to be, since it did not
+        take one at that moment.
     """
 
     id: str

@@ -12,7 +12,7 @@ from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
 from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.rules import queue as line
 from airflow_provider_impala_lb.core.rules.clock_agreement import SILENCE_SECONDS
-from airflow_provider_impala_lb.core.rules.placement import Placed
+from airflow_provider_impala_lb.core.rules.placement import Placed, Wait
 from airflow_provider_impala_lb.core.state.model import Ticket
 from airflow_provider_impala_lb.core.state.state import State, encode
 from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable
@@ -26,6 +26,14 @@ def acquire_now(picker, name, **options):
         return picker.acquire(name, ticket=name, asks_again=1, wait=1e9, **options)
     except MustWait:
         return None
+
+
+def waiter_of(picker, name, asks_again):
+    """Who would take a lease, and asks and looks by single steps."""
+    real = picker.cluster.picker
+    request = real._request(real._lease(name, name), None, None, ())
+    request.may_wait, request.ticket = True, real._ticket(name, name, asks_again)
+    return real._waiter(request)
 
 
 def waiting(picker):
@@ -98,6 +106,43 @@ def test_who_cannot_use_a_free_node_does_not_hold_up_the_others():
     on_n0.release()
     assert acquire_now(picker, "wants any").host == "n0:21050"
     assert waiting(picker) == ["wants n1"]
+
+
+@pytest.mark.parametrize("asks_again", [None, 60])
+def test_who_does_not_take_the_slot_that_is_kept_for_him_holds_up_nobody(asks_again):
+    """A retry that avoids the only free node, say: what an owner may use is known to himself alone."""
+    clock = Clock()
+    picker = make(clock, 2, max_leases_per_node=1)
+    first = picker.acquire("task")
+    first.failed()
+    other = picker.acquire("other")
+    waiter, behind = waiter_of(picker, "task", asks_again), waiter_of(picker, "behind", None)
+    assert isinstance(waiter.step(), Wait) and isinstance(behind.step(), Wait)
+    first.release()
+    served = []
+    for _ in range(40):
+        clock.now += 0.25
+        for each in (waiter, behind):
+            if each not in served and isinstance(each.step(), Placed):
+                served.append(each)
+    assert behind in served
+    other.release()
+
+
+def test_the_place_is_told_rightly_when_none_of_the_first_are_left():
+    clock = Clock()
+    picker = make(clock, 1, max_leases=1)
+    held = picker.acquire("held")
+    picker.store.transact(lambda state, now: setattr(state.head, "drawn", 1_000_000))
+    for index in range(100):
+        acquire_now(picker, f"w{index}")
+    for index in range(line.FIRST):
+        picker.leave_queue(f"w{index}")
+    state = picker.store.read()[0]
+    assert not state.head.waiting
+    by_id = {ticket.id: ticket for ticket in line.waiting(state)}
+    assert [line.position(state, by_id[f"w{index}"]) for index in (32, 60, 99)] == [1, 29, 68]
+    held.release()
 
 
 def test_a_session_key_waits_for_its_node_while_that_is_only_full():
