@@ -222,7 +222,7 @@ class Picker:
                 return None
             self._warn("unreachable", f"{_WAITING_FOR_STATE}: {error}")
             assert waiter.request.ticket is not None
-            return Wait(0, waiter.pause, waiter.waited, {}, waiter.request.ticket)
+            return Wait(0, waiter.waited, {}, waiter.request.ticket)
         return placed if isinstance(placed, Wait) else None
 
     def leave_queue(self, ticket: str) -> None:
@@ -315,6 +315,8 @@ class Picker:
             assert request.ticket is not None
             if request.ticket.number or request.ticket.asks_again or request.resent:
                 self.leave_queue(request.ticket.id)
+            if request.resent:  # the state may have the lease all the same, and nobody else knows its id
+                self._leases.drop(request.token)
             if isinstance(error, NoNodeAvailable) and wait > 0 and (logged or was_away or waiter.waited >= 1):
                 raise NoNodeAvailable(f"{error.summary}; waited {waiter.waited:.0f} s", error.reasons) from None
             raise

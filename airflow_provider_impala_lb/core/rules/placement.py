@@ -98,14 +98,12 @@ class Wait(msgspec.Struct):
     """No node now: everyone who could take it is busy or full.
 
     :param position: in the queue, from 1.
-    :param pause: seconds until one asks again.
     :param waited: seconds since the ticket was drawn.
     :param left_out: why each node is no candidate, by ``host:port``.
     :param ticket: as it stands in the queue: its owner brings it along when he asks again.
     """
 
     position: int
-    pause: float
     waited: float
     left_out: dict[str, LeftOut]
     ticket: Ticket
@@ -139,7 +137,7 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
         node = want
         reason = "asked for by name" if request.prefer else f"session key {key!r} is on it"
     elif want is not None and request.may_wait and want in admitted.left_out and admitted.left_out[want].kind == "full":
-        return _wait(config, state, now, request, admitted, only=want)
+        return _wait(state, now, request, admitted, only=want)
     else:
         if record is not None and not request.prefer:
             left = admitted.left_out.get(record.node)
@@ -184,7 +182,7 @@ def _without_candidates(
     """Wait, if that can help; else the best of the busy ones; else one that is out. A node comes with its reason."""
     full = any(left.kind == "full" for left in admitted.left_out.values())
     if request.may_wait and (admitted.busy or full):
-        return _wait(config, state, now, request, admitted)
+        return _wait(state, now, request, admitted)
     busy, resting = admitted.busy, admitted.resting
     if request.lease is not None:
         busy = queue.nodes_with_capacity(config, state, now, busy, request.ticket)
@@ -204,12 +202,12 @@ def _without_candidates(
     raise none_available(config, admitted.left_out)
 
 
-def _wait(config: Config, state: State, now: float, request: Request, admitted: Admitted, only: str = "") -> Wait:
+def _wait(state: State, now: float, request: Request, admitted: Admitted, only: str = "") -> Wait:
     assert request.ticket is not None, "who may wait brings a ticket"
     excluded = [] if only else list(request.excluded)
     mine = msgspec.structs.replace(request.ticket, only=only, exclude=excluded)
     ticket, position = queue.enqueue(state, now, mine, renew=request.renew)
-    return Wait(position, queue.pause(position, config.slots), now - ticket.since, admitted.left_out, ticket)
+    return Wait(position, now - ticket.since, admitted.left_out, ticket)
 
 
 def _note(

@@ -143,6 +143,29 @@ def test_who_waits_while_the_state_comes_back_gets_the_node(monkeypatch):
     pick.release()
 
 
+@pytest.mark.parametrize("what", ["acquire", "hold"])
+def test_a_lease_whose_answer_was_lost_is_not_left_behind_by_who_gives_up(monkeypatch, what):
+    """Of `hold` it would count for its whole length, and nobody knows its id."""
+    monkeypatch.setattr(lease_module, "RELEASE_SECONDS", 0.1)
+    picker = make(time.time, 1, max_leases=1)
+    real, calls = picker.store.transact, []
+
+    def lose_the_first_answer(change):
+        calls.append(change)
+        if len(calls) == 1:
+            real(change)
+        raise StateUnavailable("outcome unknown")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(picker.store, "transact", lose_the_first_answer)
+        with pytest.raises(NoNodeAvailable, match="out of reach"):
+            picker.acquire("x", wait=0.3) if what == "acquire" else picker.hold(1e6, wait=0.3)
+    end = time.monotonic() + 10
+    while picker.status()["leases"]:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_without_limits_nobody_waits_for_a_state_that_is_away(clock, monkeypatch):
     picker = make(clock, 2)
     with monkeypatch.context() as patch:
