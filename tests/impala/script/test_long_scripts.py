@@ -61,6 +61,7 @@ def test_where_only_sessions_are_kept_nothing_is_kept_of_the_statements(one):
     assert len(journals.read(OWNER)) < 2_000
 
 
+@pytest.mark.slow
 def test_the_longest_is_resumed(one, caplog):
     begin = "INSERT INTO t SELECT 1", "SELEC"
     for attempt, script in enumerate((script_of(LONGEST, *begin), script_of(LONGEST, *begin, "SELECT 1")), 1):

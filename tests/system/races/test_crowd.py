@@ -113,6 +113,7 @@ def test_a_long_queue_is_served_in_order_and_within_the_limit(tmp_path, processe
         crowd.check_order()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes, threads, slots", SIZES)
 def test_a_stopped_holder_of_the_lock_lets_nobody_past_the_limit(tmp_path, processes, threads, slots):
     with Crowd(tmp_path, processes, threads, slots) as crowd:
