@@ -47,6 +47,7 @@ def balancer(cluster, tmp_path_factory):
         yield Balancer.from_config(config)
 
 
+@pytest.mark.slow
 def test_a_connection_in_the_database_is_read(balancer, tmp_path):
     picked = shell(f"impala-lb --conn-id {CONN_ID} pick")
     assert picked.stdout.strip() in balancer.config.addresses, picked.stderr  # and nothing else
