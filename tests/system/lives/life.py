@@ -19,7 +19,7 @@ more than once, on a machine that does a dozen lives at a time."""
 MOST = 12
 """So many attempts one life may take: all that goes wrong is over by the fourth, but for a coordinator that starts."""
 AGAIN = {"killed": 0.0, "stopped": 0.0, "deferred": 0.0, "Superseded": 0.0} | dict.fromkeys(
-    ("StillRunning", "NoNodeAvailable", "StateUnavailable"), 0.5
+    ("StillRunning", "NoNodeAvailable", "StateUnavailable", "StateContended"), 0.5
 )
 """Seconds before the next attempt, where the last one has ended so. (A process that is stopped may hold a lock.)"""
 PATIENT = 3
