@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -84,10 +85,12 @@ class Picker:
         renew_in_children(self)
         self._warned: set[str] = set()
         self._picked_alone = 0
+        self._alone = threading.Lock()
 
     def forget_parent(self) -> None:
         """This process is a child: it draws lots of its own."""
         self._rng.seed()
+        self._alone = threading.Lock()
 
     def pick(
         self,
@@ -230,7 +233,7 @@ class Picker:
 
         :param ticket: the name of the place.
         """
-        self._shared.try_to_note("the place in the queue", lambda state, now: dequeue(state, now, ticket))
+        self._shared.try_to_note("the place in the queue", lambda state, _: dequeue(state, ticket))
 
     def _picked(self, placed: Placed, lease: Lease, session_key: str | None = None) -> Pick:
         feedback = NodeFeedback(self._shared, placed.node, lease, on_trial=placed.trial)
@@ -279,7 +282,8 @@ class Picker:
         """Ask until a node is free; after ``wait`` seconds take a busy one, or raise.
 
         :param here: in this process, however often it has to ask; else :class:`MustWait`, unless the state is away:
-            then nobody can keep a place in the queue.
+            then nobody can keep a place in the queue; or unless it came too late for the slot that was kept for it:
+            that would go on for ever where it takes longer to come back than a slot is kept.
         """
         request.may_wait = wait > 0
         waiter = self._waiter(request)
@@ -302,6 +306,12 @@ class Picker:
                         request.may_wait = False
                         waiter.ask_next()
                         continue
+                    if placed.late:
+                        here = True
+                        request.ticket = msgspec.structs.replace(
+                            placed.ticket, asks_again=0.0, holder=this_process(), host=self._shared.host
+                        )
+                        waiter.ask_next()
                     if not here:
                         raise MustWait(placed.position, placed.waited, wait, _reasons(placed.left_out))
                     if not logged:
@@ -414,13 +424,14 @@ class Picker:
         :raises NoNodeAvailable: every node is full, as far as is known.
         """
         self._warn("unreachable", f"Picking without the shared state, by what was last known of it: {error}")
-        if not self._picked_alone and isinstance(error, StateContended):
-            with suppress(StateUnavailable, ConfigError):
-                self._shared.snapshot = self._shared.read()[0]
-        state = self._shared.snapshot = self._shared.snapshot or State()
-        self._picked_alone += 1
         request.may_wait, request.spread = False, True
-        placed = place(self._config, state, time.time(), request, self._rng)
+        with self._alone:  # each pick counts for the next one, whichever thread makes it
+            if not self._picked_alone and isinstance(error, StateContended):
+                with suppress(StateUnavailable, ConfigError):
+                    self._shared.snapshot = self._shared.read()[0]
+            state = self._shared.snapshot = self._shared.snapshot or State()
+            self._picked_alone += 1
+            placed = place(self._config, state, time.time(), request, self._rng)
         assert isinstance(placed, Placed)
         placed.remarks += ("the shared state was out of reach",)
         return placed

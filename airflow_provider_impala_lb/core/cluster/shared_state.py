@@ -11,7 +11,7 @@ from typing import TypeVar
 from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.core.ports import Store
 from airflow_provider_impala_lb.core.rules.clock_agreement import may_expire, note_host
-from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.core.state.state import State, begin
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 log = getLogger(__name__)
@@ -33,6 +33,7 @@ class SharedState:
         self.config, self.store = config, store
         self.host = os.uname().nodename
         self.snapshot: State | None = None
+        self._born = 0.0  # of the state that this process has used last
         self._nodes_digest = hashlib.sha256(" ".join(config.addresses).encode()).hexdigest()[:16]
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
@@ -43,11 +44,18 @@ class SharedState:
         :raises StateUnavailable: it cannot be reached; nothing was noted, or the message says *outcome unknown*.
         """
 
+        born = 0.0
+
         def checked(state: State, now: float) -> Result:
+            nonlocal born
             self.check(state)
+            begin(state, now, before=self._born)
+            born = state.head.born
             return change(state, now)
 
-        return self.store.transact(checked)
+        result = self.store.transact(checked)
+        self._born = born
+        return result
 
     def read(self, *, records: bool = True) -> tuple[State, float]:
         """As `Store.read`.

@@ -118,11 +118,9 @@ class Waiter:
         sought = now - host.dead_sought if host is not None else DEAD_SECONDS
         if not 0 <= sought < max(DEAD_SECONDS, min(_DEAD_SHARE * position, queue.LONGEST_PAUSE)):
             return True
-        head = state.head
-        ends = [each.until for each in head.waiting]
-        if len(state.leases):
-            ends.append(state.leases.extent.due)
-        return any(head.has_lapsed(each, now) for each in ends)
+        if len(state.leases) and state.head.has_lapsed(state.leases.extent.due, now):
+            return True
+        return any(queue.is_over(state, now, each) for each in state.head.waiting)
 
     def _may_go(self, state: State, now: float, position: int) -> bool:
         """Whether one could have a node, or a slot has just become free for somebody who is to be called. Only few ask

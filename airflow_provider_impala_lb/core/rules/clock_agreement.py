@@ -8,13 +8,11 @@ host's own clock: a wrong clock may delay an end, and never ends a live lease.
 
 from __future__ import annotations
 
-from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, RENEW_SECONDS, HostNote
+from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, SILENCE_SECONDS, HostNote
 from airflow_provider_impala_lb.core.state.state import State
 
 NOTE_SECONDS = 600.0
 """A host that noted nothing for so long is forgotten."""
-SILENCE_SECONDS = 1.5 * RENEW_SECONDS
-"""Where there are leases, somebody notes something more often than this; else the state was out of reach for all."""
 AGREE_SECONDS = LEASE_SECONDS / 4
 """Clocks that differ by less agree: a lease is renewed that often."""
 

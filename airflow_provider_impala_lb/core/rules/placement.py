@@ -101,12 +101,14 @@ class Wait(msgspec.Struct):
     :param waited: seconds since the ticket was drawn.
     :param left_out: why each node is no candidate, by ``host:port``.
     :param ticket: as it stands in the queue: its owner brings it along when he asks again.
+    :param late: a slot had been kept for its owner, who came back when it was not any more.
     """
 
     position: int
     waited: float
     left_out: dict[str, LeftOut]
     ticket: Ticket
+    late: bool = False
 
 
 def place(config: Config, state: State, now: float, request: Request, rng: random.Random) -> Placed | Wait:
@@ -166,14 +168,24 @@ def _with_capacity(config: Config, state: State, now: float, admitted: Admitted,
     candidates = admitted.candidates
     if not config.has_lease_limit:
         return candidates
-    able = queue.nodes_with_capacity(config, state, now, candidates, request.ticket)
+    others: list[Node] = []
+    if config.max_leases is not None and state.head.waiting:
+        others = [node for node in config.nodes if _only_he_leaves_out(state, admitted, node.address)]
+    able = queue.nodes_with_capacity(config, state, now, candidates, request.ticket, others=others)
     if request.lease is None and not able:
         return candidates
     addresses = {node.address for node in able}
     for node in candidates:
         if node.address not in addresses:
-            admitted.left_out[node.address] = LeftOut("full", queue.fullness(config, state, node))
+            admitted.left_out[node.address] = LeftOut("full", queue.fullness(config, state, now, node))
     return able
+
+
+def _only_he_leaves_out(state: State, admitted: Admitted, address: str) -> bool:
+    left, record = admitted.left_out.get(address), state.nodes.get(address)
+    if left is None or left.kind not in ("tried", "failed this task"):
+        return False
+    return record is None or not (record.drained or record.ejection)
 
 
 def _without_candidates(
@@ -206,8 +218,9 @@ def _wait(state: State, now: float, request: Request, admitted: Admitted, only: 
     assert request.ticket is not None, "who may wait brings a ticket"
     excluded = [] if only else list(request.excluded)
     mine = msgspec.structs.replace(request.ticket, only=only, exclude=excluded)
+    late = queue.came_late(state, mine)
     ticket, position = queue.enqueue(state, now, mine, renew=request.renew)
-    return Wait(position, now - ticket.since, admitted.left_out, ticket)
+    return Wait(position, now - ticket.since, admitted.left_out, ticket, late)
 
 
 def _note(
@@ -220,7 +233,7 @@ def _note(
     if node.ejection is not None:
         placed.trial = begin_trial(node, now, request.token or "a pick without a lease", config.session.open_timeout)
     if request.ticket is not None and request.ticket.number:
-        queue.dequeue(state, now, request.ticket.id)
+        queue.dequeue(state, request.ticket.id)
     if lease is None:
         node.count_unleased(now)
     else:

@@ -26,11 +26,12 @@ FIRST = 32
 CALL_SECONDS = 5.0
 """A free slot is kept so long for one who waits in place, and looks once a second when it may be his."""
 LOST_SECONDS = 60.0
-"""One who waits in place and has not taken a slot that was kept for him for so long has died."""
+"""One who waits in place and has not taken a slot that was kept for him for so long has died; so have all on a host
+that has noted nothing for so long, since somebody of those who wait there asks at least every `LONGEST_PAUSE`."""
 ASK_SECONDS = 300.0
 """One who waits in place asks under the lock at least this often."""
 LIFE_SECONDS = 3 * ASK_SECONDS
-"""A ticket lapses so long after its owner asked last, unless a slot is kept for it."""
+"""The ticket of one who waits in place lapses so long after he asked last, unless a slot is kept for it."""
 AWAY_SECONDS = 7 * 24 * 3600.0
 """One who comes back as another process finds his place for so long (as long as Airflow's sensors wait by default)."""
 MOST_AWAY = 1000
@@ -111,7 +112,7 @@ def enqueue(state: State, now: float, ticket: Ticket, *, renew: bool = True) -> 
     if ticket.number and not renew and ticket.number > _last_first(state, ticket.only) and is_there(state, ticket):
         return ticket, position(state, ticket)
     there = find(state, ticket, drawn=bool(ticket.number))
-    mine = msgspec.structs.replace(ticket, until=_until(ticket, now, first=False), called=_called(there, now))
+    mine = msgspec.structs.replace(ticket, until=_until(ticket, now), called=_called(there, now), away=False)
     if there is not None:
         mine.since, mine.number = there.since, there.number
     elif not mine.number:
@@ -121,13 +122,14 @@ def enqueue(state: State, now: float, ticket: Ticket, *, renew: bool = True) -> 
     was_first = there is not None and any(each is there for each in head.waiting)
     if there is not None:
         same = there.only == mine.only and there.exclude == mine.exclude and there.holder == mine.holder
-        if same and there.until - now > LIFE_SECONDS / 2 and there.called == mine.called:
+        same = same and there.asks_again == mine.asks_again and there.called == mine.called
+        if same and there.until - now > (mine.until - now) / 2:
             return there, position(state, there)  # nothing to write: a question costs no more than a look
-        dequeue(state, now, ticket.id)
+        dequeue(state, ticket.id)
     last, behind = _last_first(state, mine.only), head.behind.get(mine.only, 0)
     firsts = sum(each.only == mine.only for each in head.waiting)
     if was_first or mine.number < last or (not behind and firsts < FIRST):
-        _add_first(state, now, mine)
+        _add_first(state, mine)
         if firsts > 2 * FIRST:  # those who come again after a loss of the state, in any order
             _put_behind(state, [each for each in head.waiting if each.only == mine.only][FIRST:], now)
     else:
@@ -135,23 +137,38 @@ def enqueue(state: State, now: float, ticket: Ticket, *, renew: bool = True) -> 
     return mine, position(state, mine)
 
 
-def dequeue(state: State, now: float, ticket_id: str) -> None:
+def dequeue(state: State, ticket_id: str) -> None:
     """Take a ticket out of the queue, if it is there.
 
     :param state: changed.
-    :param now: the store's clock, seconds since the epoch.
     :param ticket_id: its id.
     """
     head = state.head
     others = [ticket for ticket in head.waiting if ticket.id != ticket_id]
     if len(others) < len(head.waiting):
         head.waiting = others
-    elif (ticket := state.tickets.drop(ticket_id)) is not None and ticket.until > now:
+    elif (ticket := state.tickets.drop(ticket_id)) is not None and not ticket.away:
         head.behind[ticket.only] = max(0, head.behind.get(ticket.only, 0) - 1)
 
 
+def came_late(state: State, ticket: Ticket) -> bool:
+    """Whether a slot was kept for one who comes back as another process, and he came when it was not any more.
+
+    :param state: the queue, before he is in it again.
+    :param ticket: his own.
+    """
+    there = state.tickets.get(ticket.id) if ticket.asks_again else None
+    return there is not None and there.away and there.called > 0
+
+
 def nodes_with_capacity(
-    config: Config, state: State, now: float, nodes: Sequence[Node], ticket: Ticket | None = None
+    config: Config,
+    state: State,
+    now: float,
+    nodes: Sequence[Node],
+    ticket: Ticket | None = None,
+    *,
+    others: Sequence[Node] = (),
 ) -> list[Node]:
     """Those of some nodes that can take one more lease once all who are before this ticket have got theirs.
 
@@ -160,15 +177,19 @@ def nodes_with_capacity(
     :param now: the store's clock, seconds since the epoch.
     :param nodes: which nodes to look at.
     :param ticket: one's own, with its number if it has one; None (default) for who has none, and so comes last.
+    :param others: nodes that this ticket cannot use and those before it can: they have a part of the cluster's limit;
+        default none.
     """
+    if state.head.is_incomplete(now):
+        return []
     number = ticket.number if ticket is not None and ticket.number else inf
     while True:
-        capacity = {node.address: _capacity(config, state, node) for node in nodes}
+        capacity = {node.address: _capacity(config, state, node) for node in (*nodes, *others)}
         in_all = inf
         if config.max_leases is not None:
             in_all = config.max_leases - sum(record.leases for record in state.nodes.values())
         in_all = _kept_for_others(state, now, number, capacity, in_all)
-        free = min(in_all, sum(room for room in capacity.values() if room > 0))
+        free = min(in_all, sum(capacity[node.address] for node in nodes if capacity[node.address] > 0))
         if free <= 0:
             return []
         hidden = [] if free == inf else _hidden(state, capacity, number)
@@ -192,20 +213,33 @@ def end_lapsed(
         lapsed = [
             each
             for each in firsts
-            if each.id in dead
-            or (
-                (state.head.has_lapsed(each.until, now) or _is_lost(each, now))
-                and (may_expire is None or may_expire(each.host))
-            )
+            if each.id in dead or (is_over(state, now, each) and (may_expire is None or may_expire(each.host)))
         ]
         if lapsed:
             out = {each.id for each in lapsed}
             state.head.waiting = [each for each in firsts if each.id not in out]
             for each in lapsed:
                 if each.asks_again and each.id not in dead:
-                    state.tickets.add(each.id, each, _ends(each))
+                    _put_away(state, each)
     if state.tickets.is_due(now) or len(state.tickets) > sum(state.head.behind.values()) + MOST_AWAY:
         _bring_forward(state, now, (), 0)
+
+
+def is_over(state: State, now: float, ticket: Ticket) -> bool:
+    """Whether one of the first has lapsed, or who waits in place has died.
+
+    :param state: of which only the head need be known.
+    :param now: the store's clock, seconds since the epoch.
+    :param ticket: as it stands in the queue.
+    """
+    if state.head.has_lapsed(ticket.until, now):
+        return True
+    if ticket.asks_again:
+        return False  # nobody waits, and nobody on its host need be there
+    if ticket.called > 0 and now - ticket.called > LOST_SECONDS:
+        return True
+    host = state.hosts.get(ticket.host)
+    return host is not None and state.head.has_lapsed(host.seen + LOST_SECONDS, now)
 
 
 def waiting(state: State) -> list[Ticket]:
@@ -228,11 +262,12 @@ def free_slots(config: Config, state: State) -> float:
     return max(0, min(each, config.max_leases - sum(record.leases for record in state.nodes.values())))
 
 
-def fullness(config: Config, state: State, node: Node) -> str:
+def fullness(config: Config, state: State, now: float, node: Node) -> str:
     """Why a node cannot take one more lease, in words.
 
     :param config: the limits.
     :param state: the leases.
+    :param now: the store's clock, seconds since the epoch.
     :param node: one that `nodes_with_capacity` left out.
     """
     limit, record = config.lease_limit(node), state.nodes.get(node.address)
@@ -242,6 +277,8 @@ def fullness(config: Config, state: State, node: Node) -> str:
     total = sum(each.leases for each in state.nodes.values())
     if config.max_leases is not None and total >= config.max_leases:
         return f"the cluster is full: {total} of {config.max_leases} leases"
+    if state.head.is_incomplete(now):
+        return f"the shared state was lost {now - state.head.born:.0f} s ago: what runs is still being counted"
     return "its room is kept for those who came before"
 
 
@@ -269,13 +306,14 @@ def _kept_for_others(state: State, now: float, number: float, capacity: dict[str
 def _called(ticket: Ticket | None, now: float) -> float:
     """`Ticket.called` of one that asks and gets nothing. Had a slot been kept for it, then one that it cannot use: its
     retry avoids the node, or its host has another list of nodes. So none is kept for a while."""
-    if ticket is None or not ticket.called or (ticket.called < 0 and now + ticket.called >= LOST_SECONDS):
+    if (
+        ticket is None
+        or not ticket.called
+        or ticket.away
+        or (ticket.called < 0 and now + ticket.called >= LOST_SECONDS)
+    ):
         return 0.0
     return ticket.called if ticket.called < 0 else -now
-
-
-def _is_lost(ticket: Ticket, now: float) -> bool:
-    return ticket.called > 0 and not ticket.asks_again and now - ticket.called > LOST_SECONDS
 
 
 def _hidden(state: State, capacity: Mapping[str, float], number: float) -> list[str]:
@@ -299,7 +337,7 @@ def _bring_forward(state: State, now: float, wanted: Collection[str], most: int)
     out: list[str] = []
     behind_now = sorted(state.tickets.values(), key=lambda ticket: ticket.number)
     for ticket in behind_now:
-        if ticket.until <= now:
+        if ticket.away or state.head.has_lapsed(ticket.until, now):
             if ticket.asks_again and ticket.until + AWAY_SECONDS > now:
                 away.append(ticket)
             else:
@@ -315,12 +353,20 @@ def _bring_forward(state: State, now: float, wanted: Collection[str], most: int)
     gone = {*out, *(ticket.id for ticket in forward)}
     state.tickets.drop_all(gone, min((_ends(each) for each in behind_now if each.id not in gone), default=0.0))
     state.head.behind = dict(+behind)
+    for ticket in away:
+        if not ticket.away and ticket.id not in gone:
+            state.tickets.drop(ticket.id)
+            _put_away(state, ticket)
     for ticket in forward:
-        _add_first(state, now, ticket)
+        _add_first(state, ticket)
 
 
-def _add_first(state: State, now: float, ticket: Ticket) -> None:
-    ticket.until = _until(ticket, now, first=True)
+def _put_away(state: State, ticket: Ticket) -> None:
+    ticket.away = True
+    state.tickets.add(ticket.id, ticket, _ends(ticket))
+
+
+def _add_first(state: State, ticket: Ticket) -> None:
     state.head.waiting.append(ticket)
     state.head.waiting.sort(key=lambda each: each.number)
 
@@ -329,20 +375,21 @@ def _put_behind(state: State, tickets: list[Ticket], now: float) -> None:
     head, out = state.head, {ticket.id for ticket in tickets}
     head.waiting = [each for each in head.waiting if each.id not in out]
     for ticket in tickets:
-        ticket.until, ticket.called = _until(ticket, now, first=False), 0.0
+        ticket.until, ticket.called = _until(ticket, now), 0.0
         state.tickets.add(ticket.id, ticket, _ends(ticket))
         head.behind[ticket.only] = head.behind.get(ticket.only, 0) + 1
 
 
-def _until(ticket: Ticket, now: float, *, first: bool) -> float:
+def _until(ticket: Ticket, now: float) -> float:
     """When a ticket lapses: for who comes back as another process three times as long as he takes for that, and 5 s
-    more, once a slot may be kept for him."""
-    return now + (3 * ticket.asks_again + _GRACE if first and ticket.asks_again else LIFE_SECONDS)
+    more. A slot is kept for him until then, so it is not longer for those behind, and begins anew only when he asks:
+    of many who are gone at once no slot is kept for one after the other."""
+    return now + (3 * ticket.asks_again + _GRACE if ticket.asks_again else LIFE_SECONDS)
 
 
 def _ends(ticket: Ticket) -> float:
     """When a ticket that is not among the first is to be looked at."""
-    return ticket.until + AWAY_SECONDS if ticket.asks_again else ticket.until
+    return ticket.until + AWAY_SECONDS if ticket.asks_again and ticket.away else ticket.until
 
 
 def _last_first(state: State, only: str) -> int:

@@ -18,6 +18,8 @@ LEASE_SECONDS = 120.0
 """A lease lives this long past its last renewal."""
 RENEW_SECONDS = LEASE_SECONDS / 4
 """Pause between two renewals: three may fail before a live lease ends."""
+SILENCE_SECONDS = 1.5 * RENEW_SECONDS
+"""Where there are leases, somebody notes something more often than this; else the state was out of reach for all."""
 UNLEASED_SECONDS = 30.0
 """A pick without a lease weighs on its node this long; else every shell script would go to the same idle node."""
 SESSION_SECONDS = 24 * 3600.0
@@ -333,6 +335,7 @@ class Ticket(msgspec.Struct, omit_defaults=True):
     :param holder: the process that waits; None: nobody does meanwhile.
     :param called: since when a free slot has been kept for it; 0: none is; negative: none is to be, since it did not
         take one at that moment.
+    :param away: it has lapsed, and only its place is remembered.
     """
 
     id: str
@@ -346,6 +349,7 @@ class Ticket(msgspec.Struct, omit_defaults=True):
     only: str = ""
     holder: ProcessIdentity | None = None
     called: float = 0.0
+    away: bool = False
 
 
 class ProbeClaim(msgspec.Struct, array_like=True):
@@ -365,6 +369,8 @@ class Head(msgspec.Struct, omit_defaults=True):
     :param format: the version of the encoded state, set by `state.encode_head`. Its default is 0, since one equal to
         `state.FORMAT` would be left out, and read back as the reader's own.
     :param cluster: the configuration's ``name``.
+    :param born: when this state began empty; 0: it has not been used yet.
+    :param lost: it began in place of another one, which was lost: see :meth:`is_incomplete`.
     :param last: the node picked last, the point from which round robin goes on.
     :param nodes: by ``host:port``.
     :param hosts: by their names.
@@ -380,6 +386,8 @@ class Head(msgspec.Struct, omit_defaults=True):
 
     format: int = 0
     cluster: str = ""
+    born: float = 0.0
+    lost: bool = False
     last: str = ""
     nodes: dict[str, NodeState] = {}
     hosts: dict[str, HostNote] = {}
@@ -390,6 +398,14 @@ class Head(msgspec.Struct, omit_defaults=True):
     spared_before: float = 0.0
     probe: ProbeClaim | None = None
     extents: list[Extent] = []
+
+    def is_incomplete(self, now: float) -> bool:
+        """Whether scripts may still run that this state does not know: another one was lost, and within
+        `SILENCE_SECONDS` each of them renews its lease in this one.
+
+        :param now: the store's clock.
+        """
+        return self.lost and 0 <= now - self.born < SILENCE_SECONDS
 
     def has_lapsed(self, ends: float, now: float) -> bool:
         """Whether what was to end at that moment has lapsed.

@@ -143,6 +143,23 @@ class State:
         return gone
 
 
+def begin(state: State, now: float, before: float) -> None:
+    """Date a state that is new, and notice whether it stands in the place of one that was lost.
+
+    :param state: changed.
+    :param now: the store's clock, seconds since the epoch.
+    :param before: `Head.born` of the state that this process used last; 0: it has used none.
+    """
+    head = state.head
+    if not head.born:
+        head.born = now
+        # The tickets of a state that was lost come back with their numbers: no newcomer may come before them. Nobody
+        # draws a thousand a second for long.
+        head.drawn = max(head.drawn, int(now * 1000))
+    if before and head.born != before:
+        head.lost = True
+
+
 class NewerState(Exception):
     """The record was written by a newer version of this package."""
 

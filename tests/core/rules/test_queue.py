@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
 from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.rules import queue as line
-from airflow_provider_impala_lb.core.rules.clock_agreement import SILENCE_SECONDS
+from airflow_provider_impala_lb.core.rules.clock_agreement import note_host
 from airflow_provider_impala_lb.core.rules.placement import Placed, Wait
-from airflow_provider_impala_lb.core.state.model import Ticket
+from airflow_provider_impala_lb.core.state.model import SILENCE_SECONDS, Ticket
 from airflow_provider_impala_lb.core.state.state import State, encode
 from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
@@ -163,6 +163,90 @@ def test_no_slot_is_kept_for_long_for_who_does_not_come_back():
     assert acquire_now(picker, "alive") is None
     clock.now += 3 * 1 + 5 + 0.1
     assert acquire_now(picker, "alive") is not None
+
+
+def test_no_slot_is_kept_for_one_after_the_other_of_many_who_are_gone():
+    """Of tasks that were cleared, or whose triggerer is lost, in several batches of the first."""
+    clock, slots = Clock(), 4
+    picker = make(clock, 1, max_leases=slots)
+    held = [picker.acquire("held") for _ in range(slots)]
+    for index in range(4 * line.FIRST):
+        acquire_now(picker, f"gone {index}")
+    alive = waiter_of(picker, "alive", None)
+    assert isinstance(alive.step(), Wait)
+    for pick in held:
+        pick.release()
+    assert seconds_until_placed(clock, alive) < 3 * 1 + 5 + 3
+
+
+def test_those_who_wait_on_a_host_that_is_lost_are_gone_together():
+    clock = Clock()
+    picker = make(clock, 1, max_leases=2)
+    held = [picker.acquire("held") for _ in range(2)]
+    picker.host = "lost"
+    for index in range(6 * line.FIRST):
+        ticket = waiter_of(picker, f"gone {index}", None).request.ticket
+        ticket.host, ticket.holder, ticket.since = "lost", None, clock.now
+        picker.store.transact(lambda state, now, ticket=ticket: line.enqueue(state, now, ticket))
+    picker.store.transact(lambda state, now: note_host(state, now, "lost", None, one_clock=True))
+    picker.host = "here"
+    alive = waiter_of(picker, "alive", None)
+    assert isinstance(alive.step(), Wait)
+    for pick in held:
+        pick.release()
+    assert line.LOST_SECONDS / 2 < seconds_until_placed(clock, alive) < line.LOST_SECONDS + 6 + 10
+
+
+def seconds_until_placed(clock, waiter):
+    """He looks once a second, and others of his host note that it is there."""
+    start = clock.now
+    while not isinstance(waiter.step(), Placed):
+        clock.now += 1
+        assert clock.now - start < 2000
+    return clock.now - start
+
+
+def test_who_comes_too_late_for_the_slot_that_was_kept_for_him_waits_in_place():
+    """Else he would go away and come too late again, for ever, where others wait in place."""
+    clock = Clock()
+    picker = make(clock, 1, max_leases=1)
+    held = picker.acquire("held")
+    acquire_now(picker, "late")
+    held.release()
+    waiter = picker.waiter("late", "late", asks_again=1)
+    assert picker.ask(waiter) is None  # it is his turn
+    other = waiter_of(picker, "other", None)
+    assert isinstance(other.step(), Wait)
+    clock.now += 3 * 1 + 5 + 0.1
+    taken = other.step()
+    assert isinstance(taken, Placed)
+    waits = threading.Event()
+    got = []
+
+    def come():
+        pick = picker.acquire("late", ticket="late", asks_again=1, wait=1e9, while_waiting=waits.set)
+        got.append(pick)
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    assert waits.wait(10)
+    assert waiting(picker) == ["late"]
+    newcomer = waiter_of(picker, "newcomer", None)
+    picker.store.transact(lambda state, now: state.end_lease(other.request.lease.id))
+    assert isinstance(newcomer.step(), Wait)
+    thread.join(10)
+    assert got and waiting(picker) == ["newcomer"]
+    got[0].release()
+
+
+def test_who_leaves_out_a_node_takes_no_slot_of_the_cluster_from_those_who_wait_for_it():
+    picker = make(Clock(), 3, max_leases=2)
+    held = [picker.acquire("held", prefer="n0") for _ in range(2)]
+    assert acquire_now(picker, "sticky", prefer="n1") is None
+    assert acquire_now(picker, "any") is None
+    held.pop().release()
+    with pytest.raises(NoNodeAvailable, match="2 full"):
+        picker.acquire("newcomer", exclude=["n1:21050"], wait=0)
 
 
 def test_who_comes_back_late_has_kept_his_place_and_his_age():
