@@ -243,7 +243,6 @@ def test_who_leaves_out_a_node_takes_no_slot_of_the_cluster_from_those_who_wait_
     picker = make(Clock(), 3, max_leases=2)
     held = [picker.acquire("held", prefer="n0") for _ in range(2)]
     assert acquire_now(picker, "sticky", prefer="n1") is None
-    assert acquire_now(picker, "any") is None
     held.pop().release()
     with pytest.raises(NoNodeAvailable, match="2 full"):
         picker.acquire("newcomer", exclude=["n1:21050"], wait=0)
@@ -268,6 +267,26 @@ def test_who_comes_back_late_has_kept_his_place_and_his_age():
     assert acquire_now(picker, "late") is not None
     with pytest.raises(NoNodeAvailable, match=f"waited {24 * 3600} s"):
         picker.acquire("second", ticket="second", asks_again=1, wait=24 * 3600)
+
+
+def test_who_comes_back_late_is_counted_once():
+    clock = Clock()
+    picker = make(clock, 1, max_leases=1)
+    held = picker.acquire("held")
+    names = [f"w{index}" for index in range(2 * line.FIRST)]
+    for _ in range(3):
+        for name in names:
+            acquire_now(picker, name)
+        clock.now += 3 * 1 + 5 + 1
+        held.release()
+        held = picker.acquire("another", wait=0)  # the first of those behind come forward, and have lapsed
+    for name in names:
+        acquire_now(picker, name)
+    state = picker.store.read()[0]
+    there = [ticket for ticket in line.waiting(state) if not ticket.away]
+    assert sorted(ticket.id for ticket in there) == sorted(names)
+    assert sum(state.head.behind.values()) + len(state.head.waiting) == len(names)
+    held.release()
 
 
 def test_those_who_never_come_back_are_not_remembered_for_ever(monkeypatch):
