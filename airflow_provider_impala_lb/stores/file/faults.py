@@ -117,7 +117,7 @@ def _mount_point(directory: str) -> str:
 def _rights(path: str, directory: str) -> str:
     groups = ", ".join(sorted(_group(group) for group in {os.getegid(), *os.getgroups()}))
     me = f"this process runs as user {_user(os.geteuid())} with the groups {groups}"
-    for item in (path, directory):
+    for item in (directory,) if os.access(path, os.R_OK | os.W_OK) else (path, directory):
         with suppress(OSError):
             status = os.stat(item)
             group = _group(status.st_gid)
