@@ -151,7 +151,7 @@ def _check_locking(lock_file: str, peer: str | None, mode: Mode) -> Finding:
     except OSError as error:
         return Finding(what, "failed", f"no lock file can be made in {directory}: {error.strerror}", "see modes")
     except ConfigError as error:
-        return Finding(what, "failed", str(error))
+        return Finding(what, "failed", str(error).replace(paths[0], lock_file))
     command = [sys.executable, "-m", "airflow_provider_impala_lb.doctor.lock_trial", *paths]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
     try:
