@@ -1,6 +1,5 @@
 """A password in each place where a configuration can be wrong: whatever is said of it, the password is not."""
 
-import logging
 import traceback
 
 import pytest
@@ -9,10 +8,8 @@ from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.cli import main
 from airflow_provider_impala_lb.errors import ImpalaLBError
 from tests.support.command_line import lb
+from tests.support.marked_secrets import DIGITS, MARK, leaks
 
-MARK = "mArk7731secret"
-DIGITS = "0773110"
-"""A password that YAML takes for a number."""
 URL = f"redis://usr:{MARK}@127.0.0.1"
 
 STORES = [
@@ -135,38 +132,11 @@ def files():
 FILES = sorted(set(files()))
 
 
-class Listener(logging.Handler):
-    """All that is logged, with the tracebacks."""
-
-    def __init__(self):
-        super().__init__(logging.NOTSET)
-        self.setFormatter(logging.Formatter())
-        self.text = ""
-
-    def emit(self, record):
-        self.text += self.format(record) + repr(record.args) + "\n"
-
-
-@pytest.fixture
-def logged():
-    listener, root = Listener(), logging.getLogger()
-    level = root.level
-    root.addHandler(listener)
-    root.setLevel(logging.DEBUG)
-    yield listener
-    root.setLevel(level)
-    root.removeHandler(listener)
-
-
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     for name in ("", "STORE_", "SENTINEL_", "MIRROR_", "MIRROR_SENTINEL_", "WEB_"):
         monkeypatch.setenv(f"IMPALA_LB_{name}PASSWORD", f"{MARK} of the environment")
     monkeypatch.setenv("IMPALA_LB_SEAL_KEY", f"{MARK} of the environment")
-
-
-def leaks(text):
-    return [line for line in text.splitlines() if MARK in line or MARK.lower() in line or DIGITS in line]
 
 
 @pytest.mark.parametrize("every", [30, pytest.param(1, marks=pytest.mark.slow)])

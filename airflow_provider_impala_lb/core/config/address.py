@@ -10,7 +10,7 @@ from airflow_provider_impala_lb.core.text import shown
 DEFAULT_PORT = 21050
 """Impala's ``--hs2_port``."""
 
-_FORM = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[^\s\]]+)?)\](?::([0-9]{1,5}))?|([^\s:/@,\[\]]+)(?::([0-9]{1,5}))?")
+_FORM = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[^\s\]]+)?)\](?::([0-9]{1,5}))?|([^\s:/@,=\[\]]+)(?::([0-9]{1,5}))?")
 _NUMERIC = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+))*")
 
 

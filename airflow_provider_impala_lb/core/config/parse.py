@@ -295,7 +295,8 @@ def _explained(message: str, raw: Any) -> str:
     missing = re.search(r"missing required field `(.+?)`", problem)
     if missing:
         return f"{path + '.' if path else ''}{missing[1]}: is missing"
-    value = shown(_value_at(raw, path), path)
+    # what is no section has no value that could be meant, and may be a password
+    value = "value not shown" if "`object`" in problem else shown(_value_at(raw, path), path)
     if path in _CHOICES:
         return f"{path}: {value} is not one of {', '.join(get_args(_CHOICES[path]))}"
     return f"{path or 'config'}: {problem[0].lower()}{problem[1:]} ({value})"
