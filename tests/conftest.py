@@ -7,7 +7,12 @@ import pytest
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.versions import NEWEST, VERSION, is_older
 
-pytest_plugins = ["tests.support.command_line", "tests.support.scripts", "tests.support.store_fixtures"]
+pytest_plugins = [
+    "tests.support.command_line",
+    "tests.support.marked_secrets",
+    "tests.support.scripts",
+    "tests.support.store_fixtures",
+]
 """Fixtures that tests of several folders share."""
 
 PROGRAMS = {

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.cli.common import config_path, open_balancer
-from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
 
 if TYPE_CHECKING:
+    from airflow_provider_impala_lb.balancer import Balancer
     from airflow_provider_impala_lb.cli.common import Commands
 
 
@@ -22,7 +25,7 @@ def add_commands(commands: Commands) -> None:
     pick = commands.add_parser("pick", help="one pick, printed as host:port")
     pick.add_argument("--session-key", metavar="K", help="picks with the same key stay on one node")
     pick.add_argument(
-        "--hold", type=float, metavar="SECONDS", help="with a lease of this length, whose id is printed too"
+        "--hold", type=_seconds, metavar="SECONDS", help="with a lease of this length, whose id is printed too"
     )
     pick.add_argument("--json", action="store_true", help='{"host","node","why"}, and "lease" with --hold')
     pick.set_defaults(command=_pick)
@@ -57,14 +60,42 @@ def _pick(options: argparse.Namespace) -> None:
     fields = {"host": pick.host, "node": pick.node, "why": pick.why}
     if pick.lease:
         fields["lease"] = pick.lease
+    text = json.dumps(fields) if options.json else " ".join(filter(None, [pick.host, pick.lease]))
     try:
-        print(json.dumps(fields) if options.json else " ".join(filter(None, [pick.host, pick.lease])), flush=True)
-    except OSError:
-        if pick.lease:
-            balancer.release(pick.lease)  # nobody has its id, so nobody else would
+        _tell(text)
+    except BaseException as error:
+        released = _release_unheard(balancer, pick.lease) if pick.lease else ""
+        if isinstance(error, OSError):
+            raise ImpalaLBError(f"the pick cannot be told: {error.strerror}{released}") from error
         raise
     if prober is not None and reports.is_due:
         _probe_elsewhere(options)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+
+
+def _tell(text: str) -> None:
+    """Print it, and see that it was taken.
+
+    :raises OSError: it was not.
+    """
+    if sys.stdout is None:  # this process was started without one (``>&-``), and `print` says nothing of that
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    print(text, flush=True)
+
+
+def _release_unheard(balancer: Balancer, lease: str) -> str:
+    """End a lease whose id nobody has: nobody else would. Returns what became of it, for a message."""
+    try:
+        balancer.release(lease)
+    except ImpalaLBError as error:
+        return f". Its lease {lease} could not be released, and ends by its expiry: {error}"
+    return ". Its lease was released"
 
 
 def _probe_elsewhere(options: argparse.Namespace) -> None:

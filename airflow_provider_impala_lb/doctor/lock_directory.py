@@ -28,11 +28,16 @@ from airflow_provider_impala_lb.stores.journals.directory import JournalDirector
 TRIAL_LIMIT = 20.0
 """Seconds for the trial of the lock, which takes about 5."""
 
-# nfs(5): each of these takes the lock, or its meaning, away without an error
+_LOCAL_LOCKS = "locks exclude only processes of this host"
+# Each of these takes the lock, or its meaning, away without an error. nfs(5); mount.lustre(8); localflocks of GFS2
+# (gfs2(5)) and OCFS2; flock=local of AFS (Linux fs/afs)
 _BAD_OPTIONS = {
-    "nolock": "locks exclude only processes of this host",
-    "local_lock=flock": "locks exclude only processes of this host",
-    "local_lock=all": "locks exclude only processes of this host",
+    "nolock": _LOCAL_LOCKS,
+    "local_lock=flock": _LOCAL_LOCKS,
+    "local_lock=all": _LOCAL_LOCKS,
+    "localflock": _LOCAL_LOCKS,
+    "localflocks": _LOCAL_LOCKS,
+    "flock=local": _LOCAL_LOCKS,
     "nobrl": "locks are not sent to the server",
     "soft": "a write may be given up after a time-out, and nobody is told",
 }
@@ -64,12 +69,20 @@ def check_lock_file(lock_file: str, peer: str | None = None) -> Iterator[Finding
         "cas": "; mode cas: one host may not see at once what another wrote, so each write is a compare-and-set of the "
         "lock file's attributes; and each host goes by its own clock: run NTP",
     }
-    yield Finding("file system", "ok", f"{directory} lies on {filesystem.name(magic)}{explained[mode]}")
+    lies = f"{directory} lies on {filesystem.name(magic)}{explained[mode]}"
+    if filesystem.is_local(magic):
+        unseen = (
+            "Other hosts, and containers without this directory, do not see it: each has limits and leases of its own"
+        )
+        remedy = "nothing, if all that use the cluster run here; else a directory on NFS or GlusterFS, or a Redis"
+        yield Finding("file system", "warning", f"{lies}. {unseen}", remedy)
+    else:
+        yield Finding("file system", "ok", lies)
     yield from _check_mount(directory)
     yield from _check_modes(directory, Path(lock_file))
     yield from _check_journals(lock_file)
     if mode != "cas":  # there the stamps are this host's own
-        yield _check_clock(directory)
+        yield _check_clock(directory, magic)
     if mode:
         yield _check_locking(lock_file, peer, mode)
 
@@ -129,11 +142,13 @@ def _check_journals(lock_file: str) -> Iterator[Finding]:
         yield Finding("journals", "failed", str(error))
 
 
-def _check_clock(directory: Path) -> Finding:
+def _check_clock(directory: Path, magic: int) -> Finding:
     try:
         ahead = time.time() - server_time(str(directory))
     except OSError as error:
         return Finding("clock", "failed", f"no file can be made in {directory}: {error.strerror}", "see modes")
+    if filesystem.is_local(magic):
+        return Finding("clock", "ok", "this host's own")
     if abs(ahead) > LEASE_SECONDS / 4:
         message = f"this host is {ahead:+.0f} s off the file server"
         return Finding("clock", "warning", message, "set the clocks by NTP; picks use the server's, logs do not")
@@ -151,7 +166,7 @@ def _check_locking(lock_file: str, peer: str | None, mode: Mode) -> Finding:
     except OSError as error:
         return Finding(what, "failed", f"no lock file can be made in {directory}: {error.strerror}", "see modes")
     except ConfigError as error:
-        return Finding(what, "failed", str(error))
+        return Finding(what, "failed", str(error).replace(paths[0], lock_file))
     command = [sys.executable, "-m", "airflow_provider_impala_lb.doctor.lock_trial", *paths]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
     try:

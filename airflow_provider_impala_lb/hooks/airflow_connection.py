@@ -11,6 +11,7 @@ import msgspec
 from airflow_provider_impala_lb.core.config import parse as configuration
 from airflow_provider_impala_lb.core.config.address import format_address
 from airflow_provider_impala_lb.core.config.model import Config
+from airflow_provider_impala_lb.core.text import shown
 from airflow_provider_impala_lb.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -141,14 +142,14 @@ def _connection(conn_id: str, source: str, key: str) -> Connection:
     try:
         return BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
-        raise ConfigError(f"{source}: {key}: Airflow knows no connection {conn_id!r}") from None
+        raise ConfigError(f"{source}: {key}: Airflow knows no connection {shown(conn_id)}") from None
 
 
 def _store_url(conn_id: str, source: str) -> str:
     """The URL of a connection of type ``redis``: host, port, login, password; in its extra db, ssl and TLS files."""
     connection = _connection(conn_id, source, "store_conn_id")
     if connection.conn_type != "redis" or not connection.host:
-        raise ConfigError(f"{source}: store_conn_id: {conn_id!r} must be a connection of type redis with a host")
+        raise ConfigError(f"{source}: store_conn_id: {shown(conn_id)} must be a connection of type redis with a host")
     extra = _extra(connection, f"connection {conn_id}")
     files: dict[str, str] = {key: extra[key] for key in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if key in extra}
     login = f"{quote(connection.login or '', safe='')}:{quote(connection.password or '', safe='')}@"
@@ -167,14 +168,19 @@ def _is_true(value: Any, key: str) -> bool:
         return True
     if text in ("false", "0", "no", "off"):
         return False
-    raise ConfigError(f"{key}: is {value!r}, must be true or false")
+    raise ConfigError(f"{key}: is {shown(value)}, must be true or false")
 
 
 def _extra(connection: Connection, source: str) -> dict[str, Any]:
     try:
-        extra = connection.extra_dejson
-    except Exception as error:
-        raise ConfigError(f"{source}: extra: is not JSON") from error
+        json.loads(
+            connection.extra or "{}"
+        )  # of what is not JSON Airflow 3 makes an empty one, with a traceback in the log
+    except ValueError:
+        raise ConfigError(f"{source}: extra: is not JSON") from None
+    extra = connection.extra_dejson
+    if not isinstance(extra, dict):
+        raise ConfigError(f"{source}: extra: is JSON, but no object of keys and values")
     # A form saves its empty fields too; an empty section is no field of it (see README).
     sections = ("session", "load")
     extra = {
@@ -186,7 +192,7 @@ def _extra(connection: Connection, source: str) -> dict[str, Any]:
     if connection.conn_type == "impala":
         session = extra.pop("session", None) or {}
         if not isinstance(session, dict):
-            raise ConfigError(f"{source}: session: expected an object of keys and values, is {session!r}")
+            raise ConfigError(f"{source}: session: is no object of keys and values")
         session = dict(session)
         for theirs, ours in _IMPYLA_KEYS.items():
             if theirs in extra:

@@ -217,7 +217,10 @@ def _end_dropped(sessions: Sequence[Session], pick: Pick, owner: str, prepare: C
     if threading.main_thread().is_alive():
         # Any thread may be the one that collects garbage: it shall not wait for a server.
         work = partial(_end, sessions, pick, owner, prepare)
-        threading.Thread(target=work, name="impala-lb-dropped", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="impala-lb-dropped", daemon=True).start()
+        except RuntimeError:  # no more threads for this process
+            work()
     elif threading.current_thread() is threading.main_thread():
         _end(sessions, pick, owner, prepare)  # at the interpreter's end no thread can be started
 

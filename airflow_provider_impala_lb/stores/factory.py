@@ -64,7 +64,8 @@ def open_journals(config: Config) -> JournalStore | None:
 def open_mirror(config: Config) -> Mirror | None:
     """The configuration's mirror of session records, None if it has none.
 
-    A password that is not in its URL comes from the environment's ``IMPALA_LB_STORE_PASSWORD``.
+    A password that is not in its URL comes from the environment's ``IMPALA_LB_MIRROR_PASSWORD``: it is another server
+    than the store's, which must not be told that one's.
 
     :param config: the configuration.
     :raises ConfigError: redis-py is not installed.
@@ -114,9 +115,9 @@ def _redis_journals(config: Config) -> JournalStore:
 
 
 def _redis_mirror(config: Config, url: StoreUrl) -> Mirror:
-    from airflow_provider_impala_lb.stores.redis.mirror import RedisMirror
+    from airflow_provider_impala_lb.stores.redis.mirror import VARIABLE, RedisMirror
 
-    return RedisMirror(url, config.name, password=_password())
+    return RedisMirror(url, config.name, password=os.environ.get(VARIABLE))
 
 
 _REDIS = StoreKind(state=_redis_state, journals=_redis_journals, mirror=_redis_mirror)

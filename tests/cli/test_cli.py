@@ -26,14 +26,53 @@ def script(tmp_path):
     return path
 
 
-def test_a_lease_that_nobody_hears_of_is_released(cluster):
-    with open("/dev/full", "w") as full:
-        command = [*COMMAND, "--config", cluster.config_file, "pick", "--hold", "60"]
-        assert subprocess.run(command, stdout=full, stderr=subprocess.DEVNULL, timeout=60).returncode
+def closed(arguments):
+    """No standard output at all, as after ``>&-``."""
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *arguments]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
+
+
+def full(arguments):
+    with open("/dev/full", "w") as disk:
+        return subprocess.run(arguments, stdout=disk, stderr=subprocess.PIPE, text=True, timeout=60)
+
+
+def broken(arguments):
+    """A pipe whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        return subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [(closed, "Bad file descriptor"), (full, "No space left on device"), (broken, "Broken pipe")],
+)
+def test_a_lease_that_nobody_hears_of_is_released(cluster, output, says):
+    command = [*COMMAND, "--config", cluster.config_file, "pick"]
+    done = output([*command, "--hold", "60"])
+    assert done.returncode == 1
+    assert f"impala-lb: the pick cannot be told: {says}. Its lease was released\n" in done.stderr
     assert json.loads(lb("status", "--json", config=cluster.config_file).stdout)["leases"] == []
-    for seconds in ("1e308", "nan", "inf", "0"):
-        done = lb("pick", "--hold", seconds, config=cluster.config_file)
-        assert done.returncode == 1 and "hold: is" in done.stderr and "at most 2592000 seconds" in done.stderr
+    done = output(command)
+    assert (done.returncode, f"the pick cannot be told: {says}\n" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("seconds", ["1e308", "nan", "inf", "0", "-5", "-inf"])
+def test_a_lease_of_no_length_that_can_be_meant(cluster, seconds):
+    done = lb("pick", f"--hold={seconds}", config=cluster.config_file)
+    shown = "1e+308" if seconds == "1e308" else seconds
+    assert done.returncode == 1
+    assert f"hold: is {shown}, must be above 0 and at most 2592000 seconds" in done.stderr
+    assert json.loads(lb("status", "--json", config=cluster.config_file).stdout)["leases"] == []
+
+
+def test_a_length_that_is_no_number():
+    done = lb("pick", "--hold", "1h")
+    assert (done.returncode, "--hold: '1h' is not a number of seconds" in done.stderr) == (2, True)
 
 
 def test_pick_moves_on_and_is_counted(cluster):

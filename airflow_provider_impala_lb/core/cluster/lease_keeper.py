@@ -83,6 +83,7 @@ class LeaseKeeper:
         self._wake = threading.Event()
         self._note_due = _NEVER
         self._thread: threading.Thread | None = None
+        self._lacked_thread = False
 
     def add(self, lease: Lease, listener: LeaseListener) -> None:
         """Renew this lease from now on.
@@ -98,10 +99,23 @@ class LeaseKeeper:
             self._begin()
 
     def _begin(self) -> None:
-        """Begin the thread, if it does not run. With the mutex."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="impala-lb-leases", daemon=True)
-            self._thread.start()
+        """Begin the thread, if it does not run, and can be had. With the mutex."""
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._run, name="impala-lb-leases", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads for this process
+            if not self._lacked_thread:
+                log.warning(
+                    "Leases are renewed only when a statement begins, until a thread can be started (%s): that of a "
+                    "statement that runs for more than %g s lapses meanwhile",
+                    error,
+                    LEASE_SECONDS,
+                )
+            self._lacked_thread = True
+        else:
+            self._thread = thread
 
     def holds(self, lease_id: str) -> bool:
         """Whether this process (not the one it was forked from) renews the lease.
@@ -152,7 +166,8 @@ class LeaseKeeper:
                 held.lease.session, held.lease.other_sessions = session, list(other_sessions)
                 held.sessions_told += 1
             held.lease.query = query or held.lease.query
-            if session is None:
+            self._begin()  # should there have been no thread for it before
+            if session is None and self._thread is not None:
                 if self._note_due is _NEVER:  # more notes may come: one transaction for all of them
                     self._note_due = Deadline(NOTE_SECONDS)
                     self._wake.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from logging import getLogger
 
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
@@ -65,7 +66,8 @@ class LoadReports:
         :param state: as it was a moment ago.
         """
         if self.prober is not None and self._is_due(state, _last_seen(state)) and not self._busy.locked():
-            threading.Thread(target=self.probe_if_due, name="impala-lb-reports", daemon=True).start()
+            with suppress(RuntimeError):  # no more threads for this process: the next pick, or another process, asks
+                threading.Thread(target=self.probe_if_due, name="impala-lb-reports", daemon=True).start()
 
     def probe_if_due(self) -> State | None:
         """Ask all nodes if that is due. Returns a recent state; None if it cannot be read. Never raises."""

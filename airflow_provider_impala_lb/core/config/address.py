@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from airflow_provider_impala_lb.core.text import shown
+
 DEFAULT_PORT = 21050
 """Impala's ``--hs2_port``."""
 
-_FORM = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[^\s\]]+)?)\](?::([0-9]{1,5}))?|([^\s:/@,\[\]]+)(?::([0-9]{1,5}))?")
+_FORM = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[^\s\]]+)?)\](?::([0-9]{1,5}))?|([^\s:/@,=\[\]]+)(?::([0-9]{1,5}))?")
 _NUMERIC = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+))*")
 
 
@@ -21,17 +23,17 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
     :param default_port: where the text has none; default `DEFAULT_PORT`.
     :raises ValueError: anything else, or a port that is not between 1 and 65535. A login is not shown.
     """
-    shown = repr(text) if "@" not in text else "(value not shown)"
+    value = shown(text)
     found = _FORM.fullmatch(text.strip())
     if not found:
-        raise ValueError(f"{shown} is not host, host:port or [v6]:port")
+        raise ValueError(f"{value} is not host, host:port or [v6]:port")
     port = found[2] or found[4]
     if port is not None and not 0 < int(port) < 65536:
-        raise ValueError(f"{shown}: port {port} is not between 1 and 65535")
+        raise ValueError(f"{value}: port {port} is not between 1 and 65535")
     try:
         host = _address(found[1]) if found[1] else _name(found[3])
     except ValueError:
-        raise ValueError(f"{shown} is neither a name nor an address like 10.0.0.11 or [fd00::11]") from None
+        raise ValueError(f"{value} is neither a name nor an address like 10.0.0.11 or [fd00::11]") from None
     return host, default_port if port is None else int(port)
 
 

@@ -36,6 +36,7 @@ from airflow_provider_impala_lb.core.config.value_limits import (
     in_clear_text,
 )
 from airflow_provider_impala_lb.core.config.yaml_file import read_yaml
+from airflow_provider_impala_lb.core.text import shown, shown_name
 from airflow_provider_impala_lb.errors import ConfigError
 
 
@@ -72,7 +73,6 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {"": _File, "session": SessionConfig, "load": LoadConfig}
 _CHOICES = {"policy": PolicyName, "session.auth_mechanism": AuthMechanism, "load.web_auth": WebAuth}
-_SECRET = re.compile(r"password|secret|token|store|mirror")
 # least (None: above 0), most, reason
 _SECONDS: dict[str, tuple[float | None, float, str]] = {
     "open_timeout": (0.5, 600.0, "in less no coordinator answers; for so long a silent one holds up each script"),
@@ -150,8 +150,8 @@ def check_deployment(source: str, name: str | None) -> None:
     """
     if name is not None and not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name)):
         raise ConfigError(
-            f"{source}: deployment: is {name!r}, must be a name of up to 64 letters, digits and _ . -; leave it out "
-            "where only one Airflow uses the cluster's state"
+            f"{source}: deployment: is {shown(name)}, must be a name of up to 64 letters, digits and _ . -; leave it "
+            "out where only one Airflow uses the cluster's state"
         )
 
 
@@ -212,7 +212,7 @@ def _load(source: str, load: LoadConfig) -> LoadConfig:
         names = getattr(load, key)
         for name in names if isinstance(names, dict) else ():
             if not re.fullmatch(r"[a-z_]+", name):
-                raise ConfigError(f"{source}: load.{key}: {name!r} is not the name of a resource: a-z and _ only")
+                raise ConfigError(f"{source}: load.{key}: {shown(name)} is not the name of a resource: a-z and _ only")
     weights = {**DEFAULT_WEIGHTS, **load.weights}
     if not any(weights.values()):
         raise ConfigError(f"{source}: load.weights: are all 0; at least one must be above 0")
@@ -239,7 +239,7 @@ def _check_state(source: str, entry: _File, count: int, store: StoreUrl | None, 
         raise ConfigError(f"{source}: name: is empty; leave it out, or give the cluster a name")
     if (store or mirror) and not re.fullmatch(r"[^{}]+", entry.name):
         raise ConfigError(
-            f"{source}: name: {entry.name!r} names keys in Redis: it must not be empty, nor hold {{ or }}"
+            f"{source}: name: {shown(entry.name)} names keys in Redis: it must not be empty, nor hold {{ or }}"
         )
     if count > 1 and entry.lock_file is None and store is None:
         raise ConfigError(
@@ -248,7 +248,9 @@ def _check_state(source: str, entry: _File, count: int, store: StoreUrl | None, 
             "shared store instead (store: redis://host)"
         )
     if entry.lock_file is not None and not Path(entry.lock_file).is_absolute():
-        raise ConfigError(f"{source}: lock_file: {entry.lock_file!r} must be an absolute path, the same on every host")
+        raise ConfigError(
+            f"{source}: lock_file: {shown(entry.lock_file)} must be an absolute path, the same on every host"
+        )
 
 
 def _check_numbers(source: str, entry: _File) -> None:
@@ -288,14 +290,16 @@ def _explained(message: str, raw: Any) -> str:
         allowed = list(_SECTIONS.get(path, _NodeEntry).__struct_fields__)
         near = difflib.get_close_matches(key, allowed, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        return f"{path + '.' if path else ''}{key}: unknown key{hint}; allowed: {', '.join(allowed)}"
+        name = key if near else shown_name(key)
+        return f"{path + '.' if path else ''}{name}: unknown key{hint}; allowed: {', '.join(allowed)}"
     missing = re.search(r"missing required field `(.+?)`", problem)
     if missing:
         return f"{path + '.' if path else ''}{missing[1]}: is missing"
-    shown = "(value not shown)" if _SECRET.search(path) else repr(_value_at(raw, path))
+    # what is no section has no value that could be meant, and may be a password
+    value = "value not shown" if "`object`" in problem else shown(_value_at(raw, path), path)
     if path in _CHOICES:
-        return f"{path}: {shown} is not one of {', '.join(get_args(_CHOICES[path]))}"
-    return f"{path or 'config'}: {problem[0].lower()}{problem[1:]} ({shown})"
+        return f"{path}: {value} is not one of {', '.join(get_args(_CHOICES[path]))}"
+    return f"{path or 'config'}: {problem[0].lower()}{problem[1:]} ({value})"
 
 
 def _value_at(raw: Any, path: str) -> Any:

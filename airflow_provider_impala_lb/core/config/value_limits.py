@@ -6,6 +6,7 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from airflow_provider_impala_lb.core.config.model import WebAuth
+from airflow_provider_impala_lb.core.text import shown
 from airflow_provider_impala_lb.errors import ConfigError
 
 DAY, WEEK = 86400.0, 7 * 86400.0
@@ -46,8 +47,7 @@ def check_url(where: str, url: str) -> None:
             "environment's IMPALA_LB_WEB_PASSWORD"
         )
     if not named or parts is None or parts.query or parts.fragment:
-        shown = repr(url) if "@" not in url else "(value not shown)"
-        raise ConfigError(f"{where}: {shown} is not a URL like http://host:25000 or https://host:25000")
+        raise ConfigError(f"{where}: {shown(url)} is not a URL like http://host:25000 or https://host:25000")
 
 
 def check_port(where: str, port: int) -> None:

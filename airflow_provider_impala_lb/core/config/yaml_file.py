@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_impala_lb.core.text import shown, shown_name
 from airflow_provider_impala_lb.errors import ConfigError
 
 # YAML 1.1: 010 is octal, 8; 1:30 is sexagesimal, 90 (yaml.org/type/int.html).
@@ -41,23 +42,30 @@ def _parse(text: str) -> tuple[Any, str]:
     class Loader(yaml.SafeLoader):
         pass
 
+    def refuse_odd(node: Any, value: str) -> None:
+        if _ODD_NUMBER.fullmatch(node.value):
+            raise _Unclear(
+                f"line {node.start_mark.line + 1}: {value} is another number in YAML than it looks; write it without a "
+                "leading 0 or a colon, or in quotes if it is a text"
+            )
+
     def mapping(loader: Any, node: Any) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
-        for key, _ in node.value:
+        for key, value in node.value:
             name, line = key.value, key.start_mark.line + 1
             if isinstance(name, str) and key.tag != "tag:yaml.org,2002:merge":
                 if name in seen:
-                    raise _Unclear(f"line {line}: {name} is there already, in line {seen[name]}; each key may be once")
+                    raise _Unclear(
+                        f"line {line}: {shown_name(name)} is there already, in line {seen[name]}; each key may be once"
+                    )
                 seen[name] = line
+            if value.tag.endswith((":int", ":float")):
+                refuse_odd(value, shown(value.value, str(name)).strip("'"))
         loader.flatten_mapping(node)
         return dict(loader.construct_mapping(node, deep=True))
 
     def number(loader: Any, node: Any) -> Any:
-        if _ODD_NUMBER.fullmatch(node.value):
-            raise _Unclear(
-                f"line {node.start_mark.line + 1}: {node.value} is another number in YAML than it looks; write it "
-                "without a leading 0 or a colon, or in quotes if it is a text"
-            )
+        refuse_odd(node, "a number in a list")
         as_float = node.tag.endswith(":float")
         return loader.construct_yaml_float(node) if as_float else loader.construct_yaml_int(node)
 
@@ -72,7 +80,8 @@ def _parse(text: str) -> tuple[Any, str]:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         return None, f"is not YAML: {where}{_without_text(error)}"
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # e.g. a control character; a date that is none
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # e.g. a control character; a date, a number or a truth value by its tag that is none
         where = f"at character {error.position + 1}" if hasattr(error, "position") else "it cannot be read"
         return None, f"is not YAML: {where}"
 

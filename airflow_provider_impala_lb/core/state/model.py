@@ -312,12 +312,16 @@ class HostNote(msgspec.Struct, omit_defaults=True):
     :param seen: when that was.
     :param dead_sought: when it last looked for leases of processes that are gone.
     :param clocks: where no clock is common: the others' ``seen`` as this host found it, and its own time then.
+    :param boot: where the clock is the host's own: which boot of which kernel ``seen`` is of; "": not known.
+    :param uptime: with ``boot``: seconds from that boot to ``seen``.
     """
 
     nodes: str
     seen: float
     dead_sought: float = 0.0
     clocks: dict[str, tuple[float, float]] = {}
+    boot: str = ""
+    uptime: float = 0.0
 
 
 class Ticket(msgspec.Struct, omit_defaults=True):

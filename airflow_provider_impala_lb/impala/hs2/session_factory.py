@@ -11,6 +11,7 @@ import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node, SessionConfig
 from airflow_provider_impala_lb.core.stop_request import StopRequest
+from airflow_provider_impala_lb.core.text import shown
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.journal.sealing import Sealer
 
@@ -142,6 +143,8 @@ def _password_of(session: SessionConfig) -> str | None:
     """:raises ConfigError: ``session.password_file`` cannot be read, or anybody can read it."""
     if session.password_file is None:
         return os.environ.get("IMPALA_LB_PASSWORD")
+    # somebody may have written the password itself there
+    name = shown(session.password_file) if "/" in session.password_file else "(value not shown, it is no path)"
     try:
         with open(session.password_file, encoding="utf-8") as file:
             if os.fstat(file.fileno()).st_mode & 0o007:
@@ -152,4 +155,4 @@ def _password_of(session: SessionConfig) -> str | None:
             return file.read().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
-        raise ConfigError(f"session.password_file: {session.password_file} cannot be read: {reason}") from error
+        raise ConfigError(f"session.password_file: {name} cannot be read: {reason}") from None

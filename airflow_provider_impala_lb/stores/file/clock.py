@@ -1,6 +1,7 @@
-"""The store's clock: the file server's time, not the host's, since hosts that share a file disagree.
+"""By which clock leases end: the file server's where it stamps files itself, else this host's, without its steps.
 
-A lease ends by this clock. A host whose own clock is ten minutes ahead would otherwise end live leases of the others.
+A host whose own clock is ten minutes ahead would otherwise end live leases of the others, and one whose clock is set
+forward, or that was suspended, those of all its own scripts.
 """
 
 from __future__ import annotations
@@ -8,75 +9,129 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Protocol
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from zlib import crc32
+
+from airflow_provider_impala_lb.core.state.model import HostNote
 
 MEASURE_EVERY = 60.0
 """Seconds between two measurements of the file server's time."""
+STEP_SECONDS = 1.0
+"""When the host's clock and its uptime differ by so much more or less than before, the clock was set: NTP does that to
+a clock that is wrong, and to the one of a virtual machine that was stopped and does not know it."""
+FASTEST = 2.0
+"""A host's clock that was set forward is followed at this speed: a lease is renewed four times in its life."""
 PROBE = ".impala-lb-clock."
-"""How the names of the files begin that are made for a measurement."""
+"""How the names of the files and directories begin that are made to try something, or for a measurement."""
 
 
-class Clock(Protocol):
-    """Tells the time by which leases end."""
+class HostTime(NamedTuple):
+    """What this host's clocks show.
 
-    def now(self) -> float:
-        """Seconds since the epoch."""
+    :ivar wall: seconds since the epoch. It may be set.
+    :ivar uptime: seconds since the boot, also those in which the host was suspended (CLOCK_BOOTTIME). It cannot be set.
+    :ivar boot: which boot of which kernel; "": not known.
+    """
+
+    wall: float
+    uptime: float
+    boot: str
+
+
+class HostClock(Protocol):
+    """Reads this host's clocks."""
+
+    def __call__(self) -> HostTime:
+        """What they show."""
         ...
 
 
-class HostClock:
-    """For a local file system, whose time stamps are the host's own clock."""
+def host_time() -> HostTime:
+    """What this host's clocks show."""
+    return HostTime(time.time(), uptime(), _boot())
 
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
+
+def uptime() -> float:
+    """Seconds since the boot; where there is no CLOCK_BOOTTIME (not Linux), without those of a suspension."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+@cache
+def _boot() -> str:
+    try:
+        # with the namespace: in one of its own the uptime begins elsewhere, time_namespaces(7)
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/time")
+    except OSError:
+        return ""
+    return f"{crc32(boot.encode()):08x}"
+
+
+def steady(hosts: Mapping[str, HostNote], time: HostTime) -> float:
+    """This host's time in seconds since the epoch, as it would be without the steps of its clock.
+
+    It goes on from what was noted last on this kernel, by any process, and follows the host's clock at half to twice
+    the speed of the uptime. So after a step it is wrong for as long as the step, and no lease that is renewed lapses.
+
+    :param hosts: as noted in the state, by name.
+    :param time: what this host's clocks show.
+    """
+    last = max((note for note in hosts.values() if note.boot == time.boot), key=lambda note: note.uptime, default=None)
+    if last is None or not time.boot:
+        return time.wall
+    elapsed = max(0.0, time.uptime - last.uptime)
+    return min(max(time.wall, last.seen + elapsed / FASTEST), last.seen + elapsed * FASTEST)
 
 
 class ServerClock:
-    """The time by which the file server stamps files, measured in a directory at once and every 60 s after.
+    """The time by which the file server stamps files, measured in a directory at once, every 60 s after, and when the
+    host's clock was set: it runs by the uptime in between, which such a step does not reach.
 
-    Between two measurements it runs by the monotonic clock, so a step of the host's clock does not reach it.
-
-    :param directory: in which files are made to measure.
+    :param directory: in which something is made to measure.
     :param measure: gives the server's time in seconds since the epoch, for a directory; default `server_time`.
     """
 
     def __init__(self, directory: str, measure: Callable[[str], float] | None = None) -> None:
         self._directory = directory
         self._measure = measure or server_time
-        self._server = self._monotonic = 0.0
-        self._due = float("-inf")
+        self._server: float | None = None
+        self._at = HostTime(0.0, 0.0, "")
 
     def now(self) -> float:
-        """Seconds since the epoch. Call it outside the lock: it may create a small file."""
-        monotonic = time.monotonic()
-        if monotonic >= self._due:
+        """Seconds since the epoch. Call it outside the lock: it may make a small directory.
+
+        :raises OSError: it cannot be measured, and never was, or the host's clock was set since: after that nothing
+            tells for how long a virtual machine was stopped.
+        """
+        here = host_time()
+        passed = here.uptime - self._at.uptime
+        was_set = abs(here.wall - self._at.wall - passed) > STEP_SECONDS
+        if self._server is None or was_set or passed >= MEASURE_EVERY:
             try:
-                measured = self._measure(self._directory)
+                self._server = self._measure(self._directory)
+                self._at = here = host_time()
             except OSError:
-                # A directory that may not be written, or is away: the old offset stays; at the start, the host's clock.
-                measured = self._server + monotonic - self._monotonic if self._server else time.time()
-            self._monotonic = monotonic = time.monotonic()
-            self._server = measured
-            self._due = monotonic + MEASURE_EVERY
-        return self._server + monotonic - self._monotonic
+                if self._server is None or was_set:
+                    raise
+        return self._server + here.uptime - self._at.uptime
 
 
 def server_time(directory: str) -> float:
-    """The file server's time, in seconds since the epoch: the server stamps a private file with its own "now"
-    (utimensat without a time), and the stamp is read.
+    """The file server's time, in seconds since the epoch: by its stamp on a new private directory.
 
-    :param directory: in which that file is made.
+    Not on a file: a client that a server has delegated a file to with its time stamps stamps it by its own clock (Linux
+    fs/nfs/inode.c, ``nfs_setattr`` with ``nfs_have_delegated_mtime``), and nobody is delegated a directory so.
+
+    :param directory: in which it is made.
     :raises OSError: it cannot be made.
     """
     path = os.path.join(directory, PROBE + secrets.token_hex(8))
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.mkdir(path, 0o700)
     try:
-        os.utime(descriptor)
-        return os.fstat(descriptor).st_mtime
+        return os.stat(path, follow_symlinks=False).st_mtime
     finally:
-        os.close(descriptor)
         with suppress(OSError):
-            os.unlink(path)
+            os.rmdir(path)

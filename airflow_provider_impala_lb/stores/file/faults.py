@@ -71,7 +71,7 @@ def fault_of(
     if code in (errno.EACCES, errno.EPERM) and not used.by_this_process(rights or os.path.dirname(path)):
         return ConfigError(f"lock_file {path}: {failed}: {error.strerror}. {_rights(path, directory)}")
     if code in (errno.EROFS, errno.ENOLCK) and not used.by_this_host(directory):
-        mount = _mount_point(directory)
+        mount = mount_point(directory)
         remedy = (
             f"Mount it for writing: mount -o remount,rw {mount}"
             if code == errno.EROFS
@@ -96,6 +96,16 @@ def file_system_of(where: str, directory: str) -> int:
         raise fault_of(where, error, directory, "cannot be reached") from error
 
 
+def mount_point(directory: str) -> str:
+    """Where the file system is mounted that a directory lies on.
+
+    :param directory: its path.
+    """
+    while directory != "/" and not os.path.ismount(directory):
+        directory = os.path.dirname(directory)
+    return directory
+
+
 def _kind(directory: str) -> str:
     with suppress(OSError):
         return f"Its file system ({filesystem.name(filesystem.kind_of(directory))})"
@@ -108,16 +118,10 @@ def _nearest(directory: str) -> str:
     return directory
 
 
-def _mount_point(directory: str) -> str:
-    while directory != "/" and not os.path.ismount(directory):
-        directory = os.path.dirname(directory)
-    return directory
-
-
 def _rights(path: str, directory: str) -> str:
     groups = ", ".join(sorted(_group(group) for group in {os.getegid(), *os.getgroups()}))
     me = f"this process runs as user {_user(os.geteuid())} with the groups {groups}"
-    for item in (path, directory):
+    for item in (directory,) if os.access(path, os.R_OK | os.W_OK) else (path, directory):
         with suppress(OSError):
             status = os.stat(item)
             group = _group(status.st_gid)

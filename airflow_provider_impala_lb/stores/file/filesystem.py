@@ -79,3 +79,11 @@ def is_coherent(magic: int) -> bool:
     :param magic: as `kind` gives it.
     """
     return magic in COHERENT or (magic == 0 and sys.platform != "linux")
+
+
+def is_local(magic: int) -> bool:
+    """Whether no other host can see what lies there.
+
+    :param magic: as `kind` gives it.
+    """
+    return magic in COHERENT and magic != NFS

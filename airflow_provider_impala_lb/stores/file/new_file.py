@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -101,8 +102,9 @@ def remove_abandoned(path: str, newest: str | None) -> None:
         now = server_time(directory)
         for hidden in paths:
             with suppress(OSError):
-                if now - os.lstat(hidden).st_mtime > ABANDONED_SECONDS:
-                    os.unlink(hidden)
+                status = os.lstat(hidden)
+                if now - status.st_mtime > ABANDONED_SECONDS:
+                    os.rmdir(hidden) if stat.S_ISDIR(status.st_mode) else os.unlink(hidden)
 
 
 def sync_directory(path: str) -> None:

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable
 
 from airflow_provider_impala_lb.stores.file import filesystem, xattr
-from airflow_provider_impala_lb.stores.file.clock import Clock, HostClock, ServerClock
-from airflow_provider_impala_lb.stores.file.faults import file_system_of
+from airflow_provider_impala_lb.stores.file.clock import HostClock, ServerClock, host_time
+from airflow_provider_impala_lb.stores.file.faults import fault_of, file_system_of
 from airflow_provider_impala_lb.stores.file.new_file import make_empty, make_whole
 
 
@@ -24,27 +24,45 @@ class SharedFile:
     :param begin: writes the first content of a new file in slots, given its descriptor; default none.
     :ivar host_clock: this host's own clock.
     :ivar is_coherent: whether a read under the lock sees here what was written under it; known once `now` was called.
+    :ivar has_server_clock: whether `now` is the file server's time; known as that.
     """
 
     def __init__(self, where: str, directory: str, begin: Callable[[int], None] | None = None) -> None:
-        self.host_clock: Clock = HostClock()
+        self.host_clock: HostClock = host_time
         self._where = where
         self._directory = directory
         self._begin = begin
-        self._clock: Clock | None = None
+        self._server_clock: ServerClock | None = None
+        self._is_known = False
         self.is_coherent = True
 
-    def now(self) -> float:
-        """Seconds since the epoch, by the clock of the file system. Outside the lock: it may create a small file.
+    @property
+    def has_server_clock(self) -> bool:
+        """See the class."""
+        return self._server_clock is not None
 
-        :raises StateUnavailable: the directory is out of reach, at first use.
-        :raises ConfigError: the directory cannot be used, at first use.
+    def now(self, *, to_look: bool = False) -> float:
+        """Seconds since the epoch, by the clock of the file system. Outside the lock: it may make a small directory.
+
+        :param to_look: nothing will be written by it, so this host's clock will do where the file server's cannot be
+            measured; default False.
+        :raises StateUnavailable: the directory is out of reach.
+        :raises ConfigError: the directory cannot be used.
         """
-        if self._clock is None:
+        if not self._is_known:
             magic = file_system_of(self._where, self._directory)
             self.is_coherent = filesystem.is_coherent(magic)
-            self._clock = ServerClock(self._directory) if magic == filesystem.NFS else HostClock()
-        return self._clock.now()
+            self._server_clock = ServerClock(self._directory) if magic == filesystem.NFS else None
+            self._is_known = True
+        if self._server_clock is None:
+            return self.host_clock().wall
+        try:
+            return self._server_clock.now()
+        except OSError as error:
+            if to_look:
+                return self.host_clock().wall
+            failed = "the file server's time, by which leases end, cannot be measured with a directory beside it"
+            raise fault_of(self._where, error, self._directory, failed, rights=self._directory) from error
 
     def make(self, path: str, mode: int = 0o660) -> None:
         """Make a file, whole at once, in the format that is exact on this file system.

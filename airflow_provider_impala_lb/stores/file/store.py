@@ -22,7 +22,7 @@ from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem, used
-from airflow_provider_impala_lb.stores.file.clock import PROBE
+from airflow_provider_impala_lb.stores.file.clock import PROBE, steady
 from airflow_provider_impala_lb.stores.file.faults import fault_of
 from airflow_provider_impala_lb.stores.file.lock import Lock, require_regular
 from airflow_provider_impala_lb.stores.file.shared_file import SharedFile
@@ -125,7 +125,8 @@ class FileStore:
             descriptor = self._lock.acquire()
             try:
                 state_format = self._format_of(descriptor)
-                result, renewed = state_format.update(descriptor, change, now, deadline)
+                dated = change if self._by_server_clock else self._by_host_clock(change)
+                result, renewed = state_format.update(descriptor, dated, now, deadline)
                 confirmed = state_format.is_confirmed
             except BaseException:
                 self._lock.release_quietly(descriptor)
@@ -145,7 +146,7 @@ class FileStore:
 
         :param records: as there.
         """
-        now = self._file.now()
+        now = self._file.now(to_look=True)
         try:
             # O_NONBLOCK: opening a pipe to read would wait for a writer
             descriptor = os.open(self.where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -156,7 +157,8 @@ class FileStore:
             raise fault_of(self.where, error, self._directory, "cannot be opened") from error
         try:
             require_regular(self.where, descriptor)
-            return self._format_of(descriptor).read(descriptor, now, records=records)
+            state, now = self._format_of(descriptor).read(descriptor, now, records=records)
+            return state, now if self._by_server_clock else steady(state.hosts, self._file.host_clock())
         except OSError as error:
             raise fault_of(self.where, error, self._directory, "cannot be read") from error
         finally:
@@ -185,6 +187,24 @@ class FileStore:
             with suppress(OSError):
                 os.unlink(path)
 
+    @property
+    def _by_server_clock(self) -> bool:
+        return self._mode == "slots" and self._file.has_server_clock
+
+    def _by_host_clock(self, change: Callable[[State, float], Result]) -> Callable[[State, float], Result]:
+        """The same change by this host's clock, but for the steps of that."""
+
+        def dated(state: State, _: float) -> Result:
+            here = self._file.host_clock()
+            now = steady(state.hosts, here)
+            result = change(state, now)
+            for note in state.hosts.values():
+                if note.seen == now:  # noted by this change
+                    note.boot, note.uptime = here.boot, here.uptime
+            return result
+
+        return dated
+
     def _format_of(self, descriptor: int) -> StateFormat:
         """How the state lies in the open file.
 
@@ -197,7 +217,7 @@ class FileStore:
         elif mode not in self._formats:
             from airflow_provider_impala_lb.stores.file.xattr_versions import StateVersions
 
-            self._formats[mode] = StateVersions(self.where, lambda: self._file.host_clock.now())
+            self._formats[mode] = StateVersions(self.where, lambda: self._file.host_clock().wall)
         self._mode = mode
         return self._formats[mode]
 

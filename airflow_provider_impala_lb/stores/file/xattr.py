@@ -27,13 +27,14 @@ from typing import NamedTuple
 
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import filesystem
-from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown
+from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown, mount_point
 
 PREFIX = "user.lb."
 NO_ROOM = {errno.ENOSPC, errno.E2BIG, errno.ERANGE}
 _REFUSED = NO_ROOM | {errno.EDQUOT, errno.EPERM, errno.EACCES, errno.EROFS, errno.EOPNOTSUPP, errno.EINVAL}
 """With these, nothing was changed. Any other error, such as a lost connection, leaves that open."""
 _LIST_ATTEMPTS = 10
+_NOWHERE = "user.lb-is-nowhere"
 _NAME = re.compile(r"user\.lb\.(0|[1-9][0-9]{0,18})")
 
 
@@ -161,6 +162,38 @@ def _remove(descriptor: int, version: int) -> None:
     except OSError as error:
         if error.errno != errno.ENODATA:
             raise
+
+
+def require_refusals(path: str, descriptor: int, record: bytes) -> None:
+    """See that this mount refuses to make an attribute that is there, and to remove one that is not, as commits need.
+
+    By trial, since a mount that ignores XATTR_CREATE does so without an error: Linux's SMB client does not look at the
+    flags (fs/smb/client/xattr.c, cifs_xattr_set).
+
+    :param path: of the file, for the error.
+    :param descriptor: of the open file, which has version 0; nobody else works on it.
+    :param record: the content of that.
+    :raises ConfigError: it does not refuse one of them.
+    """
+    ignored = None
+    try:
+        os.setxattr(descriptor, f"{PREFIX}0", record, os.XATTR_CREATE)
+        ignored = "makes an attribute that is there already, as if it were not (setxattr with XATTR_CREATE)"
+    except FileExistsError:
+        try:
+            os.removexattr(descriptor, _NOWHERE)
+            ignored = "removes an attribute that is not there, without an error (removexattr)"
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                raise
+    if ignored is None:
+        return
+    mount, kind = mount_point(os.path.dirname(path)), filesystem.name(filesystem.kind(descriptor))
+    raise ConfigError(
+        f"lock_file {path}: its mount {mount} ({kind}) {ignored}, as SMB shares do: hosts would overwrite one "
+        "another's state, and nobody would be told. Put it on a local disk (one host), NFS or GlusterFS, or use a "
+        "Redis (store: redis://...)"
+    )
 
 
 @contextmanager

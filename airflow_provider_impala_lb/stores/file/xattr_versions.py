@@ -64,12 +64,12 @@ def make(path: str, mode: int = 0o660) -> None:
     :param path: of the new file.
     :param mode: permission bits, set whatever the umask; default 0660.
     :raises FileExistsError: another one has made it.
-    :raises ConfigError: no such attributes here.
+    :raises ConfigError: no such attributes here, or the mount does not refuse what makes them exact.
     """
 
     def fill(descriptor: int) -> None:
         with xattr.needed(path, descriptor):
-            xattr.begin(descriptor, _inline(zlib.compress(b"")))
+            _begin(path, descriptor)
 
     make_whole(path, mode, fill)
 
@@ -189,7 +189,7 @@ class Versions:
         if newest is None:
             # An empty file that an admin made, or all is lost. Go on only with a list that shows version 0: it cannot
             # be so old that it shows none although there are some.
-            xattr.begin(descriptor, _inline(zlib.compress(b"")))
+            _begin(self._path, descriptor)
             raise Stale
         return newest
 
@@ -252,6 +252,13 @@ class Versions:
             _remove_data_file(self._path, token)
             raise
         return token
+
+
+def _begin(path: str, descriptor: int) -> None:
+    """Make version 0, with an empty body, where commits are exact."""
+    record = _inline(zlib.compress(b""))
+    xattr.begin(descriptor, record)
+    xattr.require_refusals(path, descriptor, record)
 
 
 def _inline(packed: bytes) -> bytes:

@@ -185,7 +185,7 @@ class FileJournals:
 
     def _look(self, name: str) -> bytes | None:
         """A recent envelope, b"" if the document was removed, None if there is no such file."""
-        self._file.now()
+        self._file.now(to_look=True)
         try:
             return self._locked(name, _raise_absent, lambda journal, descriptor, deadline: journal.load(descriptor))
         except _Absent:
@@ -256,7 +256,7 @@ class FileJournals:
         if self._file.holds_versions(descriptor):
             from airflow_provider_impala_lb.stores.journals.versions import JournalVersions
 
-            return JournalVersions(path, lambda: self._file.host_clock.now(), self._directory.file_mode)
+            return JournalVersions(path, lambda: self._file.host_clock().wall, self._directory.file_mode)
         if not os.fstat(descriptor).st_size:
             raise damaged(path, "it is empty")
         if not self._file.is_coherent:

@@ -110,12 +110,19 @@ def failures() -> tuple[type[Exception], ...]:
     return (RedisError, RedisClusterException, OSError)
 
 
-def connect(url: StoreUrl, password: str | None, timeout: float = TIMEOUT) -> Redis | RedisCluster:
+def connect(
+    url: StoreUrl,
+    password: str | None,
+    timeout: float = TIMEOUT,
+    *,
+    sentinel_variable: str = "IMPALA_LB_SENTINEL_PASSWORD",
+) -> Redis | RedisCluster:
     """A client, whose pool threads may share. Only a cluster's connects here; the others at their first command.
 
     :param url: of the server, of sentinels, or of a cluster's nodes.
     :param password: if the URL has none; None: none.
     :param timeout: seconds for one connect, and for one answer; default `TIMEOUT`.
+    :param sentinel_variable: the environment's variable with the sentinels' password; default the store's.
     """
     from redis import Redis
     from redis.backoff import NoBackoff
@@ -141,7 +148,7 @@ def connect(url: StoreUrl, password: str | None, timeout: float = TIMEOUT) -> Re
     if url.kind == "sentinel":
         # Sentinels are not told the servers' password: one that wants none refuses the connection for it. One that
         # wants its own (``requirepass`` in sentinel.conf) gets it from the environment.
-        to_sentinel = {**options, "username": None, "password": os.environ.get("IMPALA_LB_SENTINEL_PASSWORD")}
+        to_sentinel = {**options, "username": None, "password": os.environ.get(sentinel_variable)}
         to_sentinel["socket_connect_timeout"] = to_sentinel["socket_timeout"] = timeout / 4  # there are several to ask
         sentinel = Sentinel(url.hosts, sentinel_kwargs={**to_sentinel, **tls}, **options, **tls)  # type: ignore[no-untyped-call]
         master: Redis = sentinel.master_for(url.service, db=url.db)  # type: ignore[no-untyped-call]
@@ -150,11 +157,12 @@ def connect(url: StoreUrl, password: str | None, timeout: float = TIMEOUT) -> Re
     return Redis(host=host, port=port, db=url.db, **options, **tls)
 
 
-def to_correct(error: BaseException, commands: str = "EVAL") -> str | None:
+def to_correct(error: BaseException, commands: str = "EVAL", variable: str = "IMPALA_LB_STORE_PASSWORD") -> str | None:
     """What somebody has to change before this can work, or None if it may get well by itself.
 
     :param error: what redis-py raised.
     :param commands: which are needed; default EVAL.
+    :param variable: the environment's, with the server's password; default the store's.
     """
     from redis.exceptions import AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError
 
@@ -163,10 +171,7 @@ def to_correct(error: BaseException, commands: str = "EVAL") -> str | None:
         causes.append(causes[-1].__cause__)
     text = str(error)
     if any(isinstance(cause, AuthenticationError | AuthenticationWrongNumberOfArgsError) for cause in causes):
-        return (
-            f"the server refuses the login ({text}); the password goes into the URL or the environment's "
-            "IMPALA_LB_STORE_PASSWORD"
-        )
+        return f"the server refuses the login ({text}); the password goes into the URL or the environment's {variable}"
     if isinstance(error, NoPermissionError) or "executing the script can't run this command" in text:
         return f"the user may not do what is needed: {commands} ({text})"
     if "WRONGTYPE" in text:

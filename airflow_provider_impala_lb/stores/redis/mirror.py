@@ -21,6 +21,8 @@ from airflow_provider_impala_lb.stores.redis import client as redis_client
 
 log = getLogger(__name__)
 
+VARIABLE = "IMPALA_LB_MIRROR_PASSWORD"
+"""The environment's variable with the password, if the URL has none."""
 TIMEOUT = 0.5
 """Seconds for one connect, and for one answer: the first pick of a key waits for it."""
 AWAY_SECONDS = 30.0
@@ -75,8 +77,12 @@ class RedisMirror:
         with self._changed:
             self._pending[key] = msgspec.structs.replace(record)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="impala-lb-mirror", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="impala-lb-mirror", daemon=True)
+                try:
+                    thread.start()
+                    self._thread = thread
+                except RuntimeError as error:  # no more threads for this process: the next copy tries again
+                    self._warn(f"until a later one: {error}")
             self._changed.notify_all()
 
     def find(self, key: str) -> SessionRecord | None:
@@ -103,6 +109,8 @@ class RedisMirror:
         """
         self._check_pid()
         with self._changed:
+            if self._thread is None and self._pending:  # no thread could be started
+                return False
             return self._changed.wait_for(lambda: not self._pending and not self._sending, seconds)
 
     def _run(self) -> None:
@@ -135,19 +143,20 @@ class RedisMirror:
     def _failed(self, error: Exception) -> None:
         self._client = None
         self._away_until = time.monotonic() + AWAY_SECONDS
+        remedy = redis_client.to_correct(error, "EVAL, HGET, HSET, EXPIRE", VARIABLE)
+        self._warn(f"{AWAY_SECONDS:g} s until the next attempt: {remedy or error}")
+
+    def _warn(self, message: str) -> None:
+        """Once, until a copy has been made."""
         if not self._warned:
             self._warned = True
-            remedy = redis_client.to_correct(error, "EVAL, HGET, HSET, EXPIRE")
-            log.warning(
-                "mirror %s: session records are not copied for now, %g s until the next attempt: %s",
-                self.where,
-                AWAY_SECONDS,
-                remedy or error,
-            )
+            log.warning("mirror %s: session records are not copied for now, %s", self.where, message)
 
     def _connected(self) -> Any:
         if self._client is None:
-            self._client = redis_client.connect(self._url, self._password, TIMEOUT)
+            self._client = redis_client.connect(
+                self._url, self._password, TIMEOUT, sentinel_variable="IMPALA_LB_MIRROR_SENTINEL_PASSWORD"
+            )
         return self._client
 
     def _check_pid(self) -> None:

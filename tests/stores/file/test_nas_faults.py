@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS
+from airflow_provider_impala_lb.stores.file.clock import HostTime, uptime
 from tests.support.shares import remount
 
 NODES = ["a", "b", "c"]
@@ -93,11 +94,13 @@ def test_without_any_copy_of_a_share_that_was_there_picks_are_at_random(share):
 
 
 class Wrong:
-    def __init__(self, seconds):
-        self.seconds = seconds
+    """The clocks of a host; its time goes on by the test's word, too."""
 
-    def now(self):
-        return time.time() + self.seconds
+    def __init__(self, seconds, boot, passed=0.0):
+        self.seconds, self.boot, self.passed = seconds + passed, boot, passed
+
+    def __call__(self):
+        return HostTime(time.time() + self.seconds, uptime() + self.passed, self.boot)
 
 
 @pytest.mark.parametrize("wrong", [600.0, -600.0])
@@ -107,13 +110,14 @@ def test_a_host_whose_clock_is_wrong_on_a_file_system_without_one_of_its_own(glu
         for host in gluster
     )
     right.cluster.picker._shared.host, odd.cluster.picker._shared.host = "right", "odd"
-    odd.cluster.store._file.host_clock = Wrong(wrong)
+    odd.cluster.store._file.host_clock = Wrong(wrong, "odd")
+    right.cluster.store._file.host_clock = Wrong(0, "right")
     held = [right.acquire("right"), odd.acquire("odd"), right.acquire("right too")]
     shift = 0.0
     for _ in range(8):  # half an hour in which both live
         shift += LEASE_SECONDS / 4
-        right.cluster.store._file.host_clock = Wrong(shift)
-        odd.cluster.store._file.host_clock = Wrong(wrong + shift)
+        right.cluster.store._file.host_clock = Wrong(0, "right", shift)
+        odd.cluster.store._file.host_clock = Wrong(wrong, "odd", shift)
         right.cluster.leases.renew()
         odd.cluster.leases.renew()
         assert {odd.get_host() for _ in range(3)} == {f"{node}:21050" for node in NODES}  # picks go on

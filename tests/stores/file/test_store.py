@@ -10,7 +10,6 @@ from airflow_provider_impala_lb.core.state.state import State, encode_head
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem
 from airflow_provider_impala_lb.stores.file import state_slots as module
-from airflow_provider_impala_lb.stores.file.clock import ServerClock, server_time
 from airflow_provider_impala_lb.stores.file.state_slots import HEAD_BYTES, HEAD_START
 from airflow_provider_impala_lb.stores.file.store import FileStore
 from tests.support.store_changes import bump, count
@@ -271,22 +270,3 @@ def test_the_kernel_tells_the_file_system(tmp_path):
         assert magic != 0
         assert expected is None or filesystem.name(magic) == expected
     assert not filesystem.is_coherent(0x9FA0)
-
-
-def test_the_clock_is_the_file_servers_not_the_hosts(tmp_path, monkeypatch):
-    import time
-
-    assert abs(server_time(str(tmp_path)) - time.time()) < 1
-    assert os.listdir(tmp_path) == []
-    ten_minutes_behind = ServerClock(str(tmp_path), lambda directory: time.time() - 600)
-    assert abs(ten_minutes_behind.now() - (time.time() - 600)) < 1
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() + 3600)  # the host's clock is set forward
-    assert abs(ten_minutes_behind.now() - (real() - 600)) < 1
-
-
-def test_a_clock_that_cannot_be_measured_goes_on(tmp_path):
-    import time
-
-    clock = ServerClock(str(tmp_path / "gone"))
-    assert abs(clock.now() - time.time()) < 1

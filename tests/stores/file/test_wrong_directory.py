@@ -165,6 +165,23 @@ def test_a_user_without_rights_is_told_the_group(reachable, what, case):
         assert "add the user to group root" in said and f"chmod 2770 {reachable}" in said
 
 
+ON_NFS = "from airflow_provider_impala_lb.stores.file import filesystem; filesystem.kind = lambda _: filesystem.NFS; "
+
+
+def test_who_cannot_have_the_file_servers_time_does_not_go_by_his_own(reachable):
+    """A local directory that is taken for NFS (a mock), with a user who may write the lock file and nothing else."""
+    reachable.chmod(0o755)
+    process(reachable, before=ON_NFS)
+    (reachable / "node_in_use.tmp").chmod(0o666)
+    for what in ("pick", "acquire"):
+        said = process(reachable, what, before=ON_NFS + AS_NOBODY)
+        assert said.startswith("ConfigError lock_file"), said
+        assert "the file server's time, by which leases end, cannot be measured" in said
+        assert f"{reachable} belongs to root:root with mode drwxr-xr-x" in said and f"chmod 2770 {reachable}" in said
+    look = "print(Balancer.from_config(config).status()['nodes'][0]['node'])"
+    assert process(reachable, before=f"{ON_NFS}{AS_NOBODY}; {look}").startswith("a:21050")
+
+
 @pytest.mark.parametrize("made", [True, False])
 def test_journals_of_another_user_are_an_error_although_the_state_may_be_used(reachable, made):
     reachable.chmod(0o755)
