@@ -15,6 +15,7 @@ from airflow_provider_impala_lb.core.rules.ejection import (
     SECOND_SECONDS,
     SHUTDOWN_SECONDS,
     cool_down,
+    has_failed,
 )
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
