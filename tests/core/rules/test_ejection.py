@@ -278,11 +278,7 @@ class Fleet(RuleBasedStateMachine):
         return met or (out is not None and self.clock.now < max(out.until, out.trial_until))
 
     def more_than_half_have_failed(self, nodes):
-        out = [record.ejection for record in nodes.values() if record.ejection is not None]
-        failed = [
-            each for each in out if each.cause == "failure" and self.clock.now < max(each.until, each.trial_until)
-        ]
-        return len(failed) > 2
+        return sum(has_failed(record, self.clock.now) for record in nodes.values()) > 2
 
     @rule(host=st.sampled_from(["one", "another"]))
     def pick(self, host):
