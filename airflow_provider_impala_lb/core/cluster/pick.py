@@ -19,18 +19,19 @@ class NodeFeedback:
     :param shared: the cluster's state.
     :param node: ``host:port``.
     :param lease: whose work it is; its id is the token of a trial.
-    :param on_trial: the node was out, and this work is its trial.
+    :param doubted: something was held against the node as it was picked.
     """
 
-    def __init__(self, shared: SharedState, node: str, lease: Lease, *, on_trial: bool) -> None:
+    def __init__(self, shared: SharedState, node: str, lease: Lease, *, doubted: bool) -> None:
         self._shared, self._node, self._lease = shared, node, lease
-        self._on_trial = on_trial
+        self._doubted = doubted
 
     def accepted(self) -> None:
-        """A session has opened and its first statement was accepted. Ends the node's trial, if this was it."""
-        if self._on_trial:
-            self._on_trial = False
-            self._note(lambda state, now: note_success(state.node(self._node), self._lease.id))
+        """A session has opened and its first statement was accepted. Ends what was held against the node."""
+        if self._doubted:
+            self._doubted = False
+            begun, host = self._lease.taken, self._shared.host
+            self._note(lambda state, now: note_success(state.node(self._node), host, begun))
 
     def refused(self, cause: Cause, reason: str) -> None:
         """The node did not take the work.
@@ -38,7 +39,8 @@ class NodeFeedback:
         :param cause: ``"failure"``, ``"overload"`` or ``"shutdown"``.
         :param reason: in words.
         """
-        self._note(lambda state, now: note_failure(state.node(self._node), now, cause, reason, self._lease.id))
+        host, token = self._shared.host, self._lease.id
+        self._note(lambda state, now: note_failure(state.node(self._node), now, host, cause, reason, token))
 
     def failed(self) -> None:
         """The work failed here: the same owner's next pick goes elsewhere, if there is another node."""

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node
-from airflow_provider_impala_lb.core.rules.ejection import left_out
+from airflow_provider_impala_lb.core.rules.ejection import has_failed, left_out
 from airflow_provider_impala_lb.core.rules.headroom import fresh
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import NoNodeAvailable
@@ -40,17 +40,37 @@ class Admitted(msgspec.Struct):
 
     :param candidates: nodes that may.
     :param busy: those at or under T: not while there is hope for another one.
-    :param resting: those that are out, and until when: tried only if there is nobody else.
+    :param resting: those that are out: tried only if there is nobody else.
     :param left_out: why each node is no candidate, by ``host:port``.
+    :param doubtful: more than half of the nodes are out for failures, which is not believed: all may take work.
     """
 
     candidates: list[Node]
     busy: list[Node]
-    resting: list[tuple[float, Node]]
+    resting: list[Node]
     left_out: dict[str, LeftOut]
+    doubtful: bool = False
 
 
-def admit(config: Config, state: State, now: float, excluded: Mapping[str, str], avoid: str = "") -> Admitted:
+class Caller(NamedTuple):
+    """Who asks for a node.
+
+    :ivar host: where.
+    :ivar reports: it will say what became of its work, and so may try a node that was out.
+    """
+
+    host: str = ""
+    reports: bool = True
+
+
+def admit(
+    config: Config,
+    state: State,
+    now: float,
+    excluded: Mapping[str, str],
+    avoid: str = "",
+    caller: Caller = Caller(),  # noqa: B008 (immutable)
+) -> Admitted:
     """Sort the nodes by what keeps them from new work.
 
     :param config: the nodes.
@@ -58,23 +78,33 @@ def admit(config: Config, state: State, now: float, excluded: Mapping[str, str],
     :param now: the store's clock, seconds since the epoch.
     :param excluded: nodes the caller has tried or does not want, with its reasons.
     :param avoid: a node to leave out if there is another one: the last to fail this task; default "": none.
+    :param caller: who asks; default nobody in particular, who will say what becomes of his work.
     """
     reasons = {address: LeftOut("tried", reason) for address, reason in excluded.items()}
     candidates: list[Node] = []
     busy: list[Node] = []
-    resting: list[tuple[float, Node]] = []
+    resting: list[Node] = []
+    failed: list[Node] = []
     get, ttl = state.nodes.get, config.report_seconds
     for node, address in zip(config.nodes, config.addresses, strict=True):
         record = get(address)
         if reasons and address in reasons:
             continue
-        if record is None or (record.ejection is None and record.summary is None and not record.drained):
+        is_out = record is not None and (record.ejection is not None or caller.host in record.suspicions)
+        if record is None or not (is_out or record.summary is not None or record.drained):
             candidates.append(node)
         elif record.drained:
             reasons[address] = LeftOut("drained", "drained by an operator")
-        elif record.ejection is not None and (reason := left_out(record, now)) is not None:
+        elif is_out and (reason := left_out(record, now, caller.host)) is not None:
             reasons[address] = LeftOut("down", reason)
-            resting.append((record.ejection.until, node))
+            resting.append(node)
+            if has_failed(record, now):
+                failed.append(node)
+        elif record.ejection is not None and not caller.reports:
+            reasons[address] = LeftOut(
+                "down", f"{record.ejection.reason} (due for a trial, by who says what became of it)"
+            )
+            resting.append(node)
         elif ttl and record.summary is not None and (summary := fresh(record, now, ttl)) is not None:
             if summary.quiescing:
                 reasons[address] = LeftOut("drained", "shutting down, it says itself")
@@ -86,10 +116,18 @@ def admit(config: Config, state: State, now: float, excluded: Mapping[str, str],
                 busy.append(node)
         else:
             candidates.append(node)
+    doubtful = 2 * len(failed) > len(config.nodes)
+    if doubtful:
+        believed = [node for node in failed if caller.host in state.nodes[node.address].suspicions]
+        again = {node.address for node in failed if node not in believed}
+        reasons = {address: reason for address, reason in reasons.items() if address not in again}
+        may = {node.address for node in candidates} | again
+        candidates = [node for node in config.nodes if node.address in may]
+        resting = [node for node in resting if node.address not in again]
     if avoid and len(candidates) > 1 and any(node.address == avoid for node in candidates):
         candidates = [node for node in candidates if node.address != avoid]
         reasons[avoid] = LeftOut("failed this task", "failed this task last time")
-    return Admitted(candidates, busy, resting, reasons)
+    return Admitted(candidates, busy, resting, reasons, doubtful)
 
 
 def none_available(config: Config, left: Mapping[str, LeftOut]) -> NoNodeAvailable:

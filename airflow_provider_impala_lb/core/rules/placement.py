@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from math import inf
 
 import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node
 from airflow_provider_impala_lb.core.rules import queue
-from airflow_provider_impala_lb.core.rules.admission import Admitted, LeftOut, admit, none_available
-from airflow_provider_impala_lb.core.rules.ejection import begin_trial
+from airflow_provider_impala_lb.core.rules.admission import Admitted, Caller, LeftOut, admit, none_available
+from airflow_provider_impala_lb.core.rules.ejection import begin_trial, is_doubted
 from airflow_provider_impala_lb.core.rules.policy import Scores, choose, most_headroom, spread
 from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, Attempt, Lease, SessionRecord, Ticket
 from airflow_provider_impala_lb.core.state.state import State
@@ -37,6 +38,7 @@ class Request(msgspec.Struct):
     :param announced: the lease's id was noted when its attempt began, see `supersession.announce`.
     :param attempt: which attempt it is; None: not known.
     :param known: what a mirror knows of the session key, used if the state knows nothing.
+    :param caller: who asks.
     :param spread: choose by `policy.spread`, whatever the configuration's policy is.
     :param renew: also renew its ticket, if that is not among the first of the queue.
     :param resent: what became of an earlier question is not known: the state may have its lease or ticket already.
@@ -53,6 +55,7 @@ class Request(msgspec.Struct):
     announced: bool = False
     attempt: Attempt | None = None
     known: SessionRecord | None = None
+    caller: Caller = Caller()
     spread: bool = False
     renew: bool = True
     resent: bool = False
@@ -66,6 +69,7 @@ class Placed(msgspec.Struct):
     :param left_out: why each node that is no candidate is none, by ``host:port``.
     :param scores: what spoke for each candidate; None: there was nothing to choose.
     :param trial: this pick tries a node that was out, for the whole fleet.
+    :param doubted: something is held against the node, and whoever works there is to say if it takes the work.
     :param session: the record of the session key, with the data to replay.
     :param remarks: what else is to be known of the pick.
     """
@@ -75,6 +79,7 @@ class Placed(msgspec.Struct):
     left_out: dict[str, LeftOut]
     scores: Scores | None = None
     trial: bool = False
+    doubted: bool = False
     session: SessionRecord | None = None
     remarks: tuple[str, ...] = ()
 
@@ -126,7 +131,7 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
     avoided = state.avoid.get(lease.owner) if lease and lease.owner and len(state.avoid) else None
     # A node that is asked for by name is not avoided: sticking is worth more.
     avoid = avoided.node if avoided and avoided.node != request.prefer else ""
-    admitted = admit(config, state, now, request.excluded, avoid)
+    admitted = admit(config, state, now, request.excluded, avoid, request.caller)
     record = (state.sessions.get(key) or request.known) if key else None
     candidates = _with_capacity(config, state, now, admitted, request)
     remarks: list[str] = []
@@ -144,14 +149,17 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
             lost = record.unplaced_reason or (left.reason if left else "no longer a node of the configuration")
             remarks.append(f"session key {key!r} was on {record.node} ({lost})")
         if candidates:
-            if request.spread:
+            if request.spread or admitted.doubtful:
                 best, scores = spread(config, candidates, state, now, rng)
+                node, reason = best.address, "spread: "
             else:
                 best, scores = choose(config.policy, config, candidates, state, now, rng)
-            node, reason = best.address, "spread: " if request.spread else f"{config.policy}: "
+                node, reason = best.address, f"{config.policy}: "
+            if admitted.doubtful:
+                remarks.append("more than half of the nodes have failed, which is doubted")
             state.head.last = node
         else:
-            found = _without_candidates(config, state, now, request, admitted)
+            found = _without_candidates(config, state, now, request, admitted, rng)
             if isinstance(found, Wait):
                 return found
             node, reason = found
@@ -177,7 +185,7 @@ def _with_capacity(config: Config, state: State, now: float, admitted: Admitted,
 
 
 def _without_candidates(
-    config: Config, state: State, now: float, request: Request, admitted: Admitted
+    config: Config, state: State, now: float, request: Request, admitted: Admitted, rng: random.Random
 ) -> tuple[str, str] | Wait:
     """Wait, if that can help; else the best of the busy ones; else one that is out. A node comes with its reason."""
     full = any(left.kind == "full" for left in admitted.left_out.values())
@@ -191,14 +199,12 @@ def _without_candidates(
         admitted.left_out.pop(best.address)
         return best.address, "all are busy, and it has the most headroom"
     if request.lease is not None and resting:
-        able = queue.nodes_with_capacity(config, state, now, [node for _, node in resting], request.ticket)
-        allowed = {node.address for node in able}
-        resting = [entry for entry in resting if entry[1].address in allowed]
+        resting = queue.nodes_with_capacity(config, state, now, resting, request.ticket)
     if resting:
-        # What we know of them may be out of date (finagle's panic mode, pgjdbc): the one due soonest, whatever it is.
-        soonest = min(resting, key=lambda entry: entry[0])[1]
-        admitted.left_out.pop(soonest.address)
-        return soonest.address, "all others are out, and it is due soonest"
+        # What we know of them may be out of date (finagle's panic mode, pgjdbc): any of them, not all work on one.
+        drawn, _ = spread(config, resting, state, now, rng)
+        admitted.left_out.pop(drawn.address)
+        return drawn.address, "all are out, and it was drawn"
     raise none_available(config, admitted.left_out)
 
 
@@ -217,8 +223,9 @@ def _note(
     address, lease, key = placed.node, request.lease, request.session_key
     node = state.node(address)
     node.picks += 1
-    if node.ejection is not None:
-        placed.trial = begin_trial(node, now, request.token or "a pick without a lease", config.session.open_timeout)
+    placed.doubted = is_doubted(node, request.caller.host)
+    if request.caller.reports and now >= (node.ejection.until if node.ejection is not None else inf):
+        placed.trial = begin_trial(node, now, request.token, config.session.open_timeout)
     if request.ticket is not None and request.ticket.number:
         queue.dequeue(state, now, request.ticket.id)
     if lease is None:

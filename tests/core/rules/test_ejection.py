@@ -12,8 +12,10 @@ from airflow_provider_impala_lb.core.rules.ejection import (
     MOST_FAILURES,
     OVERLOAD_SECONDS,
     QUIET_SECONDS,
+    SECOND_SECONDS,
     SHUTDOWN_SECONDS,
     cool_down,
+    has_failed,
 )
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
@@ -41,17 +43,25 @@ def hosts(picker, picks=12):
     return {picker.acquire("x").host for _ in range(picks)}
 
 
-def fail(picker, node, cause="failure", why="connection refused"):
+def meet(picker, node, host, cause="failure", why="connection refused"):
+    """A host meets a failure of a node."""
+    me, picker.host = picker.host, host
     with picker.acquire("f", exclude=[other for other in picker.config.addresses if other != f"{node}:21050"]) as pick:
         pick.refused(cause, why)
-    return pick
+    picker.host = me
+
+
+def fail(picker, node, cause="failure", why="connection refused"):
+    """A node fails two hosts, neither of them this one."""
+    for host in ("one", "another"):
+        meet(picker, node, host, cause, why)
 
 
 def test_a_node_that_fails_is_left_out_by_everybody_and_says_why(picker):
     fail(picker, "a")
     assert hosts(picker) == {"b:21050", "c:21050"}
     pick = picker.acquire("x")
-    assert "left out: a:21050 (connection refused (failure, left out for 10 s more))" in pick.why
+    assert "left out: a:21050 (connection refused (failure, said by another, one; left out for 10 s more))" in pick.why
     assert state_of(picker, "a")["state"] == "ejected"
     assert "connection refused" in state_of(picker, "a")["why"]
 
@@ -87,9 +97,16 @@ def test_a_late_word_from_an_earlier_trial_does_not_bring_a_node_back(picker, cl
     assert state_of(picker, "a")["state"] == "ejected"
 
 
+def later(node, seconds):
+    """As if the last cool-down had ended later."""
+    node.quiet_since += seconds
+
+
 def test_the_cool_down_grows_with_failures_in_a_row_and_shrinks_with_quiet(picker, clock):
     seen = []
     for _ in range(7):
+        clock.now += 300  # what a host has met by itself is over
+        picker.store.transact(lambda state, now: later(state.node("a:21050"), 300))
         fail(picker, "a")
         out = picker.store.read()[0].nodes["a:21050"].ejection
         seen.append(out.until - clock.now)
@@ -101,10 +118,8 @@ def test_the_cool_down_grows_with_failures_in_a_row_and_shrinks_with_quiet(picke
 
 
 def test_failures_at_the_same_time_count_once(picker, clock):
-    others = ["b:21050", "c:21050"]
-    picks = [picker.acquire("x", exclude=others) for _ in range(3)]
-    for pick in picks:
-        pick.refused("failure", "refused")
+    for host in ("one", "one", "another", "a third"):
+        meet(picker, "a", host)
     assert picker.store.read()[0].nodes["a:21050"].ejection.until == clock.now + FIRST_COOL_DOWN
     assert picker.store.read()[0].nodes["a:21050"].failures == 1
 
@@ -126,17 +141,75 @@ def test_a_node_that_says_it_is_going_is_a_drain(picker, clock):
     assert "a:21050" not in hosts(picker)
 
 
-def test_when_all_are_out_the_one_due_soonest_is_tried_anyway(picker, clock):
-    fail(picker, "b")
+def test_what_one_host_alone_has_met_is_left_out_by_that_host_alone(picker, clock):
+    """A host with a wrong name server, or without a route, meets it everywhere."""
+    for node in "abc":
+        meet(picker, node, "bad")
+    assert hosts(picker) == {"a:21050", "b:21050", "c:21050"}
+    assert state_of(picker, "a")["state"] == "ready"
+    assert state_of(picker, "a")["why"] == "left out by bad (connection refused) alone"
+    picker.host = "bad"
+    picks = [picker.acquire("x") for _ in range(30)]
+    assert {pick.host for pick in picks} == {"a:21050", "b:21050", "c:21050"}  # not all of its work on one
+    assert "seen by this host alone, which leaves it out for 10 s more" in picks[0].why
+    clock.now += FIRST_COOL_DOWN
+    assert "seen by this host" not in picker.acquire("x").why
+
+
+def test_a_second_host_that_meets_it_long_after_is_a_first(picker, clock):
+    meet(picker, "a", "one")
+    clock.now += SECOND_SECONDS + 1
+    meet(picker, "a", "another")
+    assert "a:21050" in hosts(picker)
+    meet(picker, "a", "one")
+    assert "a:21050" not in hosts(picker)
+
+
+def test_any_work_that_was_begun_after_the_failure_and_is_accepted_brings_a_node_back(picker, clock):
+    """Also long after a trial's token has expired, and whoever's it is: a node that was asked for by name, say."""
+    early = picker.acquire("x", prefer="a")
     clock.now += 1
     fail(picker, "a")
-    clock.now += 1
+    early.accepted()
+    assert state_of(picker, "a")["state"] == "ejected"
+    clock.now += FIRST_COOL_DOWN + 1
+    late = picker.acquire("x", exclude=["b:21050", "c:21050"])
+    clock.now += 600
+    picker.leases.renew()
+    late.accepted()
+    assert state_of(picker, "a")["state"] == "ready"
+
+
+def test_only_work_that_will_say_what_became_of_it_is_a_trial(picker, clock):
+    fail(picker, "a")
+    clock.now += FIRST_COOL_DOWN + 1
+    assert {picker.get_host() for _ in range(9)} == {"b:21050", "c:21050"}
+    assert picker.hold(60).host != "a:21050"
+    assert "a:21050" in hosts(picker)
+
+
+def test_when_more_than_half_have_failed_that_is_doubted_and_work_is_spread(clock):
+    config = parse({"nodes": list("abcd"), "lock_file": "/not/used", "name": "t"})
+    picker = BareBalancer(config, MemoryStore(clock))
+    for node in "ab":
+        fail(picker, node)
+    assert hosts(picker, 40) == {"c:21050", "d:21050"}  # half of them
     fail(picker, "c")
+    clock.now += 1
+    assert hosts(picker, 80) == set(config.addresses)
     pick = picker.acquire("x")
-    assert pick.host == "b:21050"
-    assert pick.why.startswith("all others are out, and it is due soonest")
+    assert "more than half of the nodes have failed, which is doubted" in pick.why
+    while pick.host != "a:21050":
+        pick = picker.acquire("x")
     pick.accepted()
-    assert hosts(picker) == {"b:21050"}
+    assert hosts(picker, 40) == {"a:21050", "d:21050"}
+
+
+def test_when_all_are_out_any_of_them_is_tried(picker, clock):
+    for node in "abc":
+        fail(picker, node, "overload")
+    assert hosts(picker, 40) == {"a:21050", "b:21050", "c:21050"}
+    assert picker.acquire("x").why.startswith("all are out, and it was drawn")
 
 
 def test_a_drained_node_gets_nothing_until_it_is_ready(picker):
@@ -163,8 +236,7 @@ def test_when_all_are_drained_the_error_says_so(picker):
 
 
 def test_ready_also_forgets_failures(picker):
-    for _ in range(3):
-        fail(picker, "a")
+    fail(picker, "a")
     picker.ready("a")
     assert "a:21050" in hosts(picker)
     fail(picker, "a")
@@ -198,11 +270,19 @@ class Fleet(RuleBasedStateMachine):
         return self.picker.store.read()[0].nodes
 
     def is_out(self, record):
-        out = record.ejection if record is not None else None
-        return out is not None and self.clock.now < max(out.until, out.trial_until)
+        """For all, or for the host that picks."""
+        if record is None:
+            return False
+        out, mine = record.ejection, record.suspicions.get(self.picker.host)
+        met = mine is not None and self.clock.now < mine.until
+        return met or (out is not None and self.clock.now < max(out.until, out.trial_until))
 
-    @rule()
-    def pick(self):
+    def more_than_half_have_failed(self, nodes):
+        return sum(has_failed(record, self.clock.now) for record in nodes.values()) > 2
+
+    @rule(host=st.sampled_from(["one", "another"]))
+    def pick(self, host):
+        self.picker.host = host
         before = self.nodes()
         try:
             pick = self.picker.acquire("x")
@@ -210,19 +290,19 @@ class Fleet(RuleBasedStateMachine):
             assert all(before[address].drained for address in self.picker.config.addresses)
             return
         assert not before[pick.host].drained if pick.host in before else True
-        if self.is_out(before.get(pick.host)):
+        if self.is_out(before.get(pick.host)) and not self.more_than_half_have_failed(before):
             free = [
                 address
                 for address in self.picker.config.addresses
                 if not self.is_out(before.get(address)) and not (address in before and before[address].drained)
             ]
             assert not free, f"{pick.host} is out, but {free} are not"
-        self.open.append(pick)
+        self.open.append((host, pick))
 
     @precondition(lambda self: self.open)
     @rule(which=st.integers(0, 99), word=st.sampled_from(["accepted", "failure", "overload", "shutdown", "failed"]))
     def end(self, which, word):
-        pick = self.open.pop(which % len(self.open))
+        self.picker.host, pick = self.open.pop(which % len(self.open))
         if word == "accepted":
             pick.accepted()
         elif word == "failed":
@@ -243,6 +323,7 @@ class Fleet(RuleBasedStateMachine):
     @invariant()
     def bounded(self):
         for node in self.nodes().values():
+            assert all(each.until - self.clock.now <= LONGEST_COOL_DOWN for each in node.suspicions.values())
             if node.ejection is not None:
                 assert node.ejection.until - self.clock.now <= LONGEST_COOL_DOWN
                 assert node.ejection.trial_until - self.clock.now <= TRIAL
@@ -250,12 +331,12 @@ class Fleet(RuleBasedStateMachine):
     @invariant()
     def leases_are_the_open_picks(self):
         state = self.picker.store.read()[0]
-        assert {lease.id for lease in state.leases.values()} == {pick.lease for pick in self.open}
+        assert {lease.id for lease in state.leases.values()} == {pick.lease for _, pick in self.open}
         for address in self.picker.config.addresses:
-            assert state.node(address).leases == sum(pick.node == address for pick in self.open)
+            assert state.node(address).leases == sum(pick.node == address for _, pick in self.open)
 
     def teardown(self):
-        for pick in self.open:
+        for _, pick in self.open:
             pick.release()
 
 
