@@ -234,7 +234,7 @@ class Picker:
         self._shared.try_to_note("the place in the queue", lambda state, now: dequeue(state, now, ticket))
 
     def _picked(self, placed: Placed, lease: Lease, session_key: str | None = None) -> Pick:
-        feedback = NodeFeedback(self._shared, placed.node, lease, doubted=placed.doubted)
+        feedback = NodeFeedback(self._shared, placed.node, lease, doubted=placed.doubted, trial=placed.trial)
         return Pick(placed, LeaseHandle(self._leases, lease.id), feedback, session_key=session_key)
 
     def _lease(self, owner: str, lease_id: str = "") -> Lease:

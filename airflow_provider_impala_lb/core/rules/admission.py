@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node
-from airflow_provider_impala_lb.core.rules.ejection import has_failed, left_out
+from airflow_provider_impala_lb.core.rules.ejection import fails, left_out
 from airflow_provider_impala_lb.core.rules.headroom import fresh
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import NoNodeAvailable
@@ -42,14 +42,14 @@ class Admitted(msgspec.Struct):
     :param busy: those at or under T: not while there is hope for another one.
     :param resting: those that are out: tried only if there is nobody else.
     :param left_out: why each node is no candidate, by ``host:port``.
-    :param doubtful: more than half of the nodes are out for failures, which is not believed: all may take work.
+    :param doubt: more than half of the nodes fail for this host, so each of them is tried often.
     """
 
     candidates: list[Node]
     busy: list[Node]
     resting: list[Node]
     left_out: dict[str, LeftOut]
-    doubtful: bool = False
+    doubt: bool = False
 
 
 class Caller(NamedTuple):
@@ -84,26 +84,19 @@ def admit(
     candidates: list[Node] = []
     busy: list[Node] = []
     resting: list[Node] = []
-    failed: list[Node] = []
-    get, ttl = state.nodes.get, config.report_seconds
+    get, ttl, host = state.nodes.get, config.report_seconds, caller.host
+    doubt = _most_fail(config, state, now, host)
     for node, address in zip(config.nodes, config.addresses, strict=True):
         record = get(address)
         if reasons and address in reasons:
             continue
-        is_out = record is not None and (record.ejection is not None or caller.host in record.suspicions)
-        if record is None or not (is_out or record.summary is not None or record.drained):
+        doubted = record is not None and (record.ejection is not None or host in record.suspicions)
+        if record is None or not (doubted or record.summary is not None or record.drained):
             candidates.append(node)
         elif record.drained:
             reasons[address] = LeftOut("drained", "drained by an operator")
-        elif is_out and (reason := left_out(record, now, caller.host)) is not None:
+        elif doubted and (reason := left_out(record, now, host, reports=caller.reports, doubt=doubt)) is not None:
             reasons[address] = LeftOut("down", reason)
-            resting.append(node)
-            if has_failed(record, now):
-                failed.append(node)
-        elif record.ejection is not None and not caller.reports:
-            reasons[address] = LeftOut(
-                "down", f"{record.ejection.reason} (due for a trial, by who says what became of it)"
-            )
             resting.append(node)
         elif ttl and record.summary is not None and (summary := fresh(record, now, ttl)) is not None:
             if summary.quiescing:
@@ -116,18 +109,22 @@ def admit(
                 busy.append(node)
         else:
             candidates.append(node)
-    doubtful = 2 * len(failed) > len(config.nodes)
-    if doubtful:
-        believed = [node for node in failed if caller.host in state.nodes[node.address].suspicions]
-        again = {node.address for node in failed if node not in believed}
-        reasons = {address: reason for address, reason in reasons.items() if address not in again}
-        may = {node.address for node in candidates} | again
-        candidates = [node for node in config.nodes if node.address in may]
-        resting = [node for node in resting if node.address not in again]
     if avoid and len(candidates) > 1 and any(node.address == avoid for node in candidates):
         candidates = [node for node in candidates if node.address != avoid]
         reasons[avoid] = LeftOut("failed this task", "failed this task last time")
-    return Admitted(candidates, busy, resting, reasons, doubtful)
+    return Admitted(candidates, busy, resting, reasons, doubt)
+
+
+def _most_fail(config: Config, state: State, now: float, host: str) -> bool:
+    """Whether more than half of the nodes that nobody has drained fail for this host."""
+    get = state.nodes.get
+    records = [record for record in map(get, config.addresses) if record is not None]
+    failing = sum(
+        fails(record, now, host)
+        for record in records
+        if (record.ejection is not None or host in record.suspicions) and not record.drained
+    )
+    return failing > 0 and 2 * failing > len(config.nodes) - sum(record.drained for record in records)
 
 
 def none_available(config: Config, left: Mapping[str, LeftOut]) -> NoNodeAvailable:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from math import inf
 
 import msgspec
 
@@ -131,6 +130,7 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
     avoided = state.avoid.get(lease.owner) if lease and lease.owner and len(state.avoid) else None
     # A node that is asked for by name is not avoided: sticking is worth more.
     avoid = avoided.node if avoided and avoided.node != request.prefer else ""
+    may_try = True
     admitted = admit(config, state, now, request.excluded, avoid, request.caller)
     record = (state.sessions.get(key) or request.known) if key else None
     candidates = _with_capacity(config, state, now, admitted, request)
@@ -149,22 +149,26 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
             lost = record.unplaced_reason or (left.reason if left else "no longer a node of the configuration")
             remarks.append(f"session key {key!r} was on {record.node} ({lost})")
         if candidates:
-            if request.spread or admitted.doubtful:
+            if request.spread:
                 best, scores = spread(config, candidates, state, now, rng)
                 node, reason = best.address, "spread: "
             else:
                 best, scores = choose(config.policy, config, candidates, state, now, rng)
                 node, reason = best.address, f"{config.policy}: "
-            if admitted.doubtful:
-                remarks.append("more than half of the nodes have failed, which is doubted")
             state.head.last = node
         else:
             found = _without_candidates(config, state, now, request, admitted, rng)
             if isinstance(found, Wait):
                 return found
             node, reason = found
+            may_try = False
+    if admitted.doubt:
+        remarks.append("more than half of the nodes fail for this host, so they are tried often")
     placed = Placed(node, reason, admitted.left_out, scores, remarks=tuple(remarks))
     _note(config, state, now, request, placed, record)
+    if may_try and request.caller.reports:
+        host, timeout = request.caller.host, config.session.open_timeout
+        placed.trial = begin_trial(state.node(node), now, host, request.token, timeout)
     return placed
 
 
@@ -219,13 +223,11 @@ def _wait(state: State, now: float, request: Request, admitted: Admitted, only: 
 def _note(
     config: Config, state: State, now: float, request: Request, placed: Placed, record: SessionRecord | None
 ) -> None:
-    """The lease, the session record, the counters, the trial."""
+    """The lease, the session record, the counters."""
     address, lease, key = placed.node, request.lease, request.session_key
     node = state.node(address)
     node.picks += 1
     placed.doubted = is_doubted(node, request.caller.host)
-    if request.caller.reports and now >= (node.ejection.until if node.ejection is not None else inf):
-        placed.trial = begin_trial(node, now, request.token, config.session.open_timeout)
     if request.ticket is not None and request.ticket.number:
         queue.dequeue(state, now, request.ticket.id)
     if lease is None:

@@ -7,15 +7,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.rules.ejection import (
+    DOUBT_SECONDS,
+    EVIDENCE_SECONDS,
     FIRST_COOL_DOWN,
     LONGEST_COOL_DOWN,
     MOST_FAILURES,
+    MOST_SUSPICIONS,
     OVERLOAD_SECONDS,
     QUIET_SECONDS,
-    SECOND_SECONDS,
     SHUTDOWN_SECONDS,
+    UNTRIED_SECONDS,
     cool_down,
-    has_failed,
+    fails,
 )
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
@@ -31,8 +34,15 @@ def clock():
 
 @pytest.fixture
 def picker(clock):
-    config = parse({"nodes": ["a", "b", "c"], "lock_file": "/not/used", "name": "t"})
-    return BareBalancer(config, MemoryStore(clock))
+    return of_two_hosts(clock, "abc")
+
+
+def of_two_hosts(clock, nodes):
+    """One of them is this one: the word of an only one would be enough."""
+    config = parse({"nodes": list(nodes), "lock_file": "/not/used", "name": "t"})
+    picker = BareBalancer(config, MemoryStore(clock))
+    picker.get_host()
+    return picker
 
 
 def state_of(picker, node):
@@ -142,27 +152,99 @@ def test_a_node_that_says_it_is_going_is_a_drain(picker, clock):
 
 
 def test_what_one_host_alone_has_met_is_left_out_by_that_host_alone(picker, clock):
-    """A host with a wrong name server, or without a route, meets it everywhere."""
-    for node in "abc":
-        meet(picker, node, "bad")
+    meet(picker, "a", "bad")
     assert hosts(picker) == {"a:21050", "b:21050", "c:21050"}
     assert state_of(picker, "a")["state"] == "ready"
-    assert state_of(picker, "a")["why"] == "left out by bad (connection refused) alone"
+    assert state_of(picker, "a")["why"] == "left out by bad alone (connection refused; for 10 s more)"
     picker.host = "bad"
-    picks = [picker.acquire("x") for _ in range(30)]
-    assert {pick.host for pick in picks} == {"a:21050", "b:21050", "c:21050"}  # not all of its work on one
-    assert "seen by this host alone, which leaves it out for 10 s more" in picks[0].why
+    pick = picker.acquire("x")
+    assert "connection refused (failure, met by this host, bad, alone; left out for 10 s more)" in pick.why
+    assert hosts(picker) == {"b:21050", "c:21050"}
     clock.now += FIRST_COOL_DOWN
-    assert "seen by this host" not in picker.acquire("x").why
+    trial = next(pick for pick in (picker.acquire("x") for _ in range(9)) if pick.host == "a:21050")
+    assert "a:21050" not in hosts(picker)  # one of its processes tries for all of them
+    trial.accepted()
+    assert "a:21050" in hosts(picker)
+
+
+def test_a_host_for_which_all_nodes_fail_is_no_witness(picker, clock):
+    """A firewall, or a wrong route: it says so of every node, once a minute. Then each node fails somebody once."""
+    for _ in range(5):
+        for node in "abc":
+            meet(picker, node, "bad")
+        clock.now += 1
+        for node in "abc":
+            meet(picker, node, f"good {node}")
+        assert hosts(picker) == {"a:21050", "b:21050", "c:21050"}
+        assert {entry["state"] for entry in picker.status()["nodes"]} == {"ready"}
+        clock.now += 60
+
+
+def test_it_is_spread_over_all_where_all_fail_for_a_host(picker, clock):
+    for node in "abc":
+        meet(picker, node, "bad")
+    picker.host = "bad"
+    assert hosts(picker, 40) == {"a:21050", "b:21050", "c:21050"}
+    pick = picker.acquire("x")
+    assert pick.why.startswith("all are out, and it was drawn")
+    assert "more than half of the nodes fail for this host" in pick.why
+
+
+def test_the_word_of_the_only_host_is_enough(clock):
+    config = parse({"nodes": ["a", "b", "c"], "lock_file": "/not/used", "name": "t"})
+    picker = BareBalancer(config, MemoryStore(clock))
+    meet(picker, "a", picker.host)
+    assert hosts(picker) == {"b:21050", "c:21050"}
+    assert state_of(picker, "a")["state"] == "ejected"
+    meet(picker, "b", picker.host)  # now most fail: rather this host's fault
+    assert state_of(picker, "b")["state"] == "ready"
 
 
 def test_a_second_host_that_meets_it_long_after_is_a_first(picker, clock):
+    hosts(picker)
     meet(picker, "a", "one")
-    clock.now += SECOND_SECONDS + 1
+    clock.now += EVIDENCE_SECONDS + 1
     meet(picker, "a", "another")
     assert "a:21050" in hosts(picker)
     meet(picker, "a", "one")
     assert "a:21050" not in hosts(picker)
+
+
+def test_of_a_split_network_each_side_is_right_for_itself(picker, clock):
+    """One side does not reach a, the other one works there."""
+    meet(picker, "a", "far one")
+    clock.now += 1
+    picker.host = "near"
+    picker.acquire("x", prefer="a").accepted()
+    clock.now += 1
+    meet(picker, "a", "far one")
+    meet(picker, "a", "far two")
+    assert state_of(picker, "a")["state"] == "ready"
+    assert "a:21050" in hosts(picker)
+    picker.host = "far two"
+    assert "a:21050" not in hosts(picker)
+
+
+def test_who_has_worked_there_before_it_failed_is_a_witness(picker, clock):
+    """Else a node that comes and goes would be held against those who meet it."""
+    fail(picker, "a")
+    clock.now += FIRST_COOL_DOWN + 1
+    for host in ("one", "another"):
+        picker.host = host
+        picker.acquire("x", exclude=["b:21050", "c:21050"]).accepted()
+    clock.now += 1
+    fail(picker, "a")
+    assert state_of(picker, "a")["state"] == "ejected"
+
+
+def test_a_trial_that_fails_is_another_hosts_then(picker, clock):
+    fail(picker, "a")
+    clock.now += FIRST_COOL_DOWN + 1
+    clock.now += EVIDENCE_SECONDS
+    meet(picker, "a", "one")
+    assert state_of(picker, "a")["why"] == "connection refused (failure, said by another, one; due for a trial)"
+    assert "(on trial)" in picker.acquire("x", exclude=["b:21050", "c:21050"]).why
+    assert state_of(picker, "a")["why"] == "connection refused (failure, said by another, one; on trial)"
 
 
 def test_any_work_that_was_begun_after_the_failure_and_is_accepted_brings_a_node_back(picker, clock):
@@ -188,28 +270,54 @@ def test_only_work_that_will_say_what_became_of_it_is_a_trial(picker, clock):
     assert "a:21050" in hosts(picker)
 
 
-def test_when_more_than_half_have_failed_that_is_doubted_and_work_is_spread(clock):
-    config = parse({"nodes": list("abcd"), "lock_file": "/not/used", "name": "t"})
-    picker = BareBalancer(config, MemoryStore(clock))
-    for node in "ab":
-        fail(picker, node)
-    assert hosts(picker, 40) == {"c:21050", "d:21050"}  # half of them
-    fail(picker, "c")
+def test_where_nobody_could_try_a_node_it_is_back_in_the_end(picker, clock):
+    fail(picker, "a")
+    clock.now += FIRST_COOL_DOWN + UNTRIED_SECONDS - 1
+    assert "a:21050" not in {picker.get_host() for _ in range(9)}
     clock.now += 1
-    assert hosts(picker, 80) == set(config.addresses)
-    pick = picker.acquire("x")
-    assert "more than half of the nodes have failed, which is doubted" in pick.why
-    while pick.host != "a:21050":
-        pick = picker.acquire("x")
-    pick.accepted()
-    assert hosts(picker, 40) == {"a:21050", "d:21050"}
+    assert "a:21050" in {picker.get_host() for _ in range(9)}
+
+
+def test_a_trial_that_has_not_come_as_far_as_the_node_is_the_next_ones(picker, clock):
+    """Its host could not resolve the name, say."""
+    fail(picker, "a")
+    clock.now += FIRST_COOL_DOWN + 1
+    with picker.acquire("x", exclude=["b:21050", "c:21050"]) as pick:
+        pick.not_tried()
+    assert "(on trial)" in picker.acquire("x", exclude=["b:21050", "c:21050"]).why
+
+
+def test_at_most_half_of_the_nodes_are_out_for_all_and_of_more_each_is_tried_often(clock):
+    picker = of_two_hosts(clock, "abcd")
+    for node, by in zip("abc", ("12", "34", "56"), strict=True):
+        for host in by:
+            meet(picker, node, host)
+    assert [state_of(picker, node)["state"] for node in "abc"] == ["ejected", "ejected", "ready"]
+    assert hosts(picker, 40) == {"c:21050", "d:21050"}
+    meet(picker, "c", picker.host)
+    clock.now += DOUBT_SECONDS - 1
+    assert hosts(picker, 40) == {"d:21050"}
+    clock.now += 1
+    tried = [picker.acquire("x") for _ in range(40)]
+    assert {pick.host for pick in tried} == set(picker.config.addresses)
+    assert sum(pick.host != "d:21050" for pick in tried) == 3  # one pick for each
+    assert "more than half of the nodes fail for this host" in tried[-1].why
 
 
 def test_when_all_are_out_any_of_them_is_tried(picker, clock):
     for node in "abc":
-        fail(picker, node, "overload")
+        fail(picker, node, "shutdown")
     assert hosts(picker, 40) == {"a:21050", "b:21050", "c:21050"}
     assert picker.acquire("x").why.startswith("all are out, and it was drawn")
+
+
+def test_what_hosts_have_met_long_ago_is_forgotten(picker, clock):
+    for host in range(MOST_SUSPICIONS + 5):
+        meet(picker, "a", f"h{host}")
+    assert len(picker.store.read()[0].nodes["a:21050"].suspicions) == MOST_SUSPICIONS
+    clock.now += FIRST_COOL_DOWN + UNTRIED_SECONDS
+    picker.get_host()
+    assert not picker.store.read()[0].nodes["a:21050"].suspicions
 
 
 def test_a_drained_node_gets_nothing_until_it_is_ready(picker):
@@ -274,11 +382,13 @@ class Fleet(RuleBasedStateMachine):
         if record is None:
             return False
         out, mine = record.ejection, record.suspicions.get(self.picker.host)
-        met = mine is not None and self.clock.now < mine.until
+        met = mine is not None and not mine.ended and self.clock.now < max(mine.until, mine.trial_until)
         return met or (out is not None and self.clock.now < max(out.until, out.trial_until))
 
-    def more_than_half_have_failed(self, nodes):
-        return sum(has_failed(record, self.clock.now) for record in nodes.values()) > 2
+    def more_than_half_fail(self, nodes):
+        there = [record for record in nodes.values() if not record.drained]
+        failing = sum(fails(record, self.clock.now, self.picker.host) for record in there)
+        return 2 * failing > 4 - (len(nodes) - len(there))
 
     @rule(host=st.sampled_from(["one", "another"]))
     def pick(self, host):
@@ -290,7 +400,7 @@ class Fleet(RuleBasedStateMachine):
             assert all(before[address].drained for address in self.picker.config.addresses)
             return
         assert not before[pick.host].drained if pick.host in before else True
-        if self.is_out(before.get(pick.host)) and not self.more_than_half_have_failed(before):
+        if self.is_out(before.get(pick.host)) and not self.more_than_half_fail(before):
             free = [
                 address
                 for address in self.picker.config.addresses
@@ -319,6 +429,11 @@ class Fleet(RuleBasedStateMachine):
     def wait(self, seconds):
         self.clock.now += seconds
         self.picker.leases.renew()
+
+    @invariant()
+    def at_most_half_are_out_for_what_hosts_say(self):
+        out = [node.ejection for node in self.nodes().values() if node.ejection is not None]
+        assert sum(each.cause != "shutdown" and self.clock.now < each.until for each in out) <= 2
 
     @invariant()
     def bounded(self):
