@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -34,6 +34,8 @@ OPENS, SILENCE = 0.1, 10.0
 """Seconds until a session is open, and until one is given up (``open_timeout``)."""
 RETRY = 60.0
 SAMPLE = 5.0
+BEFORE = 60.0
+"""Seconds for which nodes out are counted before it begins."""
 
 Refusal = tuple[Cause, float] | None
 """What a host meets at a node, and after how many seconds; None: the node takes the work."""
@@ -67,18 +69,28 @@ def _restart(host: int, node: int, t: float) -> Refusal:
     return None if not 0 <= since < 60 else GOING if since < 30 else REFUSED
 
 
+def _split(host: int, node: int, t: float) -> Refusal:
+    return None if host % 2 == node % 2 else SILENT
+
+
+def _first(host: int, node: int, t: float) -> Refusal:
+    return SILENT if node == 0 else None
+
+
 FAULTS = (
     Fault("bad host", "one host of 20 is refused everywhere", lambda h, n, t: REFUSED if h == 0 else None, bad=0),
-    Fault("bad silent", "one host of 20 meets silence everywhere", lambda h, n, t: SILENT if h == 0 else None, bad=0),
+    Fault("bad silent", "one host of 20 meets silence", lambda h, n, t: SILENT if h == 0 else None, bad=0),
+    Fault("bad of two", "one host of 2 is refused", lambda h, n, t: REFUSED if h == 0 else None, hosts=2, bad=0),
     Fault("blip", "all is refused for 30 s", lambda h, n, t: REFUSED if t < 30 else None),
     Fault("silent blip", "all is silent for 30 s", lambda h, n, t: SILENT if t < 30 else None),
     Fault("restart", "a rolling restart", _restart, dies=lambda node: 60.0 * node + 30),
-    Fault("split", "half of the hosts reach half of the nodes", lambda h, n, t: None if h % 2 == n % 2 else SILENT),
-    Fault("dead", "a node is silent", lambda h, n, t: SILENT if n == 0 else None),
-    Fault("dead, alone", "the same, one host", lambda h, n, t: SILENT if n == 0 else None, hosts=1),
+    Fault("split", "20 hosts, each reaches half of the nodes", _split),
+    Fault("split of two", "2 hosts, each reaches half of the nodes", _split, hosts=2),
+    Fault("dead", "one node is silent", _first),
+    Fault("dead, alone", "the same, one host", _first, hosts=1),
     Fault("flapping", "a node is refused for 20 s in 40", lambda h, n, t: REFUSED if n == 0 and t % 40 < 20 else None),
-    Fault("most silent", "12 of 20 nodes are silent for 300 s", lambda h, n, t: SILENT if n < 12 and t < 300 else None),
-    Fault("most dead", "12 of 20 nodes are refused for 300 s", lambda h, n, t: REFUSED if n < 12 and t < 300 else None),
+    Fault("most refused", "12 nodes are refused for 300 s", lambda h, n, t: REFUSED if n < 12 and t < 300 else None),
+    Fault("most silent", "12 nodes are silent for 300 s", lambda h, n, t: SILENT if n < 12 and t < 300 else None),
 )
 
 
@@ -88,17 +100,21 @@ class FaultOutcome(NamedTuple):
     :ivar mean: of the slowdowns
     :ivar p99: 99 % of the slowdowns are below it
     :ivar refusals: how many tries failed
-    :ivar retried: how many tasks were refused by all
-    :ivar out: the mean number of nodes that are left out, over the hosts that are counted; one for each 5 s
     :ivar largest: scripts on one node at most
+    :ivar out: the mean number of nodes that are left out, over the hosts that are counted; one for each 5 s
     """
 
     mean: float
     p99: float
-    refusals: int
-    retried: int
+    refusals: float
+    largest: float
     out: tuple[float, ...]
-    largest: int
+
+    @classmethod
+    def mean_of(cls, runs: Sequence[FaultOutcome]) -> FaultOutcome:
+        """Of several seeds, with the series to one decimal place."""
+        numbers = [fmean(column) for column in zip(*(run[:4] for run in runs), strict=True)]
+        return cls(*numbers, tuple(round(fmean(column), 1) for column in zip(*(run.out for run in runs), strict=True)))
 
 
 class FaultRun:
@@ -124,7 +140,7 @@ class FaultRun:
         self._running: dict[str, tuple[int, str]] = {}
         self._slowdowns: list[float] = []
         self._out: list[float] = []
-        self._refusals = self._retried = self._largest = 0
+        self._refusals = self._largest = 0
         sessions = int((START + LENGTH + 300) * utilisation * NODES * SLOTS / 60)
         self._work = make_work(_Twenty("", ""), utilisation, sessions, seed)
 
@@ -135,14 +151,14 @@ class FaultRun:
         for address, number in self._numbers.items():
             if (dies := self._fault.dies(number)) is not None:
                 self._plan(START + dies, "die", address)
-        self._plan(START - 60, "sample", None)
+        self._plan(START - BEFORE, "sample", None)
         self._remaining = sum(START <= script.ready < START + LENGTH for script in self._work)
         while self._remaining:
             self._now, _, what, about = heapq.heappop(self._events)
             getattr(self, f"_{what}")(about)
         kept = sorted(self._slowdowns)
         p99 = kept[int(len(kept) * 0.99)]
-        return FaultOutcome(fmean(kept), p99, self._refusals, self._retried, tuple(self._out), self._largest)
+        return FaultOutcome(fmean(kept), p99, self._refusals, self._largest, tuple(self._out))
 
     def _plan(self, when: float, what: str, about: Any) -> None:
         self._planned += 1
@@ -167,7 +183,6 @@ class FaultRun:
             if host == self._fault.bad:
                 self._drop(script)
                 return
-            self._retried += 1
             self._plan(self._now + (1.0 if self._oracle else RETRY), "start", about)
             return
         met = self._meets(host, placed.node)

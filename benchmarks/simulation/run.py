@@ -123,11 +123,8 @@ class Run:
         placed = place(self._config, state, now, request, self._rng)
         if isinstance(placed, Wait):
             self._waited += 1
-            self._plan(
-                now + queue_pause(placed.position, self._config.slots, 0.0) * self._rng.uniform(0.7, 1.0),
-                "place",
-                script,
-            )
+            pause = queue_pause(placed.position, self._config.slots)
+            self._plan(now + pause * self._rng.uniform(0.7, 1.0), "place", script)
             return
         assert isinstance(placed, Placed)
         self._running[script.name] = script
