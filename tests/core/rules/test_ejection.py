@@ -262,6 +262,21 @@ def test_any_work_that_was_begun_after_the_failure_and_is_accepted_brings_a_node
     assert state_of(picker, "a")["state"] == "ready"
 
 
+def test_a_node_that_is_back_makes_the_others_due(clock):
+    """A rack, a switch: what has failed together is back together."""
+    picker = of_two_hosts(clock, "abcdef")
+    for node in "bc":
+        fail(picker, node)
+    clock.now += FIRST_COOL_DOWN + 1
+    for node in "abc":
+        fail(picker, node)
+    clock.now += FIRST_COOL_DOWN + 1
+    trial = next(pick for pick in (picker.acquire("x") for _ in range(40)) if pick.host == "a:21050")
+    assert hosts(picker, 40) == {"d:21050", "e:21050", "f:21050"}  # b and c are out for 20 s
+    trial.accepted()
+    assert hosts(picker, 40) == set(picker.config.addresses)
+
+
 def test_only_work_that_will_say_what_became_of_it_is_a_trial(picker, clock):
     fail(picker, "a")
     clock.now += FIRST_COOL_DOWN + 1
