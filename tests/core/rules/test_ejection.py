@@ -290,7 +290,8 @@ def test_where_nobody_could_try_a_node_it_is_back_in_the_end(picker, clock):
     clock.now += FIRST_COOL_DOWN + UNTRIED_SECONDS - 1
     assert "a:21050" not in {picker.get_host() for _ in range(9)}
     clock.now += 1
-    assert "a:21050" in {picker.get_host() for _ in range(9)}
+    assert "a:21050" in {picker.hold(60).host for _ in range(9)}
+    assert "(on trial)" in picker.acquire("x", exclude=["b:21050", "c:21050"]).why
 
 
 def test_a_trial_that_has_not_come_as_far_as_the_node_is_the_next_ones(picker, clock):
