@@ -9,7 +9,9 @@ import pytest
 
 from airflow_provider_impala_lb.core.rules import headroom as load
 from airflow_provider_impala_lb.core.rules import placement, policy
+from benchmarks.simulation import failures
 from benchmarks.simulation import run as simulation
+from benchmarks.simulation.failures import FAULTS, FaultRun
 from benchmarks.simulation.run import Run
 from benchmarks.simulation.scenario import SCENARIOS
 from benchmarks.simulation.server import Script, Server
@@ -95,3 +97,19 @@ def test_a_node_alone_is_as_slow_as_queueing_theory_says():
             slowdowns.append((end - done.ready) / done.size)
         server.begin(now, Script(name, now, rng.uniform(0.5, 1.5)))
     assert sum(slowdowns) / len(slowdowns) == pytest.approx(expected, rel=0.03)
+
+
+FAULT = {fault.name: fault for fault in FAULTS}
+
+
+def test_a_node_that_fails_is_left_out_by_the_real_rules(monkeypatch):
+    before = FaultRun(FAULT["dead, alone"], 0.3, 1).outcome()
+    assert before.out[-1] == 1 and 0 < before.refusals < 20
+    monkeypatch.setattr(failures, "note_failure", lambda *about: None)
+    after = FaultRun(FAULT["dead, alone"], 0.3, 1).outcome()
+    assert after.out[-1] == 0 and after.refusals > 10 * before.refusals
+
+
+def test_a_bad_host_puts_nobody_out_and_an_oracle_meets_no_refusal():
+    assert max(FaultRun(FAULT["bad host"], 0.3, 1).outcome().out) == 0
+    assert FaultRun(FAULT["split"], 0.3, 1, oracle=True).outcome().refusals == 0

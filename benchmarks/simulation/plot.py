@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from .failures import BEFORE, LENGTH, NODES, SAMPLE, Fault, FaultOutcome
 from .results import POLICIES, UTILISATIONS, Results
 
 _LABELS, _PANEL, _GAP, _ROW, _TOP = 230, 400, 30, 34, 96
@@ -81,4 +82,57 @@ def _legend() -> list[str]:
         parts.append(_MARKS[policy](x, 30))
         parts.append(f'<text x="{x + 16}" y="34.5">{policy}</text>')
         x += 62 + 8.0 * len(policy)
+    return parts
+
+
+_COLUMNS, _CELL, _HEIGHT, _ABOVE, _LEFT = 3, 290, 96, 62, 34
+_LINES = (("one word", "#d55e00", "5 3"), ("now", "#0072b2", ""))
+
+
+def out_svg(faults: Sequence[Fault], one_word: Mapping[str, FaultOutcome], ours: Mapping[str, FaultOutcome]) -> str:
+    """Nodes left out over time, a panel for each fault."""
+    rows = math.ceil(len(faults) / _COLUMNS)
+    width, height = _COLUMNS * _CELL + 20, rows * (_HEIGHT + 58) + _ABOVE - 10
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'{_FONT} font-size="11">',
+        "<title>Nodes left out over time</title>",
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+    ]
+    for place, (name, color, dashes) in enumerate(_LINES):
+        x = _LEFT + 110 * place
+        parts.append(f'<path d="M{x} 20h26" stroke="{color}" stroke-width="2" stroke-dasharray="{dashes}"/>')
+        parts.append(f'<text x="{x + 32}" y="24" font-size="13">{name}</text>')
+    parts.append(f'<text x="{_LEFT + 230}" y="24">nodes of {NODES} left out, by seconds since it began</text>')
+    for place, fault in enumerate(faults):
+        left, top = _LEFT + _CELL * (place % _COLUMNS), _ABOVE + (_HEIGHT + 58) * (place // _COLUMNS)
+        parts += _panel(fault.title, left, top, (one_word[fault.name].out, ours[fault.name].out))
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _panel(title: str, left: float, top: float, series: tuple[Sequence[float], Sequence[float]]) -> list[str]:
+    wide = _CELL - 36
+
+    def x_of(seconds: float) -> float:
+        return left + wide * (seconds + BEFORE) / (LENGTH + BEFORE)
+
+    def y_of(nodes: float) -> float:
+        return top + _HEIGHT * (1 - nodes / NODES)
+
+    parts = [f'<text x="{left}" y="{top - 8}" font-weight="bold">{escape(title)}</text>']
+    for nodes in (0, NODES / 2, NODES):
+        y = y_of(nodes)
+        parts.append(f'<path d="M{left} {y:.1f}h{wide}" stroke="#ddd"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{nodes:g}</text>')
+    for seconds in (0, 300, 600, 900):
+        x = x_of(seconds)
+        parts.append(f'<path d="M{x:.1f} {top}v{_HEIGHT}" stroke="#eee"/>')
+        parts.append(f'<text x="{x:.1f}" y="{top + _HEIGHT + 15}" text-anchor="middle">{seconds}</text>')
+    for (_, color, dashes), values in zip(_LINES, series, strict=True):
+        points = " ".join(
+            f"{x_of(SAMPLE * place - BEFORE):.1f},{y_of(value):.1f}" for place, value in enumerate(values)
+        )
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.8" stroke-dasharray="{dashes}"/>'
+        )
     return parts

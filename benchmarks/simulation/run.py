@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from airflow_provider_impala_lb.core.rules.expiry import end_expired
 from airflow_provider_impala_lb.core.rules.headroom import ProbeBaseline, note_reports, shed_load
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
+from airflow_provider_impala_lb.core.rules.queue import pause as queue_pause
 from airflow_provider_impala_lb.core.state.load_report import LoadSample, ProbeResult
 from airflow_provider_impala_lb.core.state.model import Lease, Ticket
 from airflow_provider_impala_lb.core.state.state import State, decode, encode
@@ -122,7 +123,8 @@ class Run:
         placed = place(self._config, state, now, request, self._rng)
         if isinstance(placed, Wait):
             self._waited += 1
-            self._plan(now + placed.pause * self._rng.uniform(0.7, 1.0), "place", script)
+            pause = queue_pause(placed.position, self._config.slots)
+            self._plan(now + pause * self._rng.uniform(0.7, 1.0), "place", script)
             return
         assert isinstance(placed, Placed)
         self._running[script.name] = script

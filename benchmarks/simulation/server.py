@@ -86,6 +86,10 @@ class Server:
         self._ends.remove((script.finish, script.name, script))
         heapq.heapify(self._ends)
 
+    def scripts(self) -> list[Script]:
+        """What runs here."""
+        return [script for _, _, script in self._ends]
+
     def next_end(self) -> float:
         """When the next script ends if nothing else happens."""
         if not self._ends:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from .failures import BEFORE, SAMPLE, Fault, FaultOutcome
 from .results import LINE, POLICIES, UTILISATIONS, Results
 
 
@@ -28,6 +32,10 @@ def _rows(results: Results, utilisation: float) -> list[str]:
         each = results.ratios(scenario, utilisation)
         ratio = f"{results.ratio(scenario, utilisation):.3f} ({min(each):.3f} to {max(each):.3f})"
         rows.append([scenario.title, *(f"{cell.mean:.2f} / {cell.p99:.1f}" for cell in cells), ratio])
+    return _aligned(rows)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows
@@ -72,3 +80,24 @@ def _verdict(results: Results) -> str:
         f"`least_loaded` is to be within {LINE:.0%} of the oracle wherever it knows the nodes' sizes and reports count "
         f"every script: {'missed in ' + said if missed else 'held in all'} (the largest: {ratio:.3f}, {title}, {at:g})."
     )
+
+
+def faults_table(
+    faults: Sequence[Fault],
+    oracle: Mapping[str, FaultOutcome],
+    one_word: Mapping[str, FaultOutcome],
+    ours: Mapping[str, FaultOutcome],
+) -> str:
+    """Slowdowns, tries that failed, and nodes out, of the rules before and now."""
+    rows = [["what fails", "oracle", "one word", "now", "failed tries", "nodes out", "most on a node"]]
+    for fault in faults:
+        best, before, now = (each[fault.name] for each in (oracle, one_word, ours))
+        slow = [f"{each.mean:.2f} / {each.p99:.1f}" for each in (best, before, now)]
+        out = [f"{_mean_out(each):.1f} ({max(each.out):.0f})" for each in (before, now)]
+        tries = f"{before.refusals:.0f}, {now.refusals:.0f}"
+        rows.append([fault.title, *slow, tries, ", ".join(out), f"{before.largest:.0f}, {now.largest:.0f}"])
+    return "\n".join(_aligned(rows))
+
+
+def _mean_out(outcome: FaultOutcome) -> float:
+    return fmean(outcome.out[int(BEFORE / SAMPLE) :])

@@ -114,6 +114,6 @@ class Admin:
             record = state.node(address)
             record.drained = drained
             if not drained:
-                record.failures, record.ejection = 0, None
+                record.failures, record.ejection, record.suspicions = 0, None, {}
 
         self._shared.transact(change)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from logging import getLogger
 from types import TracebackType
 
 from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseHandle
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
-from airflow_provider_impala_lb.core.rules.ejection import note_failure, note_success
+from airflow_provider_impala_lb.core.rules.ejection import Failure, end_trial, note_failure, note_success
 from airflow_provider_impala_lb.core.rules.placement import Placed
 from airflow_provider_impala_lb.core.state.model import AVOID_SECONDS, Avoid, Cause, Lease
 from airflow_provider_impala_lb.core.state.state import State
+
+log = getLogger(__name__)
 
 
 class NodeFeedback:
@@ -19,18 +22,20 @@ class NodeFeedback:
     :param shared: the cluster's state.
     :param node: ``host:port``.
     :param lease: whose work it is; its id is the token of a trial.
-    :param on_trial: the node was out, and this work is its trial.
+    :param doubted: something was held against the node as it was picked.
+    :param trial: it is the node's trial; default False.
     """
 
-    def __init__(self, shared: SharedState, node: str, lease: Lease, *, on_trial: bool) -> None:
+    def __init__(self, shared: SharedState, node: str, lease: Lease, *, doubted: bool, trial: bool = False) -> None:
         self._shared, self._node, self._lease = shared, node, lease
-        self._on_trial = on_trial
+        self._doubted, self._trial = doubted, trial
 
     def accepted(self) -> None:
-        """A session has opened and its first statement was accepted. Ends the node's trial, if this was it."""
-        if self._on_trial:
-            self._on_trial = False
-            self._note(lambda state, now: note_success(state.node(self._node), self._lease.id))
+        """A session has opened and its first statement was accepted. Ends what was held against the node."""
+        if self._doubted:
+            self._doubted = False
+            begun, host, node = self._lease.taken, self._shared.host, self._node
+            self._note(lambda state, now: note_success(state, now, node, host, begun))
 
     def refused(self, cause: Cause, reason: str) -> None:
         """The node did not take the work.
@@ -38,7 +43,18 @@ class NodeFeedback:
         :param cause: ``"failure"``, ``"overload"`` or ``"shutdown"``.
         :param reason: in words.
         """
-        self._note(lambda state, now: note_failure(state.node(self._node), now, cause, reason, self._lease.id))
+        failure = Failure(self._shared.host, cause, reason, self._lease.id)
+        config, node = self._shared.config, self._node
+        follows: list[str] = []
+        self._note(lambda state, now: follows.append(note_failure(config, state, now, node, failure)))
+        if follows:
+            log.warning("%s did not take the work (%s): %s", node, reason, follows[-1])
+
+    def not_tried(self) -> None:
+        """The work has not come as far as the node, for a reason of this host: the node's trial is another one's."""
+        if self._trial:
+            self._trial = False
+            self._note(lambda state, now: end_trial(state.node(self._node), self._lease.id))
 
     def failed(self) -> None:
         """The work failed here: the same owner's next pick goes elsewhere, if there is another node."""
@@ -132,6 +148,11 @@ class Pick:
         """
         if self._feedback:
             self._feedback.refused(cause, reason)
+
+    def not_tried(self) -> None:
+        """Note that the work has not come as far as the node: for a reason of this host, which says nothing of it."""
+        if self._feedback:
+            self._feedback.not_tried()
 
     def failed(self) -> None:
         """Note that the work failed here: the same owner's next pick goes elsewhere, if there is another node."""

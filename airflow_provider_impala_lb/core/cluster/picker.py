@@ -23,7 +23,7 @@ from airflow_provider_impala_lb.core.cluster.waiting import Waiter
 from airflow_provider_impala_lb.core.config.value_limits import DAY, check_seconds
 from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.process_identity import is_dead, this_process
-from airflow_provider_impala_lb.core.rules.admission import LeftOut
+from airflow_provider_impala_lb.core.rules.admission import Caller, LeftOut
 from airflow_provider_impala_lb.core.rules.expiry import end_expired
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.rules.queue import dequeue
@@ -182,6 +182,7 @@ class Picker:
         lease.holder = None  # the process that asks is gone long before its work ends
         request = self._request(lease, session_key, None, ())
         request.lease_seconds = seconds
+        request.caller = request.caller._replace(reports=False)
         request.ticket = self._ticket(lease.id, owner, None)
         placed = self._wait_for(request, self._config.max_wait if wait is None else wait, here=True)
         return self._picked(placed, lease, session_key)
@@ -236,7 +237,7 @@ class Picker:
         self._shared.try_to_note("the place in the queue", lambda state, _: dequeue(state, ticket))
 
     def _picked(self, placed: Placed, lease: Lease, session_key: str | None = None) -> Pick:
-        feedback = NodeFeedback(self._shared, placed.node, lease, on_trial=placed.trial)
+        feedback = NodeFeedback(self._shared, placed.node, lease, doubted=placed.doubted, trial=placed.trial)
         return Pick(placed, LeaseHandle(self._leases, lease.id), feedback, session_key=session_key)
 
     def _lease(self, owner: str, lease_id: str = "") -> Lease:
@@ -274,6 +275,7 @@ class Picker:
             prefer=None if prefer is None else self._config.canonical(prefer),
             excluded=dict(exclude) if isinstance(exclude, Mapping) else dict.fromkeys(exclude, "excluded"),
             lease_seconds=LEASE_SECONDS,
+            caller=Caller(self._shared.host, reports=lease is not None),
         )
 
     def _wait_for(

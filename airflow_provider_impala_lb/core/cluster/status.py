@@ -66,7 +66,8 @@ def _condition(config: Config, record: NodeState, now: float) -> tuple[str, str 
     ejection = record.ejection
     if ejection is not None:
         word = "drain" if ejection.cause == "shutdown" else "busy" if ejection.cause == "overload" else "ejected"
-        return word, left_out(record, now) or f"{ejection.reason} (due for a trial)"
+        said = f", said by {', '.join(ejection.by)}" if ejection.by else ""
+        return word, left_out(record, now, "") or f"{ejection.reason} ({ejection.cause}{said}; due for a trial)"
     ttl = config.report_seconds
     summary = fresh(record, now, ttl) if ttl else None
     if summary is not None and summary.quiescing:
@@ -74,7 +75,12 @@ def _condition(config: Config, record: NodeState, now: float) -> tuple[str, str 
     if summary is not None and summary.level != "ready":
         short = summary.short_share
         return summary.level, f"{short} is under its floor" if short else f"headroom {summary.headroom:.2f}"
-    return "ready", None
+    met = [
+        f"{host} alone ({each.reason}; for {each.until - now:.0f} s more)"
+        for host, each in sorted(record.suspicions.items())
+        if not each.ended and now < each.until
+    ]
+    return "ready", f"left out by {', by '.join(met)}" if met else None
 
 
 def _report(report: LastReport, now: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node
-from airflow_provider_impala_lb.core.rules.ejection import left_out
+from airflow_provider_impala_lb.core.rules.ejection import fails, left_out
 from airflow_provider_impala_lb.core.rules.headroom import fresh
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import NoNodeAvailable
@@ -40,17 +40,37 @@ class Admitted(msgspec.Struct):
 
     :param candidates: nodes that may.
     :param busy: those at or under T: not while there is hope for another one.
-    :param resting: those that are out, and until when: tried only if there is nobody else.
+    :param resting: those that are out: tried only if there is nobody else.
     :param left_out: why each node is no candidate, by ``host:port``.
+    :param doubt: more than half of the nodes fail for this host, so each of them is tried often.
     """
 
     candidates: list[Node]
     busy: list[Node]
-    resting: list[tuple[float, Node]]
+    resting: list[Node]
     left_out: dict[str, LeftOut]
+    doubt: bool = False
 
 
-def admit(config: Config, state: State, now: float, excluded: Mapping[str, str], avoid: str = "") -> Admitted:
+class Caller(NamedTuple):
+    """Who asks for a node.
+
+    :ivar host: where.
+    :ivar reports: it will say what became of its work, and so may try a node that was out.
+    """
+
+    host: str = ""
+    reports: bool = True
+
+
+def admit(
+    config: Config,
+    state: State,
+    now: float,
+    excluded: Mapping[str, str],
+    avoid: str = "",
+    caller: Caller = Caller(),  # noqa: B008 (immutable)
+) -> Admitted:
     """Sort the nodes by what keeps them from new work.
 
     :param config: the nodes.
@@ -58,23 +78,26 @@ def admit(config: Config, state: State, now: float, excluded: Mapping[str, str],
     :param now: the store's clock, seconds since the epoch.
     :param excluded: nodes the caller has tried or does not want, with its reasons.
     :param avoid: a node to leave out if there is another one: the last to fail this task; default "": none.
+    :param caller: who asks; default nobody in particular, who will say what becomes of his work.
     """
     reasons = {address: LeftOut("tried", reason) for address, reason in excluded.items()}
     candidates: list[Node] = []
     busy: list[Node] = []
-    resting: list[tuple[float, Node]] = []
-    get, ttl = state.nodes.get, config.report_seconds
+    resting: list[Node] = []
+    get, ttl, host = state.nodes.get, config.report_seconds, caller.host
+    doubt = _most_fail(config, state, now, host)
     for node, address in zip(config.nodes, config.addresses, strict=True):
         record = get(address)
         if reasons and address in reasons:
             continue
-        if record is None or (record.ejection is None and record.summary is None and not record.drained):
+        doubted = record is not None and (record.ejection is not None or host in record.suspicions)
+        if record is None or not (doubted or record.summary is not None or record.drained):
             candidates.append(node)
         elif record.drained:
             reasons[address] = LeftOut("drained", "drained by an operator")
-        elif record.ejection is not None and (reason := left_out(record, now)) is not None:
+        elif doubted and (reason := left_out(record, now, host, reports=caller.reports, doubt=doubt)) is not None:
             reasons[address] = LeftOut("down", reason)
-            resting.append((record.ejection.until, node))
+            resting.append(node)
         elif ttl and record.summary is not None and (summary := fresh(record, now, ttl)) is not None:
             if summary.quiescing:
                 reasons[address] = LeftOut("drained", "shutting down, it says itself")
@@ -89,7 +112,19 @@ def admit(config: Config, state: State, now: float, excluded: Mapping[str, str],
     if avoid and len(candidates) > 1 and any(node.address == avoid for node in candidates):
         candidates = [node for node in candidates if node.address != avoid]
         reasons[avoid] = LeftOut("failed this task", "failed this task last time")
-    return Admitted(candidates, busy, resting, reasons)
+    return Admitted(candidates, busy, resting, reasons, doubt)
+
+
+def _most_fail(config: Config, state: State, now: float, host: str) -> bool:
+    """Whether more than half of the nodes that nobody has drained fail for this host."""
+    get = state.nodes.get
+    records = [record for record in map(get, config.addresses) if record is not None]
+    failing = sum(
+        fails(record, now, host)
+        for record in records
+        if (record.ejection is not None or host in record.suspicions) and not record.drained
+    )
+    return failing > 0 and 2 * failing > len(config.nodes) - sum(record.drained for record in records)
 
 
 def none_available(config: Config, left: Mapping[str, LeftOut]) -> NoNodeAvailable:

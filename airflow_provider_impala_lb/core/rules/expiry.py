@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_impala_lb.core.rules import queue
+from airflow_provider_impala_lb.core.rules.ejection import forget_old
 from airflow_provider_impala_lb.core.rules.supersession import note_leftover
 from airflow_provider_impala_lb.core.state.model import Lease
 from airflow_provider_impala_lb.core.state.record_log import RecordLog
@@ -43,6 +44,8 @@ def end_expired(
     for node in state.nodes.values():
         if node.recent and node.recent[0][0] <= now:
             node.recent = [(end, count) for end, count in node.recent if end > now]
+        if node.suspicions:
+            forget_old(node, now)
     if head.waiting or len(state.tickets):
         queue.end_lapsed(state, now, dead, may_expire)
     expiring: tuple[RecordLog[Any], ...] = (state.leftovers, state.sessions, state.avoid)

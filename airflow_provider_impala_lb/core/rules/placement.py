@@ -12,8 +12,8 @@ import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node
 from airflow_provider_impala_lb.core.rules import queue
-from airflow_provider_impala_lb.core.rules.admission import Admitted, LeftOut, admit, none_available
-from airflow_provider_impala_lb.core.rules.ejection import begin_trial
+from airflow_provider_impala_lb.core.rules.admission import Admitted, Caller, LeftOut, admit, none_available
+from airflow_provider_impala_lb.core.rules.ejection import begin_trial, is_doubted
 from airflow_provider_impala_lb.core.rules.policy import Scores, choose, most_headroom, spread
 from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, Attempt, Lease, SessionRecord, Ticket
 from airflow_provider_impala_lb.core.state.state import State
@@ -37,6 +37,7 @@ class Request(msgspec.Struct):
     :param announced: the lease's id was noted when its attempt began, see `supersession.announce`.
     :param attempt: which attempt it is; None: not known.
     :param known: what a mirror knows of the session key, used if the state knows nothing.
+    :param caller: who asks.
     :param spread: choose by `policy.spread`, whatever the configuration's policy is.
     :param renew: also renew its ticket, if that is not among the first of the queue.
     :param resent: what became of an earlier question is not known: the state may have its lease or ticket already.
@@ -53,6 +54,7 @@ class Request(msgspec.Struct):
     announced: bool = False
     attempt: Attempt | None = None
     known: SessionRecord | None = None
+    caller: Caller = Caller()
     spread: bool = False
     renew: bool = True
     resent: bool = False
@@ -66,6 +68,7 @@ class Placed(msgspec.Struct):
     :param left_out: why each node that is no candidate is none, by ``host:port``.
     :param scores: what spoke for each candidate; None: there was nothing to choose.
     :param trial: this pick tries a node that was out, for the whole fleet.
+    :param doubted: something is held against the node, and whoever works there is to say if it takes the work.
     :param session: the record of the session key, with the data to replay.
     :param remarks: what else is to be known of the pick.
     """
@@ -75,6 +78,7 @@ class Placed(msgspec.Struct):
     left_out: dict[str, LeftOut]
     scores: Scores | None = None
     trial: bool = False
+    doubted: bool = False
     session: SessionRecord | None = None
     remarks: tuple[str, ...] = ()
 
@@ -128,7 +132,8 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
     avoided = state.avoid.get(lease.owner) if lease and lease.owner and len(state.avoid) else None
     # A node that is asked for by name is not avoided: sticking is worth more.
     avoid = avoided.node if avoided and avoided.node != request.prefer else ""
-    admitted = admit(config, state, now, request.excluded, avoid)
+    may_try = True
+    admitted = admit(config, state, now, request.excluded, avoid, request.caller)
     record = (state.sessions.get(key) or request.known) if key else None
     candidates = _with_capacity(config, state, now, admitted, request)
     remarks: list[str] = []
@@ -148,17 +153,24 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
         if candidates:
             if request.spread:
                 best, scores = spread(config, candidates, state, now, rng)
+                node, reason = best.address, "spread: "
             else:
                 best, scores = choose(config.policy, config, candidates, state, now, rng)
-            node, reason = best.address, "spread: " if request.spread else f"{config.policy}: "
+                node, reason = best.address, f"{config.policy}: "
             state.head.last = node
         else:
-            found = _without_candidates(config, state, now, request, admitted)
+            found = _without_candidates(config, state, now, request, admitted, rng)
             if isinstance(found, Wait):
                 return found
             node, reason = found
+            may_try = False
+    if admitted.doubt:
+        remarks.append("more than half of the nodes fail for this host, so they are tried often")
     placed = Placed(node, reason, admitted.left_out, scores, remarks=tuple(remarks))
     _note(config, state, now, request, placed, record)
+    if may_try and request.caller.reports:
+        host, timeout = request.caller.host, config.session.open_timeout
+        placed.trial = begin_trial(state.node(node), now, host, request.token, timeout)
     return placed
 
 
@@ -189,7 +201,7 @@ def _only_he_leaves_out(state: State, admitted: Admitted, address: str) -> bool:
 
 
 def _without_candidates(
-    config: Config, state: State, now: float, request: Request, admitted: Admitted
+    config: Config, state: State, now: float, request: Request, admitted: Admitted, rng: random.Random
 ) -> tuple[str, str] | Wait:
     """Wait, if that can help; else the best of the busy ones; else one that is out. A node comes with its reason."""
     full = any(left.kind == "full" for left in admitted.left_out.values())
@@ -203,14 +215,12 @@ def _without_candidates(
         admitted.left_out.pop(best.address)
         return best.address, "all are busy, and it has the most headroom"
     if request.lease is not None and resting:
-        able = queue.nodes_with_capacity(config, state, now, [node for _, node in resting], request.ticket)
-        allowed = {node.address for node in able}
-        resting = [entry for entry in resting if entry[1].address in allowed]
+        resting = queue.nodes_with_capacity(config, state, now, resting, request.ticket)
     if resting:
-        # What we know of them may be out of date (finagle's panic mode, pgjdbc): the one due soonest, whatever it is.
-        soonest = min(resting, key=lambda entry: entry[0])[1]
-        admitted.left_out.pop(soonest.address)
-        return soonest.address, "all others are out, and it is due soonest"
+        # What we know of them may be out of date (finagle's panic mode, pgjdbc): any of them, not all work on one.
+        drawn, _ = spread(config, resting, state, now, rng)
+        admitted.left_out.pop(drawn.address)
+        return drawn.address, "all are out, and it was drawn"
     raise none_available(config, admitted.left_out)
 
 
@@ -226,12 +236,11 @@ def _wait(state: State, now: float, request: Request, admitted: Admitted, only: 
 def _note(
     config: Config, state: State, now: float, request: Request, placed: Placed, record: SessionRecord | None
 ) -> None:
-    """The lease, the session record, the counters, the trial."""
+    """The lease, the session record, the counters."""
     address, lease, key = placed.node, request.lease, request.session_key
     node = state.node(address)
     node.picks += 1
-    if node.ejection is not None:
-        placed.trial = begin_trial(node, now, request.token or "a pick without a lease", config.session.open_timeout)
+    placed.doubted = is_doubted(node, request.caller.host)
     if request.ticket is not None and request.ticket.number:
         queue.dequeue(state, request.ticket.id)
     if lease is None:

@@ -140,12 +140,39 @@ class Lease(msgspec.Struct, omit_defaults=True):
     attempt: Attempt | None = None
 
 
+class Suspicion(msgspec.Struct, array_like=True, omit_defaults=True):
+    """A host that a node has failed leaves it out, by itself: see `core.rules.ejection`.
+
+    :param cause: what kind of refusal it was.
+    :param failures: in a row, of this host.
+    :param at: the last one.
+    :param until: the host does not pick the node before this moment; then one of its picks tries it.
+    :param reason: in words.
+    :param ended: the host has worked there since: what is kept is how often the node has failed it.
+    :param reached: the host had worked there between this failure and the one before.
+    :param trial: the token of the pick that tries it; "": nobody does yet.
+    :param trial_until: the trial is over then, whatever has become of it.
+    """
+
+    cause: Cause
+    failures: int
+    at: float
+    until: float
+    reason: str
+    ended: bool = False
+    reached: bool = False
+    trial: str = ""
+    trial_until: float = 0.0
+
+
 class Ejection(msgspec.Struct, omit_defaults=True):
-    """Why a node is left out, and until when: see `core.rules.ejection`.
+    """Why a node is left out by all, and until when: see `core.rules.ejection`.
 
     :param cause: what kind of refusal it was.
     :param reason: in words.
     :param until: nobody picks the node before this moment; then one pick tries it.
+    :param at: the last failure: work that was begun later and was accepted ends the ejection.
+    :param by: the hosts that said so.
     :param trial: the token of the pick that tries it; "": nobody does yet.
     :param trial_until: the trial is over then, whatever has become of it.
     """
@@ -153,6 +180,8 @@ class Ejection(msgspec.Struct, omit_defaults=True):
     cause: Cause
     reason: str
     until: float
+    at: float = 0.0
+    by: list[str] = []
     trial: str = ""
     trial_until: float = 0.0
 
@@ -187,9 +216,11 @@ class NodeState(msgspec.Struct, omit_defaults=True):
     :param leases: those that live.
     :param recent: the picks without a lease, as [bucket's end, count].
     :param drained: an operator took it out.
-    :param failures: in a row, see `core.rules.ejection`.
+    :param failures: in a row that more than one host has seen, see `core.rules.ejection`.
     :param quiet_since: from when on the time without a failure counts: the end of the last cool-down.
-    :param ejection: why it is left out; None: it is not.
+    :param ejection: why it is left out by all; None: it is not.
+    :param suspicions: by host, what only that one has seen.
+    :param worked: when the work was begun that was accepted last while some host said that the node fails.
     :param summary: of its last report; None: it never reported.
     """
 
@@ -200,6 +231,8 @@ class NodeState(msgspec.Struct, omit_defaults=True):
     failures: int = 0
     quiet_since: float = 0.0
     ejection: Ejection | None = None
+    suspicions: dict[str, Suspicion] = {}
+    worked: float = 0.0
     summary: LoadSummary | None = None
 
     def count_unleased(self, now: float) -> None:

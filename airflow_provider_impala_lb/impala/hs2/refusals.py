@@ -43,7 +43,9 @@ class Refusals:
         """
         if error.fault == "node" or pick.node in self._at_fault:
             pick.refused(error.cause, str(error))
-        elif error.fault != "client":
+        elif error.fault == "client":
+            pick.not_tried()
+        else:
             self._unclear[pick.node] = (pick, error)
             self._check(error)
             if ask is not None and error.fault in _KEYS:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 import pytest
 
 from airflow_provider_impala_lb import Balancer
+from airflow_provider_impala_lb.core.state.model import Ejection
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import left_out, run
@@ -82,6 +83,19 @@ def test_a_name_that_only_this_host_cannot_resolve(cluster, tmp_path, log):
     assert not [record for record in log.records if record.name.startswith("thrift.")]  # one line says it
     assert "the name no-such-host.invalid cannot be resolved here" in said and "not held against the node" in said
     nothing_is_noted(wrong)
+
+
+def test_who_cannot_resolve_a_name_leaves_its_trial_to_others(cluster, tmp_path):
+    nodes = ["x" * 64 + ".invalid:21050", *cluster.config["nodes"][1:]]
+    wrong = host_of(cluster, tmp_path / "lock", nodes)
+
+    def eject(state, now):
+        state.node(nodes[0]).ejection = Ejection("failure", "it was down", now - 1, at=now - 11, by=["one", "two"])
+
+    wrong.cluster.store.transact(eject)
+    assert run(wrong, "SELECT 1").node == address_of(nodes[1])
+    (why,) = [node["why"] for node in wrong.status()["nodes"] if node["node"] == nodes[0]]
+    assert why == "it was down (failure, said by one, two; due for a trial)"
 
 
 def test_a_name_that_can_be_none(cluster, tmp_path):
