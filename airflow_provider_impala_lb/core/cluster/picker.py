@@ -387,7 +387,7 @@ class Picker:
                 raise _SeekDeadFirst(_with_leases_read(state))
             if request.resent:
                 state.end_lease(request.token)
-            end_expired(state, now, dead or frozenset(), self._shared.may_expire(state, now))
+            end_expired(state, now, dead or frozenset(), self._shared.has_lapsed(state, now))
             owner = request.ticket.owner if request.ticket else ""
             if request.attempt:
                 check_attempt(state, owner, request.attempt)

@@ -178,14 +178,14 @@ def nodes_with_capacity(
 
 
 def end_lapsed(
-    state: State, now: float, dead: Collection[str], may_expire: Callable[[str], bool] | None = None
+    state: State, now: float, dead: Collection[str], has_lapsed: Callable[[str, float], bool] | None = None
 ) -> None:
     """Take out the tickets whose owners are gone.
 
     :param state: changed.
     :param now: the store's clock, seconds since the epoch.
     :param dead: ids of tickets whose process is known to be gone.
-    :param may_expire: whether this host's clock may end what that host dated; None (default): it is one clock.
+    :param has_lapsed: whether what a host dated to end at some moment has ended; None (default): it is one clock.
     """
     firsts = state.head.waiting
     if firsts:
@@ -194,8 +194,9 @@ def end_lapsed(
             for each in firsts
             if each.id in dead
             or (
-                (state.head.has_lapsed(each.until, now) or _is_lost(each, now))
-                and (may_expire is None or may_expire(each.host))
+                has_lapsed(each.host, each.until)
+                if has_lapsed is not None
+                else state.head.has_lapsed(each.until, now) or _is_lost(each, now)
             )
         ]
         if lapsed:
