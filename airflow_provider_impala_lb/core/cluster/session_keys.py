@@ -40,18 +40,17 @@ class SessionKeys:
         :param options: what was set in it by SET.
         """
 
-        def change(state: State, now: float) -> SessionRecord:
+        def change(state: State, now: float) -> tuple[SessionRecord, int]:
             record = state.sessions.get(key) or SessionRecord(node=node, expires=0.0)
             record.database, record.options, record.at = database, dict(options), now
             record.expires = now + SESSION_SECONDS
-            nonlocal too_large
             too_large = bound_data(record)
             state.sessions.put(key, record, record.expires)
-            return record
+            return record, too_large
 
-        too_large = 0
         try:
-            self.copy(key, self._shared.store.transact(change))
+            record, too_large = self._shared.store.transact(change)
+            self.copy(key, record)
             if too_large:
                 log.warning(
                     "The data of session key %r (default database, and what was set by SET) have %d bytes, and at most "

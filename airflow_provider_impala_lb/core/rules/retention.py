@@ -78,11 +78,11 @@ def check_room(state: State, *, ticket: bool = False) -> None:
     if ticket and state.tickets.size >= MOST_WAITING_BYTES:
         waiting = len(state.head.waiting) + len(state.tickets)
         raise NoNodeAvailable(
-            f"The queue is full: {waiting:,} wait, and the shared state has no room for more; this one was given no place"
+            f"The queue is full: {waiting:,} wait, and the shared state has no room for more: this one has no place"
         )
     if not ticket and state.leases.size >= MOST_WAITING_BYTES:
         raise NoNodeAvailable(
-            f"{len(state.leases):,} scripts run, and the shared state has no room for more; this one was given no node",
+            f"{len(state.leases):,} scripts run, and the shared state has no room for more: this one has no node",
             {},
         )
 

@@ -178,8 +178,8 @@ class RecordLog(Generic[Record]):
         """Change many records, and write them once; each stays where it is in the order.
 
         :param text: a value that all which are to be changed have; only those that may have it are decoded.
-        :param change: changes a record and returns the moment it ends at (store's clock, seconds since the epoch); None:
-            it leaves the record as it is.
+        :param change: changes a record and returns the moment it ends at (store's clock, seconds since the epoch), or
+            leaves it as it is and returns None.
         """
         wanted, lines, changed = _encoder.encode(text), self.text.split(b"\n")[1:], False
         for number, line in enumerate(lines):
