@@ -124,8 +124,7 @@ class Pods:
         key = f"user-{self.rng.getrandbits(48):012x}" if self.keys else None
         owner = f"dag_{number % 200}/scheduled__{number}/task"
         pick = balancer.acquire(owner, session_key=key, wait=0)
-        balancer.leases.note(pick.lease_id if hasattr(pick, "lease_id") else next(iter(balancer.leases._held)),
-                             session=f"{self.rng.getrandbits(128):032x}")
+        balancer.leases.note(next(iter(balancer.leases._held)), session=f"{self.rng.getrandbits(128):032x}")
         ends = self.clock.time + self.rng.uniform(10, 100)
         if number % 50 == 49:  # killed
             self.killed += 1
@@ -158,7 +157,7 @@ def sample(store, balancer, clock, picks=25):
         start = time.perf_counter()
         balancer.get_host()
         times.append(time.perf_counter() - start)
-    state, now = store.read()
+    state, _ = store.read()
     texts = [records.text for records in state.records]
     head = len(encode_head(state))
     assert len(texts) == KINDS

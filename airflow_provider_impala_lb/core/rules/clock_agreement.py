@@ -72,12 +72,11 @@ def has_lapsed(state: State, now: float, me: str, other: str, ends: float) -> bo
     :param other: that host's name.
     :param ends: as that host dated it.
     """
-    if other == me:
-        return ends <= now
     note = state.hosts.get(other)
     if note is None:  # of a ticket: a lease's host is noted, see `note_unknown_hosts`
         return ends <= now
-    return ends <= note.seen + note.silent
+    theirs = now if other == me else note.seen + note.silent
+    return ends <= theirs and (theirs >= note.spared or ends <= note.spared_before)
 
 
 def latest_clock(state: State, now: float) -> float:
@@ -126,6 +125,8 @@ def _watch(hosts: dict[str, HostNote], now: float, host: str) -> None:
     if mine is None:
         hosts[host] = HostNote(nodes="", seen=now, turn=turn, watched=before)
         return
+    if now - mine.seen > SILENCE_SECONDS:
+        mine.spared_before, mine.spared = mine.spared, now + SILENCE_SECONDS
     watched = max(before, mine.watched + min(max(0.0, now - mine.seen), STEP_SECONDS))
     if watched > before:
         for note in hosts.values():

@@ -314,6 +314,8 @@ class HostNote(msgspec.Struct, omit_defaults=True):
     :param turn: where no clock is common, as the rest: grows with each word of any host.
     :param watched: seconds that all hosts together had counted at its last word; see `core.rules.clock_agreement`.
     :param silent: seconds counted since.
+    :param spared: nothing that it dated lapses before this moment, by its clock: that was set, or its machine stopped.
+    :param spared_before: the ``spared`` before this one, as `Head.spared_before`.
     """
 
     nodes: str
@@ -322,6 +324,8 @@ class HostNote(msgspec.Struct, omit_defaults=True):
     turn: int = 0
     watched: float = 0.0
     silent: float = 0.0
+    spared: float = 0.0
+    spared_before: float = 0.0
 
 
 class Ticket(msgspec.Struct, omit_defaults=True):
