@@ -77,7 +77,7 @@ class Pods:
 
     :param store: where the state is
     :param clock: that store's
-    :param keys: session keys of a day, each used once; default 0
+    :param keys: session keys of a day, for :meth:`run_keys`; default 0
     :param node_days: nodes are replaced, one by one, each after so many days; default never
     """
 
@@ -107,6 +107,19 @@ class Pods:
             action(*arguments)
         return self.samples
 
+    def run_keys(self, days):
+        """So many days of picks with new session keys, from one host; returns a sample of every sixth of a day."""
+        balancer = self.balancer("a long-lived host")
+        for index in range(int(days * self.keys)):
+            self.clock.time = BEGIN + index * DAY / self.keys
+            key = f"user-{self.rng.getrandbits(48):012x}"
+            pick = balancer.pick(session_key=key)
+            if index % 10 == 0:
+                balancer.session_keys.remember(key, pick.node, "dwh", {"MEM_LIMIT": "4g"})
+            if index % (self.keys // 6) == self.keys // 6 - 1:
+                self.samples.append(sample(self.store, balancer, self.clock))
+        return self.samples
+
     def balancer(self, host):
         first = int((self.clock.time - BEGIN) / DAY / self.node_days) if self.node_days else 0
         names = [f"node-{first + index}" for index in range(self.nodes)]
@@ -121,9 +134,8 @@ class Pods:
         number = next(self.names)
         self._at(self.clock.time + each, self._begin, each)
         balancer = self.balancer(f"pod-{number:07}-{self.rng.getrandbits(32):08x}")
-        key = f"user-{self.rng.getrandbits(48):012x}" if self.keys else None
         owner = f"dag_{number % 200}/scheduled__{number}/task"
-        pick = balancer.acquire(owner, session_key=key, wait=0)
+        pick = balancer.acquire(owner, wait=0)
         balancer.leases.note(next(iter(balancer.leases._held)), session=f"{self.rng.getrandbits(128):032x}")
         ends = self.clock.time + self.rng.uniform(10, 100)
         if number % 50 == 49:  # killed

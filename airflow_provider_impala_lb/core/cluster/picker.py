@@ -26,6 +26,7 @@ from airflow_provider_impala_lb.core.rules.admission import LeftOut
 from airflow_provider_impala_lb.core.rules.expiry import end_expired
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.rules.queue import dequeue
+from airflow_provider_impala_lb.core.rules.retention import MOST_KEY_CHARACTERS
 from airflow_provider_impala_lb.core.rules.supersession import check_announced, check_attempt
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, Lease, Ticket
 from airflow_provider_impala_lb.core.state.state import State
@@ -264,6 +265,10 @@ class Picker:
         """:raises ConfigError: the session key is no text, or ``prefer`` no node of this configuration."""
         if session_key is not None and not isinstance(session_key, str):
             raise ConfigError(f"session_key: is {session_key!r}, must be a text")  # others could not read the state
+        if session_key is not None and len(session_key) > MOST_KEY_CHARACTERS:
+            raise ConfigError(
+                f"session_key: has {len(session_key)} characters, at most {MOST_KEY_CHARACTERS} are allowed"
+            )
         return Request(
             token=lease.id if lease else "",
             lease=lease,

@@ -23,6 +23,8 @@ MOST_KEPT_BYTES = 3 << 20
 """So much is left when there was more: it is not to be cut down at each pick."""
 MOST_WAITING_BYTES = 8 << 20
 """Of tickets, and of leases: about 30,000. More are refused; a lock file has room for twice as many."""
+MOST_KEY_CHARACTERS = 1024
+"""Of a session key."""
 MOST_DATA_BYTES = 4096
 """Of the data of one session key."""
 
