@@ -389,7 +389,9 @@ class Picker:
             if dead is not None:
                 note.dead_sought = now
             elif (len(state.leases) or state.head.waiting) and not 0 <= now - note.dead_sought < _SEEK_DEAD_EVERY:
-                raise _SeekDeadFirst(_with_leases_read(state))
+                if _may_be_of(state, self._shared.host):
+                    raise _SeekDeadFirst(_with_leases_read(state))
+                note.dead_sought = now  # a pod that has just begun has nobody to look for
             if request.resent:
                 state.end_lease(request.token)
             end_expired(state, now, dead or frozenset(), self._shared.has_lapsed(state, now))
@@ -444,6 +446,11 @@ def new_id() -> str:
 
 def _reasons(left_out: Mapping[str, LeftOut]) -> dict[str, str]:
     return {address: left.reason for address, left in left_out.items()}
+
+
+def _may_be_of(state: State, host: str) -> bool:
+    """Whether a lease, or a ticket of the first, may be of a process of this host."""
+    return state.leases.may_hold(host) or any(ticket.host == host for ticket in state.head.waiting)
 
 
 def _with_leases_read(state: State) -> State:

@@ -444,3 +444,19 @@ def test_a_session_key_that_is_no_text_is_refused_before_it_is_in_the_state(cloc
     with pytest.raises(ConfigError, match="session_key: is 42, must be a text"):
         picker.pick(session_key=42)
     assert picker.status()["sessions"] == []
+
+
+def test_a_host_that_has_no_lease_looks_for_no_dead_process(clock, monkeypatch):
+    there, pod = make(clock), make(clock)
+    there.store = pod.store
+    pod.host = "a-pod-of-its-own"
+    looks = []
+    monkeypatch.setattr(picker_module, "_dead", lambda state: looks.append(state) or frozenset())
+    with there.acquire("script"):
+        for _ in range(5):
+            clock.now += 2
+            pod.get_host()
+        assert looks == []
+        clock.now += 2
+        there.get_host()
+        assert len(looks) == 1

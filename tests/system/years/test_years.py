@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_impala_lb.core.config.store_url import parse_store
 from airflow_provider_impala_lb.core.rules.clock_agreement import MOST_NOTES
 from airflow_provider_impala_lb.core.rules.retention import MOST_BYTES
-from tests.support.pods import MINUTE, Pods, SetClock, SetRedisStore, file_store
+from tests.support.pods import Pods, SetClock, SetRedisStore, file_store
 from tests.support.sizes import sizes
 
 KILLED_A_DAY = 24 * 60 / 50
