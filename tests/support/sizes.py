@@ -23,6 +23,8 @@ SIZES: dict[str, tuple[int | None, int, int]] = {
     "STALE_RUNS": (None, 100, 2_000),  # sticky scripts whose coordinator is gone
     "CHAOS_SECONDS": (None, 12, 600),  # scripts while coordinators are killed, stopped and drained at random
     "MOVE_SECONDS": (None, 15, 600),  # restartable scripts while the load goes up and down at random
+    "POD_DAYS": (None, 3, 365),  # of one pod a minute, simulated, on a real store
+    "GLUSTER_DAYS": (None, 1, 7),  # the same on a GlusterFS
 }
 
 

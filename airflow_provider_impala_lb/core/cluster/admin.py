@@ -28,7 +28,7 @@ class Admin:
         :raises StateUnavailable: the store cannot be read.
         """
         state, now = self._shared.read()
-        end_expired(state, now, may_expire=self._shared.may_expire(state, now))
+        end_expired(state, now, has_lapsed=self._shared.has_lapsed(state, now))
         return describe(self._shared.config, state, now)
 
     def clocks(self) -> dict[str, float]:
@@ -43,7 +43,7 @@ class Admin:
 
         def change(state: State, now: float) -> dict[str, float]:
             self._shared.note_host(state, now, nodes=True)
-            return clocks_differ(state, self._shared.host)
+            return clocks_differ(state, self._shared.host, now)
 
         return self._shared.transact(change)
 
@@ -112,7 +112,7 @@ class Admin:
         def change(state: State, now: float) -> None:
             state.head.cluster = self._shared.config.name
             record = state.node(address)
-            record.drained = drained
+            record.drained, record.used = drained, int(now)
             if not drained:
                 record.failures, record.ejection, record.suspicions = 0, None, {}
 

@@ -234,6 +234,7 @@ class LeaseKeeper:
         """
 
         def change(state: State, now: float) -> None:
+            self._note_host(state, now)  # of a short script the second word, and so the first that others can go by
             ended = state.end_lease(lease_id)
             # What a later attempt has fenced is known to it, and may have been seen to end.
             if left_running and (ended or held) is not None and not is_fenced(state, lease_id):

@@ -27,6 +27,7 @@ from airflow_provider_impala_lb.core.rules.admission import Caller, LeftOut
 from airflow_provider_impala_lb.core.rules.expiry import end_expired
 from airflow_provider_impala_lb.core.rules.placement import Placed, Request, Wait, place
 from airflow_provider_impala_lb.core.rules.queue import dequeue
+from airflow_provider_impala_lb.core.rules.retention import MOST_KEY_CHARACTERS
 from airflow_provider_impala_lb.core.rules.supersession import check_announced, check_attempt
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, Lease, Ticket
 from airflow_provider_impala_lb.core.state.state import State
@@ -268,6 +269,10 @@ class Picker:
         """:raises ConfigError: the session key is no text, or ``prefer`` no node of this configuration."""
         if session_key is not None and not isinstance(session_key, str):
             raise ConfigError(f"session_key: is {session_key!r}, must be a text")  # others could not read the state
+        if session_key is not None and len(session_key) > MOST_KEY_CHARACTERS:
+            raise ConfigError(
+                f"session_key: has {len(session_key)} characters, at most {MOST_KEY_CHARACTERS} are allowed"
+            )
         return Request(
             token=lease.id if lease else "",
             lease=lease,
@@ -396,10 +401,12 @@ class Picker:
             if dead is not None:
                 note.dead_sought = now
             elif (len(state.leases) or state.head.waiting) and not 0 <= now - note.dead_sought < _SEEK_DEAD_EVERY:
-                raise _SeekDeadFirst(_with_leases_read(state))
+                if _may_be_of(state, self._shared.host):
+                    raise _SeekDeadFirst(_with_leases_read(state))
+                note.dead_sought = now  # a pod that has just begun has nobody to look for
             if request.resent:
                 state.end_lease(request.token)
-            end_expired(state, now, dead or frozenset(), self._shared.may_expire(state, now))
+            end_expired(state, now, dead or frozenset(), self._shared.has_lapsed(state, now))
             owner = request.ticket.owner if request.ticket else ""
             if request.attempt:
                 check_attempt(state, owner, request.attempt)
@@ -452,6 +459,11 @@ def new_id() -> str:
 
 def _reasons(left_out: Mapping[str, LeftOut]) -> dict[str, str]:
     return {address: left.reason for address, left in left_out.items()}
+
+
+def _may_be_of(state: State, host: str) -> bool:
+    """Whether a lease, or a ticket of the first, may be of a process of this host."""
+    return state.leases.may_hold(host) or any(ticket.host == host for ticket in state.head.waiting)
 
 
 def _with_leases_read(state: State) -> State:

@@ -7,6 +7,7 @@ from logging import getLogger
 
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.ports import Mirror
+from airflow_provider_impala_lb.core.rules.retention import MOST_DATA_BYTES, bound_data
 from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, SessionRecord
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
@@ -39,15 +40,25 @@ class SessionKeys:
         :param options: what was set in it by SET.
         """
 
-        def change(state: State, now: float) -> SessionRecord:
+        def change(state: State, now: float) -> tuple[SessionRecord, int]:
             record = state.sessions.get(key) or SessionRecord(node=node, expires=0.0)
             record.database, record.options, record.at = database, dict(options), now
             record.expires = now + SESSION_SECONDS
+            too_large = bound_data(record)
             state.sessions.put(key, record, record.expires)
-            return record
+            return record, too_large
 
         try:
-            self.copy(key, self._shared.store.transact(change))
+            record, too_large = self._shared.store.transact(change)
+            self.copy(key, record)
+            if too_large:
+                log.warning(
+                    "The data of session key %r (default database, and what was set by SET) have %d bytes, and at most "
+                    "%d are kept: they do not go along to its next session",
+                    key,
+                    too_large,
+                    MOST_DATA_BYTES,
+                )
             if self.mirror is not None:
                 self.mirror.flush(FLUSH_SECONDS)
         except (StateUnavailable, ConfigError) as error:

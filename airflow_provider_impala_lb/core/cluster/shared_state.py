@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.core.ports import Store
-from airflow_provider_impala_lb.core.rules.clock_agreement import may_expire, note_host
+from airflow_provider_impala_lb.core.rules.clock_agreement import has_lapsed, note_host
+from airflow_provider_impala_lb.core.rules.retention import forget_nodes
 from airflow_provider_impala_lb.core.state.state import State, begin
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
@@ -101,13 +102,17 @@ class SharedState:
         :returns: with ``nodes``: whether another host balances a different list.
         """
         state.head.cluster = self.config.name
+        forget_nodes(self.config, state, now)
         digest = self._nodes_digest if nodes else None
         return note_host(state, now, self.host, digest, one_clock=self.store.one_clock)
 
-    def may_expire(self, state: State, now: float) -> Callable[[str], bool] | None:
-        """Whether what another host dated may be ended by this one's clock, by that host's name; None: all may.
+    def has_lapsed(self, state: State, now: float) -> Callable[[str, float], bool] | None:
+        """Whether what a host dated to end at some moment has ended, by the host's name and the moment; None: all hosts
+        have the store's clock.
 
         :param state: looked at.
         :param now: the store's clock, seconds since the epoch.
         """
-        return None if self.store.one_clock else lambda other: may_expire(state, now, self.host, other)
+        if self.store.one_clock:
+            return None
+        return lambda host, ends: has_lapsed(state, now, self.host, host, ends)

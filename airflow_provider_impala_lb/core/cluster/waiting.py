@@ -120,7 +120,8 @@ class Waiter:
             return True
         if len(state.leases) and state.head.has_lapsed(state.leases.extent.due, now):
             return True
-        return any(queue.is_over(state, now, each) for each in state.head.waiting)
+        has_lapsed = self._shared.has_lapsed(state, now)
+        return any(queue.is_over(state, now, each, has_lapsed) for each in state.head.waiting)
 
     def _may_go(self, state: State, now: float, position: int) -> bool:
         """Whether one could have a node, or a slot has just become free for somebody who is to be called. Only few ask

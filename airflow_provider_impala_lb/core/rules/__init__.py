@@ -7,5 +7,6 @@ Imports `errors`, `core.config` and `core.state`. Read in this order:
 * `admission`: who may be picked, after those two;
 * `queue`: who waits, and who has capacity left;
 * `policy`: which of the candidates; `placement`: all of it, in order: `place` is the decision;
+* `retention`: what is kept of what has no time of its own, and how much of anything;
 * `clock_agreement`: which host's clock may end what another host dated.
 """

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from airflow_provider_impala_lb.core.config.model import Config, LoadConfig
 from airflow_provider_impala_lb.core.state.load_report import ProbeResult
-from airflow_provider_impala_lb.core.state.model import LastReport, Level, LoadSummary, NodeState
+from airflow_provider_impala_lb.core.state.model import LastReport, Level, LoadSummary, NodeState, SessionRecord
 from airflow_provider_impala_lb.core.state.state import State
 
 _ORDER: tuple[Level, ...] = ("ready", "busy", "overloaded")
@@ -205,10 +205,8 @@ def shed_load(config: Config, state: State, now: float, answered: Collection[str
     }
     if not over:
         return
-    for key, record in list(state.sessions.items()):
-        if record.node in over and not record.unplaced_reason:
-            record.unplaced_reason = "overloaded"
-            state.sessions.put(key, record, record.expires)
+    for address in over:
+        state.sessions.change_all(address, lambda record, address=address: _let_go(record, address))  # type: ignore[misc]
     if not any(_takes_work(state.nodes.get(address), now, ttl) for address in config.addresses):
         return
     for lease in sorted(state.leases.values(), key=lambda lease: -lease.taken):  # the one that loses least
@@ -218,6 +216,13 @@ def shed_load(config: Config, state: State, now: float, answered: Collection[str
             assert summary is not None
             lease.move = f"{lease.node} is overloaded (headroom {summary.headroom:.2f})"
             state.leases.put(lease.id, lease, lease.expires)
+
+
+def _let_go(record: SessionRecord, address: str) -> float | None:
+    if record.node != address or record.unplaced_reason:
+        return None
+    record.unplaced_reason = "overloaded"
+    return record.expires
 
 
 def _takes_work(node: NodeState | None, now: float, ttl: float) -> bool:

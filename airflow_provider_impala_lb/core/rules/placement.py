@@ -15,6 +15,7 @@ from airflow_provider_impala_lb.core.rules import queue
 from airflow_provider_impala_lb.core.rules.admission import Admitted, Caller, LeftOut, admit, none_available
 from airflow_provider_impala_lb.core.rules.ejection import begin_trial, is_doubted
 from airflow_provider_impala_lb.core.rules.policy import Scores, choose, most_headroom, spread
+from airflow_provider_impala_lb.core.rules.retention import check_room
 from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, Attempt, Lease, SessionRecord, Ticket
 from airflow_provider_impala_lb.core.state.state import State
 
@@ -126,6 +127,8 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
     :raises NoNodeAvailable: nobody may take it, and there is nothing to wait for.
     """
     lease, key = request.lease, request.session_key
+    if lease is not None:
+        check_room(state)
     ticket = request.ticket
     if ticket is not None and (there := queue.find(state, ticket, drawn=request.resent)) is not None:
         ticket.number, ticket.since = there.number, there.since
@@ -226,6 +229,8 @@ def _without_candidates(
 
 def _wait(state: State, now: float, request: Request, admitted: Admitted, only: str = "") -> Wait:
     assert request.ticket is not None, "who may wait brings a ticket"
+    if not request.ticket.number:
+        check_room(state, ticket=True)
     excluded = [] if only else list(request.excluded)
     mine = msgspec.structs.replace(request.ticket, only=only, exclude=excluded)
     late = queue.came_late(state, mine)
@@ -239,7 +244,7 @@ def _note(
     """The lease, the session record, the counters."""
     address, lease, key = placed.node, request.lease, request.session_key
     node = state.node(address)
-    node.picks += 1
+    node.picks, node.used = node.picks + 1, int(now)
     placed.doubted = is_doubted(node, request.caller.host)
     if request.ticket is not None and request.ticket.number:
         queue.dequeue(state, request.ticket.id)

@@ -199,22 +199,18 @@ def nodes_with_capacity(
 
 
 def end_lapsed(
-    state: State, now: float, dead: Collection[str], may_expire: Callable[[str], bool] | None = None
+    state: State, now: float, dead: Collection[str], has_lapsed: Callable[[str, float], bool] | None = None
 ) -> None:
     """Take out the tickets whose owners are gone.
 
     :param state: changed.
     :param now: the store's clock, seconds since the epoch.
     :param dead: ids of tickets whose process is known to be gone.
-    :param may_expire: whether this host's clock may end what that host dated; None (default): it is one clock.
+    :param has_lapsed: whether what a host dated to end at some moment has ended; None (default): it is one clock.
     """
     firsts = state.head.waiting
     if firsts:
-        lapsed = [
-            each
-            for each in firsts
-            if each.id in dead or (is_over(state, now, each) and (may_expire is None or may_expire(each.host)))
-        ]
+        lapsed = [each for each in firsts if each.id in dead or is_over(state, now, each, has_lapsed)]
         if lapsed:
             out = {each.id for each in lapsed}
             state.head.waiting = [each for each in firsts if each.id not in out]
@@ -225,21 +221,26 @@ def end_lapsed(
         _bring_forward(state, now, (), 0)
 
 
-def is_over(state: State, now: float, ticket: Ticket) -> bool:
+def is_over(state: State, now: float, ticket: Ticket, has_lapsed: Callable[[str, float], bool] | None = None) -> bool:
     """Whether one of the first has lapsed, or who waits in place has died.
 
     :param state: of which only the head need be known.
     :param now: the store's clock, seconds since the epoch.
     :param ticket: as it stands in the queue.
+    :param has_lapsed: as `expiry.end_expired`.
     """
-    if state.head.has_lapsed(ticket.until, now):
+
+    def over(ends: float) -> bool:
+        return has_lapsed(ticket.host, ends) if has_lapsed is not None else state.head.has_lapsed(ends, now)
+
+    if over(ticket.until):
         return True
     if ticket.asks_again:
         return False  # nobody waits, and nobody on its host need be there
-    if ticket.called > 0 and now - ticket.called > LOST_SECONDS:
+    if has_lapsed is None and ticket.called > 0 and now - ticket.called > LOST_SECONDS:
         return True
     host = state.hosts.get(ticket.host)
-    return host is not None and state.head.has_lapsed(host.seen + LOST_SECONDS, now)
+    return host is not None and over(host.seen + LOST_SECONDS)
 
 
 def waiting(state: State) -> list[Ticket]:

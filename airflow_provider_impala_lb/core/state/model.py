@@ -213,6 +213,7 @@ class NodeState(msgspec.Struct, omit_defaults=True):
     """The numbers of one node.
 
     :param picks: every pick handed out.
+    :param used: when it was picked last; of a drained one, when it was last known to be one of a configuration.
     :param leases: those that live.
     :param recent: the picks without a lease, as [bucket's end, count].
     :param drained: an operator took it out.
@@ -225,6 +226,7 @@ class NodeState(msgspec.Struct, omit_defaults=True):
     """
 
     picks: int = 0
+    used: int = 0
     leases: int = 0
     recent: list[tuple[float, int]] = []
     drained: bool = False
@@ -344,17 +346,25 @@ class HostNote(msgspec.Struct, omit_defaults=True):
     :param nodes: a digest of its node list: lists that differ are worth a warning.
     :param seen: when that was.
     :param dead_sought: when it last looked for leases of processes that are gone.
-    :param clocks: where no clock is common: the others' ``seen`` as this host found it, and its own time then.
     :param boot: where the clock is the host's own: which boot of which kernel ``seen`` is of; "": not known.
     :param uptime: with ``boot``: seconds from that boot to ``seen``.
+    :param turn: where no clock is common, as the rest: grows with each word of any host.
+    :param watched: seconds that all hosts together had counted at its last word; see `core.rules.clock_agreement`.
+    :param silent: seconds counted since.
+    :param spared: nothing that it dated lapses before this moment, by its clock: that was set, or its machine stopped.
+    :param spared_before: the ``spared`` before this one, as `Head.spared_before`.
     """
 
     nodes: str
     seen: float
     dead_sought: float = 0.0
-    clocks: dict[str, tuple[float, float]] = {}
     boot: str = ""
     uptime: float = 0.0
+    turn: int = 0
+    watched: float = 0.0
+    silent: float = 0.0
+    spared: float = 0.0
+    spared_before: float = 0.0
 
 
 class Ticket(msgspec.Struct, omit_defaults=True):

@@ -80,6 +80,11 @@ class RecordLog(Generic[Record]):
         """The lines that came behind what was there; only they are new unless :attr:`rewritten`."""
         return self._added
 
+    @property
+    def size(self) -> int:
+        """Bytes of all lines, without reading them."""
+        return self.extent.length + len(self._added) if self._text is None else len(self._text)
+
     def may_hold(self, text: str) -> bool:
         """Whether this text is a key or a value of some record. False is certain; True may be of another field.
 
@@ -157,6 +162,36 @@ class RecordLog(Generic[Record]):
         kept = [line for line in lines if line.partition(b"\t")[0] not in names]
         self._text, self.rewritten = b"".join(b"\n" + line for line in kept), True
         self.extent.count = len(kept)
+
+    def drop_oldest(self, most: int) -> None:
+        """Take out what was put first, if there is more than so much. None of it is decoded.
+
+        :param most: bytes to leave.
+        """
+        text = self.text
+        cut = text.find(b"\n", len(text) - most) if len(text) > most else 0
+        if cut:
+            self._text, self.rewritten = text[cut:] if cut > 0 else b"", True
+            self.extent.count = self._text.count(b"\n")
+
+    def change_all(self, text: str, change: Callable[[Record], float | None]) -> None:
+        """Change many records, and write them once; each stays where it is in the order.
+
+        :param text: a value that all which are to be changed have; only those that may have it are decoded.
+        :param change: changes a record and returns the moment it ends at (store's clock, seconds since the epoch), or
+            leaves it as it is and returns None.
+        """
+        wanted, lines, changed = _encoder.encode(text), self.text.split(b"\n")[1:], False
+        for number, line in enumerate(lines):
+            key, _, rest = line.partition(b"\t")
+            if wanted not in rest or (record := self._decoded(key, rest)) is None:
+                continue
+            ends = change(record)
+            if ends is not None:
+                lines[number] = _line(msgspec.json.decode(key, type=str), record)[1:]
+                self.extent.due, changed = min(self.extent.due, ends), True
+        if changed:
+            self._text, self.rewritten = b"".join(b"\n" + line for line in lines), True
 
     def items(self) -> Iterator[tuple[str, Record]]:
         """All records that are whole, with their keys."""

@@ -11,6 +11,7 @@ local disks, and NFS. Elsewhere it lies in the file's attributes (xattr_versions
 from __future__ import annotations
 
 import os
+import random
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,11 +26,14 @@ from airflow_provider_impala_lb.stores.file import filesystem, used
 from airflow_provider_impala_lb.stores.file.clock import PROBE, steady
 from airflow_provider_impala_lb.stores.file.faults import fault_of
 from airflow_provider_impala_lb.stores.file.lock import Lock, require_regular
+from airflow_provider_impala_lb.stores.file.new_file import remove_abandoned
 from airflow_provider_impala_lb.stores.file.shared_file import SharedFile
 from airflow_provider_impala_lb.stores.file.state_slots import MAGIC, StateSlots
 
 log = getLogger(__name__)
 
+CLEAN_SHARE = 0.01
+"""Of the processes, which look for what killed ones left."""
 Mode = Literal["slots", "cas"]
 
 
@@ -89,7 +93,7 @@ class FileStore:
         self._lock = Lock(path, deadline, self._file.make)
         self._formats: dict[Mode, StateFormat] = {"slots": StateSlots(path)}
         self._mode: Mode | None = None  # as the file said last
-        self._warned = False
+        self._warned = self._cleaned = False
 
     @property
     def mode(self) -> Mode:
@@ -136,6 +140,7 @@ class FileStore:
             if not confirmed:
                 raise fault_of(self.where, error, self._directory, "cannot be written") from error
         used.note(self._directory)
+        self._clean_once()
         if renewed and not self._warned:
             self._warned = True
             log.warning("%s: the state in it was unreadable; it was started anew, and heals by itself", self.where)
@@ -204,6 +209,16 @@ class FileStore:
             return result
 
         return dated
+
+    def _clean_once(self) -> None:
+        """Now and then, at a process's first turn, remove what killed ones left of a measurement of the clock. (In the
+        mode ``cas`` they leave more, and it is done there.)"""
+        if self._cleaned or self._mode != "slots":
+            return
+        self._cleaned = True
+        if random.random() < CLEAN_SHARE:
+            with suppress(OSError):
+                remove_abandoned(self.where, None)
 
     def _format_of(self, descriptor: int) -> StateFormat:
         """How the state lies in the open file.

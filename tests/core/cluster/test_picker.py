@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_impala_lb.core.cluster import lease_keeper as lease_module
 from airflow_provider_impala_lb.core.cluster import picker as picker_module
-from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS, SILENCE_SECONDS, UNLEASED_SECONDS
-from airflow_provider_impala_lb.core.state.state import State, encode
-from airflow_provider_impala_lb.errors import ConfigError, MustWait, NoNodeAvailable, StateContended, StateUnavailable
+from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StateContended, StateUnavailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import Clock, make
 
@@ -233,55 +231,6 @@ def test_leases_that_nobody_could_renew_are_not_ended_when_the_state_comes_back(
     assert held
 
 
-def lose(store, clock, record=None):
-    """The state is gone, as of a Redis that was started anew without its data; or damaged.
-
-    :param record: what is there instead; None: nothing
-    """
-    clock.now += 1
-    store._record = encode(State()) if record is None else record
-
-
-@pytest.mark.parametrize("record", [None, encode(load_or_reset("file", b"{damaged")[0])], ids=["gone", "damaged"])
-def test_when_the_state_is_lost_nothing_begins_until_what_runs_is_counted_again(clock, record):
-    store = MemoryStore(clock)
-    running, fresh = make(clock, 2, store, max_leases=2), make(clock, 2, store, max_leases=2)
-    held = [running.acquire("held") for _ in range(2)]
-    lose(store, clock, record)
-    if record is None:
-        running.get_host()  # whoever knew the state that was lost notices; nobody else could
-    with pytest.raises(MustWait) as caught:
-        fresh.acquire("new", ticket="new", asks_again=60, wait=100)
-    assert "the shared state was lost" in str(caught.value)
-    running.leases.renew()
-    clock.now += SILENCE_SECONDS
-    running.leases.renew()
-    with pytest.raises(MustWait, match="2 of 2 leases"):
-        fresh.acquire("new", ticket="new", asks_again=60, wait=100)
-    held[0].release()
-    assert fresh.acquire("new", ticket="new", asks_again=60, wait=100)
-
-
-def test_a_new_state_makes_nobody_wait(clock):
-    picker = make(clock, 1, max_leases=2)
-    assert [picker.acquire(name, wait=100).host for name in "ab"] == ["n0:21050"] * 2
-
-
-def test_when_the_state_is_lost_those_who_waited_come_before_newcomers(clock):
-    store = MemoryStore(clock)
-    picker = make(clock, 1, store, max_leases=1)
-    picker.acquire("held")
-    waiter = picker.cluster.picker.waiter("old", "old", asks_again=60)
-    assert picker.ask(waiter) is not None
-    lose(store, clock)
-    picker.leases.renew()
-    with pytest.raises(MustWait):
-        picker.acquire("new", ticket="new", asks_again=60, wait=100)
-    waiter.ask_next()
-    assert picker.ask(waiter) is not None
-    assert [entry["owner"] for entry in picker.status()["waiting"]] == ["old", "new"]
-
-
 def test_a_lease_of_a_holder_that_is_gone_ends_also_where_hardly_anything_happens(clock):
     """It is spared once: who could have renewed it since has not."""
     picker = make(clock, 2, max_leases=2)
@@ -494,3 +443,19 @@ def test_a_session_key_that_is_no_text_is_refused_before_it_is_in_the_state(cloc
     with pytest.raises(ConfigError, match="session_key: is 42, must be a text"):
         picker.pick(session_key=42)
     assert picker.status()["sessions"] == []
+
+
+def test_a_host_that_has_no_lease_looks_for_no_dead_process(clock, monkeypatch):
+    there, pod = make(clock), make(clock)
+    there.store = pod.store
+    pod.host = "a-pod-of-its-own"
+    looks = []
+    monkeypatch.setattr(picker_module, "_dead", lambda state: looks.append(state) or frozenset())
+    with there.acquire("script"):
+        for _ in range(5):
+            clock.now += 2
+            pod.get_host()
+        assert looks == []
+        clock.now += 2
+        there.get_host()
+        assert len(looks) == 1

@@ -270,3 +270,17 @@ def test_the_kernel_tells_the_file_system(tmp_path):
         assert magic != 0
         assert expected is None or filesystem.name(magic) == expected
     assert not filesystem.is_coherent(0x9FA0)
+
+
+def test_what_killed_processes_left_of_a_measurement_is_removed(tmp_path, monkeypatch):
+    FileStore(str(tmp_path / "lock")).transact(bump)
+    for name in (".impala-lb-clock.00000000000000aa", ".impala-lb-clock.00000000000000bb", ".other.00000000000000aa"):
+        (tmp_path / name).touch()
+        if "bb" not in name:
+            os.utime(tmp_path / name, (1, 1))
+    monkeypatch.setattr("random.random", lambda: 0.5)
+    FileStore(str(tmp_path / "lock")).transact(bump)
+    assert len(os.listdir(tmp_path)) == 4
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    FileStore(str(tmp_path / "lock")).transact(bump)
+    assert sorted(os.listdir(tmp_path)) == [".impala-lb-clock.00000000000000bb", ".other.00000000000000aa", "lock"]

@@ -1,0 +1,87 @@
+"""The shared state after months of hosts that come and go: as small and as fast as after a day.
+
+The stores are real, the time is simulated. What one pod leaves if it is killed at work is kept for 30 days, for its
+retry (`LEFTOVER_SECONDS`): so the state is as large as it gets after a month.
+"""
+
+import math
+
+import pytest
+
+from airflow_provider_impala_lb.core.config.store_url import parse_store
+from airflow_provider_impala_lb.core.rules.clock_agreement import MOST_NOTES
+from airflow_provider_impala_lb.core.rules.retention import MOST_BYTES
+from tests.support.pods import Pods, SetClock, SetRedisStore, file_store
+from tests.support.sizes import sizes
+
+KILLED_A_DAY = 24 * 60 / 50
+
+
+def check(samples, days):
+    """That nothing has grown, but for what is kept for a month."""
+    for found in samples:
+        assert found.leases <= 8
+        assert found.hosts <= 40
+        assert found.nodes <= 11
+        assert found.files <= 3
+        assert found.head < 10_000
+        kept = math.ceil(min(30, found.day) * KILLED_A_DAY) + 50
+        assert found.state < 10_000 + 300 * kept
+    assert samples[-1].day > 0.99 * days
+
+
+@pytest.mark.parametrize("days", sizes("POD_DAYS"))
+def test_a_year_of_pods_on_a_lock_file(tmp_path, days):
+    clock = SetClock()
+    store = file_store(tmp_path / "lock", clock)
+    check(Pods(store, clock, node_days=1).run(days, samples=10), days)
+    assert store.mode == "slots"
+
+
+@pytest.mark.parametrize("days", sizes("POD_DAYS"))
+def test_a_year_of_pods_on_versions_in_attributes(path_on_fuse, days):
+    clock = SetClock()
+    store = file_store(path_on_fuse, clock)
+    check(Pods(store, clock, node_days=1).run(days, samples=10), days)
+    assert store.mode == "cas"
+
+
+@pytest.mark.parametrize("days", sizes("POD_DAYS"))
+def test_a_year_of_pods_on_redis(redis, days):
+    clock = SetClock()
+    store = SetRedisStore(parse_store(f"redis://127.0.0.1:{redis.port}"), "test", clock)
+    check(Pods(store, clock, node_days=1).run(days, samples=10), days)
+    keys = redis.cli("--scan").split()
+    assert {key for key in keys if ":applied:" not in key} <= {"{test}:state", "{test}:turn"}
+    lives = [int(redis.cli("PTTL", key)) for key in keys[:50] if ":applied:" in key]
+    assert all(-2 <= life <= 60_000 and life != -1 for life in lives)
+
+
+@pytest.mark.parametrize("days", sizes("GLUSTER_DAYS"))
+def test_a_week_of_pods_on_glusterfs(gluster, days):
+    clock = SetClock()
+    store = file_store(gluster[0] / "lock", clock)
+    check(Pods(store, clock, node_days=1).run(days, samples=7), days)
+    assert store.mode == "cas"
+
+
+@pytest.mark.slow
+def test_two_hundred_pods_at_once_without_a_common_clock(path_on_fuse):
+    clock = SetClock()
+    pods = Pods(file_store(path_on_fuse, clock), clock)
+    samples = pods.run(0.05, samples=4, each=0.25)  # each for 10 to 100 s: about 220 with a lease
+    assert all(found.hosts < 300 + MOST_NOTES for found in samples)
+    assert all(found.head < 120 * (300 + MOST_NOTES) for found in samples)
+
+
+@pytest.mark.parametrize(
+    "keys", [pytest.param(5_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)]
+)
+def test_three_days_of_session_keys(tmp_path, keys):
+    """So many keys a day; the long one is 100,000."""
+    clock = SetClock()
+    store = file_store(tmp_path / "lock", clock)
+    pods = Pods(store, clock, keys=keys)
+    samples = pods.run_keys(3)
+    assert max(found.state for found in samples) < 1.3 * MOST_BYTES
+    assert samples[-1].state < 1.3 * max(found.state for found in samples[: len(samples) // 2])
