@@ -79,3 +79,11 @@ def is_coherent(magic: int) -> bool:
     :param magic: as `kind` gives it.
     """
     return magic in COHERENT or (magic == 0 and sys.platform != "linux")
+
+
+def is_local(magic: int) -> bool:
+    """Whether it needs nobody but this host: then it does not hang while the host works.
+
+    :param magic: as `kind` gives it.
+    """
+    return magic in COHERENT and magic != NFS
