@@ -137,7 +137,7 @@ class BoundedCalls:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._directory = os.path.dirname(path)
+        self._directory = os.path.dirname(os.path.abspath(path))
         self._is_local: bool | None = None
         self._real_path = ""
         self._at_work = 0
@@ -180,17 +180,14 @@ class BoundedCalls:
             unknown*.
         """
         if self._is_local is None:
-            self._is_local = self._run_bounded(self._find_out, Call(seconds), self.looks, self._path)
+            self._is_local = filesystem.is_local(self._directory)
+        if self._is_local is None:
+            self._is_local = self._run_bounded(self._is_really_local, Call(seconds), self.looks, self._path)
         call = Call(seconds)
         return work(call) if self._is_local else self._run_bounded(work, call, turn, what or self._path)
 
-    def _find_out(self, call: Call) -> bool | None:
-        """Whether the file system is local; None: that cannot be found out."""
-        with suppress(OSError):
-            magic = filesystem.kind_of(self._directory)
-            self._real_path = os.path.realpath(self._path)
-            return filesystem.is_local(magic)
-        return None
+    def _is_really_local(self, call: Call) -> bool:
+        return bool(filesystem.is_local(os.path.realpath(self._directory)))
 
     def _run_bounded(
         self, work: Callable[[Call], Answer], call: Call, turn: threading.Lock | None, what: str
@@ -206,7 +203,7 @@ class BoundedCalls:
 
     def _hand_over(self, work: Callable[[Call], Answer], call: Call, what: str) -> Answer:
         """:raises StateUnavailable: see `run`."""
-        job = _Job(work, call)
+        job = _Job(work if self._real_path else self._where_it_is_first(work), call)
         with self._mutex:
             if self._left_behind:
                 silent = max(left.call.since for left in self._left_behind)
@@ -232,6 +229,13 @@ class BoundedCalls:
                 + (": outcome unknown: it may have been noted all the same" if unknown else "; nothing was noted")
             )
         return job.answer()
+
+    def _where_it_is_first(self, work: Callable[[Call], Answer]) -> Callable[[Call], Answer]:
+        def found(call: Call) -> Answer:
+            self._real_path = os.path.realpath(self._path)
+            return work(call)
+
+        return found
 
     def _leave_behind(self, job: _Job[Any]) -> bool:
         """Whether a call has still not ended."""

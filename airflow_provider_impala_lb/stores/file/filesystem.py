@@ -27,6 +27,11 @@ COHERENT = {  # linux/magic.h, and the file systems' own headers
     0x794C7630: "overlay",
     NFS: "nfs",
 }
+_LOCAL_TYPES = {
+    *(b"ext2", b"ext3", b"ext4", b"xfs", b"btrfs", b"zfs", b"f2fs", b"bcachefs"),
+    *(b"tmpfs", b"devtmpfs", b"ramfs", b"overlay"),
+}
+"""What the table of mounts calls those that lie on this host."""
 _NAMES = {
     0x65735546: "FUSE (GlusterFS, sshfs, ...)",
     0xFF534D42: "CIFS",
@@ -81,9 +86,29 @@ def is_coherent(magic: int) -> bool:
     return magic in COHERENT or (magic == 0 and sys.platform != "linux")
 
 
-def is_local(magic: int) -> bool:
-    """Whether it needs nobody but this host: then it does not hang while the host works.
+def is_local(directory: str, table: str = "/proc/self/mountinfo") -> bool | None:
+    """Whether a directory needs nobody but this host: then it does not hang while the host works. Found out without
+    asking any file system that may hang: by the kernel's table of mounts (proc(5)), component by component, since a
+    mount below one that hangs is out of reach, too.
 
-    :param magic: as `kind` gives it.
+    :param directory: its absolute path.
+    :param table: the table; default this process's.
+    :returns: None: there is a link on the way, so the path does not say where it leads; ask with the real one.
     """
-    return magic in COHERENT and magic != NFS
+    try:
+        with open(table, "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return False  # not Linux
+    local = {}
+    for line in lines:
+        before, _, after = line.partition(b" - ")
+        local[before.split(b" ", 5)[4]] = after.partition(b" ")[0] in _LOCAL_TYPES  # the last on one point hides others
+    path, names = b"", os.fsencode(directory).split(b"/")
+    for name in [b"", *(name for name in names if name and name != b".")]:
+        path = b"/".join((path.rstrip(b"/"), name))
+        if not local.get(path.replace(b"\\", rb"\134").replace(b" ", rb"\040"), True):
+            return False
+        if name == b".." or os.path.islink(path):
+            return None
+    return True
