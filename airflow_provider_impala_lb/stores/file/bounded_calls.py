@@ -225,7 +225,7 @@ class BoundedCalls:
         if not answered and self._leave_behind(job):
             unknown = call.abandon()
             raise StateUnavailable(
-                f"{what}: its file system did not answer within {call.since:.0f} s"
+                f"{what}: its file system did not answer within {call.since:.1f} s"
                 + (": outcome unknown: it may have been noted all the same" if unknown else "; nothing was noted")
             )
         return job.answer()
