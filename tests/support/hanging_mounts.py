@@ -3,6 +3,7 @@ which ends with its test whatever becomes of it."""
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -74,11 +75,12 @@ def run(mount, directory, other, program):
     """What a program prints. Fails if it does, or if it hangs; then the mount goes on first, since what waits for it
     cannot be killed."""
     command = [sys.executable, "-c", HEAD + program, str(directory / "node_in_use.tmp"), str(mount.process.pid), other]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     try:
         out, err = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # with the children it has forked
         mount.go_on()
         raise AssertionError(f"it hangs; until then: {process.communicate(timeout=SECONDS)}") from None
     finally:
