@@ -18,13 +18,16 @@ import msgspec
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.lock_trial import TrialResult
-from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem
+from airflow_provider_impala_lb.stores.file.bounded_calls import BoundedCalls
 from airflow_provider_impala_lb.stores.file.clock import server_time
 from airflow_provider_impala_lb.stores.file.faults import fault_of
 from airflow_provider_impala_lb.stores.file.store import FileStore, Mode
 from airflow_provider_impala_lb.stores.journals.directory import JournalDirectory
 
+HANG_LIMIT = 5.0
+"""Seconds for the directory to answer."""
 TRIAL_LIMIT = 20.0
 """Seconds for the trial of the lock, which takes about 5."""
 
@@ -47,7 +50,10 @@ def check_lock_file(lock_file: str, peer: str | None = None) -> Iterator[Finding
     """
     directory = Path(lock_file).parent
     try:
-        magic = filesystem.kind_of(str(directory))
+        magic = BoundedCalls.of(lock_file).run(lambda call: filesystem.kind_of(str(directory)), HANG_LIMIT)
+    except StateUnavailable as error:
+        yield Finding("lock directory", "failed", str(error), "look at its file server, or its mount's daemon")
+        return
     except OSError as error:
         message = str(fault_of(lock_file, error, str(directory), "cannot be reached"))
         yield Finding("lock directory", "failed", message, "mount the share, or make the directory")

@@ -20,10 +20,10 @@ from typing import Literal, Protocol
 from airflow_provider_impala_lb.core.ports import Result
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
-from airflow_provider_impala_lb.stores.file import filesystem, used
+from airflow_provider_impala_lb.stores.file import filesystem
 from airflow_provider_impala_lb.stores.file.bounded_calls import BoundedCalls, Call
 from airflow_provider_impala_lb.stores.file.clock import PROBE
-from airflow_provider_impala_lb.stores.file.faults import fault_of
+from airflow_provider_impala_lb.stores.file.faults import fault_of, note_used
 from airflow_provider_impala_lb.stores.file.lock import Lock, require_regular
 from airflow_provider_impala_lb.stores.file.shared_file import SharedFile
 from airflow_provider_impala_lb.stores.file.state_slots import MAGIC, StateSlots
@@ -145,7 +145,7 @@ class FileStore:
         except OSError as error:
             if not confirmed:
                 raise fault_of(self.where, error, self._directory, "cannot be written") from error
-        used.note(self._directory)
+        note_used(self._directory)
         return found
 
     def read(self, *, records: bool = True) -> tuple[State, float]:

@@ -22,9 +22,9 @@ from typing import Protocol, TypeVar
 from airflow_provider_impala_lb.core.ports import Change, Result, Swept
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged, StateUnavailable
-from airflow_provider_impala_lb.stores.file import filesystem, used
+from airflow_provider_impala_lb.stores.file import filesystem
 from airflow_provider_impala_lb.stores.file.bounded_calls import BoundedCalls, Call
-from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown, fault_of, file_system_of
+from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown, fault_of, file_system_of, note_used
 from airflow_provider_impala_lb.stores.file.lock import Lock
 from airflow_provider_impala_lb.stores.file.new_file import remove_abandoned, sync_directory
 from airflow_provider_impala_lb.stores.file.shared_file import SharedFile
@@ -124,8 +124,8 @@ class FileJournals:
                 lambda journal, descriptor, call: journal.exchange(descriptor, changed, now, call),
                 call,
             )
-            used.note(self._directory.parent)
-            used.note(self.where)
+            note_used(self._directory.parent)
+            note_used(self.where)
             return result
 
         return self._run(work, name)
