@@ -76,10 +76,11 @@ print(once_back(store.transact, bump), data_files(path))
 
 def test_others_and_forks_do_not_wait_for_it_and_the_interpreter_ends(on_a_mount):
     others, childs, status = on_a_mount("""
-store = FileStore(path)
-store.transact(bump)
+store, patient = FileStore(path), FileStore(path, 1000.0)
+for each in store, patient:
+    each.transact(bump)  # so that it hangs when it opens the file
 hang(store)
-threading.Thread(target=error_of, args=(FileStore(path, 1000.0).transact, bump), daemon=True).start()
+threading.Thread(target=error_of, args=(patient.transact, bump), daemon=True).start()
 time.sleep(0.1)
 print(FileStore(other).transact(bump), flush=True)  # another cluster's
 child = os.fork()
@@ -198,3 +199,16 @@ print(journals.read("key"))
     assert "did not answer within" in intent
     assert "is not asked again" in look and "is not asked again" in listed
     assert (back, after) == ("b'1 is done'", "b'2 is sent'")
+
+
+@pytest.mark.slow
+def test_the_doctor_names_it(on_a_mount):
+    (found,) = on_a_mount("""
+from airflow_provider_impala_lb.doctor import lock_directory
+lock_directory.HANG_LIMIT = 0.2
+hang()
+for finding in lock_directory.check_lock_file(path):
+    print(finding.name, finding.verdict, finding.message)
+""")
+    assert found.startswith("lock directory failed")
+    assert "did not answer within" in found
