@@ -13,8 +13,10 @@ thread. When it does, all is as before. No lock is held meanwhile that another l
 A hand-over to a thread and back takes 0.04 ms. That is a third of a pick on a local disk, and little beside a file
 server's answer; a local file system (`filesystem.is_local`) does not hang while its host works, and is called directly.
 
+A mount that was replaced by a new one meanwhile is asked at once: what hangs on the old one may never come back.
+
 What this cannot mend is the kernel's: a process whose call hangs with a file open there may not end, nor start another
-program, before that is closed; and a call that hangs on a mount that was replaced by a new one may never come back.
+program, before that is closed.
 """
 
 from __future__ import annotations
@@ -205,6 +207,9 @@ class BoundedCalls:
         """:raises StateUnavailable: see `run`."""
         job = _Job(work if self._real_path else self._where_it_is_first(work), call)
         with self._mutex:
+            if self._left_behind:  # on a mount that is there no more, none of them says anything of the one that is
+                device = filesystem.device_of(self._real_path or self._path)
+                self._left_behind = {left for left in self._left_behind if left.device == device}
             if self._left_behind:
                 silent = max(left.call.since for left in self._left_behind)
                 raise StateUnavailable(
@@ -241,6 +246,7 @@ class BoundedCalls:
         """Whether a call has still not ended."""
         with self._mutex:
             if not job.ended:
+                job.device = filesystem.device_of(self._real_path or self._path)
                 self._left_behind.add(job)
             return not job.ended
 
@@ -276,6 +282,7 @@ class _Job(Generic[Answer]):
         self.done = threading.Lock()
         self.done.acquire()
         self.ended = False
+        self.device = b""
         self._answer: Answer
         self._error: BaseException | None = None
 

@@ -95,20 +95,44 @@ def is_local(directory: str, table: str = "/proc/self/mountinfo") -> bool | None
     :param table: the table; default this process's.
     :returns: None: there is a link on the way, so the path does not say where it leads; ask with the real one.
     """
-    try:
-        with open(table, "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:
+    local = {point: kind in _LOCAL_TYPES for point, _, kind in _mounts(table)}
+    if not local:
         return False  # not Linux
-    local = {}
-    for line in lines:
-        before, _, after = line.partition(b" - ")
-        local[before.split(b" ", 5)[4]] = after.partition(b" ")[0] in _LOCAL_TYPES  # the last on one point hides others
     path, names = b"", os.fsencode(directory).split(b"/")
     for name in [b"", *(name for name in names if name and name != b".")]:
         path = b"/".join((path.rstrip(b"/"), name))
-        if not local.get(path.replace(b"\\", rb"\134").replace(b" ", rb"\040"), True):
+        if not local.get(path, True):
             return False
         if name == b".." or os.path.islink(path):
             return None
     return True
+
+
+def device_of(path: str, table: str = "/proc/self/mountinfo") -> bytes:
+    """The device number of the mount that a path lies on, b"" if unknown. As long as a call hangs on one, no mount that
+    comes in its place has its number. Asks no file system, as `is_local`.
+
+    :param path: absolute, without links.
+    :param table: as there.
+    """
+    wanted, best, found = os.fsencode(path), b"", b""
+    for point, device, _ in _mounts(table):
+        if len(point) >= len(best) and (wanted == point or wanted.startswith(point.rstrip(b"/") + b"/")):
+            best, found = point, device
+    return found
+
+
+def _mounts(table: str) -> list[tuple[bytes, bytes, bytes]]:
+    """Point, device number and type of each mount; of several on one point the last hides the others."""
+    try:
+        with open(table, "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        before, _, after = line.partition(b" - ")
+        fields = before.split(b" ", 5)
+        point = fields[4].replace(rb"\040", b" ").replace(rb"\134", b"\\")
+        found.append((point, fields[2], after.partition(b" ")[0]))
+    return found

@@ -119,6 +119,8 @@ class Lock:
         :raises ConfigError: the path is not a regular file, or not one that this process can ever use.
         """
         start, turn = call.begun if call else time.monotonic(), self._turn
+        if is_left_to_itself():  # it has its turn from bounded_calls.py, and would keep this one
+            return self._acquire(start)
         if not turn.acquire(timeout=max(0.0, start + self.deadline - time.monotonic())):
             raise self._not_free(start)
         try:

@@ -212,3 +212,29 @@ for finding in lock_directory.check_lock_file(path):
 """)
     assert found.startswith("lock directory failed")
     assert "did not answer within" in found
+
+
+@pytest.mark.slow
+def test_a_mount_that_was_put_in_its_place_is_used_though_the_old_one_hangs_for_ever(tmp_path):
+    with fuse_mount(tmp_path) as mount:
+        assert run(
+            mount,
+            mount.path,
+            str(tmp_path / "other.tmp"),
+            """
+import subprocess
+store = FileStore(path)
+store.transact(bump)
+hang(store)
+print(error_of(store.transact, bump).partition("; ")[2])
+subprocess.run(["umount", "--lazy", os.path.dirname(path)], check=True)
+new = subprocess.Popen(["bindfs", "-f", os.path.dirname(os.path.dirname(path)) + "/below", os.path.dirname(path)])
+try:
+    until(lambda: os.path.ismount(os.path.dirname(path)))
+    store._lock.deadline, bounded_calls.GRACE_SECONDS = 5.0, 1.0
+    print(once_back(store.transact, bump), threads())
+finally:
+    subprocess.run(["umount", "--lazy", os.path.dirname(path)])
+    new.terminate()
+""",
+        ) == ["nothing was noted", "2 2"]
