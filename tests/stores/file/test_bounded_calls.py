@@ -153,6 +153,9 @@ def test_what_is_local_is_told_without_asking_what_may_hang(tmp_path):
         for directory in ("/x/y", "/nas", "/nas/x", "/nas/disk/x", "/nasty", "/with blank/x", "/hidden/x", "/auto/x")
     }
     assert [directory for directory, local in told.items() if local] == ["/x/y", "/nasty", "/hidden/x"]
+    assert [filesystem.device_of(path, str(table)) for path in ("/x", "/nas", "/nas/disk/x", "/hidden", "/nasty")] == [
+        *(b"8:1", b"0:9", b"8:2", b"0:6", b"8:1")
+    ]
     os.symlink("/nas", tmp_path / "link")
     assert filesystem.is_local(str(tmp_path / "link" / "x"), str(table)) is None
     assert filesystem.is_local("/x", str(tmp_path / "no table")) is False

@@ -4,8 +4,10 @@ import pytest
 
 from tests.support.hanging_mounts import fuse_mount, run
 
+pytestmark = pytest.mark.slow
 
-@pytest.fixture(params=["fuse", pytest.param("gluster", marks=pytest.mark.slow)])
+
+@pytest.fixture(params=["fuse", "gluster"])
 def on_a_mount(request, tmp_path):
     """Runs a program beside a mount."""
     other = str(tmp_path / "other.tmp")
@@ -38,7 +40,6 @@ print(back, threads())
     assert (threads, called, back) == ("1", "[]", "2 1")
 
 
-@pytest.mark.slow
 def test_what_was_about_to_be_written_is_said_to_be_unknown_and_lands_once(on_a_mount):
     small, seen, large, seen_then = on_a_mount("""
 store = FileStore(path)
@@ -93,7 +94,6 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert childs.startswith("2 its file system did not answer within")
 
 
-@pytest.mark.slow
 def test_a_child_of_one_that_hangs_with_the_lock_goes_on_and_does_not_keep_it(on_a_mount):
     assert on_a_mount("""
 store = FileStore(path)
@@ -130,7 +130,6 @@ print(once_back(store.transact, bump))
 """) == ["goes on 1", "closed", "3"]
 
 
-@pytest.mark.slow
 def test_who_can_wait_gets_his_node_when_it_is_back_and_who_cannot_goes_by_what_was_known(on_a_mount):
     alone, full, waited = on_a_mount("""
 balancer = balancer_of(path, max_leases=2)
@@ -157,7 +156,6 @@ print(got[0].why, [lease["owner"] for lease in balancer.status()["leases"]])
     assert "out of reach" not in waited and "['first', 'waits']" in waited
 
 
-@pytest.mark.slow
 def test_leases_of_other_clusters_are_renewed_meanwhile_and_its_own_afterwards(on_a_mount):
     assert on_a_mount("""
 lease_keeper.RENEW_SECONDS = 0.05
@@ -201,7 +199,6 @@ print(journals.read("key"))
     assert (back, after) == ("b'1 is done'", "b'2 is sent'")
 
 
-@pytest.mark.slow
 def test_the_doctor_names_it(on_a_mount):
     (found,) = on_a_mount("""
 from airflow_provider_impala_lb.doctor import lock_directory
@@ -214,7 +211,6 @@ for finding in lock_directory.check_lock_file(path):
     assert "did not answer within" in found
 
 
-@pytest.mark.slow
 def test_a_mount_that_was_put_in_its_place_is_used_though_the_old_one_hangs_for_ever(tmp_path):
     with fuse_mount(tmp_path) as mount:
         assert run(
