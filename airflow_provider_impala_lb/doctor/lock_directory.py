@@ -18,13 +18,16 @@ import msgspec
 from airflow_provider_impala_lb.core.state.model import LEASE_SECONDS
 from airflow_provider_impala_lb.doctor.finding import Finding
 from airflow_provider_impala_lb.doctor.lock_trial import TrialResult
-from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem
+from airflow_provider_impala_lb.stores.file.bounded_calls import BoundedCalls
 from airflow_provider_impala_lb.stores.file.clock import server_time
 from airflow_provider_impala_lb.stores.file.faults import fault_of
 from airflow_provider_impala_lb.stores.file.store import FileStore, Mode
 from airflow_provider_impala_lb.stores.journals.directory import JournalDirectory
 
+HANG_LIMIT = 5.0
+"""Seconds for the directory to answer."""
 TRIAL_LIMIT = 20.0
 """Seconds for the trial of the lock, which takes about 5."""
 
@@ -52,7 +55,10 @@ def check_lock_file(lock_file: str, peer: str | None = None) -> Iterator[Finding
     """
     directory = Path(lock_file).parent
     try:
-        magic = filesystem.kind_of(str(directory))
+        magic = BoundedCalls.of(lock_file).run(lambda call: filesystem.kind_of(str(directory)), HANG_LIMIT)
+    except StateUnavailable as error:
+        yield Finding("lock directory", "failed", str(error), "look at its file server, or its mount's daemon")
+        return
     except OSError as error:
         message = str(fault_of(lock_file, error, str(directory), "cannot be reached"))
         yield Finding("lock directory", "failed", message, "mount the share, or make the directory")
@@ -70,7 +76,7 @@ def check_lock_file(lock_file: str, peer: str | None = None) -> Iterator[Finding
         "lock file's attributes; and each host goes by its own clock: run NTP",
     }
     lies = f"{directory} lies on {filesystem.name(magic)}{explained[mode]}"
-    if filesystem.is_local(magic):
+    if filesystem.is_local_type(magic):
         unseen = (
             "Other hosts, and containers without this directory, do not see it: each has limits and leases of its own"
         )
@@ -147,7 +153,7 @@ def _check_clock(directory: Path, magic: int) -> Finding:
         ahead = time.time() - server_time(str(directory))
     except OSError as error:
         return Finding("clock", "failed", f"no file can be made in {directory}: {error.strerror}", "see modes")
-    if filesystem.is_local(magic):
+    if filesystem.is_local_type(magic):
         return Finding("clock", "ok", "this host's own")
     if abs(ahead) > LEASE_SECONDS / 4:
         message = f"this host is {ahead:+.0f} s off the file server"

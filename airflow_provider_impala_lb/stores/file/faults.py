@@ -2,22 +2,32 @@
 
 Rights, a mount without locks, a directory that this host has never seen: with these every pick would go on without the
 shared state, for ever, and limits would bind nobody. So they are errors of the configuration. But what this process, or
-for a share that is away this host (used.py), has used before is out of reach: work goes on.
+for a share that is away this host, has used before is out of reach: work goes on.
+
+A process that has used the directory knows that. A new one, as each Airflow task is, finds a mark that an earlier one
+of the same user has left on this host, in ``$TMPDIR`` or ``/var/tmp``, which outlasts a restart. Anybody may write
+there, so the marks lie in a directory that belongs to this user alone (mode 0700); no link is followed, and what is
+not so is not used. Without marks an outage looks like a mistake; never the other way round. What lies on the same file
+system as the marks cannot go away without them, and gets none.
 """
 
 from __future__ import annotations
 
 import errno
 import grp
+import hashlib
 import os
 import pwd
 import stat
 from contextlib import suppress
 
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
-from airflow_provider_impala_lb.stores.file import filesystem, used
+from airflow_provider_impala_lb.stores.file import filesystem
 
 _NO_SUCH_CALL = {errno.ENOSYS, errno.EOPNOTSUPP}
+_MARKS_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+_used: set[tuple[int, str]] = set()
 
 
 class OutcomeUnknown(OSError):
@@ -60,7 +70,7 @@ def fault_of(
         )
     away = f"{path}: its directory is not there; is the share mounted?"
     if code == errno.ENOENT:
-        if used.by_this_host(directory):
+        if used_by_this_host(directory):
             return StateUnavailable(away)
         return ConfigError(
             f"lock_file {path}: its directory is not there, and this host ({os.uname().nodename}) has never used it. "
@@ -68,9 +78,9 @@ def fault_of(
             f"{_nearest(directory)}"
         )
     outage = StateUnavailable(f"{path}: {failed}: {error.strerror}")
-    if code in (errno.EACCES, errno.EPERM) and not used.by_this_process(rights or os.path.dirname(path)):
+    if code in (errno.EACCES, errno.EPERM) and not used_by_this_process(rights or os.path.dirname(path)):
         return ConfigError(f"lock_file {path}: {failed}: {error.strerror}. {_rights(path, directory)}")
-    if code in (errno.EROFS, errno.ENOLCK) and not used.by_this_host(directory):
+    if code in (errno.EROFS, errno.ENOLCK) and not used_by_this_host(directory):
         mount = mount_point(directory)
         remedy = (
             f"Mount it for writing: mount -o remount,rw {mount}"
@@ -143,3 +153,71 @@ def _group(number: int) -> str:
     with suppress(KeyError):
         return grp.getgrgid(number).gr_name
     return str(number)
+
+
+def note_used(directory: str) -> None:
+    """Remember that this process has used a lock file's directory. Never raises.
+
+    :param directory: its path.
+    """
+    me = (os.geteuid(), directory)
+    if me in _used:
+        return
+    _used.add(me)
+    with suppress(OSError):
+        marks = _open_marks(make=True)
+        try:
+            if os.fstat(marks).st_dev != os.stat(directory).st_dev:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                mark = os.open(_mark(directory), flags, 0o600, dir_fd=marks)
+                try:
+                    os.utime(mark)  # what is old is removed from there: tmpfiles.d(5), 30 days
+                finally:
+                    os.close(mark)
+        finally:
+            os.close(marks)
+
+
+def used_by_this_process(directory: str) -> bool:
+    """Whether this process, as this user, has used a directory.
+
+    :param directory: its path.
+    """
+    return (os.geteuid(), directory) in _used
+
+
+def used_by_this_host(directory: str) -> bool:
+    """Whether a process of this user has used a directory on this host.
+
+    :param directory: its path.
+    """
+    if used_by_this_process(directory):
+        return True
+    with suppress(OSError):
+        marks = _open_marks(make=False)
+        try:
+            return stat.S_ISREG(os.stat(_mark(directory), dir_fd=marks, follow_symlinks=False).st_mode)
+        finally:
+            os.close(marks)
+    return False
+
+
+def _open_marks(*, make: bool) -> int:
+    """The directory of the marks.
+
+    :raises OSError: there is none, or it is not this user's alone.
+    """
+    path = os.path.join(os.environ.get("TMPDIR") or "/var/tmp", f"impala-lb-{os.geteuid()}")  # noqa: S108  see the top
+    if make:
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+    descriptor = os.open(path, _MARKS_FLAGS)
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        os.close(descriptor)
+        raise PermissionError(f"{path} is not this user's alone")
+    return descriptor
+
+
+def _mark(directory: str) -> str:
+    return hashlib.sha256(directory.encode(errors="surrogateescape")).hexdigest()[:32]

@@ -27,6 +27,11 @@ COHERENT = {  # linux/magic.h, and the file systems' own headers
     0x794C7630: "overlay",
     NFS: "nfs",
 }
+_LOCAL_TYPES = {
+    *(b"ext2", b"ext3", b"ext4", b"xfs", b"btrfs", b"zfs", b"f2fs", b"bcachefs"),
+    *(b"tmpfs", b"devtmpfs", b"ramfs", b"overlay"),
+}
+"""What the table of mounts calls those that lie on this host."""
 _NAMES = {
     0x65735546: "FUSE (GlusterFS, sshfs, ...)",
     0xFF534D42: "CIFS",
@@ -81,9 +86,61 @@ def is_coherent(magic: int) -> bool:
     return magic in COHERENT or (magic == 0 and sys.platform != "linux")
 
 
-def is_local(magic: int) -> bool:
+def is_local_type(magic: int) -> bool:
     """Whether no other host can see what lies there.
 
     :param magic: as `kind` gives it.
     """
     return magic in COHERENT and magic != NFS
+
+
+def is_local(directory: str, table: str = "/proc/self/mountinfo") -> bool | None:
+    """Whether a directory needs nobody but this host: then it does not hang while the host works. Found out without
+    asking any file system that may hang: by the kernel's table of mounts (proc(5)), component by component, since a
+    mount below one that hangs is out of reach, too.
+
+    :param directory: its absolute path.
+    :param table: the table; default this process's.
+    :returns: None: there is a link on the way, so the path does not say where it leads; ask with the real one.
+    """
+    local = {point: kind in _LOCAL_TYPES for point, _, kind in _mounts(table)}
+    if not local:
+        return False  # not Linux
+    path, names = b"", os.fsencode(directory).split(b"/")
+    for name in [b"", *(name for name in names if name and name != b".")]:
+        path = b"/".join((path.rstrip(b"/"), name))
+        if not local.get(path, True):
+            return False
+        if name == b".." or os.path.islink(path):
+            return None
+    return True
+
+
+def device_of(path: str, table: str = "/proc/self/mountinfo") -> bytes:
+    """The device number of the mount that a path lies on, b"" if unknown. As long as a call hangs on one, no mount that
+    comes in its place has its number. Asks no file system, as `is_local`.
+
+    :param path: absolute, without links.
+    :param table: as there.
+    """
+    wanted, best, found = os.fsencode(path), b"", b""
+    for point, device, _ in _mounts(table):
+        if len(point) >= len(best) and (wanted == point or wanted.startswith(point.rstrip(b"/") + b"/")):
+            best, found = point, device
+    return found
+
+
+def _mounts(table: str) -> list[tuple[bytes, bytes, bytes]]:
+    """Point, device number and type of each mount; of several on one point the last hides the others."""
+    try:
+        with open(table, "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        before, _, after = line.partition(b" - ")
+        fields = before.split(b" ", 5)
+        point = fields[4].replace(rb"\040", b" ").replace(rb"\134", b"\\")
+        found.append((point, fields[2], after.partition(b" ")[0]))
+    return found

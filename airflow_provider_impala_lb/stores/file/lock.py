@@ -12,6 +12,7 @@ Rules and their sources:
 * flock belongs to the open file, which a fork shares: a child forked in the middle of a hold would keep the lock
   alive after its parent was killed. So the child closes its copies at once (`_forget_in_child`), and a hold is ended
   by ``LOCK_UN``, which works whoever else has a copy.
+* No lock of the process is held while a file system is asked that may hang: there bounded_calls.py sees to the copies.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
 from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.timing import Backoff
 from airflow_provider_impala_lb.errors import ConfigError, StateContended
+from airflow_provider_impala_lb.stores.file.bounded_calls import Call, is_left_to_itself
 from airflow_provider_impala_lb.stores.file.faults import fault_of
 from airflow_provider_impala_lb.stores.file.new_file import make_empty
 
@@ -107,16 +109,19 @@ class Lock:
         """This process is a child: the threads that waited or held were its parent's."""
         self._turn = threading.Lock()
 
-    def acquire(self) -> int:
+    def acquire(self, call: Call | None = None) -> int:
         """Open the file and wait for the lock.
 
+        :param call: as part of which; the deadline counts from its beginning. None (default): from now.
         :returns: the descriptor, for :meth:`release`.
         :raises StateContended: names the file, and how long it was waited for.
         :raises StateUnavailable: the file cannot be opened or locked.
         :raises ConfigError: the path is not a regular file, or not one that this process can ever use.
         """
-        start, turn = time.monotonic(), self._turn
-        if not turn.acquire(timeout=self.deadline):
+        start, turn = call.begun if call else time.monotonic(), self._turn
+        if is_left_to_itself():  # it has its turn from bounded_calls.py, and would keep this one
+            return self._acquire(start)
+        if not turn.acquire(timeout=max(0.0, start + self.deadline - time.monotonic())):
             raise self._not_free(start)
         try:
             return self._acquire(start)
@@ -204,10 +209,12 @@ class Lock:
     def _open(self, start: float) -> int:
         backoff: Backoff | None = None
         while True:
-            with _opening:
+            alone = is_left_to_itself()
+            with nullcontext() if alone else _opening:
                 try:
                     descriptor = self._open_or_make()
-                    _open_files.add(descriptor)
+                    if not alone:
+                        _open_files.add(descriptor)
                     return descriptor
                 except OSError as error:
                     # Another host has removed the file, and this mount still knew its name (seen on GlusterFS, and NFS
@@ -237,8 +244,9 @@ class Lock:
 
     @staticmethod
     def _close(descriptor: int, *, unlock: bool) -> None:
-        with _opening:
-            if descriptor not in _open_files:
+        alone = is_left_to_itself()
+        with nullcontext() if alone else _opening:
+            if descriptor not in _open_files and not alone:
                 return  # this is a child forked in the middle of the hold: the descriptor was closed there
             _open_files.discard(descriptor)
             try:

@@ -28,9 +28,9 @@ from airflow_provider_impala_lb.core.ports import Result
 from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.record_log import Extent
 from airflow_provider_impala_lb.core.state.state import State, encode_head
-from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import slot
+from airflow_provider_impala_lb.stores.file.bounded_calls import Call
 
 MAGIC = b"impala-lb state, slots 1\n"
 FAMILY = b"impala-lb state, "
@@ -56,17 +56,18 @@ class StateSlots:
         self._what = f"lock_file {path}"
 
     def update(
-        self, descriptor: int, change: Callable[[State, float], Result], now: float, deadline: Deadline
+        self, descriptor: int, change: Callable[[State, float], Result], now: float, call: Call
     ) -> tuple[Result, bool]:
         """Replace the state by what ``change`` makes of it, see `StateFormat.update` (store.py).
 
         :param descriptor: of the open file.
         :param change: gets the state and the time.
         :param now: seconds since the epoch, by the file server's clock.
-        :param deadline: not used: nothing is waited for.
+        :param call: whether anybody still waits for it.
         """
-        version, state, renewed = self._load(descriptor)
-        result = change(state, now)
+        version, state, renewed = self._load(descriptor, call)
+        result = call.compute(change, state, now)
+        call.commits()
         self.save(descriptor, version + 1, state)
         state.close()
         return result, renewed
@@ -117,13 +118,18 @@ class StateSlots:
                 os.pwrite(descriptor, bytes(slot.HEAD_BYTES), start)
             raise
 
-    def _load(self, descriptor: int) -> tuple[int, State, bool]:
+    def _load(self, descriptor: int, call: Call | None = None) -> tuple[int, State, bool]:
         """The newest version's number, that version, and whether it had to be begun anew.
 
+        :param call: by which its records are read, when one is asked for.
         :raises ConfigError: the file holds something else, or the work of a newer version.
         """
         version, record = self._newest(descriptor)
-        state, renewed = load_or_reset(self._what, record, lambda kind, extent: _records(descriptor, kind, extent))
+
+        def records(kind: int, extent: Extent) -> bytes:
+            return call.read(_records, descriptor, kind, extent) if call else _records(descriptor, kind, extent)
+
+        state, renewed = load_or_reset(self._what, record, records)
         return version, state, renewed
 
     def _read_once(self, descriptor: int) -> tuple[State, bool]:

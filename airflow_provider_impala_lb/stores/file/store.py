@@ -20,11 +20,11 @@ from typing import Literal, Protocol
 
 from airflow_provider_impala_lb.core.ports import Result
 from airflow_provider_impala_lb.core.state.state import State
-from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
-from airflow_provider_impala_lb.stores.file import filesystem, used
+from airflow_provider_impala_lb.stores.file import filesystem
+from airflow_provider_impala_lb.stores.file.bounded_calls import BoundedCalls, Call
 from airflow_provider_impala_lb.stores.file.clock import PROBE, steady
-from airflow_provider_impala_lb.stores.file.faults import fault_of
+from airflow_provider_impala_lb.stores.file.faults import fault_of, note_used
 from airflow_provider_impala_lb.stores.file.lock import Lock, require_regular
 from airflow_provider_impala_lb.stores.file.new_file import remove_abandoned
 from airflow_provider_impala_lb.stores.file.shared_file import SharedFile
@@ -51,18 +51,19 @@ class StateFormat(Protocol):
         ...
 
     def update(
-        self, descriptor: int, change: Callable[[State, float], Result], now: float, deadline: Deadline
+        self, descriptor: int, change: Callable[[State, float], Result], now: float, call: Call
     ) -> tuple[Result, bool]:
         """Replace the state by what ``change`` makes of it. Under the lock.
 
         :param descriptor: of the open file.
         :param change: as in `Store.transact`.
         :param now: seconds since the epoch, by the file server's clock.
-        :param deadline: when to give up.
+        :param call: when to give up, and whether anybody still waits for it.
         :returns: the change's result, and whether the state was unreadable and had to be begun anew.
         :raises OSError: it cannot be written; `OutcomeUnknown` if it may have been.
         :raises ConfigError: the file holds something else, or the work of a newer version.
         :raises StateUnavailable: there is no time left.
+        :raises Abandoned: nobody waits for it any more; nothing was changed.
         """
         ...
 
@@ -82,13 +83,14 @@ class FileStore:
     """The state in a lock file, shared by all processes on all hosts that mount it.
 
     :param path: of the lock file. It is made if it is not there, its directory is not.
-    :param deadline: seconds to wait for the lock; default 5.
+    :param deadline: seconds to wait for the lock; default 5. For a file system that may hang a second longer.
     :ivar where: the path.
     """
 
     def __init__(self, path: str, deadline: float = 5.0) -> None:
         self.where = path
         self._directory = os.path.dirname(path)
+        self._calls = BoundedCalls.of(path)
         self._file = SharedFile(path, self._directory)
         self._lock = Lock(path, deadline, self._file.make)
         self._formats: dict[Mode, StateFormat] = {"slots": StateSlots(path)}
@@ -122,15 +124,24 @@ class FileStore:
 
         :param change: gets the state and the time; called again if it was computed on a stale state.
         """
-        deadline = Deadline(self._lock.deadline)
+        result, renewed = self._calls.run(
+            lambda call: self._transact(change, call), self._lock.deadline, self._calls.changes
+        )
+        if renewed and not self._warned:
+            self._warned = True
+            log.warning("%s: the state in it was unreadable; it was started anew, and heals by itself", self.where)
+        return result
+
+    def _transact(self, change: Callable[[State, float], Result], call: Call) -> tuple[Result, bool]:
+        """The change's result, and whether the state was begun anew."""
         now = self._file.now()
         confirmed = False
         try:
-            descriptor = self._lock.acquire()
+            descriptor = self._lock.acquire(call)
             try:
                 state_format = self._format_of(descriptor)
                 dated = change if self._by_server_clock else self._by_host_clock(change)
-                result, renewed = state_format.update(descriptor, dated, now, deadline)
+                found = state_format.update(descriptor, dated, now, call)
                 confirmed = state_format.is_confirmed
             except BaseException:
                 self._lock.release_quietly(descriptor)
@@ -139,18 +150,18 @@ class FileStore:
         except OSError as error:
             if not confirmed:
                 raise fault_of(self.where, error, self._directory, "cannot be written") from error
-        used.note(self._directory)
+        note_used(self._directory)
         self._clean_once()
-        if renewed and not self._warned:
-            self._warned = True
-            log.warning("%s: the state in it was unreadable; it was started anew, and heals by itself", self.where)
-        return result
+        return found
 
     def read(self, *, records: bool = True) -> tuple[State, float]:
         """See `Store.read`.
 
         :param records: as there.
         """
+        return self._calls.run(lambda call: self._read(records), self._lock.deadline, self._calls.looks)
+
+    def _read(self, records: bool) -> tuple[State, float]:
         now = self._file.now(to_look=True)
         try:
             # O_NONBLOCK: opening a pipe to read would wait for a writer
@@ -176,9 +187,12 @@ class FileStore:
         :raises StateUnavailable: as :meth:`transact`.
         :raises ConfigError: as :meth:`transact`.
         """
-        if os.path.lexists(self.where):
+        if self._calls.run(lambda call: os.path.lexists(self.where), self._lock.deadline):
             self.transact(lambda state, now: None)
-            return
+        else:
+            self._calls.run(lambda call: self._try_out_beside(), self._lock.deadline)
+
+    def _try_out_beside(self) -> None:
         self._file.now()
         path = os.path.join(self._directory, PROBE + secrets.token_hex(8))
         try:

@@ -23,9 +23,9 @@ from typing import Final
 from airflow_provider_impala_lb.core.ports import Result
 from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.state import State, encode
-from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 from airflow_provider_impala_lb.stores.file import xattr
+from airflow_provider_impala_lb.stores.file.bounded_calls import Call
 from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown
 from airflow_provider_impala_lb.stores.file.new_file import (
     create,
@@ -90,14 +90,14 @@ class StateVersions:
         self._versions = Versions(path, Durability.SOFT)
 
     def update(
-        self, descriptor: int, change: Callable[[State, float], Result], now: float, deadline: Deadline
+        self, descriptor: int, change: Callable[[State, float], Result], now: float, call: Call
     ) -> tuple[Result, bool]:
         """Replace the state by what ``change`` makes of it, see `StateFormat.update` (store.py).
 
         :param descriptor: of the open file.
         :param change: gets the state and the time.
         :param now: not used: the clock is this host's.
-        :param deadline: when to give up.
+        :param call: when to give up, and whether anybody still waits for it.
         """
         renewed = False
 
@@ -107,7 +107,7 @@ class StateVersions:
             result = change(state, self._clock())
             return encode(state), result
 
-        return self._versions.update(descriptor, changed, deadline), renewed
+        return self._versions.update(descriptor, changed, call), renewed
 
     def read(self, descriptor: int, now: float, *, records: bool = True) -> tuple[State, float]:
         """A recent state without the lock, see `StateFormat.read` (store.py).
@@ -139,14 +139,12 @@ class Versions:
         self._mode = mode
         self._clean_next: float | None = None
 
-    def update(
-        self, descriptor: int, change: Callable[[bytes | None], tuple[bytes, Result]], deadline: Deadline
-    ) -> Result:
+    def update(self, descriptor: int, change: Callable[[bytes | None], tuple[bytes, Result]], call: Call) -> Result:
         """Replace the newest body by what ``change`` makes of it; called again each time a read was stale.
 
         :param descriptor: of the open, locked file.
         :param change: gets the body, None if it is lost for good; returns the new one, and a result for the caller.
-        :param deadline: when to give up; attempted once in any case.
+        :param call: when to give up (attempted once in any case), and whether anybody still waits for it.
         :raises StateUnavailable: no read was fresh in that time; nothing was changed.
         :raises OutcomeUnknown: it may have been changed, once.
         :raises OSError: nothing was changed.
@@ -159,10 +157,10 @@ class Versions:
                 old = self._body(base)
                 if old is None and waited < LOST_AFTER:
                     raise Stale
-                body, result = change(old)
-                self._commit(descriptor, base, body)
+                body, result = call.compute(change, old)
+                self._commit(descriptor, base, body, call)
                 return result
-            if deadline.passed():
+            if call.passed():
                 raise StateUnavailable(f"{self._path}: what was read there was out of date for {waited:.1f} s")
             time.sleep(_PAUSE)
 
@@ -208,19 +206,20 @@ class Versions:
         except zlib.error:
             return None
 
-    def _commit(self, descriptor: int, base: Version, body: bytes) -> None:
+    def _commit(self, descriptor: int, base: Version, body: bytes, call: Call) -> None:
         packed = zlib.compress(body, 1)
         token = None
         if len(packed) > INLINE_BYTES:
-            token = self._commit_in_file(descriptor, base, packed)
+            token = self._commit_in_file(descriptor, base, packed, call)
         else:
+            call.commits()
             try:
                 xattr.commit(descriptor, base, _inline(packed))
             except OSError as error:
                 if isinstance(error, OutcomeUnknown) or error.errno not in xattr.NO_ROOM:
                     raise
                 # others' attributes, such as access lists, take room in that block too
-                token = self._commit_in_file(descriptor, base, packed)
+                token = self._commit_in_file(descriptor, base, packed, call)
         if self._synced:
             try:
                 os.fsync(descriptor)
@@ -237,7 +236,7 @@ class Versions:
             with suppress(OSError):
                 remove_abandoned(self._path, token)
 
-    def _commit_in_file(self, descriptor: int, base: Version, packed: bytes) -> str:
+    def _commit_in_file(self, descriptor: int, base: Version, packed: bytes, call: Call) -> str:
         """:returns: the data file's token."""
         token = secrets.token_hex(8)
         try:
@@ -245,6 +244,7 @@ class Versions:
             if self._synced:
                 sync_directory(os.path.dirname(self._path))
             record = b"1f%s %d %08x" % (token.encode(), len(packed), zlib.crc32(packed))
+            call.commits()
             xattr.commit(descriptor, base, record)
         except OutcomeUnknown:
             raise  # the file may be needed

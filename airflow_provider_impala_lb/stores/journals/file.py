@@ -16,13 +16,15 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
 from airflow_provider_impala_lb.core.ports import Change, Result, Swept
 from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged, StateUnavailable
-from airflow_provider_impala_lb.stores.file import filesystem, used
-from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown, fault_of, file_system_of
+from airflow_provider_impala_lb.stores.file import filesystem
+from airflow_provider_impala_lb.stores.file.bounded_calls import BoundedCalls, Call
+from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown, fault_of, file_system_of, note_used
 from airflow_provider_impala_lb.stores.file.lock import Lock
 from airflow_provider_impala_lb.stores.file.new_file import remove_abandoned, sync_directory
 from airflow_provider_impala_lb.stores.file.shared_file import SharedFile
@@ -50,31 +52,31 @@ class JournalFormat(Protocol):
         ...
 
     def exchange(
-        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, deadline: Deadline
+        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, call: Call
     ) -> Result:
         """Replace the envelope, durably. Under the lock.
 
         :param descriptor: of the open file.
         :param change: gets the envelope and a clock's time; returns a result for the caller, and the new envelope.
         :param now: seconds since the epoch, by the file server's clock.
-        :param deadline: when to give up.
+        :param call: when to give up, and whether anybody still waits for it.
         :raises OutcomeUnknown: it may have been replaced, once.
-        :raises OSError: nothing was changed.
+        :raises OSError: nothing was changed; `Abandoned` if nobody waits for it any more.
         :raises JournalDamaged: as `load`.
         :raises ConfigError: as `load`.
         """
         ...
 
-    def data_file(self, descriptor: int, deadline: Deadline) -> str | None:
+    def data_file(self, descriptor: int, call: Call) -> str | None:
         """The token of the hidden file that the newest version needs; None if it needs none. Under the lock.
 
         :param descriptor: of the open file.
-        :param deadline: when to give up.
+        :param call: when to give up, and whether anybody still waits for it.
         """
         ...
 
 
-Work = Callable[[JournalFormat, int, Deadline], Answer]
+Work = Callable[[JournalFormat, int, Call], Answer]
 """What is done with a journal, given its open and locked file, and when to give up."""
 
 
@@ -90,13 +92,14 @@ class FileJournals:
     """The journals beside a lock file, in ``<lock_file>.journal/``, for this user or a group alone.
 
     :param lock_file: path of the lock file.
-    :param deadline: seconds to wait for locks, in all; default 5.
+    :param deadline: seconds to wait for locks, in all; default 5. For a file system that may hang a second longer.
     :ivar where: the directory's path.
     """
 
     def __init__(self, lock_file: str, deadline: float = 5.0) -> None:
         self.where = f"{lock_file}.journal"
         self._directory = JournalDirectory(self.where)
+        self._calls = BoundedCalls.of(lock_file)
         self._file = SharedFile(self.where, self._directory.parent, slots.begin)
         self._deadline = deadline
 
@@ -112,29 +115,36 @@ class FileJournals:
             result, document = fn(self._unwrap(name, envelope)[1] if envelope else None, now)
             return result, b"" if document is None else wrap(self.where, key, document)
 
-        now = self._file.now()
-        self._directory.make()
-        result = self._locked(
-            name, self._make, lambda journal, descriptor, deadline: journal.exchange(descriptor, changed, now, deadline)
-        )
-        used.note(self._directory.parent)
-        used.note(self.where)
-        return result
+        def work(call: Call) -> Result:
+            now = self._file.now()
+            self._directory.make()
+            result = self._locked(
+                name,
+                self._make,
+                lambda journal, descriptor, call: journal.exchange(descriptor, changed, now, call),
+                call,
+            )
+            note_used(self._directory.parent)
+            note_used(self.where)
+            return result
+
+        return self._run(work, name)
 
     def read(self, key: str) -> bytes | None:
         """See `JournalStore.read`.
 
         :param key: any text.
         """
-        envelope = self._look(name_of(key)) if self._directory.exists() else None
-        return self._unwrap(name_of(key), envelope)[1] if envelope else None
+        name = name_of(key)
+        envelope = self._run(lambda call: self._look(name, call) if self._directory.exists() else None, name)
+        return self._unwrap(name, envelope)[1] if envelope else None
 
     def keys(self) -> list[str]:
         """See `JournalStore.keys`."""
         keys = []
-        for name in self._directory.names() if self._directory.exists() else []:
+        for name in self._names():
             with suppress(JournalDamaged):
-                if envelope := self._look(name):
+                if envelope := self._run(partial(self._look, name), name):
                     keys.append(self._unwrap(name, envelope)[0])
         return keys
 
@@ -152,13 +162,24 @@ class FileJournals:
             drop = not wanted(key, document, now)
             return drop, b"" if drop else envelope
 
-        for name in self._directory.names() if self._directory.exists() else []:
+        def sweep_one(call: Call) -> tuple[bool, bytes | None]:
+            """Whether the document was removed, as ``swept`` says of the newest, and the envelope as it is then."""
             now = self._file.now()
+            envelope = self._look(name, call)
+            if not (envelope and call.compute(swept, envelope, now)[0]):
+                return False, envelope
+            has_gone = self._locked(
+                name,
+                _raise_absent,
+                lambda journal, descriptor, call: journal.exchange(descriptor, swept, now, call),
+                call,
+            )
+            return has_gone, self._look(name, call)
+
+        for name in self._names():
             try:
-                envelope = self._look(name)
-                if envelope and swept(envelope, now)[0]:
-                    removed += self._sweep_one(name, now, swept)
-                    envelope = self._look(name)
+                has_gone, envelope = self._run(sweep_one, name)
+                removed += has_gone
             except _Absent:
                 continue
             except (JournalDamaged, ConfigError) as error:
@@ -175,7 +196,7 @@ class FileJournals:
         :raises StateUnavailable: the directory is out of reach.
         :raises ConfigError: the directory cannot be used.
         """
-        kind = filesystem.name(file_system_of(self.where, self._directory.parent))
+        kind = filesystem.name(self._run(lambda call: file_system_of(self.where, self._directory.parent)))
         if kind in ("tmpfs", "ramfs"):
             return f"{self.where} lies on {kind}: a restart of the host forgets which statements ran"
         return None
@@ -183,49 +204,48 @@ class FileJournals:
     def _unwrap(self, name: str, envelope: bytes) -> tuple[str, bytes]:
         return unwrap(self._directory.path_of(name), name, envelope)
 
-    def _look(self, name: str) -> bytes | None:
+    def _run(self, work: Callable[[Call], Answer], name: str = "") -> Answer:
+        """What ``work`` returns, which may have to be left behind.
+
+        :param name: the journal's file, for errors; default the directory.
+        """
+        what = self._directory.path_of(name) if name else self.where
+        return self._calls.run(work, self._deadline, what=what)
+
+    def _names(self) -> list[str]:
+        return self._run(lambda call: self._directory.names() if self._directory.exists() else [])
+
+    def _look(self, name: str, call: Call) -> bytes | None:
         """A recent envelope, b"" if the document was removed, None if there is no such file."""
         self._file.now(to_look=True)
         try:
-            return self._locked(name, _raise_absent, lambda journal, descriptor, deadline: journal.load(descriptor))
+            return self._locked(name, _raise_absent, lambda journal, descriptor, call: journal.load(descriptor), call)
         except _Absent:
             return None
 
-    def _sweep_one(self, name: str, now: float, swept: Callable[[bytes, float], tuple[bool, bytes]]) -> bool:
-        """Whether the document was removed, as ``swept`` says of the newest.
-
-        :raises _Absent: there is no such file.
-        """
-        return self._locked(
-            name,
-            _raise_absent,
-            lambda journal, descriptor, deadline: journal.exchange(descriptor, swept, now, deadline),
-        )
-
-    def _locked(self, name: str, make: Callable[[str], None], work: Work[Answer]) -> Answer:
+    def _locked(self, name: str, make: Callable[[str], None], work: Work[Answer], call: Call) -> Answer:
         """What ``work`` returns, which has the file locked.
 
         :param make: makes the file, if it is not there.
         """
-        deadline = Deadline(self._deadline)
-        with self._directory.lock(self._deadline, shared=True):
-            return self._locked_inside(name, make, work, deadline)
+        with self._directory.lock(call.remaining, shared=True):
+            return self._locked_inside(name, make, work, call)
 
     def _locked_inside(
         self,
         name: str,
         make: Callable[[str], None],
         work: Work[Answer],
-        deadline: Deadline,
+        call: Call,
     ) -> Answer:
         """As `_locked`, for who holds the directory's lock."""
         while True:
             try:
-                return self._locked_once(name, make, work, deadline)
+                return self._locked_once(name, make, work, call)
             except _Stale as stale:
                 # The mount opened, by what it still knew, what a sweep had unlinked before: no sweep does while we are
                 # here. So nothing was read or written that counts.
-                if deadline.passed():
+                if call.passed():
                     raise StateUnavailable(f"{self._directory.path_of(name)}: {os.strerror(errno.ESTALE)}") from stale
 
     def _locked_once(
@@ -233,13 +253,13 @@ class FileJournals:
         name: str,
         make: Callable[[str], None],
         work: Work[Answer],
-        deadline: Deadline,
+        call: Call,
     ) -> Answer:
         path = self._directory.path_of(name)
-        lock = Lock(path, deadline.remaining, make, home=self._directory.parent)
+        lock = Lock(path, call.remaining, make, home=self._directory.parent)
         descriptor = lock.acquire()
         try:
-            return work(self._format_of(path, descriptor), descriptor, deadline)
+            return work(self._format_of(path, descriptor), descriptor, call)
         except OSError as error:
             if error.errno == errno.ESTALE and not isinstance(error, OutcomeUnknown):
                 raise _Stale from error
@@ -277,35 +297,40 @@ class FileJournals:
 
     def _tidy(self, empty: list[str]) -> None:
         """Unlink the files of these names that are empty, and what killed writers have left. As far as possible."""
-        to_clean = sorted(self._directory.names_with_hidden_files())
+        to_clean = sorted(self._run(lambda call: self._directory.names_with_hidden_files()))
+
+        def tidy(call: Call) -> None:
+            with self._directory.lock(_ALONE_WAIT, shared=False):
+                alone = Deadline(_ALONE_SECONDS)
+                while (empty or to_clean) and not alone.passed():
+                    with suppress(_Absent, JournalDamaged, ConfigError, OSError):
+                        self._unlink(empty.pop(), call) if empty else self._clean(to_clean.pop())
+                with suppress(OSError):
+                    sync_directory(self.where)
+
         with suppress(StateUnavailable):  # others were there all the time: the next sweep is soon enough
             while empty or to_clean:
-                with self._directory.lock(_ALONE_WAIT, shared=False):
-                    alone = Deadline(_ALONE_SECONDS)
-                    while (empty or to_clean) and not alone.passed():
-                        with suppress(_Absent, JournalDamaged, ConfigError, OSError):
-                            self._unlink(empty.pop()) if empty else self._clean(to_clean.pop())
-                    with suppress(OSError):
-                        sync_directory(self.where)
+                self._run(tidy)
 
-    def _unlink(self, name: str) -> None:
+    def _unlink(self, name: str, call: Call) -> None:
         """Under the directory's lock, alone."""
 
-        def is_empty(journal: JournalFormat, descriptor: int, deadline: Deadline) -> bool:
-            return journal.exchange(descriptor, lambda envelope, now: (not envelope, envelope), 0.0, deadline)
+        def is_empty(journal: JournalFormat, descriptor: int, call: Call) -> bool:
+            return journal.exchange(descriptor, lambda envelope, now: (not envelope, envelope), 0.0, call)
 
-        if self._locked_inside(name, _raise_absent, is_empty, Deadline(_ALONE_WAIT)):
+        if self._locked_inside(name, _raise_absent, is_empty, Call(_ALONE_WAIT)):
+            call.commits()  # one that comes back late may have lost the directory's lock
             os.unlink(self._directory.path_of(name))
 
     def _clean(self, name: str) -> None:
         """As `_unlink`."""
 
-        def data_file(journal: JournalFormat, descriptor: int, deadline: Deadline) -> str | None:
-            return journal.data_file(descriptor, deadline)
+        def data_file(journal: JournalFormat, descriptor: int, call: Call) -> str | None:
+            return journal.data_file(descriptor, call)
 
         newest = None
         with suppress(_Absent):
-            newest = self._locked_inside(name, _raise_absent, data_file, Deadline(_ALONE_WAIT))
+            newest = self._locked_inside(name, _raise_absent, data_file, Call(_ALONE_WAIT))
         remove_abandoned(self._directory.path_of(name), newest)
 
 

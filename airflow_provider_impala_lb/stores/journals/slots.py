@@ -32,9 +32,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from airflow_provider_impala_lb.core.ports import Result
-from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.stores.file import slot
+from airflow_provider_impala_lb.stores.file.bounded_calls import Call
 from airflow_provider_impala_lb.stores.file.faults import OutcomeUnknown
 from airflow_provider_impala_lb.stores.file.new_file import sync_directory
 from airflow_provider_impala_lb.stores.journals.document import damaged
@@ -74,19 +74,20 @@ class JournalSlots:
             return load(descriptor)[1]
 
     def exchange(
-        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, deadline: Deadline
+        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, call: Call
     ) -> Result:
         """See `JournalFormat.exchange`.
 
         :param descriptor: of the open file.
         :param change: gets the envelope and the time; returns its result, and the new envelope.
         :param now: seconds since the epoch, by the file server's clock.
-        :param deadline: not used: nothing is waited for.
+        :param call: whether anybody still waits for it.
         """
         with self._named():
             version, old = load(descriptor)
-        result, new = change(old, now)
+        result, new = call.compute(change, old, now)
         if new != old:
+            call.commits()  # already what is prepared counts once it is whole
             prepare(descriptor, version + 1, new)
             try:
                 if not old:
@@ -96,11 +97,11 @@ class JournalSlots:
                 raise OutcomeUnknown(error) from error
         return result
 
-    def data_file(self, descriptor: int, deadline: Deadline) -> str | None:
+    def data_file(self, descriptor: int, call: Call) -> str | None:
         """See `JournalFormat.data_file`: there is none.
 
         :param descriptor: not used.
-        :param deadline: not used: nothing is waited for.
+        :param call: not used: nothing is waited for.
         """
         return None
 

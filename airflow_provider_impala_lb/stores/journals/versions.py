@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from airflow_provider_impala_lb.core.ports import Result
-from airflow_provider_impala_lb.core.timing import Deadline
+from airflow_provider_impala_lb.stores.file.bounded_calls import Call
 from airflow_provider_impala_lb.stores.file.xattr_versions import Durability, Versions
 from airflow_provider_impala_lb.stores.journals.document import damaged
 
@@ -32,7 +32,7 @@ class JournalVersions:
         return self._known(self._versions.read(descriptor))
 
     def exchange(
-        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, deadline: Deadline
+        self, descriptor: int, change: Callable[[bytes, float], tuple[Result, bytes]], now: float, call: Call
     ) -> Result:
         """See `JournalFormat.exchange`. Commits also if nothing changes: only a commit proves that what was read is the
         newest (file/xattr.py).
@@ -40,22 +40,22 @@ class JournalVersions:
         :param descriptor: of the open file.
         :param change: gets the envelope and the time; returns its result, and the new envelope.
         :param now: not used: the clock is this host's.
-        :param deadline: when to give up.
+        :param call: when to give up, and whether anybody still waits for it.
         """
 
         def changed(envelope: bytes | None) -> tuple[bytes, Result]:
             result, new = change(self._known(envelope), self._clock())
             return new, result
 
-        return self._versions.update(descriptor, changed, deadline)
+        return self._versions.update(descriptor, changed, call)
 
-    def data_file(self, descriptor: int, deadline: Deadline) -> str | None:
+    def data_file(self, descriptor: int, call: Call) -> str | None:
         """See `JournalFormat.data_file`.
 
         :param descriptor: of the open file.
-        :param deadline: when to give up.
+        :param call: when to give up, and whether anybody still waits for it.
         """
-        self.exchange(descriptor, lambda envelope, now: (None, envelope), 0.0, deadline)
+        self.exchange(descriptor, lambda envelope, now: (None, envelope), 0.0, call)
         return self._versions.data_file
 
     def _known(self, envelope: bytes | None) -> bytes:
