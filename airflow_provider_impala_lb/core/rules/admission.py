@@ -85,17 +85,19 @@ def admit(
     busy: list[Node] = []
     resting: list[Node] = []
     get, ttl, host = state.nodes.get, config.report_seconds, caller.host
-    doubt = _most_fail(config, state, now, host)
+    doubt: bool | None = None
     for node, address in zip(config.nodes, config.addresses, strict=True):
         record = get(address)
         if reasons and address in reasons:
             continue
         doubted = record is not None and (record.ejection is not None or host in record.suspicions)
+        if doubted and doubt is None:  # only now: most picks find nothing that fails
+            doubt = _most_fail(config, state, now, host)
         if record is None or not (doubted or record.summary is not None or record.drained):
             candidates.append(node)
         elif record.drained:
             reasons[address] = LeftOut("drained", "drained by an operator")
-        elif doubted and (reason := left_out(record, now, host, reports=caller.reports, doubt=doubt)) is not None:
+        elif doubted and (reason := left_out(record, now, host, reports=caller.reports, doubt=bool(doubt))) is not None:
             reasons[address] = LeftOut("down", reason)
             resting.append(node)
         elif ttl and record.summary is not None and (summary := fresh(record, now, ttl)) is not None:
@@ -112,7 +114,7 @@ def admit(
     if avoid and len(candidates) > 1 and any(node.address == avoid for node in candidates):
         candidates = [node for node in candidates if node.address != avoid]
         reasons[avoid] = LeftOut("failed this task", "failed this task last time")
-    return Admitted(candidates, busy, resting, reasons, doubt)
+    return Admitted(candidates, busy, resting, reasons, bool(doubt))
 
 
 def _most_fail(config: Config, state: State, now: float, host: str) -> bool:

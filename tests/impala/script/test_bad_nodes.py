@@ -171,7 +171,9 @@ def test_a_node_that_is_back_is_tried_by_one_script_and_then_used_by_all(four):
     four.nodes[0].start()
 
     def cool_down_is_over(state: State, now: float) -> None:
-        state.nodes[four.nodes[0].address].ejection.until = now
+        record = state.nodes[four.nodes[0].address]
+        for each in (record.ejection, *record.suspicions.values()):
+            each.until = now
 
     balancer.cluster.store.transact(cool_down_is_over)
     done = [run(balancer, "SELECT 1") for _ in range(6)]
