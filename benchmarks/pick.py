@@ -29,7 +29,8 @@ from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseOptions, QueueOptions
 from airflow_provider_impala_lb.core.cluster.pick import Pick
 from airflow_provider_impala_lb.core.rules.queue import enqueue
-from airflow_provider_impala_lb.core.state.model import Lease, Ticket
+from airflow_provider_impala_lb.core.rules.supersession import note_leftover
+from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, HostNote, Lease, SessionRecord, Ticket
 from airflow_provider_impala_lb.errors import MustWait
 
 NODES = [f"n{index}" for index in range(30)]
@@ -180,6 +181,22 @@ class Queue:
             pick.release()
 
 
+def leave_a_years_pods(state, now):  # type: ignore[no-untyped-def]
+    """As tests/system/years finds it after a year of one pod a minute: 29 a day were killed, and 30 days are kept."""
+    for index in range(29 * 30):
+        owner = f"dag_{index}/scheduled__{index}/task"
+        note_leftover(state, now, Lease(uuid.uuid4().hex, NODES[0], owner, now, now, "pod", session=uuid.uuid4().hex))
+    for index in range(12):
+        state.hosts[f"pod-{index:07}-{uuid.uuid4().hex[:8]}"] = HostNote(nodes="0123456789abcdef", seen=now)
+
+
+def add_session_keys(state, now):  # type: ignore[no-untyped-def]
+    for index in range(1000):
+        ends = now + SESSION_SECONDS
+        record = SessionRecord(NODES[index % len(NODES)], ends, database="dwh", options={"MEM_LIMIT": "4g"}, at=now)
+        state.sessions.add(uuid.uuid4().hex, record, ends)
+
+
 def acquire_and_release(balancer: Balancer) -> None:
     with balancer.acquire("dag/run/task"):
         pass
@@ -310,6 +327,22 @@ def table(directory: str, port: int | None) -> None:
     found = timed({"pick": large.get_host, "lease": lambda: acquire_and_release(large)}, rounds=100)
     say("1,000 nodes, 10,000 leases: pick", found["pick"])
     say("1,000 nodes, 10,000 leases: acquire and release", found["lease"])
+    aged = loaded(config("aged"))
+    aged.cluster.store.transact(leave_a_years_pods)
+    found = timed({"pick": aged.get_host, "lease": lambda: acquire_and_release(aged)}, rounds=200)
+    say("after a year of pods: pick", found["pick"])
+    say("after a year of pods: acquire and release", found["lease"])
+    keyed = loaded(config("keyed"))
+    for _ in range(100):
+        keyed.cluster.store.transact(add_session_keys)
+        keyed.get_host()
+    numbers = iter(range(10**9))
+    found = timed(
+        {"pick": keyed.get_host, "key": lambda: keyed.cluster.picker.pick(session_key=f"new {next(numbers)}")},
+        rounds=200,
+    )
+    say("after 100,000 session keys: a pick without one", found["pick"])
+    say("after 100,000 session keys: a pick with a new one", found["key"])
     for waiting in (1000, 5000):
         queue = Queue(config(f"queue {waiting}"), waiting)
         found = timed({"pick": queue.balancer.get_host, "ask": queue.question, "turn": queue.turn}, rounds=200)

@@ -84,6 +84,7 @@ def check_state(balancer: Balancer) -> Iterator[Finding]:
         yield Finding(
             "clocks of hosts",
             "warning",
-            f"beside this one: {clocks}. Where each host goes by its own clock, leases of hosts that are gone end late",
-            "run NTP on all of them",
+            f"beside this one: {clocks}. Each host goes by its own clock here: session keys, and what is remembered of "
+            "failures, end early or late",
+            "run NTP on all of them; a host that is behind is found by a doctor there",
         )

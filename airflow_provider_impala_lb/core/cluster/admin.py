@@ -32,7 +32,7 @@ class Admin:
         return describe(self._shared.config, state, now)
 
     def clocks(self) -> dict[str, float]:
-        """Hosts whose clock differs from this one's by more than 30 s, as last seen: seconds ahead.
+        """Hosts whose clock is ahead of this one's by more than 30 s: by how many, at least.
 
         Only where the store gives no common clock; else empty.
 

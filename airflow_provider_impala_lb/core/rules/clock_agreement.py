@@ -104,15 +104,17 @@ def note_unknown_hosts(state: State, leases: list[Lease]) -> None:
 
 
 def clocks_differ(state: State, me: str, now: float) -> dict[str, float]:
-    """Hosts whose clock, as far as is known, is off by more than `AGREE_SECONDS`.
+    """Hosts whose clock is ahead of this one's by more than `AGREE_SECONDS`, for sure.
+
+    One that seems to be behind may only have said nothing for long; asked there, this one is ahead.
 
     :param state: looked at.
     :param me: this host's name.
     :param now: this host's clock, seconds since the epoch.
-    :returns: by host, seconds ahead of this one.
+    :returns: by host, seconds ahead of this one, at least.
     """
     found = {name: note.seen + note.silent - now for name, note in state.hosts.items() if name != me}
-    return {name: ahead for name, ahead in found.items() if abs(ahead) > AGREE_SECONDS}
+    return {name: ahead for name, ahead in found.items() if ahead > AGREE_SECONDS}
 
 
 def _watch(hosts: dict[str, HostNote], now: float, host: str) -> None:

@@ -124,6 +124,9 @@ def test_hosts_whose_clocks_differ_are_named(share):
     right.get_host()
     state, _ = right.store.read()
     assert clocks_differ(state, "right", share.time) == {"odd": 45.0}
+    share.time += 200  # one that has said nothing for so long is not behind
+    assert clocks_differ(state, "right", share.time) == {}
+    share.time -= 200
     near = share.host("near", 20.0)
     near.get_host()
     right.get_host()
