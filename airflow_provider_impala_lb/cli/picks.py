@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -58,13 +57,19 @@ def _pick(options: argparse.Namespace) -> None:
     if pick.lease:
         fields["lease"] = pick.lease
     try:
-        print(json.dumps(fields) if options.json else " ".join(filter(None, [pick.host, pick.lease])), flush=True)
+        print(_as_json(fields) if options.json else " ".join(filter(None, [pick.host, pick.lease])), flush=True)
     except OSError:
         if pick.lease:
             balancer.release(pick.lease)  # nobody has its id, so nobody else would
         raise
     if prober is not None and reports.is_due:
         _probe_elsewhere(options)
+
+
+def _as_json(found: object) -> str:
+    import json
+
+    return json.dumps(found)
 
 
 def _probe_elsewhere(options: argparse.Namespace) -> None:
@@ -110,7 +115,7 @@ def _probe(options: argparse.Namespace) -> int:
         return 0
     readings = {node: msgspec.to_builtins(result) for node, result in results.items()}
     if options.json:
-        print(json.dumps(readings))
+        print(_as_json(readings))
     else:
         show_readings(readings)
     return 0

@@ -6,7 +6,6 @@ A lease ends by this clock. A host whose own clock is ten minutes ahead would ot
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -71,7 +70,7 @@ def server_time(directory: str) -> float:
     :param directory: in which that file is made.
     :raises OSError: it cannot be made.
     """
-    path = os.path.join(directory, PROBE + secrets.token_hex(8))
+    path = os.path.join(directory, PROBE + os.urandom(8).hex())
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.utime(descriptor)

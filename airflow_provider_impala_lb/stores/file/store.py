@@ -11,7 +11,6 @@ local disks, and NFS. Elsewhere it lies in the file's attributes (xattr_versions
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from logging import getLogger
@@ -173,7 +172,7 @@ class FileStore:
             self.transact(lambda state, now: None)
             return
         self._file.now()
-        path = os.path.join(self._directory, PROBE + secrets.token_hex(8))
+        path = os.path.join(self._directory, PROBE + os.urandom(8).hex())
         try:
             with Lock(path, self._lock.deadline, self._file.make).hold() as descriptor:
                 os.pwrite(descriptor, b"tried", 0)
