@@ -76,20 +76,18 @@ def _command_of(arguments: Sequence[str]) -> str:
     return ""
 
 
-class _Formatter(argparse.HelpFormatter):
-    """As argparse's own, which imports shutil and asks for the terminal's width for each argument that is added."""
-
-    def __init__(self, prog: str, **options: Any) -> None:
-        try:
-            width = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
-        except (OSError, ValueError):
-            width = 80
-        super().__init__(prog, **{"width": width - 2, **options})
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """argparse's own. It would import shutil, and ask for the terminal's width anew for each argument that is added."""
+    try:
+        width = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+    except (OSError, ValueError):
+        width = 80
+    return argparse.HelpFormatter(prog, width=width - 2)
 
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"formatter_class": _Formatter, **options})
+        super().__init__(*args, **{"formatter_class": _formatter, **options})
 
 
 def _parser(command: str) -> argparse.ArgumentParser:

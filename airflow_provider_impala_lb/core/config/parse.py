@@ -74,7 +74,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {"": _File, "session": SessionConfig, "load": LoadConfig}
 _CHOICES = {"policy": PolicyName, "session.auth_mechanism": AuthMechanism, "load.web_auth": WebAuth}
-_SECRET = r"password|secret|token|store|mirror"
+_SECRET_KEY = r"password|secret|token|store|mirror"  # noqa: S105  of which keys the value is one
 # least (None: above 0), most, reason
 _SECONDS: dict[str, tuple[float | None, float, str]] = {
     "open_timeout": (0.5, 600.0, "in less no coordinator answers; for so long a silent one holds up each script"),
@@ -296,7 +296,7 @@ def _explained(message: str, raw: Any) -> str:
     missing = re.search(r"missing required field `(.+?)`", problem)
     if missing:
         return f"{path + '.' if path else ''}{missing[1]}: is missing"
-    shown = "(value not shown)" if re.search(_SECRET, path) else repr(_value_at(raw, path))
+    shown = "(value not shown)" if re.search(_SECRET_KEY, path) else repr(_value_at(raw, path))
     if path in _CHOICES:
         return f"{path}: {shown} is not one of {', '.join(get_args(_CHOICES[path]))}"
     return f"{path or 'config'}: {problem[0].lower()}{problem[1:]} ({shown})"

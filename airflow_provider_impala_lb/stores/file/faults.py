@@ -8,7 +8,9 @@ for a share that is away this host (used.py), has used before is out of reach: w
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from contextlib import suppress
 
@@ -128,16 +130,12 @@ def _rights(path: str, directory: str) -> str:
 
 
 def _user(number: int) -> str:
-    import pwd
-
     with suppress(KeyError):
         return pwd.getpwuid(number).pw_name
     return str(number)
 
 
 def _group(number: int) -> str:
-    import grp
-
     with suppress(KeyError):
         return grp.getgrgid(number).gr_name
     return str(number)
