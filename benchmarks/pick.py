@@ -260,11 +260,12 @@ def table(directory: str, port: int | None) -> None:
         return {"nodes": [f"n{i}" for i in range(nodes)], "lock_file": f"{directory}/{name}.lock"}
 
     print(f"{directory}: {len(NODES)} nodes, {LEASES} live leases")
-    pick, lease = loaded(config("pick")), loaded(config("lease"))
+    pick, lease, alone = loaded(config("pick")), loaded(config("lease")), loaded(config("alone"))
     hand_made = HandMade(directory)
     actions: dict[str, Callable[[], object]] = {
         "pick": pick.get_host,
         "acquire and release": lambda: acquire_and_release(lease),
+        "the same of a process that holds no other lease": lambda: acquire_and_release(alone),
         "bare turn of a locked file": bare_lock(f"{directory}/bare"),
         "filelock + json + os.replace: acquire and release": lambda: hand_made.release(hand_made.acquire()),
     }
