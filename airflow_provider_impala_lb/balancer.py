@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
@@ -20,6 +19,8 @@ from airflow_provider_impala_lb.impala.hs2.session_factory import SessionFactory
 from airflow_provider_impala_lb.stores.factory import open_mirror, open_store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airflow_provider_impala_lb.impala.dbapi import Connection
     from airflow_provider_impala_lb.impala.script.upstream import Upstream
 
@@ -41,7 +42,6 @@ class Balancer:
     :ivar config: the configuration.
     :ivar cluster: the picks, leases, reports and session keys behind the methods here.
     :ivar sessions: opens sessions on the nodes.
-    :ivar command: how a command for this configuration begins, for a shell.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Balancer:
         self.cluster = Cluster(
             config, store or open_store(config), mirror=open_mirror(config), prober=self._probe if asks else None
         )
-        self.command = shlex.join(["impala-lb", *options])
+        self._options = tuple(options)
 
     @classmethod
     def from_config(cls, config: str | Path | Mapping[str, Any] | Config, *, password: str | None = None) -> Balancer:
@@ -75,6 +75,13 @@ class Balancer:
         if isinstance(config, Config):
             return cls(config, password=password)
         return cls(load(config), password=password, options=("--config", os.path.abspath(config)))
+
+    @cached_property
+    def command(self) -> str:
+        """How a command for this configuration begins, for a shell."""
+        import shlex
+
+        return shlex.join(["impala-lb", *self._options])
 
     def get_host(self) -> str:
         """The next node as ``host:port``; every call moves on.

@@ -33,3 +33,19 @@ def test_the_operator_pulls_in_nothing_heavy_that_airflow_does_not():
 def test_what_is_used_without_airflow_pulls_in_nothing_heavy_at_all(statement):
     assert heavy_after(statement) == set()
     assert heavy_after(statement + "; assert 'airflow' not in sys.modules") == set()
+
+
+def test_a_pick_imports_what_a_pick_needs(tmp_path):
+    """A real process: the program, with a lock file. Each of these costs more than the pick itself."""
+    config = tmp_path / "lb.yml"
+    config.write_text(f"lock_file: {tmp_path}/node_in_use.tmp\nnodes: [a, b]\n")
+    command = [sys.executable, "-X", "importtime", "-m", "airflow_provider_impala_lb.cli", "--config", config, "pick"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "a:21050\n"
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert imported & {*HEAVY, "airflow", "pyarrow", "asyncio", "ssl", "hashlib"} == {"yaml"}
+    ours = {name.removeprefix("airflow_provider_impala_lb.") for name in imported}
+    assert not {name for name in ours if name.startswith(("impala.", "stores.redis", "stores.journals", "doctor"))} - {
+        "impala.hs2",
+        "impala.hs2.session_factory",
+    }

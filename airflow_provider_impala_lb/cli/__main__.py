@@ -1,5 +1,5 @@
 """``python -m airflow_provider_impala_lb.cli``: the command ``impala-lb``."""
 
-from airflow_provider_impala_lb.cli import main
+from airflow_provider_impala_lb.cli import program
 
-raise SystemExit(main())
+raise SystemExit(program())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -60,7 +59,7 @@ def _pick(options: argparse.Namespace) -> None:
     fields = {"host": pick.host, "node": pick.node, "why": pick.why}
     if pick.lease:
         fields["lease"] = pick.lease
-    text = json.dumps(fields) if options.json else " ".join(filter(None, [pick.host, pick.lease]))
+    text = _as_json(fields) if options.json else " ".join(filter(None, [pick.host, pick.lease]))
     try:
         _tell(text)
     except BaseException as error:
@@ -96,6 +95,12 @@ def _release_unheard(balancer: Balancer, lease: str) -> str:
     except ImpalaLBError as error:
         return f". Its lease {lease} could not be released, and ends by its expiry: {error}"
     return ". Its lease was released"
+
+
+def _as_json(found: object) -> str:
+    import json
+
+    return json.dumps(found)
 
 
 def _probe_elsewhere(options: argparse.Namespace) -> None:
@@ -141,7 +146,7 @@ def _probe(options: argparse.Namespace) -> int:
         return 0
     readings = {node: msgspec.to_builtins(result) for node, result in results.items()}
     if options.json:
-        print(json.dumps(readings))
+        print(_as_json(readings))
     else:
         show_readings(readings)
     return 0

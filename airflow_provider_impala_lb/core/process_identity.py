@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from pathlib import Path
 
 from airflow_provider_impala_lb.core.state.model import ProcessIdentity
 
@@ -12,7 +11,8 @@ from airflow_provider_impala_lb.core.state.model import ProcessIdentity
 @cache
 def _boot() -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
     except OSError:
         return ""
 
@@ -27,7 +27,8 @@ def _namespace() -> str:
 def _start(pid: int) -> int | None:
     """Start time of a live process in clock ticks since boot; 0 if there is none, or only its corpse; None: unknown."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None if _may_live(pid) else 0
     except OSError:  # another user's (hidepid=1), or this process has no file descriptor left

@@ -12,16 +12,12 @@ To add a store:
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.core.config.store_url import StoreUrl
 from airflow_provider_impala_lb.core.ports import JournalStore, Mirror, Store
-from airflow_provider_impala_lb.stores.file.store import FileStore
-from airflow_provider_impala_lb.stores.journals.file import FileJournals
-from airflow_provider_impala_lb.stores.memory import MemoryStore
 
 
 class StoreKind(NamedTuple):
@@ -84,7 +80,7 @@ def _kind_of(config: Config) -> str:
 
 def _scheme_of(url: StoreUrl) -> str:
     """What the URL begins with, without what follows a ``+``: redis, rediss."""
-    return re.split(r"\+|:", str(url), maxsplit=1)[0]
+    return str(url).partition(":")[0].partition("+")[0]
 
 
 def _password() -> str | None:
@@ -101,7 +97,25 @@ def _store_url(config: Config) -> StoreUrl:
     return config.store
 
 
-# Imported where used: `ssl` and the rest of redis-py are a tenth of the time that `impala-lb pick` takes.
+# Each is imported where it is used: redis-py alone takes longer than all else of `impala-lb pick`.
+def _memory_state(config: Config) -> Store:
+    from airflow_provider_impala_lb.stores.memory import MemoryStore
+
+    return MemoryStore()
+
+
+def _file_state(config: Config) -> Store:
+    from airflow_provider_impala_lb.stores.file.store import FileStore
+
+    return FileStore(_lock_file(config))
+
+
+def _file_journals(config: Config) -> JournalStore:
+    from airflow_provider_impala_lb.stores.journals.file import FileJournals
+
+    return FileJournals(_lock_file(config))
+
+
 def _redis_state(config: Config) -> Store:
     from airflow_provider_impala_lb.stores.redis.store import RedisStore
 
@@ -123,11 +137,8 @@ def _redis_mirror(config: Config, url: StoreUrl) -> Mirror:
 _REDIS = StoreKind(state=_redis_state, journals=_redis_journals, mirror=_redis_mirror)
 
 KINDS = {
-    "memory": StoreKind(state=lambda config: MemoryStore()),
-    "file": StoreKind(
-        state=lambda config: FileStore(_lock_file(config)),
-        journals=lambda config: FileJournals(_lock_file(config)),
-    ),
+    "memory": StoreKind(state=_memory_state),
+    "file": StoreKind(state=_file_state, journals=_file_journals),
     "redis": _REDIS,
     "rediss": _REDIS,
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from airflow_provider_impala_lb.core.cluster.admin import Admin
-from airflow_provider_impala_lb.core.cluster.fencing import Fencing
 from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseKeeper
 from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.picker import Picker
@@ -13,6 +13,10 @@ from airflow_provider_impala_lb.core.cluster.session_keys import SessionKeys
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.core.ports import Mirror, Prober, Store
+
+if TYPE_CHECKING:
+    from airflow_provider_impala_lb.core.cluster.admin import Admin
+    from airflow_provider_impala_lb.core.cluster.fencing import Fencing
 
 
 class Cluster:
@@ -29,8 +33,6 @@ class Cluster:
     :ivar session_keys: what session keys bring along.
     :ivar leases: those of this process.
     :ivar picker: picks nodes.
-    :ivar admin: status, and an operator's orders.
-    :ivar fencing: of earlier attempts at the same work.
     """
 
     def __init__(
@@ -43,10 +45,23 @@ class Cluster:
         rng: random.Random | None = None,
     ) -> None:
         self.config, self.store = config, store
-        shared = SharedState(config, store)
+        self._shared = shared = SharedState(config, store)
         self.reports = LoadReports(shared, prober)
         self.session_keys = SessionKeys(shared, mirror)
         self.leases = LeaseKeeper(shared, self.reports)
         self.picker = Picker(shared, self.leases, self.reports, self.session_keys, rng)
-        self.admin = Admin(shared)
-        self.fencing = Fencing(shared)
+
+    # What no pick needs is imported where it is used: `impala-lb pick` is a process of its own each time.
+    @cached_property
+    def admin(self) -> Admin:
+        """Status, and an operator's orders."""
+        from airflow_provider_impala_lb.core.cluster.admin import Admin
+
+        return Admin(self._shared)
+
+    @cached_property
+    def fencing(self) -> Fencing:
+        """Of earlier attempts at the same work."""
+        from airflow_provider_impala_lb.core.cluster.fencing import Fencing
+
+        return Fencing(self._shared)

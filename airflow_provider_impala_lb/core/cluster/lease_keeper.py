@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from logging import getLogger
@@ -42,6 +43,8 @@ RELEASE_SECONDS = 5.0
 NOTE_SECONDS = 5.0
 """A query's id reaches the state within this time. Not at once: 200 scripts of short statements would otherwise keep
 the lock of a slow NAS busy with nothing else."""
+LINGER_SECONDS = 1.0
+"""The thread waits this long for another lease: to begin a thread takes as long as to take one."""
 _NEVER = Deadline(inf)
 
 
@@ -58,7 +61,7 @@ class _Held(msgspec.Struct):
 
 
 class LeaseKeeper:
-    """Renews this process's leases until they are released. The thread runs only while there are any.
+    """Renews this process's leases until they are released. The thread runs while there are any, and a second longer.
 
     With ``load`` in the configuration it also asks for the nodes' load while scripts run and nothing is picked.
 
@@ -382,6 +385,8 @@ class LeaseKeeper:
             pauses = [renewal.remaining, look.remaining, self._note_due.remaining]
             self._wake.wait(min(*pauses, release.remaining) if self._unreleased else min(pauses))
             self._wake.clear()
+            if not self._held and not self._unreleased:
+                time.sleep(min(LINGER_SECONDS, renewal.remaining))
             with self._mutex:
                 if not self._held and not self._unreleased:
                     self._thread = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 from airflow_provider_impala_lb.core.text import shown
@@ -11,7 +10,7 @@ DEFAULT_PORT = 21050
 """Impala's ``--hs2_port``."""
 
 _FORM = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[^\s\]]+)?)\](?::([0-9]{1,5}))?|([^\s:/@,=\[\]]+)(?::([0-9]{1,5}))?")
-_NUMERIC = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+))*")
+_NUMERIC = r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+))*"
 
 
 def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
@@ -47,7 +46,9 @@ def format_address(host: str, port: int) -> str:
 
 
 def _address(text: str) -> str:
-    address = ipaddress.IPv6Address(text)
+    from ipaddress import IPv6Address
+
+    address = IPv6Address(text)
     return str(address.ipv4_mapped or address)
 
 
@@ -55,6 +56,9 @@ def _name(text: str) -> str:
     name = text.lower().removesuffix(".")
     if not name or name.startswith("."):
         raise ValueError
-    if _NUMERIC.fullmatch(name):  # inet_aton(3) takes 127.1, 0x7f000001 and 010.0.0.1, too, each as its own spelling
-        return str(ipaddress.IPv4Address(name))
+    # inet_aton(3) takes 127.1, 0x7f000001 and 010.0.0.1, too, each as its own spelling.
+    if name[0].isdigit() and re.fullmatch(_NUMERIC, name):
+        from ipaddress import IPv4Address
+
+        return str(IPv4Address(name))
     return name

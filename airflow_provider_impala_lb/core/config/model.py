@@ -1,7 +1,7 @@
 """The configuration as it is used: checked, with its defaults filled in. Made by `parse`."""
 
-from __future__ import annotations
-
+# No postponed annotations here: msgspec would compile each of them anew in every process, which is most of what
+# importing this file would cost.
 from functools import cached_property
 from typing import Literal
 

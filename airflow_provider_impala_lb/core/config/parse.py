@@ -4,13 +4,12 @@ Types, unknown keys and missing ones are msgspec's to find (`_explained` says it
 hold is checked here, section by section. What YAML itself gets wrong is told by `yaml_file`.
 """
 
-from __future__ import annotations
-
-import difflib
+# No postponed annotations here: msgspec would compile each of them anew in every process, which is most of what
+# importing this file would cost.
+import os.path
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
@@ -38,6 +37,9 @@ from airflow_provider_impala_lb.core.config.value_limits import (
 from airflow_provider_impala_lb.core.config.yaml_file import read_yaml
 from airflow_provider_impala_lb.core.text import shown, shown_name
 from airflow_provider_impala_lb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class _NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
@@ -85,7 +87,7 @@ _SECONDS: dict[str, tuple[float | None, float, str]] = {
 }
 
 
-def load(path: str | Path) -> Config:
+def load(path: "str | Path") -> Config:
     """Read a YAML file.
 
     :param path: of the file.
@@ -247,7 +249,7 @@ def _check_state(source: str, entry: _File, count: int, store: StoreUrl | None, 
             "Name a file in a directory that every host mounts (a default in /tmp would be shared by nobody), or a "
             "shared store instead (store: redis://host)"
         )
-    if entry.lock_file is not None and not Path(entry.lock_file).is_absolute():
+    if entry.lock_file is not None and not os.path.isabs(entry.lock_file):
         raise ConfigError(
             f"{source}: lock_file: {shown(entry.lock_file)} must be an absolute path, the same on every host"
         )
@@ -286,6 +288,8 @@ def _explained(message: str, raw: Any) -> str:
     path = place.strip("`").removeprefix("$").removeprefix(".")
     unknown = re.search(r"unknown field `(.+?)`", problem)
     if unknown:
+        import difflib
+
         key = unknown[1]
         allowed = list(_SECTIONS.get(path, _NodeEntry).__struct_fields__)
         near = difflib.get_close_matches(key, allowed, 1)

@@ -1,11 +1,9 @@
 """The configuration's ``store``: a Redis server, or those who know where it is, as a URL."""
 
-from __future__ import annotations
-
 import re
-from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qsl, unquote
+
+import msgspec
 
 from airflow_provider_impala_lb.core.config.address import format_address, parse_address
 
@@ -15,14 +13,13 @@ ALLOWED = (
     "and then ?ssl_ca_certs=FILE&ssl_certfile=FILE&ssl_keyfile=FILE"
 )
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")  # named as redis-py names them
-_FORM = re.compile(
+_FORM = (
     r"(?P<scheme>rediss?)(\+(?P<kind>sentinel|cluster))?://"
     r"((?P<user>[^:@/?#]*)(:(?P<password>[^@/?#]*))?@)?(?P<hosts>[^@/?#]+)(?P<path>/[^@?#]*)?(\?(?P<query>[^@#]*))?"
 )
 
 
-@dataclass(frozen=True)
-class StoreUrl:
+class StoreUrl(msgspec.Struct, frozen=True):
     """Where the shared state is kept. Its text has no password in it.
 
     :param kind: one server, the sentinels who know where it is, or a cluster.
@@ -41,8 +38,11 @@ class StoreUrl:
     service: str = ""
     db: int = 0
     user: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     tls_files: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"StoreUrl({self})"
 
     def __str__(self) -> str:
         scheme = ("rediss" if self.tls else "redis") + ("" if self.kind == "server" else f"+{self.kind}")
@@ -60,7 +60,9 @@ def parse_store(text: str) -> StoreUrl | None:
     """
     if text == "file":
         return None
-    found = _FORM.fullmatch(text)
+    from urllib.parse import parse_qsl, unquote
+
+    found = re.fullmatch(_FORM, text)
     if not found:
         raise ValueError(
             f"is not one of {ALLOWED}. In a user name or a password write / ? # @ : and % as %2F %3F %23 %40 %3A %25"

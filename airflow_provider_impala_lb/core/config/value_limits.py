@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from urllib.parse import urlsplit
-
 from airflow_provider_impala_lb.core.config.model import WebAuth
 from airflow_provider_impala_lb.core.text import shown
 from airflow_provider_impala_lb.errors import ConfigError
@@ -35,6 +32,8 @@ def check_url(where: str, url: str) -> None:
     :param url: what somebody wrote.
     :raises ConfigError: it is not; one that has a login is not shown.
     """
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         named = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
@@ -67,6 +66,9 @@ def in_clear_text(url: str, web_auth: WebAuth) -> bool:
     :param url: of a coordinator's page.
     :param web_auth: how it wants a login.
     """
+    import ipaddress
+    from urllib.parse import urlsplit
+
     parts = urlsplit(url)
     if web_auth not in ("basic", "bearer") or parts.scheme == "https":
         return False

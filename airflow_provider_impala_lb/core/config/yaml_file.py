@@ -6,14 +6,16 @@ No error shows a line of the file: it may hold a password.
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.text import shown, shown_name
 from airflow_provider_impala_lb.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 # YAML 1.1: 010 is octal, 8; 1:30 is sexagesimal, 90 (yaml.org/type/int.html).
-_ODD_NUMBER = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+_ODD_NUMBER = r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)"
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -23,7 +25,8 @@ def read_yaml(path: str | Path) -> Any:
     :raises ConfigError: unreadable, not YAML, or not clear; names the file and the line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -43,7 +46,7 @@ def _parse(text: str) -> tuple[Any, str]:
         pass
 
     def refuse_odd(node: Any, value: str) -> None:
-        if _ODD_NUMBER.fullmatch(node.value):
+        if re.fullmatch(_ODD_NUMBER, node.value):
             raise _Unclear(
                 f"line {node.start_mark.line + 1}: {value} is another number in YAML than it looks; write it without a "
                 "leading 0 or a colon, or in quotes if it is a text"

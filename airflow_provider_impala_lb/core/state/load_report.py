@@ -1,7 +1,7 @@
 """What a node reported of its load: the record that probes make, and that a site's own agent may send instead."""
 
-from __future__ import annotations
-
+# No postponed annotations here: msgspec would compile each of them anew in every process, which is most of what
+# importing this file would cost.
 import re
 from typing import Any
 

@@ -5,8 +5,8 @@ otherwise. A record's fields are also its keys in the encoded state: a change of
 for one that is added with a default.
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: msgspec would compile each of them anew in every process, which is most of what
+# importing this file would cost.
 from typing import Literal
 
 import msgspec
@@ -56,7 +56,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     run: float = 0.0
     clears: int = 0
 
-    def is_before(self, other: Attempt) -> bool:
+    def is_before(self, other: "Attempt") -> bool:
         """Whether this attempt has been followed by the other.
 
         Within one run of a DAG by number alone, since the clocks of two hosts may differ. Else by number and time,
@@ -68,14 +68,14 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
             return self.number < other.number
         return self.number < other.number and self.began < other.began
 
-    def repeats(self, other: Attempt) -> bool:
+    def repeats(self, other: "Attempt") -> bool:
         """Whether this is a retry of the other, rather than the same work asked for anew.
 
         :param other: an attempt at the same work.
         """
         return self.generation != "" and self.generation == other.generation and other.is_before(self)
 
-    def may_be_work_of(self, other: Attempt, *, disputed: bool) -> bool:
+    def may_be_work_of(self, other: "Attempt", *, disputed: bool) -> bool:
         """Whether this and the other may be attempts at one Airflow's work: two Airflows may have a run of one name.
 
         Airflow gives a run another beginning when it is cleared after its end, and counts that

@@ -4,8 +4,8 @@ A pick with 200 leases around it needs their number on each node, which stands i
 themselves would cost it five times as much as all the rest.
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: msgspec would compile each of them anew in every process, which is most of what
+# importing this file would cost.
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from typing import Generic, TypeVar

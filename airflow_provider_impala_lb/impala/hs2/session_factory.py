@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from airflow_provider_impala_lb.core.config.model import Config, Node, SessionConfig
-from airflow_provider_impala_lb.core.stop_request import StopRequest
 from airflow_provider_impala_lb.core.text import shown
 from airflow_provider_impala_lb.errors import ConfigError
-from airflow_provider_impala_lb.impala.journal.sealing import Sealer
 
 if TYPE_CHECKING:
+    from airflow_provider_impala_lb.core.stop_request import StopRequest
     from airflow_provider_impala_lb.impala.hs2.connection import EndedSession
     from airflow_provider_impala_lb.impala.hs2.session import Session
+    from airflow_provider_impala_lb.impala.journal.sealing import Sealer
     from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages
 
 log = getLogger(__name__)
@@ -35,7 +36,6 @@ class SessionFactory:
     :ivar config: as given.
     :ivar password: as used; None: there is none.
     :ivar web_password: as used; None: there is none.
-    :ivar sealer: seals what journals keep of sessions.
     """
 
     def __init__(
@@ -48,8 +48,7 @@ class SessionFactory:
         self.config = config
         self.password = password if password is not None else _password_of(config.session)
         self.web_password = web_password if web_password is not None else os.environ.get("IMPALA_LB_WEB_PASSWORD")
-        seal_key = seal_key if seal_key is not None else os.environ.get("IMPALA_LB_SEAL_KEY")
-        self.sealer = Sealer(seal_key or self.password or "")
+        self._seal_key = seal_key if seal_key is not None else os.environ.get("IMPALA_LB_SEAL_KEY")
         mechanism = config.session.auth_mechanism
         if self.password and mechanism not in ("PLAIN", "LDAP"):
             log.warning(
@@ -58,6 +57,13 @@ class SessionFactory:
                 config.name,
                 mechanism,
             )
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        """Seals what journals keep of sessions."""
+        from airflow_provider_impala_lb.impala.journal.sealing import Sealer
+
+        return Sealer(self._seal_key or self.password or "")
 
     def open(
         self,

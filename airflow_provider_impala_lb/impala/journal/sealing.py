@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import hashlib
 
 _SALT = b"airflow-provider-impala-lb: sealed in a journal"
 _COST = 1 << 13
@@ -60,5 +59,7 @@ class Sealer:
 
 @functools.lru_cache(maxsize=64)
 def _derived(key: str) -> bytes:
+    import hashlib
+
     # Not a plain hash: a password can be guessed, by whoever has what it sealed.
     return base64.urlsafe_b64encode(hashlib.scrypt(key.encode(), salt=_SALT, n=_COST, r=8, p=1, dklen=32))

@@ -7,12 +7,10 @@ forward, or that was suspended, those of all its own scripts.
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
@@ -64,7 +62,8 @@ def uptime() -> float:
 def _boot() -> str:
     try:
         # with the namespace: in one of its own the uptime begins elsewhere, time_namespaces(7)
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/time")
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read() + os.readlink("/proc/self/ns/time")
     except OSError:
         return ""
     return f"{crc32(boot.encode()):08x}"
@@ -128,7 +127,7 @@ def server_time(directory: str) -> float:
     :param directory: in which it is made.
     :raises OSError: it cannot be made.
     """
-    path = os.path.join(directory, PROBE + secrets.token_hex(8))
+    path = os.path.join(directory, PROBE + os.urandom(8).hex())
     os.mkdir(path, 0o700)
     try:
         return os.stat(path, follow_symlinks=False).st_mtime

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import errno
 import grp
-import hashlib
 import os
 import pwd
 import stat
+import zlib
 from contextlib import suppress
 
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
@@ -220,4 +220,5 @@ def _open_marks(*, make: bool) -> int:
 
 
 def _mark(directory: str) -> str:
-    return hashlib.sha256(directory.encode(errors="surrogateescape")).hexdigest()[:32]
+    # Not hashlib: it loads OpenSSL, which takes as long as a pick.
+    return f"{zlib.crc32(directory.encode(errors='surrogateescape')):08x}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from functools import cache
 
 NFS = 0x6969
 COHERENT = {  # linux/magic.h, and the file systems' own headers
@@ -50,11 +51,15 @@ def kind(descriptor: int) -> int:
     """
     if sys.platform != "linux":
         return 0
-    libc = ctypes.CDLL(None, use_errno=True)
     buffer = (ctypes.c_long * 32)()  # struct statfs begins with f_type, a long, on all 64-bit Linux
-    if libc.fstatfs(ctypes.c_int(descriptor), ctypes.byref(buffer)) != 0:
+    if _libc().fstatfs(ctypes.c_int(descriptor), ctypes.byref(buffer)) != 0:
         return 0
     return buffer[0] & 0xFFFFFFFF
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def kind_of(directory: str) -> int:

@@ -26,7 +26,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
 from typing import Literal
 
 from airflow_provider_impala_lb.core.forks import renew_in_children
@@ -233,7 +232,7 @@ class Lock:
         try:
             return os.open(self.path, _FLAGS)
         except FileNotFoundError:
-            if not Path(self.path).parent.is_dir():
+            if not os.path.isdir(os.path.dirname(self.path) or "."):
                 raise
         with suppress(FileExistsError):  # made by another process between the two calls
             self._make(self.path)

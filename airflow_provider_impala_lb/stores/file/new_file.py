@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,7 +59,7 @@ def make_whole(path: str, mode: int, fill: Callable[[int], None]) -> None:
     :raises FileExistsError: made by another process meanwhile.
     :raises ConfigError: there are no hard links on this file system (link(2), EPERM).
     """
-    temporary = hidden_path(path, secrets.token_hex(8))
+    temporary = hidden_path(path, os.urandom(8).hex())
     try:
         descriptor = create(temporary, mode)
         try:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from logging import getLogger
@@ -194,7 +193,7 @@ class FileStore:
 
     def _try_out_beside(self) -> None:
         self._file.now()
-        path = os.path.join(self._directory, PROBE + secrets.token_hex(8))
+        path = os.path.join(self._directory, PROBE + os.urandom(8).hex())
         try:
             with Lock(path, self._lock.deadline, self._file.make).hold() as descriptor:
                 os.pwrite(descriptor, b"tried", 0)

@@ -35,7 +35,7 @@ _REFUSED = NO_ROOM | {errno.EDQUOT, errno.EPERM, errno.EACCES, errno.EROFS, errn
 """With these, nothing was changed. Any other error, such as a lost connection, leaves that open."""
 _LIST_ATTEMPTS = 10
 _NOWHERE = "user.lb-is-nowhere"
-_NAME = re.compile(r"user\.lb\.(0|[1-9][0-9]{0,18})")
+_NAME = r"user\.lb\.(0|[1-9][0-9]{0,18})"
 
 
 class Stale(Exception):
@@ -143,7 +143,7 @@ def _is_surpassed(descriptor: int, version: int) -> bool:
 
 
 def _versions(descriptor: int) -> list[int]:
-    matches = (_NAME.fullmatch(name) for name in os.listxattr(descriptor))
+    matches = (re.fullmatch(_NAME, name) for name in os.listxattr(descriptor))
     return sorted(int(match[1]) for match in matches if match)
 
 

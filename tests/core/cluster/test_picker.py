@@ -283,6 +283,16 @@ def test_a_lease_lives_as_long_as_its_script_however_long_that_is(monkeypatch):
     assert picker.status()["leases"] == []
 
 
+def test_leases_that_follow_one_another_have_one_thread(monkeypatch):
+    monkeypatch.setattr(lease_module, "LINGER_SECONDS", 60.0)
+    picker = make(time.time)
+    with picker.acquire("first"):
+        thread = picker.leases._thread
+    thread.join(0.2)
+    with picker.acquire("second"):
+        assert picker.leases._thread is thread and thread.is_alive()
+
+
 def test_an_error_that_nobody_has_thought_of_does_not_end_the_renewing(monkeypatch, caplog):
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.05)
     picker = make(time.time)

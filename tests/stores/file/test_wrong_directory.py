@@ -23,6 +23,8 @@ PROCESS = """
 import json, os, sys
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.stores.factory import open_journals
+import airflow_provider_impala_lb.stores.file.store  # while this user may read what Python is made of
+import airflow_provider_impala_lb.stores.journals.file
 config, before, what = json.loads(sys.argv[1])
 exec(before)
 balancer = Balancer.from_config(config)
