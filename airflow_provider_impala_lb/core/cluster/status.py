@@ -16,17 +16,22 @@ from airflow_provider_impala_lb.core.state.state import State
 
 
 def describe(config: Config, state: State, now: float) -> dict[str, Any]:
-    """``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``, ``waiting``; see README for what stands in each.
+    """``cluster``, ``policy``, ``nodes``, ``source``, ``leases``, ``sessions``, ``waiting``: see README.
 
     :param config: the nodes.
     :param state: what is known of them.
     :param now: the store's clock, seconds since the epoch.
     """
     reports = dict(state.last_reports.items())
+    found = state.head.found
+    with_work = [node for node in config.gone if node.address in state.nodes and state.nodes[node.address].leases]
     return {
         "cluster": config.name,
         "policy": config.policy,
-        "nodes": [_node(config, node, state, reports.get(node.address), now) for node in config.nodes],
+        "nodes": [_node(config, node, state, reports.get(node.address), now) for node in (*config.nodes, *with_work)],
+        "source": None
+        if config.source is None or found is None
+        else {"name": config.source.name, "problem": found.problem or None, "age": round(now - found.at, 1)},
         "leases": [_lease(lease, now) for lease in sorted(state.leases.values(), key=lambda lease: lease.taken)],
         "sessions": [
             {"key": key, "node": record.node, "database": record.database, "options": record.options}
@@ -44,6 +49,8 @@ def _node(config: Config, node: Node, state: State, report: LastReport | None, n
     ttl = config.report_seconds
     summary = fresh(record, now, ttl) if ttl else None
     word, reason = _condition(config, record, now)
+    if node.address not in config.order:
+        word, reason = "drain", "it is gone: where nodes are found it is not named any more"
     return {
         "node": node.address,
         "state": word,
