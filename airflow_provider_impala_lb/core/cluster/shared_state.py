@@ -51,10 +51,11 @@ class SharedState:
         """
         config, known = self._current
         found = state.head.found
-        if config.source is not None and found is not None and found.source == config.source.name:
-            if found.nodes != known:
-                config = config_with(config, found)
-                self._current = config, dict(found.nodes)
+        if config.source is None or found is None or found.source != config.source.name:
+            return config
+        if found.nodes != known:
+            config = config_with(config, found)
+            self._current = config, dict(found.nodes)
         return config
 
     def found_alone(self, nodes: dict[str, str]) -> None:
