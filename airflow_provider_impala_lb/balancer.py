@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseOptions, QueueOptions
 from airflow_provider_impala_lb.core.cluster.pick import Pick
-from airflow_provider_impala_lb.core.config.model import Config, Node
+from airflow_provider_impala_lb.core.config.model import Config, LoadConfig, Node, NodeSource
 from airflow_provider_impala_lb.core.config.parse import load, parse
 from airflow_provider_impala_lb.core.ports import Store
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
@@ -39,7 +39,6 @@ class Balancer:
         the password.
     :param options: of the command line for this configuration, for the commands that an error proposes; default
         ``--config FILE``, which is not to be run as it stands.
-    :ivar config: the configuration.
     :ivar cluster: the picks, leases, reports and session keys behind the methods here.
     :ivar sessions: opens sessions on the nodes.
     """
@@ -54,13 +53,23 @@ class Balancer:
         seal_key: str | None = None,
         options: Sequence[str] = ("--config", "FILE"),
     ) -> None:
-        self.config = config
-        self.sessions = SessionFactory(config, password, web_password, seal_key)
-        asks = config.load is not None and any(_can_be_asked(node) for node in config.nodes)
+        asks = config.load is not None and (config.source or any(_can_be_asked(node) for node in config.nodes))
         self.cluster = Cluster(
-            config, store or open_store(config), mirror=open_mirror(config), prober=self._probe if asks else None
+            config,
+            store or open_store(config),
+            mirror=open_mirror(config),
+            prober=self._probe if asks else None,
+            finder=self._find if config.source else None,
+        )
+        self.sessions = SessionFactory(
+            config, password, web_password, seal_key, current=lambda: self.config if config.source else config
         )
         self._options = tuple(options)
+
+    @property
+    def config(self) -> Config:
+        """The configuration; where nodes are found, with those that were last known."""
+        return self.cluster.config
 
     @classmethod
     def from_config(cls, config: str | Path | Mapping[str, Any] | Config, *, password: str | None = None) -> Balancer:
@@ -221,6 +230,11 @@ class Balancer:
         if self.config.load is None:
             raise ConfigError(f"load: is missing in the configuration of {self.config.name}, so no report is used")
         self.cluster.reports.note(self.config.canonical(node), sample)
+
+    def _find(self, source: NodeSource) -> dict[str, str]:
+        from airflow_provider_impala_lb.impala.web.node_finder import find_nodes
+
+        return find_nodes(source, self.config.load or LoadConfig(), self.sessions.web_password)
 
     def _probe(
         self, nodes: Sequence[Node], counters: Mapping[str, ExporterCounters]

@@ -52,6 +52,8 @@ def _pick(options: argparse.Namespace) -> None:
     balancer = open_balancer(options)
     reports = balancer.cluster.reports
     prober, reports.prober = reports.prober, None  # this process is gone before the nodes answer
+    discovery = balancer.cluster.discovery
+    discovery.in_background = False
     if options.hold is None:
         pick = balancer.pick(session_key=options.session_key)
     else:
@@ -67,7 +69,7 @@ def _pick(options: argparse.Namespace) -> None:
         if isinstance(error, OSError):
             raise ImpalaLBError(f"the pick cannot be told: {error.strerror}{released}") from error
         raise
-    if prober is not None and reports.is_due:
+    if discovery.is_due or (prober is not None and reports.is_due):
         _probe_elsewhere(options)
 
 
@@ -136,6 +138,12 @@ def _probe(options: argparse.Namespace) -> int:
     from airflow_provider_impala_lb.cli.tables import show_readings
 
     balancer = open_balancer(options)
+    if balancer.config.source is not None:
+        balancer.cluster.discovery.look(now_anyway=not options.if_due)
+        if balancer.config.load is None:
+            found = dict.fromkeys(balancer.config.addresses, "load is not configured")
+            print(_as_json(found) if options.json else "\n".join(found))
+            return 0
     if balancer.config.load is not None and balancer.cluster.reports.prober is None:
         raise ConfigError("nodes: none has a web, metrics or exporter URL, so there is nobody to ask")
     results = balancer.cluster.reports.probe(now_anyway=not options.if_due)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-from airflow_provider_impala_lb.core.config.model import Node
+from airflow_provider_impala_lb.core.config.model import Node, NodeSource
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, ProbeResult
 from airflow_provider_impala_lb.core.state.model import SessionRecord
 from airflow_provider_impala_lb.core.state.state import State
@@ -20,6 +20,10 @@ Result = TypeVar("Result")
 Prober = Callable[[Sequence[Node], Mapping[str, ExporterCounters]], Mapping[str, ProbeResult | str]]
 """Asks these nodes for their load, all at once, in about a second; gets the counters of the last time. Both these and
 the answers are by ``host:port``; a text says why a node did not answer. Never raises."""
+
+NodeFinder = Callable[[NodeSource], dict[str, str]]
+"""Asks a source for the nodes: the URL of each one's web server, or "", by ``host:port``. Raises a `ConfigError` that
+says why it cannot."""
 
 
 class Store(Protocol):

@@ -99,6 +99,11 @@ def config_of(connection: Connection) -> Config:
             filled["database"] = connection.schema
         extra["session"] = filled
     config = configuration.parse(extra, source=source, from_text=True)
+    if config.source is not None and in_host:
+        raise ConfigError(
+            f"{source}: host names {', '.join(in_host)}, but nodes in extra are found by {config.source.name}; leave "
+            "host empty, or nodes out"
+        )
     if detailed and in_host:
         hosts = configuration.parse({**extra, "nodes": in_host, "node_count": None}, source=source, from_text=True)
         if set(hosts.addresses) != set(config.addresses):

@@ -189,3 +189,11 @@ def test_what_is_switched_off_is_not_missed(monkeypatch):
     extra = {"use_http_transport": False, "use_ldap": "false", "http_path": ""}
     monkeypatch.setenv("AIRFLOW_CONN_OFFICIAL", json.dumps({"conn_type": "impala", "host": "h", "extra": extra}))
     assert ImpalaLBHook("official").balancer.config.addresses == ("h:21050",)
+
+
+def test_nodes_that_are_found(connection):
+    extra = {"nodes": {"dns": "c.example", "port": "443"}, "lock_file": "/nas/x"}
+    config = connection("found", extra=extra).balancer.config
+    assert (config.nodes, config.source.name, config.source.port) == ((), "DNS name c.example", 443)
+    with pytest.raises(ConfigError, match=r"host names c1, but nodes in extra are found by DNS name c\.example"):
+        _ = connection("both", host="c1", extra=extra).balancer

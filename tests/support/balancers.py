@@ -38,16 +38,20 @@ def options_of(options):
 class BareBalancer:
     """:param rng: always begins the same way."""
 
-    def __init__(self, config, store):
+    def __init__(self, config, store, finder=None):
         self._exchanged = ExchangedStore(store)
-        self.cluster = Cluster(config, self._exchanged, rng=random.Random(1))
+        self.cluster = Cluster(config, self._exchanged, finder=finder, rng=random.Random(1))
         picker, admin = self.cluster.picker, self.cluster.admin
-        self.config, self.reports, self.leases = config, self.cluster.reports, self.cluster.leases
+        self.reports, self.leases = self.cluster.reports, self.cluster.leases
         self.session_keys, self.fencing = self.cluster.session_keys, self.cluster.fencing
         self.pick, self.adopt, self.hold = picker.pick, picker.adopt, picker.hold
         self.waiter, self.ask, self.leave_queue = picker.waiter, picker.ask, picker.leave_queue
         self.status, self.clocks, self.release = admin.status, admin.clocks, admin.release
         self.drain, self.ready = admin.drain, admin.ready
+
+    @property
+    def config(self):
+        return self.cluster.config
 
     def get_host(self):
         return self.pick().host

@@ -11,6 +11,7 @@ from math import inf
 
 import msgspec
 
+from airflow_provider_impala_lb.core.cluster.discovery import Discovery
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener
 from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
@@ -63,17 +64,22 @@ class _Held(msgspec.Struct):
 class LeaseKeeper:
     """Renews this process's leases until they are released. The thread runs while there are any, and a second longer.
 
-    With ``load`` in the configuration it also asks for the nodes' load while scripts run and nothing is picked.
+    With ``load`` in the configuration it also asks for the nodes' load while scripts run and nothing is picked; so it
+    does for the nodes, where they are found.
 
     :param shared: the cluster's state; with each renewal this host notes in it that it is there.
     :param reports: of the nodes' load.
+    :param discovery: of the nodes.
     """
 
-    def __init__(self, shared: SharedState, reports: LoadReports) -> None:
+    def __init__(self, shared: SharedState, reports: LoadReports, discovery: Discovery) -> None:
         self._shared, self._store = shared, shared.store
         self._note_host = shared.note_host
-        self._reports = reports
-        self._look_seconds = shared.config.load.refresh if shared.config.load else inf
+        self._reports, self._discovery = reports, discovery
+        config = shared.config
+        self._look_seconds = min(
+            config.load.refresh if config.load else inf, config.source.refresh if config.source else inf
+        )
         self._fenced: dict[str, str] = {}
         self.forget_parent()
         renew_in_children(self)
@@ -351,6 +357,7 @@ class LeaseKeeper:
 
     def _look_at_load(self) -> None:
         """Ask for the load if it is due, and tell the scripts here what it means for them."""
+        self._discovery.look_if_due()
         state = self._reports.probe_if_due()
         if state is None:
             return

@@ -9,6 +9,7 @@ from contextlib import suppress
 from logging import getLogger
 
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
+from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.ports import Prober
 from airflow_provider_impala_lb.core.rules.headroom import LevelChange, ProbeBaseline, note_reports, shed_load
@@ -32,7 +33,7 @@ class LoadReports:
     """
 
     def __init__(self, shared: SharedState, prober: Prober | None = None) -> None:
-        self._config, self._store, self._shared = shared.config, shared.store, shared
+        self._store, self._shared = shared.store, shared
         self.prober = prober
         self.forget_parent()
         renew_in_children(self)
@@ -42,10 +43,14 @@ class LoadReports:
         self._busy = threading.Lock()
 
     @property
+    def _config(self) -> Config:
+        return self._shared.config
+
+    @property
     def is_due(self) -> bool:
         """Whether, by the state of the last pick, the nodes should be asked for their load by somebody."""
         state = self._shared.snapshot
-        return state is not None and self._is_due(state, _last_seen(state))
+        return state is not None and self._is_due(state, state.head.last_seen)
 
     def note(self, node: str, sample: LoadSample) -> None:
         """A report that somebody else made.
@@ -65,7 +70,7 @@ class LoadReports:
 
         :param state: as it was a moment ago.
         """
-        if self.prober is not None and self._is_due(state, _last_seen(state)) and not self._busy.locked():
+        if self.prober is not None and self._is_due(state, state.head.last_seen) and not self._busy.locked():
             with suppress(RuntimeError):  # no more threads for this process: the next pick, or another process, asks
                 threading.Thread(target=self.probe_if_due, name="impala-lb-reports", daemon=True).start()
 
@@ -135,11 +140,6 @@ class LoadReports:
             return False
         # A claim from further in the future than any claim reaches was made by a clock that was wrong.
         return claim is None or not claim.until - max(PROBE_SECONDS, load.refresh) <= now < claim.until
-
-
-def _last_seen(state: State) -> float:
-    """The store's clock when a host was noted last."""
-    return max((host.seen for host in state.hosts.values()), default=0.0)
 
 
 def _log_changes(changes: list[LevelChange]) -> None:

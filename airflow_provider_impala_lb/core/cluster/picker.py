@@ -13,6 +13,7 @@ from logging import getLogger
 import msgspec
 
 from airflow_provider_impala_lb.core import timing
+from airflow_provider_impala_lb.core.cluster.discovery import Discovery
 from airflow_provider_impala_lb.core.cluster.lease_keeper import LeaseHandle, LeaseKeeper
 from airflow_provider_impala_lb.core.cluster.lease_options import LeaseListener, LeaseOptions
 from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
@@ -20,6 +21,7 @@ from airflow_provider_impala_lb.core.cluster.pick import NodeFeedback, Pick
 from airflow_provider_impala_lb.core.cluster.session_keys import SessionKeys
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.cluster.waiting import Waiter
+from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.core.config.value_limits import DAY, check_seconds
 from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.process_identity import is_dead, this_process
@@ -69,6 +71,7 @@ class Picker:
     :param leases: renews the leases of picks.
     :param reports: asked for the nodes' load after a pick, if that is due.
     :param session_keys: what session keys bring along.
+    :param discovery: finds the nodes, where they are not listed.
     :param rng: for the policies that draw by lot, and for the picks without a store; default a new one.
     """
 
@@ -78,10 +81,11 @@ class Picker:
         leases: LeaseKeeper,
         reports: LoadReports,
         session_keys: SessionKeys,
+        discovery: Discovery,
         rng: random.Random | None = None,
     ) -> None:
         self._shared, self._leases, self._reports, self._session_keys = shared, leases, reports, session_keys
-        self._config = shared.config
+        self._discovery = discovery
         self._rng = rng or random.Random()
         renew_in_children(self)
         self._warned: set[str] = set()
@@ -92,6 +96,10 @@ class Picker:
         """This process is a child: it draws lots of its own."""
         self._rng.seed()
         self._alone = threading.Lock()
+
+    @property
+    def _config(self) -> Config:
+        return self._shared.config
 
     def pick(
         self,
@@ -267,6 +275,7 @@ class Picker:
         exclude: Collection[str] | Mapping[str, str],
     ) -> Request:
         """:raises ConfigError: the session key is no text, or ``prefer`` no node of this configuration."""
+        self._discovery.ensure_nodes()
         if session_key is not None and not isinstance(session_key, str):
             raise ConfigError(f"session_key: is {session_key!r}, must be a text")  # others could not read the state
         if session_key is not None and len(session_key) > MOST_KEY_CHARACTERS:
@@ -342,7 +351,7 @@ class Picker:
         def ask(request: Request) -> Placed | Wait:
             return self._ask(request, only_ask=only_ask)
 
-        return Waiter(self._shared, self._reports, request, ask, self._rng)
+        return Waiter(self._shared, self._reports, self._discovery, request, ask, self._rng)
 
     def _nobody_knows(self, error: StateUnavailable) -> NoNodeAvailable:
         return NoNodeAvailable(
@@ -385,6 +394,7 @@ class Picker:
             self._session_keys.copy(request.session_key, placed.session)
         if self._shared.snapshot is not None:
             self._reports.begin_probe_if_due(self._shared.snapshot)
+            self._discovery.begin_if_due(self._shared.snapshot)
         return placed
 
     def _decide(self, request: Request, dead: frozenset[str] | None, only_ask: bool) -> tuple[Placed | Wait, bool]:
@@ -413,7 +423,7 @@ class Picker:
             if request.announced:
                 check_announced(state, owner, request.token)
             try:
-                placed = place(self._config, state, now, request, self._rng)
+                placed = place(self._shared.config_of(state), state, now, request, self._rng)
             except NoNodeAvailable as error:
                 return error, lists_differ, state
             if request.announced and isinstance(placed, Placed):

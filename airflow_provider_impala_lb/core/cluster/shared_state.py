@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from logging import getLogger
 from typing import TypeVar
 
 from airflow_provider_impala_lb.core.config.model import Config
 from airflow_provider_impala_lb.core.ports import Store
 from airflow_provider_impala_lb.core.rules.clock_agreement import has_lapsed, note_host
+from airflow_provider_impala_lb.core.rules.discovery import config_with
 from airflow_provider_impala_lb.core.rules.retention import forget_nodes
+from airflow_provider_impala_lb.core.state.model import FoundNode, FoundNodes
 from airflow_provider_impala_lb.core.state.state import State, begin
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
@@ -24,19 +26,47 @@ class SharedState:
 
     :param config: the cluster's.
     :param store: where the state lies.
-    :ivar config: as given.
     :ivar store: as given.
     :ivar host: this host's name in the state.
     :ivar snapshot: the state as the last pick of this process left it; None: none has reached it.
     """
 
     def __init__(self, config: Config, store: Store) -> None:
-        self.config, self.store = config, store
+        self.store = store
+        self._current: tuple[Config, Mapping[str, FoundNode]] = config, {}
         self.host = os.uname().nodename
         self.snapshot: State | None = None
         self._born = 0.0  # of the state that this process has used last
         # It only tells lists apart, for a warning: hashlib would load OpenSSL for it, in each `impala-lb pick`.
-        self._nodes_digest = f"{zlib.crc32(' '.join(config.addresses).encode()):08x}"
+        names = config.source.name if config.source is not None else " ".join(config.addresses)
+        self._nodes_digest = f"{zlib.crc32(names.encode()):08x}"
+
+    @property
+    def config(self) -> Config:
+        """The cluster's configuration; where nodes are found, with those of the state that was seen last."""
+        return self._current[0]
+
+    def config_of(self, state: State) -> Config:
+        """The configuration with the nodes of a state, where they are found.
+
+        :param state: of which only the head need be known.
+        """
+        config, known = self._current
+        found = state.head.found
+        if config.source is None or found is None or found.source != config.source.name:
+            return config
+        if found.nodes != known:
+            config = config_with(config, found)
+            self._current = config, dict(found.nodes)
+        return config
+
+    def found_alone(self, nodes: dict[str, str]) -> None:
+        """Use nodes that this process has found while the state is out of reach.
+
+        :param nodes: as of `NodeFinder`.
+        """
+        found = FoundNodes({address: FoundNode(web) for address, web in nodes.items()})
+        self._current = config_with(self.config, found), {}
 
     def transact(self, change: Callable[[State, float], Result]) -> Result:
         """As `Store.transact`, on a state that is this cluster's.
@@ -51,9 +81,12 @@ class SharedState:
         def checked(state: State, now: float) -> Result:
             nonlocal born
             self.check(state)
+            self.config_of(state)
             begin(state, now, before=self._born)
             born = state.head.born
-            return change(state, now)
+            result = change(state, now)
+            self.config_of(state)
+            return result
 
         result = self.store.transact(checked)
         self._born = born
@@ -68,6 +101,7 @@ class SharedState:
         """
         state, now = self.store.read(records=records)
         self.check(state)
+        self.config_of(state)
         return state, now
 
     def try_to_note(self, subject: str, change: Callable[[State, float], object]) -> None:

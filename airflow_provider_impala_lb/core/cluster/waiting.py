@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from airflow_provider_impala_lb.core.cluster.discovery import Discovery
 from airflow_provider_impala_lb.core.cluster.load_reports import LoadReports
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.rules import queue
@@ -29,6 +30,7 @@ class Waiter:
 
     :param shared: the cluster's state.
     :param reports: asked for the nodes' load while one waits, if that is due.
+    :param discovery: and for the nodes themselves.
     :param request: with a ticket; changed: its ticket is as it stands in the queue.
     :param ask: asks under the lock.
     :param rng: for the pauses, and for the policies that draw by lot.
@@ -38,12 +40,13 @@ class Waiter:
         self,
         shared: SharedState,
         reports: LoadReports,
+        discovery: Discovery,
         request: Request,
         ask: Callable[[Request], Placed | Wait],
         rng: random.Random,
     ) -> None:
         self.request = request
-        self._shared, self._reports, self._ask, self._rng = shared, reports, ask, rng
+        self._shared, self._reports, self._discovery, self._ask, self._rng = shared, reports, discovery, ask, rng
         self._wait: Wait | None = None
         self._ask_due = _NOW
         self._noted = time.monotonic()
@@ -110,6 +113,7 @@ class Waiter:
         self._note(position, now - ticket.since)
         wait.position = position
         self._reports.begin_probe_if_due(state)
+        self._discovery.begin_if_due(state)
         return self._is_something_to_end(state, now, position) or self._may_go(state, now, position)
 
     def _is_something_to_end(self, state: State, now: float, position: int) -> bool:

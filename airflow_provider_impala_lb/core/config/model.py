@@ -45,6 +45,7 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         has none.
     :param exporter: URL of the host's Prometheus node_exporter, e.g. ``http://host:9100/metrics``; None (default): it
         has none.
+    :param joined: when it was found, seconds since the epoch; 0 (default): it is listed, or was there from the start.
     """
 
     host: str
@@ -54,11 +55,37 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     max_leases: int | None = None
     metrics: str | None = None
     exporter: str | None = None
+    joined: float = 0.0
 
     @cached_property
     def address(self) -> str:
         """``host:port``, the name by which the state, XCom and the command line know the node."""
         return format_address(self.host, self.port)
+
+
+class NodeSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the coordinators are found, instead of being listed. Either ``dns`` or ``backends``.
+
+    :param dns: a name in DNS, for all its A and AAAA records; or, if it begins with ``_``, for its SRV records, which
+        have ports.
+    :param backends: URL of a coordinator's web server, whose ``/backends`` page names all of them.
+    :param port: of HiveServer2, where the source tells none; default the configuration's ``port``.
+    :param web_port: with ``dns``, of the coordinators' web servers, which speak ``http``; None (default): not known.
+    :param nameserver: with ``dns``, whom to ask, as ``address`` or ``address:port``; None (default): the host's own.
+    :param refresh: seconds between two looks, by one process for all; default 30.
+    """
+
+    dns: str | None = None
+    backends: str | None = None
+    port: int = DEFAULT_PORT
+    web_port: int | None = None
+    nameserver: str | None = None
+    refresh: float = 30.0
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return f"DNS name {self.dns}" if self.dns else f"{self.backends}/backends"
 
 
 class SessionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,6 +188,9 @@ class Config(msgspec.Struct, frozen=True, dict=True):
     :param max_wait: seconds to wait for a node while all are busy or full; default 300.
     :param load: how nodes report their load; None (default): they are not asked.
     :param session: how sessions are opened.
+    :param source: where nodes are found; None (default): they are listed.
+    :param gone: nodes that were found lately, and are not found any more: work that is on them can be reached, and
+        nothing new goes there. Default none.
     """
 
     nodes: tuple[Node, ...]
@@ -175,6 +205,8 @@ class Config(msgspec.Struct, frozen=True, dict=True):
     max_wait: float = MAX_WAIT
     load: LoadConfig | None = None
     session: SessionConfig = SessionConfig()
+    source: NodeSource | None = None
+    gone: tuple[Node, ...] = ()
 
     @cached_property
     def addresses(self) -> tuple[str, ...]:
@@ -189,12 +221,15 @@ class Config(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def has_lease_limit(self) -> bool:
         """Whether anything limits how many scripts run at once."""
-        return self.max_leases is not None or any(self.lease_limit(node) is not None for node in self.nodes)
+        limits = (self.max_leases, self.max_leases_per_node, *(node.max_leases for node in self.nodes))
+        return any(limit is not None for limit in limits)
 
     @cached_property
     def slots(self) -> int:
         """How many scripts may run at once; where nothing limits them, one on each node."""
-        return sum(self.lease_limit(node) or 1 for node in self.nodes) if self.max_leases is None else self.max_leases
+        if self.max_leases is not None:
+            return self.max_leases
+        return max(1, sum(self.lease_limit(node) or 1 for node in self.nodes))
 
     @cached_property
     def report_seconds(self) -> float:
@@ -228,7 +263,7 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         except ValueError as error:
             raise ConfigError(f"{error}; nodes of {self.name}: {', '.join(self.addresses)}") from None
         found = format_address(host, port)
-        if found not in self.order:
+        if found not in self.order and self.node(found) is None:
             raise ConfigError(
                 f"{address!r} is not a node of {self.name}, so nothing is sent to it; "
                 f"its nodes: {', '.join(self.addresses)}"
@@ -241,4 +276,6 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         :param address: ``host:port``, as in :attr:`addresses`.
         """
         index = self.order.get(address)
-        return None if index is None else self.nodes[index]
+        if index is not None:
+            return self.nodes[index]
+        return next((node for node in self.gone if node.address == address), None)

@@ -21,6 +21,7 @@ from airflow_provider_impala_lb.core.config.model import (
     Config,
     LoadConfig,
     Node,
+    NodeSource,
     PolicyName,
     SessionConfig,
     WebAuth,
@@ -54,10 +55,21 @@ class _NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
     exporter: str | None = None
 
 
+class _SourceEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """`NodeSource` as it is written; ``port`` falls back on the cluster's."""
+
+    dns: str | None = None
+    backends: str | None = None
+    port: int | None = None
+    web_port: int | None = None
+    nameserver: str | None = None
+    refresh: float = 30.0
+
+
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     """The keys of the file, before its cross-checks."""
 
-    nodes: list[str | _NodeEntry]
+    nodes: list[str | _NodeEntry] | _SourceEntry
     name: str = "impala"
     deployment: str | None = None
     lock_file: str | None = None
@@ -73,7 +85,12 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     load: LoadConfig | None = None
 
 
-_SECTIONS: dict[str, type[msgspec.Struct]] = {"": _File, "session": SessionConfig, "load": LoadConfig}
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "": _File,
+    "nodes": _SourceEntry,
+    "session": SessionConfig,
+    "load": LoadConfig,
+}
 _CHOICES = {"policy": PolicyName, "session.auth_mechanism": AuthMechanism, "load.web_auth": WebAuth}
 # least (None: above 0), most, reason
 _SECONDS: dict[str, tuple[float | None, float, str]] = {
@@ -118,10 +135,15 @@ def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Confi
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {_explained(str(error), raw)}") from None
     check_port(f"{source}: port", entry.port)
-    nodes = tuple(_node(f"{source}: nodes[{index}]", item, entry.port) for index, item in enumerate(entry.nodes))
+    listed = entry.nodes if isinstance(entry.nodes, list) else []
+    nodes = tuple(_node(f"{source}: nodes[{index}]", item, entry.port) for index, item in enumerate(listed))
     store = _store(source, "store", entry.store)
     mirror = _store(source, "mirror", entry.mirror) if entry.mirror else None
-    _check_nodes(source, entry, nodes)
+    found_at = None
+    if isinstance(entry.nodes, _SourceEntry):
+        found_at = _source(source, entry, entry.nodes)
+    else:
+        _check_nodes(source, entry, nodes)
     _check_state(source, entry, len(nodes), store, mirror)
     check_deployment(source, entry.deployment)
     _check_numbers(source, entry)
@@ -140,6 +162,7 @@ def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Confi
         max_wait=entry.max_wait,
         session=entry.session,
         load=load,
+        source=found_at,
     )
 
 
@@ -181,6 +204,49 @@ def _node(where: str, item: str | _NodeEntry, default_port: int) -> Node:
         metrics=item.metrics,
         exporter=item.exporter,
         max_leases=item.max_leases,
+    )
+
+
+def _source(source: str, entry: _File, found_at: _SourceEntry) -> NodeSource:
+    where = f"{source}: nodes"
+    if (found_at.dns is None) == (found_at.backends is None):
+        raise ConfigError(f"{where}: must be a list, or have either dns (a name) or backends (a coordinator's URL)")
+    if entry.node_count is not None:
+        raise ConfigError(f"{source}: node_count: is {entry.node_count}, but nodes are found; leave it out")
+    if found_at.dns is not None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9.])?", found_at.dns):
+        raise ConfigError(f"{where}.dns: {shown(found_at.dns)} is not a name in DNS, e.g. impala-coordinators.example")
+    if found_at.backends is not None:
+        check_url(f"{where}.backends", found_at.backends)
+        if entry.load and in_clear_text(found_at.backends, entry.load.web_auth):
+            raise ConfigError(
+                f"{where}.backends: {shown(found_at.backends)} with load.web_auth {entry.load.web_auth} would send the "
+                "secret in clear text; allowed: an https:// URL, or another load.web_auth"
+            )
+        for key in ("web_port", "nameserver"):
+            if getattr(found_at, key) is not None:
+                raise ConfigError(f"{where}.{key}: is for dns only")
+    if found_at.nameserver is not None:
+        import ipaddress
+
+        try:
+            host, _ = parse_address(found_at.nameserver, 53)
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise ConfigError(
+                f"{where}.nameserver: {shown(found_at.nameserver)} is not an IP address (with a port: 10.0.0.2:53)"
+            ) from None
+    port = entry.port if found_at.port is None else found_at.port
+    check_port(f"{where}.port", port)
+    if found_at.web_port is not None:
+        check_port(f"{where}.web_port", found_at.web_port)
+    check_seconds(f"{where}.refresh", found_at.refresh, 3600.0, "a new node is not found sooner", least=1)
+    return NodeSource(
+        dns=found_at.dns,
+        backends=found_at.backends.rstrip("/") if found_at.backends else None,
+        port=port,
+        web_port=found_at.web_port,
+        nameserver=found_at.nameserver,
+        refresh=found_at.refresh,
     )
 
 
@@ -243,11 +309,11 @@ def _check_state(source: str, entry: _File, count: int, store: StoreUrl | None, 
         raise ConfigError(
             f"{source}: name: {shown(entry.name)} names keys in Redis: it must not be empty, nor hold {{ or }}"
         )
-    if count > 1 and entry.lock_file is None and store is None:
+    if count != 1 and entry.lock_file is None and store is None:
         raise ConfigError(
-            f"{source}: lock_file: is missing; {count} nodes are balanced only if all workers share a state. "
-            "Name a file in a directory that every host mounts (a default in /tmp would be shared by nobody), or a "
-            "shared store instead (store: redis://host)"
+            f"{source}: lock_file: is missing; {count or 'found'} nodes are balanced only if all workers share a "
+            "state. Name a file in a directory that every host mounts (a default in /tmp would be shared by nobody), "
+            "or a shared store instead (store: redis://host)"
         )
     if entry.lock_file is not None and not os.path.isabs(entry.lock_file):
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 Imports `errors`, `core.config` and `core.state`. Read in this order:
 
+* `discovery`: nodes that are found, not listed;
 * `supersession`: a later attempt at the same work fences the earlier ones; `expiry`: what is past its time;
 * `ejection`: nodes that fail; `headroom`: nodes that report load, and their levels;
 * `admission`: who may be picked, after those two;

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from airflow_provider_impala_lb.core.config.model import Config, Node, PolicyName
+from airflow_provider_impala_lb.core.rules.discovery import share_of
 from airflow_provider_impala_lb.core.rules.headroom import fresh
 from airflow_provider_impala_lb.core.state.model import NodeState
 from airflow_provider_impala_lb.core.state.state import State
@@ -55,6 +56,16 @@ def load_of(node: NodeState, now: float, ttl: float) -> float:
         if summary is not None and summary.queries >= 0:
             return max(0.0, summary.queries + here - summary.leases)
     return here
+
+
+def weight_of(config: Config, node: Node, now: float) -> float:
+    """A node's weight; of one that has joined lately a part of it, see `discovery.share_of`.
+
+    :param config: where nodes are found.
+    :param node: which.
+    :param now: the store's clock, seconds since the epoch.
+    """
+    return node.weight * share_of(config, node, now) if node.joined else node.weight
 
 
 def in_turn(config: Config, candidates: Sequence[Node], last: str) -> Sequence[Node]:
@@ -111,7 +122,9 @@ def _least_loaded(
     """The smallest ``(load + 1) / weight``; ties go in round-robin order."""
     nodes, ttl = state.nodes, config.report_seconds
     turn = in_turn(config, candidates, state.head.last)
-    scores = [(load_of(nodes.get(node.address, _UNKNOWN), now, ttl) + 1) / node.weight for node in turn]
+    scores = [
+        (load_of(nodes.get(node.address, _UNKNOWN), now, ttl) + 1) / weight_of(config, node, now) for node in turn
+    ]
     best = turn[scores.index(min(scores))]
     return best, lambda: {node.address: f"score {score:g}" for node, score in zip(turn, scores, strict=True)}
 
@@ -137,7 +150,7 @@ def _weighted_random(
     known = [summary.headroom for summary in summaries if summary and summary.headroom >= 0]
     mean = sum(known) / len(known) if known else 1.0
     shares = [
-        (summary.headroom if summary and summary.headroom >= 0 else mean) * node.weight
+        (summary.headroom if summary and summary.headroom >= 0 else mean) * weight_of(config, node, now)
         for node, summary in zip(candidates, summaries, strict=True)
     ]
     total = sum(shares) or 1.0
@@ -161,7 +174,9 @@ def spread(
     :returns: the node, and what spoke for each candidate.
     """
     nodes, ttl = state.nodes, config.report_seconds
-    shares = [node.weight / (load_of(nodes.get(node.address, _UNKNOWN), now, ttl) + 1) for node in candidates]
+    shares = [
+        weight_of(config, node, now) / (load_of(nodes.get(node.address, _UNKNOWN), now, ttl) + 1) for node in candidates
+    ]
     total = sum(shares)
     best = rng.choices(candidates, shares)[0]
     return best, lambda: {

@@ -1,8 +1,7 @@
 """What all workers share, as records: nodes, leases, tickets, session keys, what the nodes reported.
 
-Every moment is by the store's clock, in seconds since the epoch, and every time span is in seconds, unless it says
-otherwise. A record's fields are also its keys in the encoded state: a change of one is a change of `state.FORMAT`, but
-for one that is added with a default.
+Every moment is by the store's clock, in seconds since the epoch, and every time span in seconds, unless it says otherwise.
+A record's fields are its keys in the encoded state: a change of one, but for a new one with a default, is one of `FORMAT`.
 """
 
 # No postponed annotations here: msgspec would compile each of them anew in every process, which is most of what
@@ -410,6 +409,38 @@ class ProbeClaim(msgspec.Struct, array_like=True):
     until: float
 
 
+class FoundNode(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A node that was found.
+
+    :param web: URL of its web server; "": not known.
+    :param joined: when it was found first; 0: with the first of all.
+    :param gone: since when it has not been found; 0: it is there.
+    """
+
+    web: str = ""
+    joined: float = 0.0
+    gone: float = 0.0
+
+
+class FoundNodes(msgspec.Struct, omit_defaults=True):
+    """What a configuration's source of nodes told, and whose turn it is to ask it.
+
+    :param nodes: by ``host:port``.
+    :param source: which one it was.
+    :param at: when it told something; 0: never.
+    :param due: nobody asks before this moment.
+    :param token: of the process that asks at present; "": nobody does.
+    :param problem: why what it told last does not count, or that it did not answer; "": all is well.
+    """
+
+    nodes: dict[str, FoundNode] = {}
+    source: str = ""
+    at: float = 0.0
+    due: float = 0.0
+    token: str = ""
+    problem: str = ""
+
+
 class Head(msgspec.Struct, omit_defaults=True):
     """What every transaction reads.
 
@@ -428,6 +459,7 @@ class Head(msgspec.Struct, omit_defaults=True):
         could renew any.
     :param spared_before: the ``spared`` before this one. What lapsed before that has not been renewed by whoever could.
     :param probe: whose turn it is to ask the nodes for their load; None: nobody ever did.
+    :param found: the nodes, where they are found; None: nobody has looked.
     :param extents: for each kind of records, how many there are and where.
     """
 
@@ -444,11 +476,16 @@ class Head(msgspec.Struct, omit_defaults=True):
     spared: float = 0.0
     spared_before: float = 0.0
     probe: ProbeClaim | None = None
+    found: FoundNodes | None = None
     extents: list[Extent] = []
 
+    @property
+    def last_seen(self) -> float:
+        """The store's clock when a host was noted last."""
+        return max((host.seen for host in self.hosts.values()), default=0.0)
+
     def is_incomplete(self, now: float) -> bool:
-        """Whether scripts may still run that this state does not know: another one was lost, and within
-        `SILENCE_SECONDS` each of them renews its lease in this one.
+        """Whether scripts may run that are not known: another state was lost, and their leases are not renewed yet.
 
         :param now: the store's clock.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,8 @@ class SessionFactory:
         environment's ``IMPALA_LB_PASSWORD``.
     :param web_password: for ``load.web_auth``; default the environment's ``IMPALA_LB_WEB_PASSWORD``.
     :param seal_key: seals what journals keep; default the environment's ``IMPALA_LB_SEAL_KEY``, else the password.
+    :param current: the configuration as it is now, where its nodes are found; default ``config`` itself.
     :raises ConfigError: ``session.password_file`` cannot be read, or anybody can read it.
-    :ivar config: as given.
     :ivar password: as used; None: there is none.
     :ivar web_password: as used; None: there is none.
     """
@@ -44,8 +44,9 @@ class SessionFactory:
         password: str | None = None,
         web_password: str | None = None,
         seal_key: str | None = None,
+        current: Callable[[], Config] | None = None,
     ) -> None:
-        self.config = config
+        self._current = current or (lambda: config)
         self.password = password if password is not None else _password_of(config.session)
         self.web_password = web_password if web_password is not None else os.environ.get("IMPALA_LB_WEB_PASSWORD")
         self._seal_key = seal_key if seal_key is not None else os.environ.get("IMPALA_LB_SEAL_KEY")
@@ -57,6 +58,11 @@ class SessionFactory:
                 config.name,
                 mechanism,
             )
+
+    @property
+    def config(self) -> Config:
+        """The configuration as it is now."""
+        return self._current()
 
     @cached_property
     def sealer(self) -> Sealer:

@@ -1,0 +1,128 @@
+"""The nodes that are found: one process for the whole fleet asks their source; no pick waits for it but the first."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from contextlib import suppress
+from logging import getLogger
+
+from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
+from airflow_provider_impala_lb.core.forks import renew_in_children
+from airflow_provider_impala_lb.core.ports import NodeFinder
+from airflow_provider_impala_lb.core.rules import discovery
+from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+
+log = getLogger(__name__)
+
+
+class Discovery:
+    """Of one cluster. Where nodes are listed it does nothing.
+
+    :param shared: the cluster's state.
+    :param finder: asks the source; None: this process does not ask.
+    :ivar in_background: it is asked by a thread when that is due; a process that is gone before there is an answer sets
+        it to False.
+    """
+
+    def __init__(self, shared: SharedState, finder: NodeFinder | None = None) -> None:
+        self._shared, self._finder = shared, finder
+        self.in_background = True
+        self.forget_parent()
+        renew_in_children(self)
+
+    def forget_parent(self) -> None:
+        """This process is a child: nobody in it asks."""
+        self._busy = threading.Lock()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether, by the state of the last pick, the source should be asked by somebody."""
+        state = self._shared.snapshot
+        return state is not None and discovery.is_due(self._shared.config, state, state.head.last_seen)
+
+    def begin_if_due(self, state: State) -> None:
+        """Begin to ask the source in a thread, if it is due. Costs nothing else.
+
+        :param state: as it was a moment ago.
+        """
+        if (
+            self.in_background
+            and self._finder is not None
+            and discovery.is_due(self._shared.config, state, state.head.last_seen)
+            and not self._busy.locked()
+        ):
+            with suppress(RuntimeError):  # no more threads for this process: the next pick, or another process, asks
+                threading.Thread(target=self.look_if_due, name="impala-lb-nodes", daemon=True).start()
+
+    def look_if_due(self) -> None:
+        """Ask the source, if it is due and nobody does. Never raises."""
+        try:
+            self.look()
+        except (StateUnavailable, ConfigError) as error:
+            log.debug("%s is not asked for nodes now: %s", self._source, error)
+
+    def ensure_nodes(self) -> None:
+        """Before the first pick of all: ask the source, if nobody knows of any node.
+
+        While the state is out of reach, this process looks for itself.
+
+        :raises ConfigError: the source names none, or cannot be asked.
+        """
+        shared = self._shared
+        if shared.config.source is None or shared.config.nodes:
+            return
+        try:
+            shared.config_of(shared.read(records=False)[0])
+            if not shared.config.nodes:
+                self.look(now_anyway=True)
+        except StateUnavailable:
+            shared.found_alone(self._ask())
+        if not shared.config.nodes:
+            state, _ = shared.read(records=False)
+            problem = state.head.found.problem if state.head.found is not None else "names no node"
+            raise ConfigError(f"nodes: no coordinator of {shared.config.name} is known: {self._source}: {problem}")
+
+    def look(self, *, now_anyway: bool = False) -> None:
+        """Ask the source, and note what it tells.
+
+        :param now_anyway: also if it is not due, or somebody else is at it; default False.
+        :raises StateUnavailable: the shared state is out of reach.
+        :raises ConfigError: it belongs to another cluster.
+        """
+        shared, token = self._shared, uuid.uuid4().hex
+
+        def begin(state: State, now: float) -> bool:
+            if not now_anyway and not discovery.is_due(shared.config, state, now):
+                return False
+            discovery.claim(shared.config, state, now, token)
+            return True
+
+        with self._busy:
+            if not shared.transact(begin):
+                return
+            try:
+                answer: dict[str, str] | str = self._ask()
+            except ConfigError as error:
+                answer = str(error)
+
+            def note(state: State, now: float) -> list[str]:
+                found = state.head.found
+                if found is None or (found.token != token and not now_anyway):
+                    return []  # it took too long, and another one has asked since
+                return discovery.note_found(shared.config, state, now, answer)
+
+            for line in shared.transact(note):
+                log.warning("%s", line)
+
+    @property
+    def _source(self) -> str:
+        return self._shared.config.source.name if self._shared.config.source is not None else ""
+
+    def _ask(self) -> dict[str, str]:
+        """:raises ConfigError: it did not answer."""
+        source = self._shared.config.source
+        if self._finder is None or source is None:
+            raise ConfigError("this process does not ask")
+        return self._finder(source)
