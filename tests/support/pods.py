@@ -123,7 +123,7 @@ class Pods:
     def balancer(self, host):
         first = int((self.clock.time - BEGIN) / DAY / self.node_days) if self.node_days else 0
         names = [f"node-{first + index}" for index in range(self.nodes)]
-        balancer = make(None, nodes=names, store=self.store, max_leases=50)
+        balancer = make(None, nodes=names, store=self.store, max_leases=500)
         balancer.host = host
         return balancer
 

@@ -14,6 +14,8 @@ from airflow_provider_impala_lb.core.state.model import Lease
 from airflow_provider_impala_lb.core.state.record_log import RecordLog
 from airflow_provider_impala_lb.core.state.state import State
 
+_LOOK_AGAIN_SECONDS = 600.0
+
 
 def end_expired(
     state: State,
@@ -52,6 +54,8 @@ def end_expired(
     for records in expiring:
         if records.is_due(now):
             records.keep(lambda record: record.expires if record.expires > now else None)
+            # Where some end all the time, not all are to be decoded by each pick.
+            records.extent.due = max(records.extent.due, now + _LOOK_AGAIN_SECONDS)
     bound_records(state, now)
     return ended
 
