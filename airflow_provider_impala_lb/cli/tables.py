@@ -17,6 +17,9 @@ def show_status(status: Mapping[str, Any]) -> None:
     """
     columns = ("node", "state", "headroom", "load", "leases", "picks", "why")
     show(f"{status['cluster']}, {status['policy']}", columns, [_of(node, columns) for node in status["nodes"]])
+    if status["source"]:
+        found_by = ("name", "age", "problem")
+        show("nodes are found by", found_by, [_of(status["source"], found_by)])
     for title, key, columns_of in (
         ("leases", "leases", ("node", "owner", "host", "pid", "age", "query")),
         ("sessions", "sessions", ("key", "node", "database")),

@@ -1,7 +1,7 @@
 """What all workers share, as records: nodes, leases, tickets, session keys, what the nodes reported.
 
-Every moment is by the store's clock, in seconds since the epoch, and every time span in seconds, unless it says otherwise.
-A record's fields are its keys in the encoded state: a change of one, but for a new one with a default, is one of `FORMAT`.
+Moments are by the store's clock, in seconds since the epoch, time spans in seconds, unless it says otherwise. The
+fields are the keys in the encoded state: a change of one, but for a new one with a default, is a change of `FORMAT`.
 """
 
 # No postponed annotations here: msgspec would compile each of them anew in every process, which is most of what

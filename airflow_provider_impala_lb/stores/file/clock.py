@@ -62,7 +62,7 @@ def uptime() -> float:
 def _boot() -> str:
     try:
         # with the namespace: in one of its own the uptime begins elsewhere, time_namespaces(7)
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             boot = file.read() + os.readlink("/proc/self/ns/time")
     except OSError:
         return ""

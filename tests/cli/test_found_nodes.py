@@ -1,0 +1,28 @@
+"""The command line on a cluster whose nodes are found by a real name server."""
+
+import json
+
+import yaml
+
+from tests.support.command_line import lb
+from tests.support.dns_server import NameServer
+
+
+def test_nodes_that_are_found(tmp_path):
+    config = tmp_path / "lb.yml"
+    with NameServer("c.example") as server:
+        server.records = {"A": ["10.0.0.1", "10.0.0.2"]}
+        nodes = {"dns": "c.example", "nameserver": server.address, "refresh": 3600}
+        config.write_text(yaml.safe_dump({"nodes": nodes, "lock_file": str(tmp_path / "node_in_use.tmp")}))
+        picks = [lb("pick", config=config).stdout.strip() for _ in range(4)]
+        assert picks == ["10.0.0.1:21050", "10.0.0.2:21050"] * 2
+        assert server.asked == 2  # A and AAAA, by the first one
+        server.records = {"A": ["10.0.0.2", "10.0.0.3"]}
+        assert lb("probe", config=config).stdout.split() == ["10.0.0.2:21050", "10.0.0.3:21050"]
+        status = json.loads(lb("status", "--json", config=config).stdout)
+        assert [node["node"] for node in status["nodes"]] == ["10.0.0.2:21050", "10.0.0.3:21050"]
+        assert status["source"]["name"] == "DNS name c.example"
+        server.broken = True
+        assert lb("probe", config=config).returncode == 0
+        table = lb("status", config=config).stdout
+        assert "DNS name c.example" in table and "cannot be resolved" in " ".join(table.split())
