@@ -9,6 +9,7 @@ import time
 from typing import NamedTuple
 
 from airflow_provider_impala_lb.core.state.state import KINDS, encode_head
+from airflow_provider_impala_lb.stores.file.clock import HostTime
 from airflow_provider_impala_lb.stores.file.store import FileStore
 from airflow_provider_impala_lb.stores.redis.store import RedisStore
 from tests.support.balancers import make
@@ -30,12 +31,15 @@ class SetClock:
     def now(self):
         return self.time
 
+    def __call__(self):
+        return HostTime(self.time, self.time - BEGIN, "")  # of no known boot: pods are on many machines
+
 
 def file_store(path, clock):
     """A real lock file, in whatever mode its file system wants, by this clock."""
     store = FileStore(str(path))
     store._file.now()
-    store._file._clock = store._file.host_clock = clock
+    store._file.host_clock = clock
     return store
 
 
