@@ -57,7 +57,9 @@ class Cluster:
 
     @property
     def config(self) -> Config:
-        """The configuration; where nodes are found, with those that were last known."""
+        """The configuration; where nodes are found, with those that were last known. A process that knows of none yet
+        looks for them now."""
+        self.discovery.try_to_know()
         return self._shared.config
 
     # What no pick needs is imported where it is used: `impala-lb pick` is a process of its own each time.

@@ -12,9 +12,13 @@ from airflow_provider_impala_lb.core.forks import renew_in_children
 from airflow_provider_impala_lb.core.ports import NodeFinder
 from airflow_provider_impala_lb.core.rules import discovery
 from airflow_provider_impala_lb.core.state.state import State
-from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
+from airflow_provider_impala_lb.core.timing import Deadline
+from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable, StateUnavailable
 
 log = getLogger(__name__)
+
+TRY_SECONDS = 5.0
+"""A process that could not learn of any node tries again after so long."""
 
 
 class Discovery:
@@ -29,12 +33,14 @@ class Discovery:
     def __init__(self, shared: SharedState, finder: NodeFinder | None = None) -> None:
         self._shared, self._finder = shared, finder
         self.in_background = True
+        self._problem = ""
         self.forget_parent()
         renew_in_children(self)
 
     def forget_parent(self) -> None:
         """This process is a child: nobody in it asks."""
         self._busy = threading.Lock()
+        self._next_try = Deadline(0)
 
     @property
     def is_due(self) -> bool:
@@ -63,26 +69,37 @@ class Discovery:
         except (StateUnavailable, ConfigError) as error:
             log.debug("%s is not asked for nodes now: %s", self._source, error)
 
-    def ensure_nodes(self) -> None:
-        """Before the first pick of all: ask the source, if nobody knows of any node.
+    def try_to_know(self) -> None:
+        """If this process knows of no node: look in the state, and if none is there either, ask the source.
 
-        While the state is out of reach, this process looks for itself.
-
-        :raises ConfigError: the source names none, or cannot be asked.
+        While the state is out of reach, it asks for itself. Never raises.
         """
+        shared = self._shared
+        if shared.config.source is None or shared.config.nodes or not self._next_try.passed():
+            return
+        self._next_try = Deadline(TRY_SECONDS)
+        try:
+            try:
+                shared.read(records=False)
+                if not shared.config.nodes:
+                    self.look(now_anyway=True)
+            except StateUnavailable:
+                shared.found_alone(self._ask())
+        except (StateUnavailable, ConfigError) as error:
+            self._problem = str(error)
+
+    def ensure_nodes(self) -> None:
+        """Before a pick: see that there are nodes to pick from.
+
+        :raises NoNodeAvailable: none is known, and why.
+        """
+        self.try_to_know()
         shared = self._shared
         if shared.config.source is None or shared.config.nodes:
             return
-        try:
-            shared.config_of(shared.read(records=False)[0])
-            if not shared.config.nodes:
-                self.look(now_anyway=True)
-        except StateUnavailable:
-            shared.found_alone(self._ask())
-        if not shared.config.nodes:
-            state, _ = shared.read(records=False)
-            problem = state.head.found.problem if state.head.found is not None else "names no node"
-            raise ConfigError(f"nodes: no coordinator of {shared.config.name} is known: {self._source}: {problem}")
+        raise NoNodeAvailable(
+            f"No coordinator of {shared.config.name} is known: {self._source}: {self._problem or 'names no node'}"
+        )
 
     def look(self, *, now_anyway: bool = False) -> None:
         """Ask the source, and note what it tells.
@@ -106,6 +123,7 @@ class Discovery:
                 answer: dict[str, str] | str = self._ask()
             except ConfigError as error:
                 answer = str(error)
+            self._problem = answer if isinstance(answer, str) else ""
 
             def note(state: State, now: float) -> list[str]:
                 found = state.head.found

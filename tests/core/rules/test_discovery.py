@@ -52,10 +52,19 @@ def test_the_first_pick_finds_the_nodes_and_the_next_ones_do_not_ask(clock):
 
 
 def test_who_finds_no_node_at_all_is_told_why(clock):
-    with pytest.raises(ConfigError, match=r"no coordinator of t is known: DNS name c\.example: cannot be resolved"):
+    with pytest.raises(NoNodeAvailable, match=r"No coordinator of t is known: DNS name c\.example: cannot be resolved"):
         make(clock, _failing("cannot be resolved")).get_host()
-    with pytest.raises(ConfigError, match="names no node"):
+    with pytest.raises(NoNodeAvailable, match="names no node"):
         make(clock, Source()).get_host()
+
+
+def test_a_new_process_knows_the_nodes_before_its_first_pick(clock):
+    """A task that sticks to where another one ran asks for that node by name."""
+    source, store = Source("a", "b"), MemoryStore(clock)
+    make(clock, source, store).get_host()
+    other = make(clock, source, store)
+    assert other.config.canonical("b") == "b:21050"
+    assert make(clock, source).config.addresses == ("a:21050", "b:21050")
 
 
 def _failing(text):
