@@ -39,7 +39,7 @@ class Discovery:
 
     def forget_parent(self) -> None:
         """This process is a child: nobody in it asks."""
-        self._busy = threading.Lock()
+        self._busy, self._first = threading.Lock(), threading.Lock()
         self._next_try = Deadline(0)
 
     @property
@@ -75,18 +75,25 @@ class Discovery:
         While the state is out of reach, it asks for itself. Never raises.
         """
         shared = self._shared
-        if shared.config.source is None or shared.config.nodes or not self._next_try.passed():
+        if shared.config.source is None or shared.config.nodes:
             return
-        self._next_try = Deadline(TRY_SECONDS)
-        try:
+        with self._first:  # the other threads wait for the one that asks
+            if shared.config.nodes or not self._next_try.passed():
+                return
             try:
-                shared.read(records=False)
-                if not shared.config.nodes:
-                    self.look(now_anyway=True)
-            except StateUnavailable:
-                shared.found_alone(self._ask())
-        except (StateUnavailable, ConfigError) as error:
-            self._problem = str(error)
+                self._try_to_know()
+            except (StateUnavailable, ConfigError) as error:
+                self._problem = str(error)
+            self._next_try = Deadline(TRY_SECONDS)
+
+    def _try_to_know(self) -> None:
+        shared = self._shared
+        try:
+            shared.read(records=False)
+            if not shared.config.nodes:
+                self.look(now_anyway=True)
+        except StateUnavailable:
+            shared.found_alone(self._ask())
 
     def ensure_nodes(self) -> None:
         """Before a pick: see that there are nodes to pick from.
