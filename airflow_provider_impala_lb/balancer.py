@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.cluster.cluster import Cluster
@@ -59,7 +59,7 @@ class Balancer:
             store or open_store(config),
             mirror=open_mirror(config),
             prober=self._probe if asks else None,
-            finder=self._find if config.source else None,
+            finder=partial(self._find, config.load or LoadConfig()) if config.source else None,
         )
         self.sessions = SessionFactory(
             config, password, web_password, seal_key, current=lambda: self.config if config.source else config
@@ -231,10 +231,10 @@ class Balancer:
             raise ConfigError(f"load: is missing in the configuration of {self.config.name}, so no report is used")
         self.cluster.reports.note(self.config.canonical(node), sample)
 
-    def _find(self, source: NodeSource) -> dict[str, str]:
+    def _find(self, settings: LoadConfig, source: NodeSource) -> dict[str, str]:
         from airflow_provider_impala_lb.impala.web.node_finder import find_nodes
 
-        return find_nodes(source, self.config.load or LoadConfig(), self.sessions.web_password)
+        return find_nodes(source, settings, self.sessions.web_password)
 
     def _probe(
         self, nodes: Sequence[Node], counters: Mapping[str, ExporterCounters]

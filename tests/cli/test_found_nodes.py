@@ -1,9 +1,11 @@
-"""The command line on a cluster whose nodes are found by a real name server."""
+"""The command line and `Balancer` on a cluster whose nodes are found by a real name server."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import yaml
 
+from airflow_provider_impala_lb import Balancer
 from tests.support.command_line import lb
 from tests.support.dns_server import NameServer
 
@@ -26,3 +28,13 @@ def test_nodes_that_are_found(tmp_path):
         assert lb("probe", config=config).returncode == 0
         table = lb("status", config=config).stdout
         assert "DNS name c.example" in table and "cannot be resolved" in " ".join(table.split())
+
+
+def test_threads_that_know_of_no_node_wait_for_the_one_that_asks(tmp_path):
+    with NameServer("c.example") as server, ThreadPoolExecutor(8) as pool:
+        server.records = {"A": ["10.0.0.1", "10.0.0.2"]}
+        nodes = {"dns": "c.example", "nameserver": server.address}
+        balancer = Balancer.from_config({"nodes": nodes, "lock_file": str(tmp_path / "node_in_use.tmp")})
+        hosts = list(pool.map(lambda _: balancer.get_host(), range(8), timeout=20))
+        assert set(hosts) == {"10.0.0.1:21050", "10.0.0.2:21050"}
+        assert server.asked == 2

@@ -39,7 +39,7 @@ class Discovery:
 
     def forget_parent(self) -> None:
         """This process is a child: nobody in it asks."""
-        self._busy, self._first = threading.Lock(), threading.Lock()
+        self._busy, self._first = threading.Lock(), threading.RLock()
         self._next_try = Deadline(0)
 
     @property
@@ -77,9 +77,10 @@ class Discovery:
         shared = self._shared
         if shared.config.source is None or shared.config.nodes:
             return
-        with self._first:  # the other threads wait for the one that asks
+        with self._first:  # the other threads wait for the one that asks; who is asked may ask for the configuration
             if shared.config.nodes or not self._next_try.passed():
                 return
+            self._next_try = Deadline(TRY_SECONDS)
             try:
                 self._try_to_know()
             except (StateUnavailable, ConfigError) as error:
