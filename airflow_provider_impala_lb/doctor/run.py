@@ -29,7 +29,10 @@ def run_checks(make: Callable[[], Balancer], peer: str | tuple[str, int] | None,
         yield Finding("config", "failed", str(error))
         return
     config = balancer.config
-    yield Finding("config", "ok", f"{config.name}: {len(config.nodes)} nodes")
+    if config.source is None or config.nodes:
+        yield Finding("config", "ok", f"{config.name}: {len(config.nodes)} nodes")
+    else:
+        yield Finding("config", "failed", balancer.cluster.discovery.none_known, "correct nodes, or look at its source")
     usable = True
     if config.lock_file and not config.store:
         for finding in check_lock_file(config.lock_file, peer if isinstance(peer, str) else None):

@@ -418,6 +418,8 @@ class ImpalaLBHook(DbApiHook):
         if balancer.config.lock_file or balancer.config.store:
             problems = [finding.message for finding in check_state(balancer) if finding.verdict == "failed"]
             results["shared state"] = "; ".join(problems) or "ok"
+        if not balancer.config.addresses:
+            results["nodes"] = balancer.cluster.discovery.none_known
         for address in balancer.config.addresses:
             try:
                 balancer.sessions.open(address, database=self.schema).close()

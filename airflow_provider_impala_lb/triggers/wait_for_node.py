@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.core.cluster.waiting import Waiter
 from airflow_provider_impala_lb.core.rules.placement import Wait
+from airflow_provider_impala_lb.errors import NoNodeAvailable
 
 RESUME_SECONDS = 60.0
 """Seconds: how long the task may take to be resumed. Its place in the queue is kept three times as long."""
@@ -55,8 +56,12 @@ class NodeTrigger(BaseTrigger):
         """One event, ``{"ticket": ...}``, when the task is to go on."""
         # Connections come over the triggerer's own loop, which sync_to_async's thread can reach and others cannot.
         balancer = await sync_to_async(self._balancer)()
-        limit = balancer.config.max_wait if self.wait is None else self.wait
-        waiter = self._waiter(balancer)
+        try:
+            # A thread: where nodes are found, the first process that wants one looks for them.
+            limit, waiter = await asyncio.to_thread(self._begin, balancer)
+        except NoNodeAvailable:  # its task finds out the same, and says it
+            yield TriggerEvent({"ticket": self.ticket})  # type: ignore[no-untyped-call]
+            return
         while True:
             # A thread: no file, lock or socket of a store on the event loop.
             wait = await asyncio.to_thread(self._ask, balancer, waiter)
@@ -70,8 +75,10 @@ class NodeTrigger(BaseTrigger):
         balancer = await sync_to_async(self._balancer)()
         await asyncio.to_thread(self._leave_queue, balancer)
 
-    def _waiter(self, balancer: Balancer) -> Waiter:
-        return balancer.cluster.picker.waiter(
+    def _begin(self, balancer: Balancer) -> tuple[float, Waiter]:
+        """Seconds to wait at most, and who waits."""
+        limit = balancer.config.max_wait if self.wait is None else self.wait
+        return limit, balancer.cluster.picker.waiter(
             balancer.config.owner_of(self.ticket),
             balancer.config.owner_of(self.owner),
             session_key=self.session_key,

@@ -197,3 +197,10 @@ def test_nodes_that_are_found(connection):
     assert (config.nodes, config.source.name, config.source.port) == ((), "DNS name c.example", 443)
     with pytest.raises(ConfigError, match=r"host names c1, but nodes in extra are found by DNS name c\.example"):
         _ = connection("both", host="c1", extra=extra).balancer
+
+
+def test_a_connection_whose_nodes_cannot_be_found_is_not_well(connection, tmp_path):
+    nodes = {"dns": "there-is-none.invalid"}
+    hook = connection("none", extra={"nodes": nodes, "lock_file": str(tmp_path / "node_in_use.tmp")})
+    well, text = hook.test_connection()
+    assert not well and "No coordinator of none is known: DNS name there-is-none.invalid" in text

@@ -38,3 +38,15 @@ def test_threads_that_know_of_no_node_wait_for_the_one_that_asks(tmp_path):
         hosts = list(pool.map(lambda _: balancer.get_host(), range(8), timeout=20))
         assert set(hosts) == {"10.0.0.1:21050", "10.0.0.2:21050"}
         assert server.asked == 2
+
+
+def test_where_no_node_can_be_found_nothing_is_said_to_be_well(tmp_path):
+    config = tmp_path / "lb.yml"
+    with NameServer("c.example") as server:
+        server.broken = True
+        nodes = {"dns": "c.example", "nameserver": server.address}
+        config.write_text(yaml.safe_dump({"nodes": nodes, "lock_file": str(tmp_path / "node_in_use.tmp")}))
+        for command in ("pick", "doctor"):
+            done = lb(command, config=config)
+            assert done.returncode == 1
+            assert "No coordinator of impala is known" in " ".join((done.stdout + done.stderr).split())

@@ -105,9 +105,13 @@ class Discovery:
         shared = self._shared
         if shared.config.source is None or shared.config.nodes:
             return
-        raise NoNodeAvailable(
-            f"No coordinator of {shared.config.name} is known: {self._source}: {self._problem or 'names no node'}"
-        )
+        raise NoNodeAvailable(self.none_known)
+
+    @property
+    def none_known(self) -> str:
+        """That no node is known, and why, as far as this process has seen."""
+        name, problem = self._shared.config.name, self._problem or "names no node"
+        return f"No coordinator of {name} is known: {self._source}: {problem}"
 
     def look(self, *, now_anyway: bool = False) -> None:
         """Ask the source, and note what it tells.

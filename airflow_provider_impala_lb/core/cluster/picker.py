@@ -213,6 +213,7 @@ class Picker:
         :param prefer: as :meth:`acquire`.
         :param asks_again: seconds until the one who is to take the node asks, once it is his turn.
         :raises ConfigError: as :meth:`acquire`.
+        :raises NoNodeAvailable: no node is known, where they are found.
         """
         request = self._request(self._lease(owner), session_key, prefer, ())
         request.may_wait, request.ticket = True, self._ticket(ticket, owner, asks_again)

@@ -219,6 +219,10 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         return {address: index for index, address in enumerate(self.addresses)}
 
     @cached_property
+    def _gone_by_address(self) -> dict[str, Node]:
+        return {node.address: node for node in self.gone}
+
+    @cached_property
     def has_lease_limit(self) -> bool:
         """Whether anything limits how many scripts run at once."""
         limits = (self.max_leases, self.max_leases_per_node, *(node.max_leases for node in self.nodes))
@@ -278,4 +282,4 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         index = self.order.get(address)
         if index is not None:
             return self.nodes[index]
-        return next((node for node in self.gone if node.address == address), None)
+        return self._gone_by_address.get(address)

@@ -18,7 +18,7 @@ from airflow_provider_impala_lb.core.state.state import State
 
 REMEMBERED_SECONDS = 24 * 3600.0
 """A node that is gone is known for so long: tasks that ran there name it, and what they left running is looked up."""
-MOST_GONE = 500
+MOST_GONE = 100
 """More are not remembered, the oldest go."""
 ASK_SECONDS = 15.0
 """Who asks the source and has noted nothing for so long has died."""
@@ -94,18 +94,18 @@ def note_found(config: Config, state: State, now: float, answer: Mapping[str, st
     :param state: changed.
     :param now: the store's clock, seconds since the epoch.
     :param answer: the web server's URL, or "", of each node by ``host:port``; or why there is none.
-    :returns: what has changed, a line each.
+    :returns: what has changed, a line each; first, if there is one, that the source is of no use, or of use again.
     """
     assert config.source is not None and state.head.found is not None
     found = state.head.found
     found.due, found.token = now + config.source.refresh, ""
     problem = answer if isinstance(answer, str) else _doubt(found, state.nodes, answer)
     changes = []
-    if problem != found.problem:
+    if bool(problem) != bool(found.problem):  # once: its words may differ each time, as by seconds
         changes.append(
             f"{found.source}: {problem}; the nodes stay as they are" if problem else f"{found.source}: is well again"
         )
-        found.problem = problem
+    found.problem = problem
     if problem or isinstance(answer, str):
         return changes
     first, found.at = not found.at, now

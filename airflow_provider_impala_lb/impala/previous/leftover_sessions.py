@@ -140,7 +140,11 @@ class LeftoverSessions:
         """
         remaining: dict[str, str] = {}
         all_told = True
-        for address in self._sessions.config.addresses:
+        config = self._sessions.config
+        places = [node.address for node in (*config.nodes, *config.gone)]  # it may run where nothing new goes
+        if not places:
+            raise StillRunning(owner, {"(unknown, 1)": "no coordinator is known, so none can be asked"}, unrecorded)
+        for address in places:
             try:
                 problem = self._end_labelled(address, own_of(owner))
             except _Untold as untold:

@@ -7,6 +7,7 @@ from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.web import node_finder
 from airflow_provider_impala_lb.impala.web.node_finder import find_nodes
 from tests.support.dns_server import NameServer
+from tests.support.web_servers import page_server
 
 SETTINGS = LoadConfig()
 
@@ -68,7 +69,7 @@ def test_what_a_coordinator_names(impala_sandbox):
     assert found[f"127.0.0.1:{node.port}"].startswith("http://127.0.0.1:")
 
 
-def test_executors_and_those_that_shut_down_are_not_named_and_no_page_leads_elsewhere(page_server):
+def test_executors_and_those_that_shut_down_are_not_named_and_no_page_leads_elsewhere():
     rows = [
         {"address": "a:27000", "is_coordinator": True, "is_quiescing": False, "webserver_url": "https://a:25001"},
         {"address": "b:27000", "is_coordinator": True, "is_quiescing": True, "webserver_url": "http://b:25000"},
@@ -76,46 +77,20 @@ def test_executors_and_those_that_shut_down_are_not_named_and_no_page_leads_else
         {"address": "d:27000", "is_coordinator": True, "is_quiescing": False, "webserver_url": "http://evil:80"},
         {"address": "f:27000", "is_coordinator": True, "is_quiescing": False},
     ]
-    page_server.content = {"backends": rows}
-    found = find_nodes(NodeSource(backends=page_server.url), SETTINGS)
+    with page_server({"/backends?json": (200, {"backends": rows})}) as (url, _):
+        found = find_nodes(NodeSource(backends=url), SETTINGS)
     assert found == {"a:21050": "https://a:25001", "d:21050": "http://d:80", "f:21050": ""}
 
 
 @pytest.mark.parametrize("content", [[], {"backends": [{}]}, {"backends": 3}, "not JSON"])
-def test_a_page_that_is_another_one(page_server, content):
-    page_server.content = content
-    with pytest.raises(ConfigError, match="not that of a coordinator's backends"):
-        find_nodes(NodeSource(backends=page_server.url), SETTINGS)
+def test_a_page_that_is_another_one(content):
+    with (
+        page_server({"/backends?json": (200, content)}) as (url, _),
+        pytest.raises(ConfigError, match="not that of a coordinator's backends"),
+    ):
+        find_nodes(NodeSource(backends=url), SETTINGS)
 
 
 def test_a_page_that_nobody_serves():
     with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:1"):
         find_nodes(NodeSource(backends="http://127.0.0.1:1"), SETTINGS)
-
-
-@pytest.fixture
-def page_server():
-    import json
-    import threading
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            content = server.content
-            body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
