@@ -79,7 +79,7 @@ def test_a_place_in_the_queue_is_its_deployments(lab):
     trigger = NodeTrigger("of_prod", f"{OWNER} try 1", OWNER)
     with lab.acquire("somebody else"):
         balancer = trigger._balancer()
-        assert trigger._ask(balancer, trigger._waiter(balancer)) is not None
+        assert trigger._ask(balancer, trigger._begin(balancer)[1]) is not None
         (waiting,) = lab.status()["waiting"]
         assert waiting["owner"] == f"prod:{OWNER}"
         trigger._leave_queue(balancer)

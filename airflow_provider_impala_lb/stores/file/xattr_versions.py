@@ -167,15 +167,22 @@ class Versions:
     def read(self, descriptor: int) -> bytes | None:
         """A recent body, without the lock; None if it is lost.
 
+        A data file that a later commit removes while it is read is a stale one on GlusterFS: then there is a newer one.
+
         :param descriptor: of the open file.
+        :raises OSError: it cannot be read now.
         """
         body: bytes | None = None
         with xattr.needed(self._path, descriptor):
             for attempt in range(_READ_ATTEMPTS):
                 time.sleep(_PAUSE * attempt)
-                with suppress(Stale):
-                    newest = xattr.newest(descriptor)
-                    body = self._body(newest) if newest else None if self._synced else b""
+                try:
+                    with suppress(Stale):
+                        newest = xattr.newest(descriptor)
+                        body = self._body(newest) if newest else None if self._synced else b""
+                except OSError as error:
+                    if error.errno != errno.ESTALE or attempt + 1 == _READ_ATTEMPTS:
+                        raise
                 if body is not None:
                     break
         return body

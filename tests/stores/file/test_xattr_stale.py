@@ -9,7 +9,7 @@ import time
 import pytest
 
 from airflow_provider_impala_lb.errors import StateUnavailable
-from airflow_provider_impala_lb.stores.file import xattr
+from airflow_provider_impala_lb.stores.file import xattr, xattr_versions
 from airflow_provider_impala_lb.stores.file.store import FileStore
 from tests.support.store_changes import bump, count
 from tests.support.xattr_files import UNKNOWN, bump_with_stale_reads, grow, versions
@@ -43,6 +43,31 @@ def test_a_lost_answer_is_an_unknown_outcome_and_loses_nothing(path, monkeypatch
     assert store.transact(bump) == (4 if (call, done) == ("setxattr", False) else 5)
     assert len(versions(path)) == 1
     assert len(FileStore(path).read()[0].nodes) == (101 if big else 1)
+
+
+def test_a_look_at_what_a_later_commit_removes_meanwhile_sees_that_commit(path, monkeypatch):
+    """The error is made up here, at the call where GlusterFS gave it; the later commit is real."""
+    store, other = FileStore(path), FileStore(path)
+    store.transact(grow)
+    store.transact(bump)
+    real, met = xattr_versions.read_data_file, []
+
+    def removed(*arguments):
+        if not met:
+            met.append("once")
+            other.transact(bump)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real(*arguments)
+
+    monkeypatch.setattr(xattr_versions, "read_data_file", removed)
+    assert count(store) == 2 and met
+
+    def always(*_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(xattr_versions, "read_data_file", always)
+    with pytest.raises(StateUnavailable, match="Stale file handle"):
+        store.read()
 
 
 def test_a_commit_that_is_sent_twice_is_made_once(path, monkeypatch):
