@@ -1,6 +1,7 @@
 """A cursor that is used again although what it sent last was not seen to end, as in a ``finally:``."""
 
 import signal
+import threading
 import time
 from contextlib import contextmanager
 
@@ -23,20 +24,27 @@ class TaskTimeout(BaseException):
 
 
 @contextmanager
-def interrupted_after(seconds):
-    """As by ``execution_timeout``: an exception out of a signal handler, at any line."""
+def interrupted_once(is_so):
+    """As by ``execution_timeout``: an exception out of a signal handler, at any line, as soon as something is so."""
 
     def interrupt(*_):
         raise TaskTimeout
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    def watch():
+        try:
+            wait_for(is_so, 20)
+        finally:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    watching = threading.Thread(target=watch)
     try:
         with pytest.raises(TaskTimeout):
+            watching.start()
             yield
+            watching.join()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.fixture
@@ -58,10 +66,10 @@ def cluster(monkeypatch):
 def test_nothing_overtakes_what_was_interrupted_and_the_next_attempt_is_told(cluster, point, first):
     node = cluster.nodes[0]
     balancer = changed(cluster, deployment="prod", session={"rpc_timeout": 2, "reconnect_timeout": 3})
-    with node.hold(point, sql=first):
+    with node.hold(point, sql=first) as held:
         made = connection(balancer)
         cursor = made.cursor()
-        with interrupted_after(1):
+        with interrupted_once(lambda: held.queries):
             cursor.execute(first)
         with pytest.raises(StatementFailed, match="was not seen to end and may still run or arrive") as refused:
             cursor.execute("INSERT INTO t SELECT 2")
@@ -78,9 +86,10 @@ def test_nothing_overtakes_what_was_interrupted_and_the_next_attempt_is_told(clu
 def test_what_was_interrupted_and_then_seen_to_end_is_in_nobodys_way(cluster):
     made = connection(changed(cluster))
     cursor = made.cursor()
-    with cluster.nodes[0].hold("execution", sql="INSERT"), interrupted_after(1):
-        cursor.execute("INSERT INTO t SELECT 1")
-    cursor.execute("SELECT count(*) FROM t")
+    with cluster.nodes[0].hold("execution", sql="INSERT") as held:
+        with interrupted_once(lambda: held.queries and cursor.session.query_id):
+            cursor.execute("INSERT INTO t SELECT 1")
+        cursor.execute("SELECT count(*) FROM t")
     assert cursor.fetchall() == [(0,)]
     made.close()
 
@@ -88,7 +97,7 @@ def test_what_was_interrupted_and_then_seen_to_end_is_in_nobodys_way(cluster):
 def test_one_that_only_reads_is_in_nobodys_way(cluster):
     made = connection(changed(cluster, session={"rpc_timeout": 2, "reconnect_timeout": 3}))
     cursor = made.cursor()
-    with cluster.nodes[0].hold("planning", sql="SELECT 1"), interrupted_after(1):
+    with cluster.nodes[0].hold("planning", sql="SELECT 1") as held, interrupted_once(lambda: held.queries):
         cursor.execute("SELECT 1")
     cursor.execute("INSERT INTO t SELECT 2")
     made.close()
