@@ -58,6 +58,33 @@ class ProbeResult(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
     missing: dict[str, str] = {}
 
 
+class LastReport(msgspec.Struct, omit_defaults=True):
+    """What a node reported last, whole. All but ``at``, ``counters`` and the last two are keys of ``status``, too.
+
+    :param at: when it was asked.
+    :param shares: free shares (0 to 1) by name.
+    :param queries: registered on it; None: it did not say.
+    :param sessions: open on it; None: it did not say.
+    :param queued: queries that wait on it for admission; None: it did not say.
+    :param failed: why it did not answer the last time; the rest is then older.
+    :param missing: what of it did not answer -> why.
+    :param counters: what the next probe needs to turn its own into rates.
+    :param failures: how often in a row it has not answered.
+    :param asked_again: with ``load: auto``: nobody asks it before this moment.
+    """
+
+    at: float
+    shares: dict[str, float] = {}
+    queries: float | None = None
+    sessions: int | None = None
+    queued: int | None = None
+    failed: str = ""
+    missing: dict[str, str] = {}
+    counters: ExporterCounters | None = None
+    failures: int = 0
+    asked_again: float = 0.0
+
+
 _ALLOWED = {
     "queries": "a number, 0 or more",
     "sessions": "a whole number, 0 or more",

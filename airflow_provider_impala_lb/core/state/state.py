@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_impala_lb.core.state.load_report import LastReport
 from airflow_provider_impala_lb.core.state.model import (
     Avoid,
     Head,
     HostNote,
-    LastReport,
     Lease,
     LeftoverSession,
     NodeState,
