@@ -476,6 +476,7 @@ def test_two_hundred_scripts_in_one_triggerer(roomy, tmp_path, monkeypatch, ti):
     assert longest < 2
 
 
+@pytest.mark.slow
 def test_deferred_scripts_in_a_real_run(run_dag, tmp_path, monkeypatch, cluster):
     """By Airflow's own hands: the task defers, its trigger runs, the task comes back."""
     monkeypatch.setenv("AIRFLOW_VAR_ROWS_FILE", str(tmp_path / "rows.csv"))

@@ -68,9 +68,8 @@ def wait_for(condition, seconds):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    "task", ["execute", *(pytest.param(way, marks=pytest.mark.slow) for way in ("goes_on", "check", "cursor"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["execute", "goes_on", "check", "cursor"])
 def test_sigterm_cancels_the_query_of_a_hook(killed, cluster, balancer, task):
     before = sent(cluster)
     process = killed(task)

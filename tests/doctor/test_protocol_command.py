@@ -9,6 +9,7 @@ from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.command_line import lb
 
 
+@pytest.mark.slow
 @pytest.mark.since("HEAD", "not all can be proved")
 def test_a_cluster_on_which_all_can_be_proved():
     with Sandbox(nodes=1, lag=0) as cluster:

@@ -12,6 +12,7 @@ from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.scripts import changed, only, rows_of, run, script_run, sent, statements_on
 
+pytestmark = pytest.mark.slow
 LAG = 3.0
 
 

@@ -167,7 +167,6 @@ def handed_over(pair, tmp_path, monkeypatch):
     ("limit", "shift"),
     [
         ("statement_timeout", 3600),
-        ("execution_timeout", -3600),
         *(
             pytest.param(limit, shift, marks=pytest.mark.slow)
             for limit, shift in (
@@ -175,6 +174,7 @@ def handed_over(pair, tmp_path, monkeypatch):
                 ("statement_timeout", -3600),
                 ("execution_timeout", 0),
                 ("execution_timeout", 3600),
+                ("execution_timeout", -3600),
             )
         ),
     ],
