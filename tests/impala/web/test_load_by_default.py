@@ -5,8 +5,8 @@ import time
 from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
 from airflow_provider_impala_lb.impala.web.load_probe import probe_all
 from airflow_provider_impala_lb.sandbox import Sandbox
-from tests.impala.web.test_page_address import listener_on
 from tests.support.scripts import changed, run
+from tests.support.web_servers import listener_on
 
 
 def bare(cluster, **keys):
