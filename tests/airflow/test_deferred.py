@@ -355,8 +355,9 @@ def test_a_script_that_was_killed_between_two_statements_is_not_handed_over(lab,
     assert lab.balancer.status()["leases"] == []
 
 
-def test_cancel_on_kill_before_the_trigger_has_begun(lab, ti):
+def test_cancel_on_kill_before_the_trigger_has_begun(lab, ti, monkeypatch):
     """Airflow creates a trigger, and cancels it before it has got its connection."""
+    monkeypatch.setattr(module, "HAND_OVER_SECONDS", 3.0)  # long enough for the statement to be sent before
     task, ours = operator(lab.insert(1, 60000)), ti()
     keys, _ = deferred(task, ours)
     asyncio.run(asyncio.wait_for(ScriptTrigger(**keys).on_kill(), 20))
