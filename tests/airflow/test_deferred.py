@@ -282,9 +282,10 @@ def test_two_triggerers_that_both_believe_they_own_the_task(lab, ti):
     assert lab.ran() == [(str(n), "FINISHED") for n in range(1, 6)]
 
 
-def test_start_over_ends_the_attempt_that_a_trigger_runs(lab, ti):
+def test_start_over_ends_the_attempt_that_a_trigger_runs(lab, ti, monkeypatch):
     """Nobody goes on with it: the task fails, and its next attempt does what the author has said."""
-    task, ours = operator(f"{lab.insert(1, 3000)}; {lab.insert(2, 10)}", resume=True), ti()
+    monkeypatch.setattr(module, "HAND_OVER_SECONDS", 2.0)  # long enough for the statement to be sent before
+    task, ours = operator(f"{lab.insert(1, 6000)}; {lab.insert(2, 10)}", resume=True), ti()
     keys, method = deferred(task, ours)
 
     async def started_over():
@@ -298,7 +299,7 @@ def test_start_over_ends_the_attempt_that_a_trigger_runs(lab, ti):
     with pytest.raises(Superseded, match=r"taken over \(impala-lb journal\): this one runs nothing more"):
         getattr(task, method)({"ti": ours}, found)
     assert lab.ran() == [("1", "FINISHED")]
-    again, theirs = operator(f"{lab.insert(1, 3000)}; {lab.insert(2, 10)}", resume=True, deferrable=False), ti()
+    again, theirs = operator(f"{lab.insert(1, 10)}; {lab.insert(2, 10)}", resume=True, deferrable=False), ti()
     theirs.try_number = 2
     again._run({"ti": theirs})
     assert lab.ran() == [("1", "FINISHED"), ("1", "FINISHED"), ("2", "FINISHED")]

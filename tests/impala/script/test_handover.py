@@ -96,8 +96,8 @@ def test_who_goes_on_with_it_asks_the_page_that_the_coordinator_named(pair, monk
 def test_a_statement_that_is_under_way_is_not_taken_for_the_query_before_it(pair):
     """Rows are wanted, and those of a query at the script's end are fetched once more: not while a statement behind it
     runs."""
-    script = "INSERT INTO t SELECT 1; SELECT n FROM t; INSERT INTO t SELECT 2 WHERE sleep(1500); SELECT n FROM t"
-    first = begun(pair, script, hand_over_after=0.7)
+    script = "INSERT INTO t SELECT 1; SELECT n FROM t; INSERT INTO t SELECT 2 WHERE sleep(5000); SELECT n FROM t"
+    first = begun(pair, script, hand_over_after=2)
     with pytest.raises(Deferred) as deferred:
         first.run()
     assert deferred.value.handover.query
@@ -107,7 +107,7 @@ def test_a_statement_that_is_under_way_is_not_taken_for_the_query_before_it(pair
         pair, script, with_rows.value.handover, handler=lambda cursor: cursor.description and cursor.fetchall()
     )
     assert sorted(done.results[-1]) == [(1,), (2,)]
-    assert well(pair) == ["INSERT INTO t SELECT 1", "INSERT INTO t SELECT 2 WHERE sleep(1500)"]
+    assert well(pair) == ["INSERT INTO t SELECT 1", "INSERT INTO t SELECT 2 WHERE sleep(5000)"]
 
 
 def test_one_that_is_cancelled_while_it_is_handed_over_is_not_handed_over(pair, monkeypatch):
