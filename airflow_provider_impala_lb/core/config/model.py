@@ -226,6 +226,11 @@ class Config(msgspec.Struct, frozen=True, dict=True):
         return {node.address: node for node in self.gone}
 
     @cached_property
+    def has_pages(self) -> bool:
+        """Whether any node has an address at which it tells its load."""
+        return any(node.web or node.metrics or node.exporter for node in self.nodes)
+
+    @cached_property
     def has_lease_limit(self) -> bool:
         """Whether anything limits how many scripts run at once."""
         limits = (self.max_leases, self.max_leases_per_node, *(node.max_leases for node in self.nodes))
