@@ -2,20 +2,25 @@
 
 import itertools
 import json
+import logging
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.impala.journal.document import decode
+from airflow_provider_impala_lb.impala.journal.sweeping import sweep
 from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.scripts import in_flight
 from tests.support.servers import eventually
-from tests.support.two_versions import VERSIONS
+from tests.support.two_versions import VERSIONS, Failed
 
 pytestmark = pytest.mark.slow
 BOTH_WAYS = pytest.mark.parametrize(("first", "second"), [VERSIONS, VERSIONS[::-1]], ids=["old-new", "new-old"])
+OWNER = "d/r/t"
+LATER = {"later": {"and": ["more"]}}
+"""What a later version may add to a record within its format."""
 _numbers = itertools.count()
 
 
@@ -38,10 +43,19 @@ class Lab:
             "AIRFLOW_HOME": str(folder / "airflow"),
             "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
         }
-        self.start = lambda version: start(version, **environment)
+        self._start = lambda version: start(version, **environment)
         with Balancer.from_config(self.config).connect() as connection, connection.cursor() as cursor:
             cursor.execute("SET SYNC_DDL=1")
             cursor.execute(f"CREATE TABLE {table} (n INT)")
+
+    def start(self, *versions):
+        """Workers, which load Airflow at the same time."""
+        workers = [self._start(version) for version in versions]
+        for worker in workers:
+            worker.send("load")
+        for worker in workers:
+            worker.answer()
+        return workers
 
     def insert(self, n):
         return f"INSERT INTO {self.table} SELECT {n} WHERE sleep(10)"
@@ -67,8 +81,21 @@ class Lab:
         return any(in_flight(node, self.insert(n)) for node in self.cluster.nodes)
 
     @property
+    def journals(self):
+        return open_journals(Balancer.from_config(self.config).config)
+
+    @property
     def record(self):
-        return decode(open_journals(Balancer.from_config(self.config).config).read("d/r/t"), "")
+        return decode(self.journals.read(OWNER), "")
+
+    def change_journal(self, change):
+        """By a version that writes it in another way; nobody else writes meanwhile.
+
+        :param change: of the document, as a dictionary
+        """
+        document = json.loads(self.journals.read(OWNER))
+        change(document)
+        self.journals.change(OWNER, lambda old, now: (None, json.dumps(document).encode()))
 
     def check(self, numbers):
         """Each has run exactly once, in order, and nothing is left."""
@@ -89,14 +116,16 @@ def lab(request, cluster, start, tmp_path):
 @BOTH_WAYS
 def test_a_script_goes_on_where_the_other_version_was_killed(lab, first, second):
     sql = "; ".join(map(lab.insert, range(1, 5)))
-    victim, other = lab.start(first), lab.start(second)
+    victim, other = lab.start(first, second)
     with lab.held(2):
         victim.send("execute", sql=sql, resume=True)
         eventually(lambda: lab.runs(2), 60)
         victim.kill()
+        lab.change_journal(lambda document: (document.update(LATER), document["intent"].update(LATER)))
         other.send("execute", sql=sql, resume=True, attempt=2)
         eventually(lambda: lab.record.by == "attempt 2", 60)
         assert lab.runs(2)
+        assert b"later" not in lab.journals.read(OWNER)  # who does not know a field does not keep it
     run = other.answer()["xcoms"]["impala_run"]
     assert (run["statements"], run["rows"]) == (4, 3)  # how many statement 2 has written nobody was told
     lab.check(range(1, 5))
@@ -106,11 +135,16 @@ def test_a_script_goes_on_where_the_other_version_was_killed(lab, first, second)
 def test_the_other_versions_trigger_runs_the_rest_of_a_deferred_script(lab, first, second):
     """And its worker fetches the rows, which its trigger leaves to it."""
     sql = f"{lab.insert(1)}; {lab.insert(2)}; {lab.insert(3)}; SELECT n FROM {lab.table} ORDER BY n"
-    worker, triggerer = lab.start(first), lab.start(second)
+    worker, triggerer = lab.start(first, second)
     with lab.held(2):
         deferred = worker.ask("execute", sql=sql, deferrable=True)
+    carried = deferred["arguments"]["deferred"]
+    for part in (carried, carried["options"], carried["handover"], carried["handover"]["lease"]):
+        part.update(LATER)
     event = triggerer.ask("trigger", path=deferred["path"], arguments=deferred["arguments"])
     assert set(event) == {"format", "go_on"}
+    for part in (event, event["go_on"], event["go_on"]["lease"]):
+        part.update(LATER)
     back = worker.ask("execute", sql=sql, deferrable=True, method=deferred["method"], event=event)
     assert back["result"] == [[1], [2], [3]]
     assert (back["xcoms"]["impala_run"]["statements"], back["xcoms"]["impala_run"]["rows"]) == (4, 3)
@@ -122,7 +156,7 @@ def test_a_trigger_goes_on_with_what_the_other_versions_trigger_has_left(lab, fi
     """A triggerer is stopped in order, and Airflow gives its trigger to another one, with the arguments of the
     beginning. A worker of the other version comes back from it."""
     sql, stop = "; ".join(map(lab.insert, range(1, 5))), tmp_path / "stop"
-    worker, other = lab.start(first), lab.start(second)
+    worker, other = lab.start(first, second)
     with lab.held(2):
         deferred = worker.ask("execute", sql=sql, deferrable=True, handler=None)
     order = {"path": deferred["path"], "arguments": deferred["arguments"]}
@@ -139,3 +173,60 @@ def test_a_trigger_goes_on_with_what_the_other_versions_trigger_has_left(lab, fi
     back = other.ask("execute", sql=sql, deferrable=True, handler=None, method=deferred["method"], event=event)
     assert back["xcoms"]["impala_run"]["rows"] == 4
     lab.check(range(1, 5))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_journal_of_a_newer_format_is_left_as_it_is_and_nothing_is_sent(lab, version):
+    """Whether this version can read it, or not at all."""
+    sql, (worker, again) = "; ".join(map(lab.insert, range(1, 4))), lab.start(version, version)
+    with lab.held(2):
+        worker.send("execute", sql=sql, resume=True)
+        eventually(lambda: lab.runs(2), 60)
+        worker.kill()
+    eventually(lambda: lab.statements() == [(1, "FINISHED"), (2, "FINISHED")])
+    whole = lab.journals.read(OWNER)
+    for done in (1, [1]):
+        lab.change_journal(lambda document, done=done: document.update(format=2, done=done))
+        found = lab.journals.read(OWNER)
+        with pytest.raises(Failed, match="AirflowFailException: .*newer version .*format 2.*Upgrade this host"):
+            again.ask("execute", sql=sql, resume=True, attempt=2)
+        assert lab.journals.read(OWNER) == found
+        assert sweep_all(lab.journals) == 1
+        assert lab.journals.read(OWNER) == found
+    assert lab.statements() == [(1, "FINISHED"), (2, "FINISHED")]
+    lab.journals.change(OWNER, lambda document, now: (None, whole))
+    again.ask("execute", sql=sql, resume=True, attempt=3)
+    lab.check(range(1, 4))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_a_newer_version_has_deferred_is_an_error_and_runs_on(lab, version):
+    sql, (worker,) = "; ".join(map(lab.insert, range(1, 4))), lab.start(version)
+    with lab.held(2):
+        deferred = worker.ask("execute", sql=sql, deferrable=True, handler=None)
+        before = lab.journals.read(OWNER)
+        newer = {**deferred["arguments"], "deferred": {**deferred["arguments"]["deferred"], "format": 2, "options": []}}
+        event = worker.ask("trigger", path=deferred["path"], arguments=newer)
+        assert set(event) == {"format", "error"}
+        with pytest.raises(Failed, match="AirflowFailException: .*newer version .*Upgrade the triggerer"):
+            worker.ask("execute", sql=sql, deferrable=True, handler=None, method=deferred["method"], event=event)
+        assert (lab.journals.read(OWNER), lab.runs(2)) == (before, True)
+        assert [lease["owner"] for lease in Balancer.from_config(lab.config).status()["leases"]] == [OWNER]
+    event = worker.ask("trigger", path=deferred["path"], arguments=deferred["arguments"])
+    before = lab.journals.read(OWNER)
+    for newer in ({"format": 2, "finished": {}}, {**event, "format": 2}):
+        with pytest.raises(Failed, match="AirflowFailException: .*newer version .*may have run to its end"):
+            worker.ask("execute", sql=sql, deferrable=True, handler=None, method=deferred["method"], event=newer)
+    assert lab.journals.read(OWNER) == before
+    worker.ask("execute", sql=sql, deferrable=True, handler=None, method=deferred["method"], event=event)
+    lab.check(range(1, 4))
+
+
+def sweep_all(journals):
+    """How many a sweep leaves as they are since it cannot read them."""
+    log = logging.getLogger(__name__)
+    warned = []
+    log.addFilter(lambda record: warned.append(record) and False)
+    sweep(journals, log, share=1.0)
+    log.filters.clear()
+    return len(warned)

@@ -104,6 +104,10 @@ class Ti:
         return None
 
 
+def load():
+    importlib.import_module("airflow_provider_impala_lb.operators.impala_lb")
+
+
 def execute(sql, attempt=1, method=None, event=None, **options):
     """An attempt of a task; with ``method``, it comes back from its trigger."""
     from airflow.providers.common.compat.sdk import DAG, TaskDeferred
