@@ -114,20 +114,23 @@ def lab(request, cluster, start, tmp_path):
 
 
 @BOTH_WAYS
-def test_a_script_goes_on_where_the_other_version_was_killed(lab, first, second):
-    sql = "; ".join(map(lab.insert, range(1, 5)))
-    victim, other = lab.start(first, second)
-    with lab.held(2):
-        victim.send("execute", sql=sql, resume=True)
-        eventually(lambda: lab.runs(2), 60)
+def test_a_script_goes_on_from_attempt_to_attempt(lab, first, second):
+    """The first attempt fails, the second one is killed at work, the third one is the first one's worker again."""
+    sql, (other, victim) = "; ".join(map(lab.insert, range(1, 5))), lab.start(first, second)
+    with pytest.raises(Failed, match="^StatementFailed: Statement 2 of 4"):
+        other.ask("execute", sql=sql.replace(lab.insert(2), "SELECT missing"), resume=True)
+    assert (lab.record.done, lab.record.intent) == (1, None)
+    with lab.held(3):
+        victim.send("execute", sql=sql, resume=True, attempt=2)
+        eventually(lambda: lab.runs(3), 60)
         victim.kill()
         lab.change_journal(lambda document: (document.update(LATER), document["intent"].update(LATER)))
-        other.send("execute", sql=sql, resume=True, attempt=2)
-        eventually(lambda: lab.record.by == "attempt 2", 60)
-        assert lab.runs(2)
+        other.send("execute", sql=sql, resume=True, attempt=3)
+        eventually(lambda: lab.record.by == "attempt 3", 60)
+        assert lab.runs(3)
         assert b"later" not in lab.journals.read(OWNER)  # who does not know a field does not keep it
     run = other.answer()["xcoms"]["impala_run"]
-    assert (run["statements"], run["rows"]) == (4, 3)  # how many statement 2 has written nobody was told
+    assert (run["statements"], run["rows"]) == (4, 3)  # how many statement 3 has written nobody was told
     lab.check(range(1, 5))
 
 

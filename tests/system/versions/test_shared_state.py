@@ -129,7 +129,7 @@ def test_an_operators_word_on_a_node_holds_for_both(where, old, new, operator):
 
 
 def test_a_dead_workers_lease_is_ended_by_the_other_version(where, start):
-    config = config_of(where, max_leases=2)
+    config = config_of(where, max_leases=2, max_wait=30)  # it expires after 120 s
     for dying, other in (VERSIONS, VERSIONS[::-1]):
         victim, witness = start(dying), start(other)
         victim.ask("hold", config=config, owner="killed")
