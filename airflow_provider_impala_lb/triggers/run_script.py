@@ -77,7 +77,7 @@ class ScriptTrigger(BaseTrigger):
     def __init__(self, conn_id: str, deferred: DeferredScript | Mapping[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.conn_id = conn_id
-        self.deferred = deferred if isinstance(deferred, DeferredScript) else dict(deferred)
+        self.deferred = dict(deferred) if isinstance(deferred, Mapping) else deferred
         self._run: ScriptRun | None = None
         self._packed = ""
 
@@ -140,7 +140,8 @@ class ScriptTrigger(BaseTrigger):
         """:raises ConfigError: these arguments are a newer version's."""
         if isinstance(self.deferred, DeferredScript):
             return self.deferred
-        check_format(self.deferred, f"Upgrade the triggerer. {_NEXT}")
+        if isinstance(self.deferred, Mapping):
+            check_format(self.deferred, f"Upgrade the triggerer. {_NEXT}")
         try:
             return msgspec.convert(self.deferred, DeferredScript)
         except msgspec.ValidationError as error:

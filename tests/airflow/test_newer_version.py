@@ -31,6 +31,7 @@ async def event_of(trigger):
             f"newer version .*format {FORMAT + 1}.*Upgrade the triggerer",
         ),
         ({"format": FORMAT, "script": 7}, "cannot be read"),
+        ("sealed", "cannot be read"),
     ],
 )
 def test_a_trigger_that_cannot_read_its_arguments_ends_its_task_and_not_the_triggerer(conn_id, deferred, error):
