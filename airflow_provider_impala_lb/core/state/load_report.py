@@ -28,7 +28,7 @@ class LoadSample(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True)
     quiescing: bool = False
 
 
-class ExporterCounters(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+class ExporterCounters(msgspec.Struct, omit_defaults=True):
     """Counters of one scrape of a host's exporter, in seconds: two of them give the share used in between.
 
     Whoever probes in short-lived processes keeps them, and hands them to the next probe as ``before``.
