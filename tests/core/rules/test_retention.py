@@ -25,18 +25,11 @@ def keys_of(picker):
     return [key for key, _ in picker.store.read()[0].sessions.items()]
 
 
-def add_many(records, items, ends):
-    """As `RecordLog.add` of each, in one piece."""
-    lines = [record_log._line(key, record) for key, record in items]
-    records._added += b"".join(lines)
-    records.extent.due = ends
-    records.extent.count += len(lines)
-
-
 def add_keys(picker, names, node="n0:21050"):
     def fill(state, now):
         record = SessionRecord(node, now + DAY, database="dwh", options={"MEM_LIMIT": "4g"}, at=now)
-        add_many(state.sessions, [(name, record) for name in names], now + DAY)
+        for name in names:
+            state.sessions.add(name, record, now + DAY)
 
     picker.store.transact(fill)
 
@@ -141,7 +134,8 @@ def test_what_attempts_have_left_is_bounded_and_what_may_run_goes_last(clock):
             ended = index % 100 != 0
             return LeftoverSession(f"dag/run/{index}", "n0:21050", "s" * 32, "q" * 32, now, now + DAY, True, ended)
 
-        add_many(state.leftovers, [(f"lease-{index}", left(index)) for index in range(20_000)], now + DAY)
+        for index in range(20_000):
+            state.leftovers.add(f"lease-{index}", left(index), now + DAY)
 
     picker.store.transact(fill)
     clock.now += 1
@@ -158,7 +152,8 @@ def fill_kind(picker, kind, record):
         records = getattr(state, kind)
         line = len(record_log._line("lease-1", record(now)))
         count = retention.MOST_WAITING_BYTES // line + 1
-        add_many(records, [(f"lease-{index}", record(now)) for index in range(count)], now + DAY)
+        for index in range(count):
+            records.add(f"lease-{index}", record(now), now + DAY)
         if kind == "tickets":
             state.head.behind = {"": len(records)}
 
