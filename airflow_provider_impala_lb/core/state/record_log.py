@@ -49,8 +49,8 @@ class RecordLog(Generic[Record]):
     Each line: newline, key, tab, checksum, record; keys and records are JSON, which escapes newlines and tabs. A
     damaged line is passed over: what these records say is soft.
 
-    A key is searched for in the bytes. Where one transaction asks for many (all leases of a host that has died are to be
-    noted), the lines lie in an index from then on, so that all of it costs no more than a few rewrites.
+    A key is searched for in the bytes. Where one transaction asks for many (all leases of a host that has died are to
+    be noted), the lines lie in an index from then on, so that all of it costs no more than a few rewrites.
 
     :param decoder: of one record.
     :param kind: their number among the kinds of records.
