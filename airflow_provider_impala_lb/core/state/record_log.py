@@ -62,7 +62,7 @@ class RecordLog(Generic[Record]):
     """
 
     __slots__ = (
-        *("_added", "_decoder", "_index", "_joined", "_kind", "_looks", "_read", "_text"),
+        *("_absent", "_added", "_decoder", "_index", "_joined", "_kind", "_looks", "_read", "_text"),
         *("extent", "rewritten", "size"),
     )
 
@@ -78,6 +78,7 @@ class RecordLog(Generic[Record]):
         self._joined = 0  # so many of the added lines are in that text
         self._index: dict[bytes, bytes] | None = None  # all lines, in their order, by their keys as they are written
         self._looks: float = 0  # in the text, for a key
+        self._absent = b""  # the key that was not found last: it is asked for, and then put
 
     def __len__(self) -> int:
         return self.extent.count
@@ -123,7 +124,7 @@ class RecordLog(Generic[Record]):
         :param record: what to keep.
         :param ends: when `keep` is to be asked about it (store's clock, seconds since the epoch).
         """
-        line = _line(key, record)
+        line, self._absent = _line(key, record), b""
         if self._index is not None:
             name = _encoder.encode(key)
             if name in self._index:
@@ -256,7 +257,7 @@ class RecordLog(Generic[Record]):
 
     def _find(self, name: bytes) -> tuple[int, bytes, Record] | None:
         """Where its line begins (not of an index), the line, the record."""
-        if not self.extent.count:
+        if not self.extent.count or name == self._absent:
             return None
         if self._index is None and self._looks >= _FEW_LOOKS:
             self._make_index()
@@ -268,6 +269,7 @@ class RecordLog(Generic[Record]):
             self._looks += 1
             start, line = self._search(name)
             if start < 0:
+                self._absent = name
                 return None
         record = self._decoded(name, line[len(name) + 2 :])
         return None if record is None else (start, line, record)
