@@ -50,7 +50,7 @@ def test_a_year_of_pods_on_a_lock_file(tmp_path, days):
 def test_a_year_of_pods_on_versions_in_attributes(path_on_fuse, days):
     clock = SetClock()
     store = file_store(path_on_fuse, clock)
-    check(Pods(spared(store, clock, days), clock, node_days=1).run(days, samples=10), days)
+    check(Pods(spared(store, clock, days, made=10), clock, node_days=1).run(days, samples=10), days)
     assert store.mode == "cas"
 
 
@@ -122,9 +122,9 @@ def test_a_store_that_is_spared_changes_comes_to_hold_the_same(request, monkeypa
     assert len(found[0][2][1 if keys else 4]) >= (1000 if keys else 5)
 
 
-def spared(store, clock, days):
-    """The store, or for more than a few days one that is spared most of the changes."""
-    return store if days <= 3 else ShelvedStore(store, clock)
+def spared(store, clock, days, made=50):
+    """The store, or for more than a few days one on which so many of 1,000 changes are made."""
+    return store if days <= 3 else ShelvedStore(store, clock, made)
 
 
 def check_keys(store, clock, keys):
