@@ -4,7 +4,7 @@ become old or full.
 Run: python benchmarks/pick.py [DIRECTORY ...]     one table for each directory (default: a temporary one)
          --against CHECKOUT    another checkout's figures beside this one's, measured in turns; exit code 1 where one of
                                this one's is worse by more than 10 %
-         --only GROUP ...      of the rows in pick_rows.py; with --against
+         --only GROUP ...      of the rows in pick_rows.py
          --rounds SHARE        so much of what each is measured (default 1); with --against
          --pod-days DAYS       of one pod a minute, for the rows of what they leave (default 35)
 
@@ -201,13 +201,14 @@ def beside_others(place: Place) -> None:
         say(f"{workers} processes at once: {rate:.0f} picks/s in total", times)
 
 
-def table(place: Place) -> None:
+def table(place: Place, groups: list[str]) -> None:
     print(f"{place.directory}: {len(NODES)} nodes, {LEASES} live leases")
-    beside_others(place)
-    for name, prepare in pick_rows.GROUPS.items():
+    if "plain" in groups:
+        beside_others(place)
+    for name in groups:
         if name not in ("plain", "first"):
             print(f" {name}")
-            group = prepare(place)
+            group = pick_rows.GROUPS[name](place)
             say_all(group, timed(group))
 
 
@@ -310,7 +311,7 @@ def main() -> int:
             if options.against:
                 worse |= compare(place, options.against, options.only, options.rounds)
             else:
-                table(place)
+                table(place, options.only)
     return int(worse)
 
 

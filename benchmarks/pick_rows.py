@@ -248,10 +248,12 @@ def pods_in_attributes(place: Place) -> Group:
 
 
 def keep_keys(path: str) -> None:
-    """Make the state that 100,000 picks with session keys leave."""
+    """Make the state that 100,000 picks with session keys leave, if it is not there yet."""
     from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, SessionRecord
     from airflow_provider_impala_lb.core.state.state import encode
 
+    if os.path.exists(path):
+        return
     balancer = Balancer.from_config({"nodes": NODES, "lock_file": f"{path}.lock", "name": "test"})
 
     def add(state, now):  # type: ignore[no-untyped-def]
@@ -270,8 +272,6 @@ def keep_keys(path: str) -> None:
 
 def after_keys(place: Place, mode: str, rounds: int) -> Group:
     state = place.kept("keys")
-    if not os.path.exists(state):
-        keep_keys(state)
     fresh = loaded(place.config(f"keyless-{mode}"))
     keyed = loaded(place.config(f"keyed-{mode}"), state=state)
     numbers = iter(range(10**9))
@@ -289,10 +289,12 @@ def after_keys(place: Place, mode: str, rounds: int) -> Group:
 
 
 def session_keys(place: Place) -> Group:
+    keep_keys(place.kept("keys"))
     return after_keys(place, "slots", 200)
 
 
 def session_keys_in_attributes(place: Place) -> Group:
+    keep_keys(place.kept("keys"))
     with in_attributes():
         return after_keys(place, "cas", 20)
 
