@@ -101,14 +101,19 @@ def test_three_days_of_session_keys_on_redis(redis, keys):
 
 
 @pytest.mark.parametrize("keys", [0, 20_000])
-@pytest.mark.parametrize("path", ["tmp_path", pytest.param("path_on_fuse", marks=pytest.mark.slow)])
-def test_a_store_that_is_spared_changes_comes_to_hold_the_same(request, monkeypatch, path, keys):
-    found = []
+@pytest.mark.parametrize(
+    "place", ["tmp_path", *(pytest.param(name, marks=pytest.mark.slow) for name in ("path_on_fuse", "redis"))]
+)
+def test_a_store_that_is_spared_changes_comes_to_hold_the_same(request, monkeypatch, place, keys):
+    found, where = [], request.getfixturevalue(place)
     for made in (1000, 20):
         rng = random.Random(1)
         monkeypatch.setattr(picker, "new_id", lambda rng=rng: f"{rng.getrandbits(128):032x}")
         clock = SetClock()
-        store = file_store(f"{request.getfixturevalue(path)}{made}", clock)
+        if place == "redis":
+            store = SetRedisStore(parse_store(f"redis://127.0.0.1:{where.port}"), f"test {made}", clock)
+        else:
+            store = file_store(f"{where}{made}", clock)
         pods = Pods(ShelvedStore(store, clock, made, of=1000), clock, node_days=0.03, keys=keys)
         if keys:
             pods.run_keys(0.05)
