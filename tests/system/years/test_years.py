@@ -20,8 +20,6 @@ from tests.support.shelved_store import ShelvedStore
 from tests.support.sizes import sizes
 
 KILLED_A_DAY = 24 * 60 / 50
-KEYS = [pytest.param(5_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)]
-"""A day."""
 
 
 def check(samples, days):
@@ -82,19 +80,19 @@ def test_two_hundred_pods_at_once_without_a_common_clock(path_on_fuse):
     assert all(found.head < 120 * (300 + MOST_NOTES) for found in samples)
 
 
-@pytest.mark.parametrize("keys", KEYS)
+@pytest.mark.parametrize("keys", sizes("DAILY_KEYS"))
 def test_three_days_of_session_keys_on_a_lock_file(tmp_path, keys):
     clock = SetClock()
     check_keys(file_store(tmp_path / "lock", clock), clock, keys)
 
 
-@pytest.mark.parametrize("keys", KEYS)
+@pytest.mark.parametrize("keys", sizes("DAILY_KEYS"))
 def test_three_days_of_session_keys_on_versions_in_attributes(path_on_fuse, keys):
     clock = SetClock()
-    check_keys(file_store(path_on_fuse, clock), clock, keys)
+    check_keys(file_store(path_on_fuse, clock), clock, keys, made=10)
 
 
-@pytest.mark.parametrize("keys", KEYS)
+@pytest.mark.parametrize("keys", sizes("DAILY_KEYS"))
 def test_three_days_of_session_keys_on_redis(redis, keys):
     clock = SetClock()
     check_keys(SetRedisStore(parse_store(f"redis://127.0.0.1:{redis.port}"), "test", clock), clock, keys)
@@ -132,9 +130,9 @@ def spared(store, clock, days, made=50):
     return store if days <= 3 else ShelvedStore(store, clock, made)
 
 
-def check_keys(store, clock, keys):
+def check_keys(store, clock, keys, made=20):
     """Three days of so many a day, and that it has not grown since the first."""
-    on = store if keys <= 10_000 else ShelvedStore(store, clock, made=20)
+    on = store if keys <= 10_000 else ShelvedStore(store, clock, made)
     samples = Pods(on, clock, keys=keys).run_keys(3)
     for found in samples:
         print(found)
