@@ -220,6 +220,7 @@ class Side:
     """
 
     def __init__(self, checkout: str, place: Place) -> None:
+        self.checkout = checkout
         os.mkdir(place.directory)
         self.process = subprocess.Popen(
             [sys.executable, pick_rows.__file__, place.directory, str(place.port), str(place.days)],
@@ -247,7 +248,7 @@ def in_turns(sides: list[Side], group: str, name: str, blocks: int) -> list[Seco
         for index in (0, 1) if number % 2 else (1, 0):
             answered = sides[index].ask(group, name, BLOCK)
             if isinstance(answered, str):
-                raise RuntimeError(f"{group}: {name}: {answered}")
+                raise RuntimeError(f"{sides[index].checkout}: {name}: {answered}")
             assert isinstance(answered, list)
             found[index] += answered
     return found
@@ -276,6 +277,9 @@ def compare(place: Place, other: str, groups: list[str], share: float) -> bool:
         print(f" {group}" if isinstance(theirs, dict) else f" {group}: not in the other: {theirs}", flush=True)
         for name, (rounds, _) in mine.items():
             if name not in theirs:  # type: ignore[operator]
+                continue
+            if isinstance(there_not := sides[0].ask(group, name, 1), str):
+                print(f"  {name}: not in the other: {there_not}")
                 continue
             before, after = in_turns(sides, group, name, max(2, int(rounds * share / BLOCK)))
             medians = statistics.median(after) / statistics.median(before)
