@@ -199,7 +199,12 @@ class LoadReports:
         longest = max(PROBE_SECONDS, load.refresh, LONGEST_PAUSE if self._config.load_is_auto else 0.0)
         if claim is not None and claim.until - longest <= now < claim.until:
             return False
-        return any(self._can_be_asked(state, node) for node in self._config.nodes)
+        # By each pick, so as long as nobody can be asked it is to cost next to nothing.
+        named = any(record.web for record in state.nodes.values())
+        return any(
+            node.web or node.metrics or node.exporter or (named and self._can_be_asked(state, node))
+            for node in self._config.nodes
+        )
 
     @staticmethod
     def _can_be_asked(state: State, node: Node) -> bool:
