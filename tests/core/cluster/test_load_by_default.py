@@ -7,6 +7,7 @@ import pytest
 
 from airflow_provider_impala_lb.core.state.load_report import LoadSample, ProbeResult
 from airflow_provider_impala_lb.core.state.model import ProbeClaim
+from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import Clock, make
 
@@ -176,6 +177,26 @@ def test_busy_nodes_are_spared_but_where_all_are_busy_all_is_as_without_reports(
     assert {pick.host for pick in hosts} == {"n0:21050", "n1:21050", "n2:21050"}
     assert picker.acquire("sticks", prefer="n2", wait=30).host == "n2:21050"
     assert picker.status()["waiting"] == []
+
+
+@pytest.mark.parametrize("limit", [{"max_leases_per_node": 1}, {"max_leases_per_node": 1, "max_leases": 2}])
+def test_where_all_that_are_ready_are_full_nobody_waits_for_headroom(clock, limit):
+    picker = make(clock, 3, **limit)
+    tell(picker, n0=0.9, n1=0.15, n2=0.15)
+    first, second = picker.acquire("a"), picker.acquire("b", wait=30, ticket="b", asks_again=5.0)
+    assert first.node == "n0:21050" and "n1:21050 (busy" not in second.why
+    assert second.node == "n1:21050"
+    if "max_leases" in limit:
+        with pytest.raises(MustWait):
+            picker.acquire("c", wait=30, ticket="c", asks_again=5.0)
+        second.release()
+        with pytest.raises(NoNodeAvailable, match="3 full"):  # the room is kept for c, who came before
+            picker.acquire("d", wait=0)
+    else:
+        assert picker.pick().node == "n2:21050"
+        picker.acquire("c", wait=30, ticket="c", asks_again=5.0)
+        with pytest.raises(NoNodeAvailable, match="3 full"):
+            picker.acquire("d", wait=0)
 
 
 def test_a_name_without_end_is_not_kept(clock):
