@@ -146,14 +146,9 @@ class LoadReports:
                 return None
             state.head.probe = ProbeClaim(token, now + PROBE_SECONDS)
             reports = dict(state.last_reports.items())
-            nodes = [
-                node
-                for node in self._config.nodes
-                if self._can_be_asked(state, node) and (now_anyway or not self._is_paused(state, node, now))
-            ]
             return _Asked(
                 ProbeBaseline(state, now),
-                nodes,
+                self._to_ask(state, now, also_paused=now_anyway),
                 {address: node.web for address, node in state.nodes.items() if node.web},
                 {address: report.counters for address, report in reports.items() if report.counters},
             )
@@ -198,22 +193,19 @@ class LoadReports:
         # A claim from further in the future than any claim reaches was made by a clock that was wrong.
         if claim is not None and claim.until - max(PROBE_SECONDS, load.refresh) <= now < claim.until:
             return False
-        return any(
-            self._can_be_asked(state, node) and not self._is_paused(state, node, now) for node in self._config.nodes
-        )
+        return bool(self._to_ask(state, now))
 
-    @staticmethod
-    def _can_be_asked(state: State, node: Node) -> bool:
-        """Whether the node has an address to ask: a configured one, or the one that its coordinator has named."""
-        if node.web or node.metrics or node.exporter:
-            return True
-        record = state.nodes.get(node.address)
-        return record is not None and bool(record.web)
-
-    def _is_paused(self, state: State, node: Node, now: float) -> bool:
-        """Whether nobody asks this node now, since it has not answered."""
-        record = state.nodes.get(node.address)
-        return self._config.load_is_auto and record is not None and _pause(record, now) > 0
+    def _to_ask(self, state: State, now: float, *, also_paused: bool = False) -> list[Node]:
+        """Who has an address to be asked at, a configured one or the one that its coordinator has named, and has not
+        just left a question without an answer. Each pick looks."""
+        config, get, found = self._config, state.nodes.get, []
+        for node, address in zip(config.nodes, config.addresses, strict=True):
+            record = get(address)
+            if not (node.web or node.metrics or node.exporter or (record is not None and record.web)):
+                continue
+            if also_paused or record is None or not (config.load_is_auto and _pause(record, now)):
+                found.append(node)
+        return found
 
 
 def _log_changes(changes: list[LevelChange]) -> None:
