@@ -62,6 +62,7 @@ def test_a_named_address_on_another_host_is_not_asked():
         [answer] = probe_all([node], LoadConfig(), None, named={node.address: address}).values()
         assert "says that its web pages are on 127.0.0.2, which is not known to be the same host" in answer
         assert asked == []
+        assert "is not known to be the same host" in asked_at("a" * 250 + ":25000")  # no name that DNS could hold
 
 
 def test_a_login_is_never_sent_to_an_address_that_a_coordinator_has_named():
