@@ -78,7 +78,7 @@ def test_the_login_of_the_web_pages_may_be_a_connection(connection, monkeypatch)
     balancer = connection("wh", host="c1,c2", extra=extra).balancer
     assert (balancer.config.load.web_user, balancer.sessions.web_password) == ("lb", "s3cret")
     assert "s3cret" not in repr(balancer.config)
-    with pytest.raises(ConfigError, match="web_conn_id: is of no use without load"):
+    with pytest.raises(ConfigError, match="web_conn_id: is of no use without a section load"):
         _ = connection("wh2", host="c1", extra={"web_conn_id": "web"}).balancer
 
 

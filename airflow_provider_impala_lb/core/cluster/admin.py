@@ -204,8 +204,7 @@ def _condition(config: Config, record: NodeState, now: float) -> tuple[str, str 
 
 
 def _report(report: LastReport, now: float) -> dict[str, Any]:
-    hidden = ("at", "counters", "failures", "asked_again")
-    shown = {key: value for key, value in msgspec.to_builtins(report).items() if key not in hidden}
+    shown = {key: value for key, value in msgspec.to_builtins(report).items() if key not in ("at", "counters")}
     return {**shown, "age": round(now - report.at, 1)}
 
 

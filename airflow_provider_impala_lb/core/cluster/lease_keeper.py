@@ -300,7 +300,7 @@ class LeaseKeeper:
             gone = []
             fenced.clear()
             left.clear()
-            for held in holds:
+            for held, number in zip(holds, told, strict=True):
                 lease = held.lease
                 there = state.end_lease(lease.id)
                 if there is not None:
@@ -315,7 +315,8 @@ class LeaseKeeper:
                     left.append((held, fence_late(state, now, lease)))
                 lease.expires = now + LEASE_SECONDS
                 state.lease(lease)
-                self._reports.learn(state, lease.node, held.web)
+                if there is None or number != held.sessions_noted:  # by now another one may have named a newer one
+                    self._reports.learn(state, lease.node, held.web)
             return gone
 
         gone = self._store.transact(change) if mine else []

@@ -20,8 +20,8 @@ from airflow_provider_impala_lb.core.rules.headroom import (
     note_reports,
     shed_load,
 )
-from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LastReport, LoadSample, ProbeResult
-from airflow_provider_impala_lb.core.state.model import ProbeClaim
+from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
+from airflow_provider_impala_lb.core.state.model import NodeState, ProbeClaim
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
@@ -97,11 +97,12 @@ class LoadReports:
         :param address: of the node.
         :param web: ``host:port`` of its pages; "": it named none.
         """
-        if self._config.load is None or not web or len(web) > _ADDRESS_LIMIT or state.node(address).web == web:
+        node = state.node(address)
+        if self._config.load is None or not web or len(web) > _ADDRESS_LIMIT or node.web == web:
             return
-        state.node(address).web = web
-        if state.head.probe is not None and not state.head.probe.token:
-            state.head.probe = None  # the next one to ask had been waited for because there was nobody else to ask
+        if not node.web and state.head.probe is not None and not state.head.probe.token:
+            state.head.probe = None  # who is new need not wait for the others' turn
+        node.web, node.asked_again = web, 0.0
 
     def begin_probe_if_due(self, state: State) -> None:
         """Begin to ask all nodes in a thread, if it is due. Costs nothing else.
@@ -140,19 +141,14 @@ class LoadReports:
 
         def begin(state: State, now: float) -> _Asked | None:
             claim = state.head.probe
-            asked_by_another = claim is not None and claim.token and now < claim.until
+            asked_by_another = claim is not None and claim.token and claim.until - PROBE_SECONDS <= now < claim.until
             if asked_by_another or not (now_anyway or self._is_due(state, now)):
                 return None
             state.head.probe = ProbeClaim(token, now + PROBE_SECONDS)
             reports = dict(state.last_reports.items())
-            nodes = [
-                node
-                for node in self._config.nodes
-                if self._can_be_asked(state, node) and (now_anyway or self._asked_again(reports, node) <= now)
-            ]
             return _Asked(
                 ProbeBaseline(state, now),
-                nodes,
+                self._to_ask(state, now, also_paused=now_anyway),
                 {address: node.web for address, node in state.nodes.items() if node.web},
                 {address: report.counters for address, report in reports.items() if report.counters},
             )
@@ -169,11 +165,10 @@ class LoadReports:
                     return [], ""  # it took too long, and another one has asked since
                 before = _who_answers(state)
                 changes = self._note(state, now, asked, answers)
-                reports = dict(state.last_reports.items())
-                again = [
-                    self._asked_again(reports, node) for node in self._config.nodes if self._can_be_asked(state, node)
-                ]
-                state.head.probe = ProbeClaim("", max(asked.at + load.refresh, min(again, default=0.0)))
+                for address, answer in answers.items():  # not for an agent's report: that is no answer of the pages
+                    if isinstance(answer, ProbeResult):
+                        state.node(address).unanswered, state.node(address).asked_again = 0, 0.0
+                state.head.probe = ProbeClaim("", asked.at + load.refresh)
                 return changes, "" if before == _who_answers(state) else load_line(self._config, state, now)
 
             changes, line = self._store.transact(note)
@@ -196,24 +191,23 @@ class LoadReports:
         if load is None:
             return False
         # A claim from further in the future than any claim reaches was made by a clock that was wrong.
-        longest = max(PROBE_SECONDS, load.refresh, LONGEST_PAUSE if self._config.load_is_auto else 0.0)
-        if claim is not None and claim.until - longest <= now < claim.until:
+        if claim is not None and claim.until - max(PROBE_SECONDS, load.refresh) <= now < claim.until:
             return False
-        # By each pick, so as long as nobody can be asked it is to cost next to nothing.
-        return self._config.has_pages or any(record.web for record in state.nodes.values())
+        # By each pick, so where nobody can be asked it is to cost next to nothing.
+        known = self._config.has_pages or any(record.web for record in state.nodes.values())
+        return known and bool(self._to_ask(state, now))
 
-    @staticmethod
-    def _can_be_asked(state: State, node: Node) -> bool:
-        """Whether the node has an address to ask: a configured one, or the one that its coordinator has named."""
-        if node.web or node.metrics or node.exporter:
-            return True
-        record = state.nodes.get(node.address)
-        return record is not None and bool(record.web)
-
-    def _asked_again(self, reports: Mapping[str, LastReport], node: Node) -> float:
-        """Nobody asks this node before this moment."""
-        report = reports.get(node.address)
-        return report.asked_again if report is not None and report.failed and self._config.load_is_auto else 0.0
+    def _to_ask(self, state: State, now: float, *, also_paused: bool = False) -> list[Node]:
+        """Who has an address to be asked at, a configured one or the one that its coordinator has named, and has not
+        just left a question without an answer. Each pick looks."""
+        config, get, found = self._config, state.nodes.get, []
+        for node, address in zip(config.nodes, config.addresses, strict=True):
+            record = get(address)
+            if not (node.web or node.metrics or node.exporter or (record is not None and record.web)):
+                continue
+            if also_paused or record is None or not (config.load_is_auto and _pause(record, now)):
+                found.append(node)
+        return found
 
 
 def _log_changes(changes: list[LevelChange]) -> None:
@@ -221,8 +215,15 @@ def _log_changes(changes: list[LevelChange]) -> None:
         log.info("%s is %s now (it was %s)", change.node, change.after, change.before)
 
 
+def _pause(record: NodeState, now: float) -> float:
+    """Seconds in which nobody asks the node. One that is longer than any was made by a clock that was wrong."""
+    pause = record.asked_again - now
+    return pause if 0 < pause <= LONGEST_PAUSE else 0.0
+
+
 def _who_answers(state: State) -> dict[str, bool]:
-    return {address: not report.failed for address, report in state.last_reports.items()}
+    asked = ((address, state.nodes.get(address)) for address, _ in state.last_reports.items())
+    return {address: record is None or not record.unanswered for address, record in asked}
 
 
 def load_line(config: Config, state: State, now: float) -> str:
@@ -242,8 +243,8 @@ def load_line(config: Config, state: State, now: float) -> str:
         if report is not None and not report.failed and now - report.at <= config.report_seconds:
             told += 1
         elif report is not None and report.failed:
-            pause = report.asked_again - now
-            again = f", asked again in {pause:.0f} s" if config.load_is_auto and pause > 0 else ""
+            pause = _pause(record, now) if config.load_is_auto and record is not None else 0.0
+            again = f", asked again in {pause:.0f} s" if pause else ""
             missing.append(f"{node.address} ({report.failed}{again})")
         elif not (node.web or node.metrics or node.exporter or (record is not None and record.web)):
             missing.append(f"{node.address} (where its web pages are is not known before a session is opened there)")

@@ -131,7 +131,7 @@ def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Confi
     load_is_auto = raw.get("load", "auto") == "auto"
     if load_is_auto:
         raw["load"] = {}
-    elif raw["load"] in (False, "off"):
+    elif raw["load"] in (False, "off") or (from_text and raw["load"] in ("false", "False")):
         del raw["load"]
     elif not isinstance(raw["load"], Mapping):
         raise ConfigError(f"{source}: load: must be auto, off, or a mapping of its keys (value not shown)")

@@ -171,8 +171,9 @@ def _keep(
 ) -> None:
     if isinstance(answer, str):
         report = state.last_reports.get(address) or LastReport(at=asked.at)
-        report.failed, report.failures = answer[:200], report.failures + 1
-        report.asked_again = asked.at + min(LONGEST_PAUSE, refresh * 2 ** min(report.failures, 16))
+        report.failed, node = answer[:200], state.node(address)
+        node.unanswered += 1
+        node.asked_again = asked.at + min(LONGEST_PAUSE, refresh * 2 ** min(node.unanswered, 16))
     else:
         sample = answer.sample
         report = LastReport(asked.at, sample.shares, sample.queries, sample.sessions, sample.queued)

@@ -59,7 +59,7 @@ class ProbeResult(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
 
 
 class LastReport(msgspec.Struct, omit_defaults=True):
-    """What a node reported last, whole. All but ``at``, ``counters`` and the last two are keys of ``status``, too.
+    """What a node reported last, whole. All but ``at`` and ``counters`` are keys of ``status``, too.
 
     :param at: when it was asked.
     :param shares: free shares (0 to 1) by name.
@@ -69,8 +69,6 @@ class LastReport(msgspec.Struct, omit_defaults=True):
     :param failed: why it did not answer the last time; the rest is then older.
     :param missing: what of it did not answer -> why.
     :param counters: what the next probe needs to turn its own into rates.
-    :param failures: how often in a row it has not answered.
-    :param asked_again: with ``load: auto``: nobody asks it before this moment.
     """
 
     at: float
@@ -81,8 +79,6 @@ class LastReport(msgspec.Struct, omit_defaults=True):
     failed: str = ""
     missing: dict[str, str] = {}
     counters: ExporterCounters | None = None
-    failures: int = 0
-    asked_again: float = 0.0
 
 
 _ALLOWED = {

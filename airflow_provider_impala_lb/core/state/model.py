@@ -222,6 +222,8 @@ class NodeState(msgspec.Struct, omit_defaults=True):
     :param worked: when the work was begun that was accepted last while some host said that the node fails.
     :param summary: of its last report; None: it never reported.
     :param web: ``host:port`` of its web pages, as its coordinator named it when a session was opened; "": not known.
+    :param unanswered: how often in a row it has not told its load when it was asked.
+    :param asked_again: with ``load: auto``: nobody asks it before this moment.
     """
 
     picks: int = 0
@@ -236,6 +238,8 @@ class NodeState(msgspec.Struct, omit_defaults=True):
     worked: float = 0.0
     summary: LoadSummary | None = None
     web: str = ""
+    unanswered: int = 0
+    asked_again: float = 0.0
 
     def count_unleased(self, now: float) -> None:
         """Note one pick without a lease.

@@ -96,7 +96,8 @@ def _probe(
     nodes = list(nodes)
     context: ssl.SSLContext | bool = False
     broken: ProbeFailed | None = None
-    if any((url or "").startswith("https:") for node in nodes for url in (node.web, node.metrics, node.exporter)):
+    urls = [url for node in nodes for url in (node.web, node.metrics, node.exporter, named.get(node.address))]
+    if any((url or "").startswith("https:") for url in urls):
         try:
             context = tls_context(settings)
         except ProbeFailed as error:
@@ -195,9 +196,7 @@ def _page(fetch: Fetch, path: str) -> dict[str, Any]:
 
 def _reading(node: Node, fetches: dict[str, Fetch], before: ExporterCounters | None) -> ProbeResult:
     if not fetches:
-        raise ProbeFailed(
-            f"{node.address}: has no web, metrics or exporter URL, and its coordinator has not named one yet"
-        )
+        raise ProbeFailed(f"{node.address}: has no web, metrics or exporter URL, and its coordinator names none of use")
     web, metrics, exporter = fetches.get("web"), fetches.get("metrics"), fetches.get("exporter")
     sample, missing, connection_limit = LoadSample(), {}, 0.0
     if web:

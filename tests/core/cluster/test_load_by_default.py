@@ -6,6 +6,8 @@ from itertools import pairwise
 import pytest
 
 from airflow_provider_impala_lb.core.state.load_report import LoadSample, ProbeResult
+from airflow_provider_impala_lb.core.state.model import ProbeClaim
+from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import Clock, make
 
@@ -94,6 +96,61 @@ def test_where_nobody_answers_nobody_is_due_before_the_pause_is_over(clock):
     assert one.reports.is_due
 
 
+def test_a_clock_that_was_a_day_ahead_holds_up_nobody(clock):
+    picker = make(clock, [{"host": f"n{i}", "web": f"http://n{i}:25000"} for i in range(2)])
+    picker.reports.prober = pages = Pages()
+    clock.now += 86_400
+    picker.reports.probe()
+    clock.now -= 86_400
+    for _ in range(30):
+        picker.pick()
+        if picker.reports.is_due:
+            picker.reports.probe()
+        clock.now += 1
+    assert len(pages.asked) == 2 and len(pages.asked[1]) == 2  # not once for each pick, and not of nobody
+    picker.store.transact(lambda state, now: setattr(state.head, "probe", ProbeClaim("died", now + 86_400)))
+    assert len(picker.reports.probe(now_anyway=True)) == 2
+
+
+def test_a_node_that_only_others_have_in_their_list_holds_up_nobody(clock):
+    store = MemoryStore(clock)
+    web = [{"host": f"n{i}", "web": f"http://n{i}:25000"} for i in range(2)]
+    one, other = make(clock, web[:1], store=store), make(clock, web, store=store)
+    one.reports.prober = other.reports.prober = pages = Pages("n1")
+    for _ in range(20):
+        one.reports.probe()
+        clock.now += 10
+    assert set(other.reports.probe()) == {"n1:21050"}
+    assert pages.asked[-1] == ["http://n1:25000"]
+
+
+def test_a_new_address_is_asked_at_once_and_an_old_session_does_not_bring_the_old_one_back(clock):
+    picker = make(clock, 1)
+    picker.reports.prober = pages = Pages()
+    old = picker.acquire("dag/run/old")
+    old.note(session="s", web="n0:25000")
+    for _ in range(20):
+        picker.reports.probe()
+        clock.now += 10
+    session_on(picker, "n0", "n0:25001")  # the coordinator was started anew
+    picker.leases.renew()
+    picker.reports.probe()
+    assert pages.asked[-1] == ["n0:25001"]
+    old.release()
+
+
+def test_an_agents_report_does_not_have_the_pages_asked_more_often(clock, caplog):
+    caplog.set_level(logging.INFO)
+    picker = make(clock, [{"host": "n0", "web": "http://n0:25000"}])
+    picker.reports.prober = pages = Pages()
+    for _ in range(30):
+        picker.reports.probe()
+        picker.reports.note("n0:21050", LoadSample(queries=1))
+        clock.now += 10
+    assert len(pages.asked) == 4  # after 20, 40, 80 s
+    assert len(caplog.messages) == 1
+
+
 def test_who_asks_by_hand_asks_all(clock):
     picker = make(clock, [{"host": f"n{i}", "web": f"http://n{i}:25000"} for i in range(2)])
     picker.reports.prober = pages = Pages()
@@ -120,6 +177,26 @@ def test_busy_nodes_are_spared_but_where_all_are_busy_all_is_as_without_reports(
     assert {pick.host for pick in hosts} == {"n0:21050", "n1:21050", "n2:21050"}
     assert picker.acquire("sticks", prefer="n2", wait=30).host == "n2:21050"
     assert picker.status()["waiting"] == []
+
+
+@pytest.mark.parametrize("limit", [{"max_leases_per_node": 1}, {"max_leases_per_node": 1, "max_leases": 2}])
+def test_where_all_that_are_ready_are_full_nobody_waits_for_headroom(clock, limit):
+    picker = make(clock, 3, **limit)
+    tell(picker, n0=0.9, n1=0.15, n2=0.15)
+    first, second = picker.acquire("a"), picker.acquire("b", wait=30, ticket="b", asks_again=5.0)
+    assert first.node == "n0:21050" and "n1:21050 (busy" not in second.why
+    assert second.node == "n1:21050"
+    if "max_leases" in limit:
+        with pytest.raises(MustWait):
+            picker.acquire("c", wait=30, ticket="c", asks_again=5.0)
+        second.release()
+        with pytest.raises(NoNodeAvailable, match="3 full"):  # the room is kept for c, who came before
+            picker.acquire("d", wait=0)
+    else:
+        assert picker.pick().node == "n2:21050"
+        picker.acquire("c", wait=30, ticket="c", asks_again=5.0)
+        with pytest.raises(NoNodeAvailable, match="3 full"):
+            picker.acquire("d", wait=0)
 
 
 def test_a_name_without_end_is_not_kept(clock):

@@ -185,6 +185,7 @@ def test_an_empty_section_is_one_with_its_defaults(tmp_path):
     for off in ("off", "false", '"off"'):
         path.write_text(f"nodes: [a]\nload: {off}\n")
         assert load(path).load is None
+    assert parse({"nodes": ["a"], "load": "false"}, from_text=True).load is None  # a connection's URI
     for auto in (parse({"nodes": ["a"]}), parse({"nodes": ["a"], "load": "auto"})):
         assert (auto.load, auto.load_is_auto) == (LoadConfig(), True)
     assert not load(path).load_is_auto and not parse({"nodes": ["a"], "load": {}}).load_is_auto
