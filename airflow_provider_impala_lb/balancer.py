@@ -53,12 +53,11 @@ class Balancer:
         seal_key: str | None = None,
         options: Sequence[str] = ("--config", "FILE"),
     ) -> None:
-        asks = config.load is not None and (config.source or any(_can_be_asked(node) for node in config.nodes))
         self.cluster = Cluster(
             config,
             store or open_store(config),
             mirror=open_mirror(config),
-            prober=self._probe if asks else None,
+            prober=self._probe if config.load is not None else None,
             finder=partial(self._find, config.load or LoadConfig()) if config.source else None,
         )
         self.sessions = SessionFactory(
@@ -193,7 +192,8 @@ class Balancer:
         return connect(self.cluster, self.sessions, options)
 
     def status(self) -> dict[str, Any]:
-        """The cluster as JSON-ready values: ``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``, ``waiting``.
+        """The cluster as JSON-ready values: ``cluster``, ``policy``, ``load``, ``nodes``, ``leases``, ``sessions``,
+        ``waiting``.
 
         :raises StateUnavailable: the store cannot be read.
         """
@@ -228,7 +228,7 @@ class Balancer:
         :raises StateUnavailable: it was not noted.
         """
         if self.config.load is None:
-            raise ConfigError(f"load: is missing in the configuration of {self.config.name}, so no report is used")
+            raise ConfigError(f"load: is off in the configuration of {self.config.name}, so no report is used")
         self.cluster.reports.note(self.config.canonical(node), sample)
 
     def _find(self, settings: LoadConfig, source: NodeSource) -> dict[str, str]:
@@ -237,14 +237,9 @@ class Balancer:
         return find_nodes(source, settings, self.sessions.web_password)
 
     def _probe(
-        self, nodes: Sequence[Node], counters: Mapping[str, ExporterCounters]
+        self, nodes: Sequence[Node], named: Mapping[str, str], counters: Mapping[str, ExporterCounters]
     ) -> Mapping[str, ProbeResult | str]:
         from airflow_provider_impala_lb.impala.web.load_probe import probe_all
 
         assert self.config.load is not None
-        asked = [node for node in nodes if _can_be_asked(node)]
-        return probe_all(asked, self.config.load, self.sessions.web_password, before=counters)
-
-
-def _can_be_asked(node: Node) -> bool:
-    return bool(node.web or node.metrics or node.exporter)
+        return probe_all(nodes, self.config.load, self.sessions.web_password, before=counters, named=named)

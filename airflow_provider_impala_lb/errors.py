@@ -191,9 +191,19 @@ class StatementFailed(ImpalaLBError):
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """What it was made of, as JSON-ready values: ``StatementFailed(**error.as_dict())`` says the same."""
-        keys = ("reason", "number", "total", "line", "node", "query_id", "outcome", "sql", "advice", "retry")
-        return {**{key: getattr(self, key) for key in keys}, "done": list(self.done)}
+        """What it was made of, as JSON-ready values: :meth:`from_dict` says the same of it."""
+        return {**{key: getattr(self, key) for key in _FIELDS}, "done": list(self.done)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StatementFailed:
+        """The inverse of :meth:`as_dict`.
+
+        :param values: what that returned; a key that is not known here is passed over: a later version may say more.
+        """
+        return cls(**{key: value for key, value in values.items() if key in {*_FIELDS, "done"}})
+
+
+_FIELDS = ("reason", "number", "total", "line", "node", "query_id", "outcome", "sql", "advice", "retry")
 
 
 def _listed(reasons: Mapping[str, str]) -> str:

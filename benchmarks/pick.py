@@ -1,18 +1,28 @@
-"""What a pick costs, with 30 nodes and 200 live leases, beside what else it could be made of.
+"""What a pick costs, with 30 nodes and 200 live leases, beside what else it could be made of, and on a state that has
+become old or full.
 
 Run: python benchmarks/pick.py [DIRECTORY ...]     one table for each directory (default: a temporary one)
+         --against CHECKOUT    another checkout's figures beside this one's, measured in turns; exit code 1 where one of
+                               this one's is worse by more than 10 %
+         --only GROUP ...      of the rows in pick_rows.py
+         --rounds SHARE        so much of what each is measured (default 1); with --against
+         --pod-days DAYS       of one pod a minute, for the rows of what they leave (default 35)
 
 All figures of a table come from one run. Beside the balancer's own: one INCR of redis-py on a Redis of this host (the
 least that any shared counter over a socket can cost), the bare turn of a locked file, and what one would write in an
 hour: filelock, json and os.replace, doing the same work on the same state. Calls are made in turn (A B C A B C ...), as
 the processes of a fleet make them: between two of them both caches and the server's process have had something else to
 do. What changes back to back, when a server spins on one client's requests, stands in rows of its own.
+
+After the first month what pods leave does not grow (docs/design.md), so 35 days of them stand for a year.
 """
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
@@ -23,31 +33,25 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+
+import pick_rows
+from pick_rows import LEASES, NODES, Config, Group, Place, Row, Seconds, clocked, in_child, row
 
 from airflow_provider_impala_lb import Balancer
-from airflow_provider_impala_lb.core.cluster.lease_options import LeaseOptions, QueueOptions
-from airflow_provider_impala_lb.core.cluster.pick import Pick
-from airflow_provider_impala_lb.core.rules.queue import enqueue
-from airflow_provider_impala_lb.core.rules.supersession import note_leftover
-from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, HostNote, Lease, SessionRecord, Ticket
-from airflow_provider_impala_lb.errors import MustWait
 
-NODES = [f"n{index}" for index in range(30)]
-LEASES = 200
-ROUNDS = 1500
-Seconds = list[float]
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+WORSE = 1.10
+BLOCK = 5
+"""So many calls of one side, then of the other."""
 
 
-def timed(actions: dict[str, Callable[[], object]], rounds: int = ROUNDS, block: int = 1) -> dict[str, Seconds]:
-    """Each action's times, taken in turn: ``block`` calls of one, then of the next."""
-    found: dict[str, Seconds] = {name: [] for name in actions}
-    for _ in range(rounds // block):
-        for name, action in actions.items():
-            for _ in range(block):
-                start = time.perf_counter()
-                action()
-                found[name].append(time.perf_counter() - start)
+def timed(group: Group, block: int = 1) -> dict[str, Seconds]:
+    """Each row's times, taken in turn: ``block`` calls of one, then of the next."""
+    found: dict[str, Seconds] = {name: [] for name in group}
+    for _ in range(min(each.rounds for each in group.values()) // block):
+        for name, each in group.items():
+            found[name] += [each.seconds() for _ in range(block)]
     return found
 
 
@@ -55,7 +59,14 @@ def say(what: str, seconds: Seconds, base: float | None = None, unit: str = "INC
     ordered = sorted(seconds)
     median, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
     ratio = f"{median / base:7.2f} x {unit}" if base else ""
-    print(f"  {what:52} p50 {median * 1e6:9.1f} us  p99 {p99 * 1e6:9.1f} us {ratio}")
+    print(f"  {what:60} p50 {median * 1e6:9.1f} us  p99 {p99 * 1e6:9.1f} us {ratio}", flush=True)
+
+
+def say_all(group: Group, found: dict[str, Seconds], suffix: str = "") -> None:
+    """Rows, each as a ratio to its base."""
+    for name, seconds in found.items():
+        base = group[name].base
+        say(name + suffix, seconds, statistics.median(found[base]) if base else None, base)
 
 
 def bare_lock(path: str) -> Callable[[], object]:
@@ -112,123 +123,7 @@ class HandMade:
             self.write(state)
 
 
-def loaded(config: dict[str, object], leases: int = LEASES) -> Balancer:
-    """A balancer on a state with live leases of another host, spread over the nodes."""
-    balancer = Balancer.from_config(config)
-    balancer.get_host()
-    nodes = balancer.config.addresses
-
-    def fill(state, now):  # type: ignore[no-untyped-def]
-        for index in range(leases):
-            state.lease(
-                Lease(
-                    id=uuid.uuid4().hex,
-                    node=nodes[index % len(nodes)],
-                    owner=f"dag_{index}/scheduled__2026-01-01T00:00:00+00:00/task",
-                    expires=now + 1e5,
-                    taken=now,
-                    host="another-host",
-                    session=uuid.uuid4().hex,
-                )
-            )
-
-    balancer.cluster.store.transact(fill)
-    return balancer
-
-
-class Queue:
-    """A full cluster, and many that wait for it, on another host.
-
-    :param waiting: how many.
-    """
-
-    SLOTS = 100
-
-    def __init__(self, config: dict[str, object], waiting: int) -> None:
-        self.balancer = Balancer.from_config({**config, "max_leases": self.SLOTS})
-        self.held = [self.balancer.acquire("held") for _ in range(self.SLOTS)]
-        self.first, self.last = 0, waiting
-
-        def fill(state, now):  # type: ignore[no-untyped-def]
-            for index in range(waiting):
-                owner = f"dag_{index}/scheduled__2026-01-01T00:00:00+00:00/task"
-                enqueue(state, now, Ticket(f"w{index}", owner, "another-host", 0.0, 0.0, asks_again=3600.0))
-
-        self.balancer.cluster.store.transact(fill)
-
-    def ask(self, index: int) -> Pick | None:
-        options = LeaseOptions(QueueOptions(wait=1e5, ticket=f"w{index}", asks_again=3600.0))
-        try:
-            return self.balancer.cluster.picker.acquire("dag/run/task", options=options)
-        except MustWait:
-            return None
-
-    def question(self) -> None:
-        """Of the last."""
-        assert self.ask(self.last - 1) is None
-
-    def turn(self) -> None:
-        """A slot is freed, the first takes it, and another one comes."""
-        self.held.pop(0).release()
-        pick = self.ask(self.first)
-        assert pick is not None
-        self.held.append(pick)
-        assert self.ask(self.last) is None
-        self.first, self.last = self.first + 1, self.last + 1
-
-    def close(self) -> None:
-        for pick in self.held:
-            pick.release()
-
-
-def leave_a_years_pods(state, now):  # type: ignore[no-untyped-def]
-    """As tests/system/years finds it after a year of one pod a minute: 29 a day were killed, and 30 days are kept."""
-    for index in range(29 * 30):
-        owner = f"dag_{index}/scheduled__{index}/task"
-        note_leftover(state, now, Lease(uuid.uuid4().hex, NODES[0], owner, now, now, "pod", session=uuid.uuid4().hex))
-    for index in range(12):
-        state.hosts[f"pod-{index:07}-{uuid.uuid4().hex[:8]}"] = HostNote(nodes="0123456789abcdef", seen=now)
-
-
-def add_session_keys(state, now):  # type: ignore[no-untyped-def]
-    for index in range(1000):
-        ends = now + SESSION_SECONDS
-        record = SessionRecord(NODES[index % len(NODES)], ends, database="dwh", options={"MEM_LIMIT": "4g"}, at=now)
-        state.sessions.add(uuid.uuid4().hex, record, ends)
-
-
-def acquire_and_release(balancer: Balancer) -> None:
-    with balancer.acquire("dag/run/task"):
-        pass
-
-
-def in_child(work: Callable[[], float]) -> float:
-    """``work`` in a process of its own: what it measures there. It is forked, as Airflow's tasks are: the modules are
-    there, and nothing else."""
-    read, write = os.pipe()
-    if os.fork() == 0:
-        os.write(write, b"%.9f" % work())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as answer:
-        found = float(answer.read())
-    os.wait()
-    return found
-
-
-def fresh_pick(config: dict[str, object]) -> float:
-    start = time.perf_counter()
-    Balancer.from_config(config).get_host()
-    return time.perf_counter() - start
-
-
-def fresh_lease(config: dict[str, object]) -> float:
-    start = time.perf_counter()
-    acquire_and_release(Balancer.from_config(config))
-    return time.perf_counter() - start
-
-
-def crowd(config: dict[str, object], workers: int, seconds: float = 2.0) -> tuple[Seconds, float]:
+def crowd(config: Config, workers: int, seconds: float = 2.0) -> tuple[Seconds, float]:
     """So many processes at once, back to back: all their times, and picks per second in total."""
     readers = []
     go = time.monotonic() + 0.5
@@ -255,6 +150,10 @@ def crowd(config: dict[str, object], workers: int, seconds: float = 2.0) -> tupl
 
 @contextmanager
 def redis_server(directory: str) -> Iterator[int]:
+    """Its port; 0: there is no Redis on this host."""
+    if not shutil.which("redis-server"):
+        yield 0
+        return
     path = f"{directory}/redis.sock"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -268,105 +167,157 @@ def redis_server(directory: str) -> Iterator[int]:
     finally:
         server.kill()
         server.wait()
+        os.unlink(path)
 
 
-def table(directory: str, port: int | None) -> None:
-    import redis
-
-    def config(name: str, nodes: int = len(NODES)) -> dict[str, object]:
-        return {"nodes": [f"n{i}" for i in range(nodes)], "lock_file": f"{directory}/{name}.lock"}
-
-    print(f"{directory}: {len(NODES)} nodes, {LEASES} live leases")
-    pick, lease, alone = loaded(config("pick")), loaded(config("lease")), loaded(config("alone"))
-    hand_made = HandMade(directory)
-    actions: dict[str, Callable[[], object]] = {
-        "pick": pick.get_host,
-        "acquire and release": lambda: acquire_and_release(lease),
-        "the same of a process that holds no other lease": lambda: acquire_and_release(alone),
-        "bare turn of a locked file": bare_lock(f"{directory}/bare"),
+def beside_others(place: Place) -> None:
+    """The common ways, beside a Redis and what one would write in an hour."""
+    group, unit = pick_rows.plain(place), ""
+    hand_made = HandMade(place.directory)
+    others: dict[str, Callable[[], object]] = {
+        "bare turn of a locked file": bare_lock(f"{place.directory}/bare"),
         "filelock + json + os.replace: acquire and release": lambda: hand_made.release(hand_made.acquire()),
     }
-    if port:
-        client = redis.Redis(port=port)
-        remote = loaded({"nodes": NODES, "store": f"redis://127.0.0.1:{port}", "name": "bench"})
-        actions |= {"INCR": lambda: client.incr("n"), "pick, store in Redis": remote.get_host}
-    held = lease.acquire("keeps the thread that renews running, as in a task")
-    found = timed(actions)
-    base = statistics.median(found["INCR"]) if port else None
-    for name, seconds in found.items():
-        say(name, seconds, base)
-    found = timed(
-        {name: actions[name] for name in ("pick", "acquire and release", "INCR") if name in actions}, block=100
-    )
-    base = statistics.median(found["INCR"]) if port else None
-    for name, seconds in found.items():
-        say(f"{name}, back to back", seconds, base)
-    held.release()
+    if place.port:
+        import redis
 
-    works: dict[str, Callable[[], float]] = {
-        "the first pick of a process": lambda: fresh_pick(config("pick")),
-        "the first acquire and release of a process": lambda: fresh_lease(config("lease")),
-    }
-    if port:
+        unit = "INCR"
+        client = redis.Redis(port=place.port)
+        others["INCR"] = lambda: client.incr("n")
+    group |= {name: row(action, rounds=1500) for name, action in others.items()}
+    group = {name: each._replace(base=unit) for name, each in group.items()}
+    say_all(group, timed(group))
+    group = {name: group[name] for name in ("pick", "acquire and release", "INCR") if name in group}
+    say_all(group, timed(group, block=100), ", back to back")
 
-        def fresh_incr() -> float:
-            start = time.perf_counter()
-            redis.Redis(port=port).incr("n")
-            return time.perf_counter() - start
-
-        works["the first INCR of a process, connecting"] = fresh_incr
-    first: dict[str, Seconds] = {name: [] for name in works}
-    for _ in range(200):
-        for name, work in works.items():
-            first[name].append(in_child(work))
-    base = statistics.median(first["the first INCR of a process, connecting"]) if port else None
-    for name, seconds in first.items():
-        say(name, seconds, base, "that INCR")
-
+    group, unit = pick_rows.first(place), ""
+    if place.port:
+        unit = "the first INCR of a process, connecting"
+        group[unit] = Row(lambda: in_child(clocked(lambda: redis.Redis(port=place.port).incr("n"))))
+    group = {name: each._replace(base=unit) for name, each in group.items()}
+    say_all(group, timed(group))
     for workers in (8, 16):
-        times, rate = crowd(config("pick"), workers)
+        times, rate = crowd(place.config("pick"), workers)
         say(f"{workers} processes at once: {rate:.0f} picks/s in total", times)
-    large = loaded(config("large", 1000), 10_000)
-    found = timed({"pick": large.get_host, "lease": lambda: acquire_and_release(large)}, rounds=100)
-    say("1,000 nodes, 10,000 leases: pick", found["pick"])
-    say("1,000 nodes, 10,000 leases: acquire and release", found["lease"])
-    aged = loaded(config("aged"))
-    aged.cluster.store.transact(leave_a_years_pods)
-    found = timed({"pick": aged.get_host, "lease": lambda: acquire_and_release(aged)}, rounds=200)
-    say("after a year of pods: pick", found["pick"])
-    say("after a year of pods: acquire and release", found["lease"])
-    keyed = loaded(config("keyed"))
-    for _ in range(100):
-        keyed.cluster.store.transact(add_session_keys)
-        keyed.get_host()
-    numbers = iter(range(10**9))
-    found = timed(
-        {"pick": keyed.get_host, "key": lambda: keyed.cluster.picker.pick(session_key=f"new {next(numbers)}")},
-        rounds=200,
-    )
-    say("after 100,000 session keys: a pick without one", found["pick"])
-    say("after 100,000 session keys: a pick with a new one", found["key"])
-    for waiting in (1000, 5000):
-        queue = Queue(config(f"queue {waiting}"), waiting)
-        found = timed({"pick": queue.balancer.get_host, "ask": queue.question, "turn": queue.turn}, rounds=200)
-        say(f"{waiting:,} waiting: a pick without a lease", found["pick"])
-        say(f"{waiting:,} waiting: a question of the last, as another process", found["ask"])
-        say(f"{waiting:,} waiting: a release, the first's lease, a new ticket", found["turn"])
-        queue.close()
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as home:
-        directories = sys.argv[1:] or [home]
-        for parent in directories:
-            with tempfile.TemporaryDirectory(dir=parent) as directory:
-                if shutil.which("redis-server"):
-                    with redis_server(home) as port:
-                        table(directory, port)
-                    os.unlink(f"{home}/redis.sock")
-                else:
-                    table(directory, None)
+def table(place: Place, groups: list[str]) -> None:
+    print(f"{place.directory}: {len(NODES)} nodes, {LEASES} live leases")
+    if "plain" in groups:
+        beside_others(place)
+    for name in groups:
+        if name not in ("plain", "first"):
+            print(f" {name}")
+            group = pick_rows.GROUPS[name](place)
+            say_all(group, timed(group))
+
+
+class Side:
+    """A checkout's rows, in a process of its own.
+
+    :param checkout: its directory
+    :param place: for its states
+    """
+
+    def __init__(self, checkout: str, place: Place) -> None:
+        self.checkout = checkout
+        os.mkdir(place.directory)
+        self.process = subprocess.Popen(
+            [sys.executable, pick_rows.__file__, place.directory, str(place.port), str(place.days)],
+            env={**os.environ, "PYTHONPATH": checkout},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, *question: object) -> object:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(question), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def in_turns(sides: list[Side], group: str, name: str, blocks: int) -> list[Seconds]:
+    found: list[Seconds] = [[] for _ in sides]
+    for number in range(blocks):
+        for index in (0, 1) if number % 2 else (1, 0):
+            answered = sides[index].ask(group, name, BLOCK)
+            if isinstance(answered, str):
+                raise RuntimeError(f"{sides[index].checkout}: {name}: {answered}")
+            assert isinstance(answered, list)
+            found[index] += answered
+    return found
+
+
+def quartile(seconds: Seconds) -> float:
+    return statistics.quantiles(seconds, n=4)[0]
+
+
+def compare(place: Place, other: str, groups: list[str], share: float) -> bool:
+    """This checkout's figures and another's; returns whether one of this one's is worse.
+
+    Other work on the machine only adds time: so it is worse where both its median and its lower quartile are.
+    """
+    worse = False
+    print(f"{place.directory}: {other}, and this checkout")
+    sides = [
+        Side(os.path.abspath(each), place._replace(directory=f"{place.directory}/{name}"))
+        for each, name in ((other, "other"), (ROOT, "this"))
+    ]
+    for group in groups:
+        mine, theirs = sides[1].ask(group), sides[0].ask(group)
+        if isinstance(mine, str):
+            raise RuntimeError(f"{group}: {mine}")
+        assert isinstance(mine, dict)
+        print(f" {group}" if isinstance(theirs, dict) else f" {group}: not in the other: {theirs}", flush=True)
+        for name, (rounds, _) in mine.items():
+            if name not in theirs:  # type: ignore[operator]
+                continue
+            if isinstance(there_not := sides[0].ask(group, name, 1), str):
+                print(f"  {name}: not in the other: {there_not}")
+                continue
+            before, after = in_turns(sides, group, name, max(2, int(rounds * share / BLOCK)))
+            medians = statistics.median(after) / statistics.median(before)
+            quartiles = quartile(after) / quartile(before)
+            is_worse = min(medians, quartiles) > WORSE
+            worse |= is_worse
+            print(
+                f"  {name:60} p50 {statistics.median(before) * 1e6:9.1f} {statistics.median(after) * 1e6:9.1f} us"
+                f"  x {medians:5.2f}, of p25 {quartiles:5.2f} {'WORSE' if is_worse else ''}",
+                flush=True,
+            )
+    for side in sides:
+        side.close()
+    return worse
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directories", nargs="*")
+    parser.add_argument("--against")
+    parser.add_argument("--only", nargs="+", choices=pick_rows.GROUPS, default=list(pick_rows.GROUPS))
+    parser.add_argument("--rounds", type=float, default=1.0)
+    parser.add_argument("--pod-days", type=int, default=35)
+    options, worse = parser.parse_args(), False
+    logging.disable(logging.WARNING)  # many kinds of hosts, each with other nodes
+    with ExitStack() as stack:
+        home = stack.enter_context(tempfile.TemporaryDirectory())
+        port = stack.enter_context(redis_server(home))
+        for parent in options.directories or [home]:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(dir=parent))
+            place = Place(f"{directory}/rows", port, options.pod_days)
+            os.mkdir(place.directory)
+            if options.against:
+                worse |= compare(place, options.against, options.only, options.rounds)
+            else:
+                table(place, options.only)
+    return int(worse)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

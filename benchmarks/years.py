@@ -1,10 +1,13 @@
 """A year of short-lived hosts, one a minute, on a real store and a simulated clock: state size and pick time over it.
 
-Run: python -m benchmarks.years DIRECTORY DAYS         a line of JSON for each day, of a lock file in that directory
-     python -m benchmarks.years --draw FILE ...        their picture, as docs/years.svg; each file is one line in it
+Run: python -m benchmarks.years DIRECTORY DAYS               a line of JSON for each day, of a lock file in there
+     python -m benchmarks.years --attributes DIRECTORY DAYS  the same with versions in attributes, as on GlusterFS
+     python -m benchmarks.years --draw FILE ...              their picture, as docs/years.svg; each file is a line in it
 
 One pod of 50 is killed at work; what it has left is kept for 30 days, for its retry. Each day one of five nodes is
-replaced by a new one. A year on a local disk takes about 15 minutes of one core.
+replaced by a new one. Of 1,000 changes one after another 50 are made on the store (10 with attributes), the others
+beside it (tests/support/shelved_store.py), and all picks that are timed on the store. A year takes some minutes of one
+core.
 """
 
 from __future__ import annotations
@@ -12,7 +15,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext
 from html import escape
+
+from benchmarks.pick_rows import in_attributes
 
 _LEFT, _WIDTH, _TOP, _HEIGHT, _GAP = 80, 640, 50, 170, 50
 _COLORS = ("#0072b2", "#d55e00", "#009e73")
@@ -20,11 +26,14 @@ _PANELS = (("state", "state, KB", 1 / 1000), ("pick", "a pick, median of 25, ms"
 Days = list[dict[str, float]]
 
 
-def run(directory: str, days: int) -> None:
+def run(directory: str, days: int, *, attributes: bool = False) -> None:
     from tests.support.pods import Pods, SetClock, file_store
+    from tests.support.shelved_store import ShelvedStore
 
     clock = SetClock()
-    pods = Pods(file_store(os.path.join(directory, "node_in_use.tmp"), clock), clock, node_days=1)
+    with in_attributes() if attributes else nullcontext():
+        store = file_store(os.path.join(directory, "node_in_use.tmp"), clock)
+    pods = Pods(ShelvedStore(store, clock, made=10 if attributes else 50), clock, node_days=1)
     for found in pods.run(days, samples=days):
         print(json.dumps(found._asdict()))
 
@@ -76,7 +85,8 @@ def main() -> None:
                 runs[os.path.splitext(os.path.basename(path))[0]] = [json.loads(line) for line in file]
         print(svg(runs), end="")
     else:
-        run(sys.argv[1], int(sys.argv[2]))
+        *options, directory, days = sys.argv[1:]
+        run(directory, int(days), attributes=options == ["--attributes"])
 
 
 if __name__ == "__main__":

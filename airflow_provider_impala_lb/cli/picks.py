@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from airflow_provider_impala_lb.cli.common import config_path, open_balancer
-from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError
+from airflow_provider_impala_lb.errors import ImpalaLBError
 
 if TYPE_CHECKING:
     from airflow_provider_impala_lb.balancer import Balancer
@@ -141,18 +141,17 @@ def _probe(options: argparse.Namespace) -> int:
     if balancer.config.source is not None:
         balancer.cluster.discovery.look(now_anyway=not options.if_due)
         if balancer.config.load is None:
-            found = dict.fromkeys(balancer.config.addresses, "load is not configured")
+            found = dict.fromkeys(balancer.config.addresses, "load is off")
             print(_as_json(found) if options.json else "\n".join(found))
             return 0
-    if balancer.config.load is not None and balancer.cluster.reports.prober is None:
-        raise ConfigError("nodes: none has a web, metrics or exporter URL, so there is nobody to ask")
     results = balancer.cluster.reports.probe(now_anyway=not options.if_due)
     if results is None:
         print(
             "impala-lb: the nodes have been asked a moment ago, or are being asked by another process", file=sys.stderr
         )
         return 0
-    readings = {node: msgspec.to_builtins(result) for node, result in results.items()}
+    unknown = "where its web pages are is not known before a session is opened there"
+    readings = {node: msgspec.to_builtins(results.get(node, unknown)) for node in balancer.config.addresses}
     if options.json:
         print(_as_json(readings))
     else:

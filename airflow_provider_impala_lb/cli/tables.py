@@ -17,6 +17,7 @@ def show_status(status: Mapping[str, Any]) -> None:
     """
     columns = ("node", "state", "headroom", "load", "leases", "picks", "why")
     show(f"{status['cluster']}, {status['policy']}", columns, [_of(node, columns) for node in status["nodes"]])
+    print(plain(f"load: {status['load']}"))
     if status["source"]:
         found_by = ("name", "age", "problem")
         show("nodes are found by", found_by, [_of(status["source"], found_by)])

@@ -17,9 +17,10 @@ from airflow_provider_impala_lb.core.state.state import State
 
 Result = TypeVar("Result")
 
-Prober = Callable[[Sequence[Node], Mapping[str, ExporterCounters]], Mapping[str, ProbeResult | str]]
-"""Asks these nodes for their load, all at once, in about a second; gets the counters of the last time. Both these and
-the answers are by ``host:port``; a text says why a node did not answer. Never raises."""
+Prober = Callable[[Sequence[Node], Mapping[str, str], Mapping[str, ExporterCounters]], Mapping[str, ProbeResult | str]]
+"""Asks these nodes for their load, all at once, in about a second; gets the addresses that their coordinators name for
+their pages, and the counters of the last time. All these and the answers are by ``host:port`` of the node; a text says
+why one did not answer. Never raises."""
 
 NodeFinder = Callable[[NodeSource], dict[str, str]]
 """Asks a source for the nodes: the URL of each one's web server, or "", by ``host:port``. Raises a `ConfigError` that

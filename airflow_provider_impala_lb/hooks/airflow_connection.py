@@ -80,7 +80,7 @@ def config_of(connection: Connection) -> Config:
     if web_conn_id is not None:
         load = {} if "load" in extra and extra["load"] is None else extra.get("load")
         if not isinstance(load, dict):
-            raise ConfigError(f"{source}: web_conn_id: is of no use without load, whose web_auth it is for")
+            raise ConfigError(f"{source}: web_conn_id: is of no use without a section load, whose web_auth it is for")
         login = _connection(web_conn_id, source, "web_conn_id").login
         extra["load"] = {**({"web_user": login} if login else {}), **load}
     if connection.port:

@@ -87,7 +87,7 @@ class Connection:
             self._sessions.append(session)
         if self._owner:
             others = [each.id for each in self._sessions if each is not session and (each.is_open or each.left_running)]
-            self.pick.note(session=session.id, other_sessions=others)
+            self.pick.note(session=session.id, other_sessions=others, web=session.http_addr)
         cursor = Cursor(session, self.pick, self._owner, self._tags, prepare=self._prepare)
         cursor.connection = self
         return cursor

@@ -43,7 +43,7 @@ from airflow_provider_impala_lb.operators.no_retry import forbid_retry, next_att
 from airflow_provider_impala_lb.operators.parse_stick_to import StickyPartial, refer
 from airflow_provider_impala_lb.operators.run_xcoms import RunXComs, warn_after_end
 from airflow_provider_impala_lb.operators.xcom_values import carried
-from airflow_provider_impala_lb.triggers.run_script import DeferredScript, ScriptTrigger, error_of
+from airflow_provider_impala_lb.triggers.run_script import DeferredScript, ScriptTrigger, check_event
 from airflow_provider_impala_lb.triggers.wait_for_node import RESUME_SECONDS, NodeTrigger
 
 if TYPE_CHECKING:
@@ -258,10 +258,7 @@ class ImpalaLBOperator(SQLExecuteQueryOperator):
         # Of this attempt: Airflow executes shallow copies of one operator (``prepare_for_execution``).
         self._xcoms = RunXComs()
         try:
-            if "failed" in event:
-                raise StatementFailed(**event["failed"])
-            if "error" in event:
-                raise error_of(**event["error"])
+            check_event(event)
             if "done" in event:
                 return self._end_of_trigger(context, event)
             return self._execute(context, event.get("go_on"))

@@ -17,7 +17,13 @@ from airflow_provider_impala_lb import errors
 from airflow_provider_impala_lb.balancer import Balancer
 from airflow_provider_impala_lb.errors import ConfigError, ImpalaLBError, StatementFailed, Superseded
 from airflow_provider_impala_lb.impala.journal.identity import RunIdentity
-from airflow_provider_impala_lb.impala.script.handover_message import Deferred, Handover, unpack_script
+from airflow_provider_impala_lb.impala.script.handover_message import (
+    FORMAT,
+    Deferred,
+    Handover,
+    check_format,
+    unpack_script,
+)
 from airflow_provider_impala_lb.impala.script.options import ProcessOptions, RunListener, RunOptions
 from airflow_provider_impala_lb.impala.script.plan import ScriptPlan
 from airflow_provider_impala_lb.stores.factory import open_journals
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
+_NEXT = "Its next attempt first ends what may still run: clear the task"
 _LOOK_SECONDS = 5.0
 """Between two looks whether another process of the same attempt still has the script."""
 # One for all scripts of a connection: each has a thread that renews its leases.
@@ -45,6 +52,7 @@ class DeferredScript(msgspec.Struct, frozen=True, kw_only=True):
     :param hand_over_rows: the rows of the last statement are a worker's to fetch; default False.
     :param time_limit: seconds that the script may take in all, those before the hand-over too (the task's
         ``execution_timeout``); None: any time.
+    :param format: of these arguments.
     """
 
     owner: str
@@ -54,6 +62,7 @@ class DeferredScript(msgspec.Struct, frozen=True, kw_only=True):
     options: RunOptions
     hand_over_rows: bool = False
     time_limit: float | None = None
+    format: int = FORMAT
 
 
 class ScriptTrigger(BaseTrigger):
@@ -61,15 +70,14 @@ class ScriptTrigger(BaseTrigger):
     3 as they are (execution_api/routes/task_instances.py, ``TIDeferredStatePayload``), so nothing in them is secret.
 
     :param conn_id: the connection; its secrets are read where the trigger runs and are no part of it.
-    :param deferred: a :class:`DeferredScript`, or one as JSON-ready values.
+    :param deferred: a :class:`DeferredScript`, or one as JSON-ready values. Read when the trigger runs: any error here
+        but a TypeError ends Airflow's triggerer, with the triggers of all tasks (``create_triggers`` of Airflow 3.3).
     """
 
     def __init__(self, conn_id: str, deferred: DeferredScript | Mapping[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.conn_id = conn_id
-        self.deferred = (
-            deferred if isinstance(deferred, DeferredScript) else msgspec.convert(dict(deferred), DeferredScript)
-        )
+        self.deferred = dict(deferred) if isinstance(deferred, Mapping) else deferred
         self._run: ScriptRun | None = None
         self._packed = ""
 
@@ -80,22 +88,23 @@ class ScriptTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event, when the script has ended, a worker is to fetch its rows, or somebody has ended this attempt; none
-        while another process of this attempt goes on with it. Its keys: ``done``, ``epoch`` and ``changes``; ``go_on``;
-        ``failed``; or ``error``.
+        while another process of this attempt goes on with it. Its keys: ``format``, and ``done``, ``epoch`` and
+        ``changes``; ``go_on``; ``failed``; or ``error``.
         """
         # Connections come over the triggerer's own loop, which sync_to_async's thread can reach and others cannot.
         balancer = await sync_to_async(self._balancer)()
         try:
             run = self._run = self._script_run(balancer)
         except ConfigError as error:
-            yield TriggerEvent({"error": {"kind": ConfigError.__name__, "text": str(error)}})  # type: ignore[no-untyped-call]
+            unread = {"format": FORMAT, "error": {"kind": ConfigError.__name__, "text": str(error)}}
+            yield TriggerEvent(unread)  # type: ignore[no-untyped-call]
             return
         event = await _in_a_thread(lambda: self._go_on(run))
         if event.get("error", {}).get("kind") == Superseded.__name__:
             # Another triggerer's event counts, and ours would fail the task. Of a later attempt Airflow drops ours.
             while run.journal is not None and await _in_a_thread(run.journal.goes_on_elsewhere):
                 await asyncio.sleep(_LOOK_SECONDS)
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+        yield TriggerEvent({"format": FORMAT, **event})  # type: ignore[no-untyped-call]
 
     async def cleanup(self) -> None:
         """Hand the script over to whoever goes on: this triggerer stops, or the trigger is another one's now.
@@ -127,27 +136,39 @@ class ScriptTrigger(BaseTrigger):
                 _balancers[key] = hook.balancer
             return _balancers[key]
 
+    def _script(self) -> DeferredScript:
+        """:raises ConfigError: these arguments are a newer version's."""
+        if isinstance(self.deferred, DeferredScript):
+            return self.deferred
+        if isinstance(self.deferred, Mapping):
+            check_format(self.deferred, f"Upgrade the triggerer. {_NEXT}")
+        try:
+            return msgspec.convert(self.deferred, DeferredScript)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"The trigger's arguments cannot be read: {error}. {_NEXT}") from None
+
     def _script_run(self, balancer: Balancer) -> ScriptRun:
         from airflow_provider_impala_lb.impala.script.run import ScriptRun
 
-        packed = balancer.sessions.sealer.open(self.deferred.script)
+        deferred = self._script()
+        packed = balancer.sessions.sealer.open(deferred.script)
         if packed is None:
             raise ConfigError(
                 "The script that was handed over cannot be read: the connection's password, or its seal_key, has "
-                "changed since then. Its next attempt first ends what may still run: clear the task"
+                f"changed since then. {_NEXT}"
             )
         self._packed = packed.decode()
         statements, texts = unpack_script(self._packed)
         return ScriptRun(
             balancer.cluster,
             balancer.sessions,
-            ScriptPlan(statements, texts, self.deferred.options),
-            RunIdentity(owner=self.deferred.owner, tags=self.deferred.tags, connection=self.conn_id),
+            ScriptPlan(statements, texts, deferred.options),
+            RunIdentity(owner=deferred.owner, tags=deferred.tags, connection=self.conn_id),
             RunListener(logger=cast("Logger", self.log)),
             ProcessOptions(
                 journals=open_journals(balancer.config),
-                hand_over_rows=self.deferred.hand_over_rows,
-                time_limit=self.deferred.time_limit,
+                hand_over_rows=deferred.hand_over_rows,
+                time_limit=deferred.time_limit,
                 finish_at_end=False,
                 command=balancer.command,
             ),
@@ -164,7 +185,7 @@ class ScriptTrigger(BaseTrigger):
     def _go_on(self, run: ScriptRun) -> dict[str, Any]:
         """In a thread of its own. Returns the event."""
         try:
-            done = run.go_on(self.deferred.handover)
+            done = run.go_on(self._script().handover)
             return {"done": done.summary(), "epoch": run.epoch, "changes": run.plan.changes_something}
         except Deferred as deferred:
             self._keep_text(run)
@@ -180,7 +201,26 @@ class ScriptTrigger(BaseTrigger):
             return {"error": {"kind": type(error).__name__, "text": str(error)}}
 
 
-def error_of(kind: str, text: str) -> ImpalaLBError:
+def check_event(event: Mapping[str, Any]) -> None:
+    """Raise what a trigger's event says, if it says that something failed.
+
+    :param event: of the trigger; a key that is not known here is passed over.
+    :raises ConfigError: it is of a newer version of this package.
+    :raises StatementFailed: a statement did.
+    :raises ImpalaLBError: anything else did.
+    """
+    check_format(
+        event,
+        "The script may have run to its end: upgrade this worker's host, and see what `impala-lb journal` says of it "
+        "before the task is cleared",
+    )
+    if "failed" in event:
+        raise StatementFailed.from_dict(event["failed"])
+    if "error" in event:
+        raise _error_of(event["error"]["kind"], event["error"]["text"])
+
+
+def _error_of(kind: str, text: str) -> ImpalaLBError:
     """The error of an event, without the parts that only code would look at.
 
     :param kind: its class's name; one that is not known here becomes `ImpalaLBError`.

@@ -68,7 +68,7 @@ def test_an_empty_section_in_the_extra_is_one_with_its_defaults(connection):
     for section, filled in ((None, True), ({}, True), (False, False), ("off", False)):
         config = connection("wh", host="c1", login="me", extra={"load": section, "session": None}).balancer.config
         assert (config.load is not None, config.session.user) == (filled, "me")
-    assert connection("wh", host="c1", extra={"load": ""}).balancer.config.load is None  # as a form saves it
+    assert connection("wh", host="c1", extra={"load": ""}).balancer.config.load_is_auto  # as a form saves it
 
 
 def test_the_login_of_the_web_pages_may_be_a_connection(connection, monkeypatch):
@@ -78,7 +78,7 @@ def test_the_login_of_the_web_pages_may_be_a_connection(connection, monkeypatch)
     balancer = connection("wh", host="c1,c2", extra=extra).balancer
     assert (balancer.config.load.web_user, balancer.sessions.web_password) == ("lb", "s3cret")
     assert "s3cret" not in repr(balancer.config)
-    with pytest.raises(ConfigError, match="web_conn_id: is of no use without load"):
+    with pytest.raises(ConfigError, match="web_conn_id: is of no use without a section load"):
         _ = connection("wh2", host="c1", extra={"web_conn_id": "web"}).balancer
 
 

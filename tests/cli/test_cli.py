@@ -89,7 +89,7 @@ def test_pick_moves_on_and_is_counted(cluster):
     assert len(keyed) == 1
     status = json.loads(lb("status", "--json", config=cluster.config_file).stdout)
     assert sum(node["picks"] for node in status["nodes"]) - before == 5
-    assert set(status) == {"cluster", "policy", "nodes", "source", "leases", "sessions", "waiting"}
+    assert set(status) == {"cluster", "policy", "load", "nodes", "source", "leases", "sessions", "waiting"}
     assert {"node", "state", "leases", "headroom", "picks"} <= set(status["nodes"][0])
     assert status["sessions"][0]["key"] == "k"
     table = lb("status", config=cluster.config_file).stdout

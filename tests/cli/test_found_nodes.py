@@ -20,7 +20,7 @@ def test_nodes_that_are_found(tmp_path):
         assert picks == ["10.0.0.1:21050", "10.0.0.2:21050"] * 2
         assert server.asked == 2  # A and AAAA, by the first one
         server.records = {"A": ["10.0.0.2", "10.0.0.3"]}
-        assert lb("probe", config=config).stdout.split() == ["10.0.0.2:21050", "10.0.0.3:21050"]
+        assert list(json.loads(lb("probe", "--json", config=config).stdout)) == ["10.0.0.2:21050", "10.0.0.3:21050"]
         status = json.loads(lb("status", "--json", config=config).stdout)
         assert [node["node"] for node in status["nodes"]] == ["10.0.0.2:21050", "10.0.0.3:21050"]
         assert status["source"]["name"] == "DNS name c.example"

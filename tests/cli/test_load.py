@@ -77,10 +77,10 @@ def test_a_wrong_report_is_one_clear_error(cluster, config, arguments, says):
     assert done.returncode == 1 and says in done.stderr
 
 
-def test_without_load_in_the_configuration_a_report_is_refused(cluster, config):
-    done = lb("report", cluster.nodes[0].address, "--json", "{}", config=config())
-    assert done.returncode == 1 and "load: is missing in the configuration" in done.stderr
-    assert "load: is missing" in lb("probe", config=config()).stderr
+def test_where_load_is_off_a_report_is_refused(cluster, config):
+    done = lb("report", cluster.nodes[0].address, "--json", "{}", config=config(load="off"))
+    assert done.returncode == 1 and "load: is off in the configuration" in done.stderr
+    assert "load: is off" in lb("probe", config=config(load="off")).stderr
 
 
 def test_a_pick_has_the_nodes_asked_and_does_not_wait_for_it(cluster, config):

@@ -80,11 +80,13 @@ class BareBalancer:
 def make(clock, nodes=3, store=None, **keys):
     """A balancer on this clock.
 
-    :param nodes: how many, or the list
+    :param nodes: how many, or the list; with ``load`` among the keys each has an address to be asked at
     :param keys: of the configuration
     """
+    if isinstance(nodes, int):
+        nodes = [{"host": f"n{i}", "web": f"http://n{i}:25000"} if "load" in keys else f"n{i}" for i in range(nodes)]
     raw = {
-        "nodes": [f"n{i}" for i in range(nodes)] if isinstance(nodes, int) else nodes,
+        "nodes": nodes,
         "lock_file": "/not/used",
         "name": "test",
         **keys,

@@ -12,7 +12,8 @@ from airflow_provider_impala_lb.core.state.state import KINDS, encode_head
 from airflow_provider_impala_lb.stores.file.clock import HostTime
 from airflow_provider_impala_lb.stores.file.store import FileStore
 from airflow_provider_impala_lb.stores.redis.store import RedisStore
-from tests.support.balancers import make
+from tests.support.balancers import BareBalancer, make
+from tests.support.shelved_store import ShelvedStore
 
 MINUTE, DAY = 60.0, 86400.0
 BEGIN = 1_800_000_000.0
@@ -22,17 +23,18 @@ RENEWED_EVERY = 30.0
 class SetClock:
     """The hosts' and the servers' clock, as the test moves it.
 
-    :ivar time: seconds since the epoch
+    :param begin: seconds since the epoch
+    :ivar time: the same, now
     """
 
-    def __init__(self):
-        self.time = BEGIN
+    def __init__(self, begin=BEGIN):
+        self.begin = self.time = begin
 
     def now(self):
         return self.time
 
     def __call__(self):
-        return HostTime(self.time, self.time - BEGIN, "")  # of no known boot: pods are on many machines
+        return HostTime(self.time, self.time - self.begin, "")  # of no known boot: pods are on many machines
 
 
 def file_store(path, clock):
@@ -94,6 +96,7 @@ class Pods:
         self.samples = []
         self.killed = 0
         self._order = itertools.count()
+        self._configs = {}
 
     def run(self, days, samples, each=MINUTE):
         """So many days of one pod after another; returns the samples taken meanwhile.
@@ -104,7 +107,7 @@ class Pods:
         self._at(self.clock.time + each, self._begin, each)
         gap = days * DAY / samples
         for index in range(1, samples + 1):
-            self._at(BEGIN + gap * index - 1e-3, self._sample)
+            self._at(self.clock.begin + gap * index - 1e-3, self._sample)
         while self.events and self.events[0][0] <= end:
             moment, _, action, arguments = heapq.heappop(self.events)
             self.clock.time = max(self.clock.time, moment)
@@ -115,19 +118,21 @@ class Pods:
         """So many days of picks with new session keys, from one host; returns a sample of every sixth of a day."""
         balancer = self.balancer("a long-lived host")
         for index in range(int(days * self.keys)):
-            self.clock.time = BEGIN + index * DAY / self.keys
+            self.clock.time = self.clock.begin + index * DAY / self.keys
             key = f"user-{self.rng.getrandbits(48):012x}"
             pick = balancer.pick(session_key=key)
             if index % 10 == 0:
                 balancer.session_keys.remember(key, pick.node, "dwh", {"MEM_LIMIT": "4g"})
             if index % (self.keys // 6) == self.keys // 6 - 1:
-                self.samples.append(sample(self.store, balancer, self.clock))
+                self._sample()
         return self.samples
 
-    def balancer(self, host):
-        first = int((self.clock.time - BEGIN) / DAY / self.node_days) if self.node_days else 0
-        names = [f"node-{first + index}" for index in range(self.nodes)]
-        balancer = make(None, nodes=names, store=self.store, max_leases=500)
+    def balancer(self, host, store=None):
+        first = int((self.clock.time - self.clock.begin) / DAY / self.node_days) if self.node_days else 0
+        if first not in self._configs:
+            names = [f"node-{first + index}" for index in range(self.nodes)]
+            self._configs = {first: make(None, nodes=names, max_leases=500).config}
+        balancer = BareBalancer(self._configs[first], store or self.store)
         balancer.host = host
         return balancer
 
@@ -164,7 +169,8 @@ class Pods:
         balancer.leases._wake.set()
 
     def _sample(self):
-        self.samples.append(sample(self.store, self.balancer("a long-lived host"), self.clock))
+        store = self.store.settled() if isinstance(self.store, ShelvedStore) else self.store
+        self.samples.append(sample(store, self.balancer("a long-lived host", store), self.clock))
 
 
 def sample(store, balancer, clock, picks=25):
@@ -180,7 +186,7 @@ def sample(store, balancer, clock, picks=25):
     path = getattr(store, "where", "")
     directory = os.path.dirname(path) if os.path.exists(path) else ""
     return Sample(
-        day=(clock.time - BEGIN) / DAY,
+        day=(clock.time - clock.begin) / DAY,
         state=head + sum(map(len, texts)),
         head=head,
         pick=statistics.median(times) * 1000,

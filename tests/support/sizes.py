@@ -25,6 +25,7 @@ SIZES: dict[str, tuple[int | None, int, int]] = {
     "MOVE_SECONDS": (None, 15, 600),  # restartable scripts while the load goes up and down at random
     "POD_DAYS": (None, 3, 365),  # of one pod a minute, simulated, on a real store
     "GLUSTER_DAYS": (None, 1, 7),  # the same on a GlusterFS
+    "DAILY_KEYS": (None, 5_000, 100_000),  # session keys a day, for three days
 }
 
 

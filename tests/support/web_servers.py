@@ -61,3 +61,32 @@ def page_server(pages):
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def listener_on(host):
+    """A web server on another address of this host, as another host would be; what it was asked."""
+    asked = []
+
+    class Request(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers.get("Authorization")))
+            body = (
+                b'{"is_quiescing": false, "process_start_time": ""}' if self.path == "/?json" else b""
+            )  # one page is open, to invite to the others
+            self.send_response(200 if body else 401)
+            self.send_header("WWW-Authenticate", 'Digest realm="r", nonce="n"')
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer((host, 0), Request)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"{host}:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_impala_lb.core.cluster.load_reports import load_line
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.config.model import Config, Node
 from airflow_provider_impala_lb.core.rules import queue, supersession
@@ -14,7 +15,8 @@ from airflow_provider_impala_lb.core.rules.ejection import left_out
 from airflow_provider_impala_lb.core.rules.expiry import end_expired
 from airflow_provider_impala_lb.core.rules.headroom import fresh
 from airflow_provider_impala_lb.core.rules.policy import load_of
-from airflow_provider_impala_lb.core.state.model import LastReport, Lease, LeftoverSession, NodeState
+from airflow_provider_impala_lb.core.state.load_report import LastReport
+from airflow_provider_impala_lb.core.state.model import Lease, LeftoverSession, NodeState
 from airflow_provider_impala_lb.core.state.state import State
 
 
@@ -28,7 +30,8 @@ class Admin:
         self._shared = shared
 
     def status(self) -> dict[str, Any]:
-        """The cluster as JSON-ready values: ``cluster``, ``policy``, ``nodes``, ``leases``, ``sessions``, ``waiting``.
+        """The cluster as JSON-ready values: ``cluster``, ``policy``, ``load``, ``nodes``, ``leases``, ``sessions``,
+        ``waiting``.
 
         :raises StateUnavailable: the store cannot be read.
         """
@@ -125,7 +128,7 @@ class Admin:
 
 
 def describe(config: Config, state: State, now: float) -> dict[str, Any]:
-    """``cluster``, ``policy``, ``nodes``, ``source``, ``leases``, ``sessions``, ``waiting``: see README.
+    """``cluster``, ``policy``, ``load``, ``nodes``, ``source``, ``leases``, ``sessions``, ``waiting``: see README.
 
     :param config: the nodes.
     :param state: what is known of them.
@@ -137,6 +140,7 @@ def describe(config: Config, state: State, now: float) -> dict[str, Any]:
     return {
         "cluster": config.name,
         "policy": config.policy,
+        "load": load_line(config, state, now),
         "nodes": [_node(config, node, state, reports.get(node.address), now) for node in (*config.nodes, *with_work)],
         "source": None
         if config.source is None or found is None

@@ -59,6 +59,7 @@ class _Held(msgspec.Struct):
     sessions_noted: int = 0
     move_reported: bool = False
     overload_reported: bool = False
+    web: str = ""
 
 
 class LeaseKeeper:
@@ -153,6 +154,7 @@ class LeaseKeeper:
         session: str | None = None,
         other_sessions: Sequence[str] = (),
         query: str | None = None,
+        web: str | None = None,
     ) -> None:
         """Keep the ids of what runs under the lease.
 
@@ -163,6 +165,7 @@ class LeaseKeeper:
         :param session: the session's id; None (default): as before.
         :param other_sessions: with ``session``: ids of others that are open under the lease, too; default none.
         :param query: the id of the statement running last; None (default): as before.
+        :param web: with ``session``: where its coordinator says that its pages are; None (default): as before.
         :raises Superseded: with ``session``: a later attempt has taken the work over, and nothing may be run any more.
         """
         with self._mutex:
@@ -173,6 +176,7 @@ class LeaseKeeper:
                 return
             if session is not None:
                 held.lease.session, held.lease.other_sessions = session, list(other_sessions)
+                held.web = web or held.web
                 held.sessions_told += 1
             held.lease.query = query or held.lease.query
             self._begin()  # should there have been no thread for it before
@@ -296,7 +300,7 @@ class LeaseKeeper:
             gone = []
             fenced.clear()
             left.clear()
-            for held in holds:
+            for held, number in zip(holds, told, strict=True):
                 lease = held.lease
                 there = state.end_lease(lease.id)
                 if there is not None:
@@ -311,6 +315,8 @@ class LeaseKeeper:
                     left.append((held, fence_late(state, now, lease)))
                 lease.expires = now + LEASE_SECONDS
                 state.lease(lease)
+                if there is None or number != held.sessions_noted:  # by now another one may have named a newer one
+                    self._reports.learn(state, lease.node, held.web)
             return gone
 
         gone = self._store.transact(change) if mine else []
@@ -445,15 +451,23 @@ class LeaseHandle:
         self.id = lease_id
         self._keeper = keeper
 
-    def note(self, *, session: str | None = None, other_sessions: Sequence[str] = (), query: str | None = None) -> None:
+    def note(
+        self,
+        *,
+        session: str | None = None,
+        other_sessions: Sequence[str] = (),
+        query: str | None = None,
+        web: str | None = None,
+    ) -> None:
         """As `LeaseKeeper.note`.
 
         :param session: as there.
         :param other_sessions: as there.
         :param query: as there.
+        :param web: as there.
         :raises Superseded: as there.
         """
-        self._keeper.note(self.id, session=session, other_sessions=other_sessions, query=query)
+        self._keeper.note(self.id, session=session, other_sessions=other_sessions, query=query, web=web)
 
     def see_noted(self) -> None:
         """As `LeaseKeeper.see_noted`.

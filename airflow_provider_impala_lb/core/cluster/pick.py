@@ -116,16 +116,25 @@ class Pick:
         """Why each node that was not considered was not, by ``host:port``."""
         return {address: left.reason for address, left in self._placed.left_out.items()}
 
-    def note(self, *, session: str | None = None, other_sessions: Sequence[str] = (), query: str | None = None) -> None:
+    def note(
+        self,
+        *,
+        session: str | None = None,
+        other_sessions: Sequence[str] = (),
+        query: str | None = None,
+        web: str | None = None,
+    ) -> None:
         """Keep the ids of the session and of the running query with the lease, for whoever has to clean up.
 
         :param session: the session's id; None (default): as before.
         :param other_sessions: with ``session``: ids of others that are open here, too; default none.
         :param query: the id of the statement running last; None (default): as before.
+        :param web: with ``session``: where the node's pages are, ``host:port``, as its coordinator names it; None
+            (default): as before.
         :raises Superseded: with ``session``: a later attempt has taken the work over, and nothing may be run any more.
         """
         if self._lease:
-            self._lease.note(session=session, other_sessions=other_sessions, query=query)
+            self._lease.note(session=session, other_sessions=other_sessions, query=query, web=web)
 
     def see_noted(self) -> None:
         """Try once more to note the lease, if the state has been out of reach since the pick.

@@ -187,6 +187,8 @@ class Config(msgspec.Struct, frozen=True, dict=True):
     :param max_leases_per_node: and on each node; None (default): no limit.
     :param max_wait: seconds to wait for a node while all are busy or full; default 300.
     :param load: how nodes report their load; None (default): they are not asked.
+    :param load_is_auto: nobody has configured ``load``: nodes are asked where their pages answer without a login, one
+        that does not answer is asked less and less often, and no script waits for headroom. Default False.
     :param session: how sessions are opened.
     :param source: where nodes are found; None (default): they are listed.
     :param gone: nodes that were found lately, and are not found any more: work that is on them can be reached, and
@@ -204,6 +206,7 @@ class Config(msgspec.Struct, frozen=True, dict=True):
     max_leases_per_node: int | None = None
     max_wait: float = MAX_WAIT
     load: LoadConfig | None = None
+    load_is_auto: bool = False
     session: SessionConfig = SessionConfig()
     source: NodeSource | None = None
     gone: tuple[Node, ...] = ()
@@ -221,6 +224,11 @@ class Config(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def _gone_by_address(self) -> dict[str, Node]:
         return {node.address: node for node in self.gone}
+
+    @cached_property
+    def has_pages(self) -> bool:
+        """Whether any node has an address at which it tells its load."""
+        return any(node.web or node.metrics or node.exporter for node in self.nodes)
 
     @cached_property
     def has_lease_limit(self) -> bool:

@@ -128,8 +128,13 @@ def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Confi
     for section in ("session", "load"):
         if section in raw and raw[section] is None:  # `load:` and no more is as `load: {}`
             raw[section] = {}
-    if raw.get("load") in (False, "off"):
+    load_is_auto = raw.get("load", "auto") == "auto"
+    if load_is_auto:
+        raw["load"] = {}
+    elif raw["load"] in (False, "off") or (from_text and raw["load"] in ("false", "False")):
         del raw["load"]
+    elif not isinstance(raw["load"], Mapping):
+        raise ConfigError(f"{source}: load: must be auto, off, or a mapping of its keys (value not shown)")
     try:
         entry = msgspec.convert(raw, _File, strict=not from_text)
     except msgspec.ValidationError as error:
@@ -162,6 +167,7 @@ def parse(raw: Any, *, source: str = "config", from_text: bool = False) -> Confi
         max_wait=entry.max_wait,
         session=entry.session,
         load=load,
+        load_is_auto=load_is_auto,
         source=found_at,
     )
 

@@ -39,7 +39,8 @@ class Admitted(msgspec.Struct):
     """Who may take new work.
 
     :param candidates: nodes that may.
-    :param busy: those at or under T: not while there is hope for another one.
+    :param busy: those at or under T: not while there is hope for another one. With ``load: auto`` they are candidates
+        if nobody else is.
     :param resting: those that are out: tried only if there is nobody else.
     :param left_out: why each node is no candidate, by ``host:port``.
     :param doubt: more than half of the nodes fail for this host, so each of them is tried often.
@@ -111,6 +112,10 @@ def admit(
                 busy.append(node)
         else:
             candidates.append(node)
+    if config.load_is_auto and not candidates:  # nobody has said from where on a script had better wait
+        candidates, busy = busy, []
+        for node in candidates:
+            del reasons[node.address]
     if avoid and len(candidates) > 1 and any(node.address == avoid for node in candidates):
         candidates = [node for node in candidates if node.address != avoid]
         reasons[avoid] = LeftOut("failed this task", "failed this task last time")

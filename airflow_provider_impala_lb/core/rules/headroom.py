@@ -15,12 +15,14 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from airflow_provider_impala_lb.core.config.model import Config, LoadConfig
-from airflow_provider_impala_lb.core.state.load_report import ProbeResult
-from airflow_provider_impala_lb.core.state.model import LastReport, Level, LoadSummary, NodeState, SessionRecord
+from airflow_provider_impala_lb.core.state.load_report import LastReport, ProbeResult
+from airflow_provider_impala_lb.core.state.model import Level, LoadSummary, NodeState, SessionRecord
 from airflow_provider_impala_lb.core.state.state import State
 
 _ORDER: tuple[Level, ...] = ("ready", "busy", "overloaded")
 _REPORT_SECONDS = 3600.0
+LONGEST_PAUSE = 600.0
+"""With ``load: auto``: a node that never answers is asked once in so many seconds."""
 MOVE_WITHIN = 300.0
 """A script that has run for longer (seconds) is not begun anew elsewhere: in a cluster that is nearly full, the work
 thrown away overloads more nodes, whose scripts are moved then (docs/policies.md: without this limit 7 % slower at 95 %
@@ -135,7 +137,7 @@ def note_reports(
     load = config.load
     assert load is not None, "reports are noted only with `load` in the configuration"
     for address, answer in answers.items():
-        _keep(state, now, asked, address, answer)
+        _keep(state, now, asked, address, answer, load.refresh)
     common = _common_shares(config, state, now)
     changes = []
     for address, answer in answers.items():
@@ -164,10 +166,14 @@ def note_reports(
     return changes
 
 
-def _keep(state: State, now: float, asked: ProbeBaseline, address: str, answer: ProbeResult | str) -> None:
+def _keep(
+    state: State, now: float, asked: ProbeBaseline, address: str, answer: ProbeResult | str, refresh: float
+) -> None:
     if isinstance(answer, str):
         report = state.last_reports.get(address) or LastReport(at=asked.at)
-        report.failed = answer[:200]
+        report.failed, node = answer[:200], state.node(address)
+        node.unanswered += 1
+        node.asked_again = asked.at + min(LONGEST_PAUSE, refresh * 2 ** min(node.unanswered, 16))
     else:
         sample = answer.sample
         report = LastReport(asked.at, sample.shares, sample.queries, sample.sessions, sample.queued)

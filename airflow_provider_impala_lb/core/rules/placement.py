@@ -178,22 +178,27 @@ def place(config: Config, state: State, now: float, request: Request, rng: rando
 
 
 def _with_capacity(config: Config, state: State, now: float, admitted: Admitted, request: Request) -> Sequence[Node]:
-    """The candidates that can take one more lease; the others are noted as full. A pick without a lease takes no
-    capacity, so it may go to a full node if all are."""
+    """The candidates that can take one more lease; the others are noted as full. With ``load: auto`` nobody waits for
+    headroom: if none can, the busy ones that can. A pick without a lease takes no capacity, so it may go to a full node
+    if all are."""
     candidates = admitted.candidates
     if not config.has_lease_limit:
         return candidates
     others: list[Node] = []
     if config.max_leases is not None and state.head.waiting:
         others = [node for node in config.nodes if _only_he_leaves_out(state, admitted, node.address)]
-    able = queue.nodes_with_capacity(config, state, now, candidates, request.ticket, others=others)
+    spared = admitted.busy if config.load_is_auto else []
+    able = queue.nodes_with_capacity(config, state, now, [*candidates, *spared], request.ticket, others=others)
     if request.lease is None and not able:
         return candidates
     addresses = {node.address for node in able}
-    for node in candidates:
-        if node.address not in addresses:
+    ready = [node for node in candidates if node.address in addresses]
+    for node in candidates if ready else [*candidates, *spared]:
+        if node.address in addresses:
+            admitted.left_out.pop(node.address, None)
+        else:
             admitted.left_out[node.address] = LeftOut("full", queue.fullness(config, state, now, node))
-    return able
+    return ready or able
 
 
 def _only_he_leaves_out(state: State, admitted: Admitted, address: str) -> bool:

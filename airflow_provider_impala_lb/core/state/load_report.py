@@ -28,7 +28,7 @@ class LoadSample(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True)
     quiescing: bool = False
 
 
-class ExporterCounters(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+class ExporterCounters(msgspec.Struct, omit_defaults=True):
     """Counters of one scrape of a host's exporter, in seconds: two of them give the share used in between.
 
     Whoever probes in short-lived processes keeps them, and hands them to the next probe as ``before``.
@@ -56,6 +56,29 @@ class ProbeResult(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
     sample: LoadSample
     counters: ExporterCounters | None = None
     missing: dict[str, str] = {}
+
+
+class LastReport(msgspec.Struct, omit_defaults=True):
+    """What a node reported last, whole. All but ``at`` and ``counters`` are keys of ``status``, too.
+
+    :param at: when it was asked.
+    :param shares: free shares (0 to 1) by name.
+    :param queries: registered on it; None: it did not say.
+    :param sessions: open on it; None: it did not say.
+    :param queued: queries that wait on it for admission; None: it did not say.
+    :param failed: why it did not answer the last time; the rest is then older.
+    :param missing: what of it did not answer -> why.
+    :param counters: what the next probe needs to turn its own into rates.
+    """
+
+    at: float
+    shares: dict[str, float] = {}
+    queries: float | None = None
+    sessions: int | None = None
+    queued: int | None = None
+    failed: str = ""
+    missing: dict[str, str] = {}
+    counters: ExporterCounters | None = None
 
 
 _ALLOWED = {

@@ -10,7 +10,6 @@ from typing import Literal
 
 import msgspec
 
-from airflow_provider_impala_lb.core.state.load_report import ExporterCounters
 from airflow_provider_impala_lb.core.state.record_log import Extent
 
 LEASE_SECONDS = 120.0
@@ -222,6 +221,9 @@ class NodeState(msgspec.Struct, omit_defaults=True):
     :param suspicions: by host, what only that one has seen.
     :param worked: when the work was begun that was accepted last while some host said that the node fails.
     :param summary: of its last report; None: it never reported.
+    :param web: ``host:port`` of its web pages, as its coordinator named it when a session was opened; "": not known.
+    :param unanswered: how often in a row it has not told its load when it was asked.
+    :param asked_again: with ``load: auto``: nobody asks it before this moment.
     """
 
     picks: int = 0
@@ -235,6 +237,9 @@ class NodeState(msgspec.Struct, omit_defaults=True):
     suspicions: dict[str, Suspicion] = {}
     worked: float = 0.0
     summary: LoadSummary | None = None
+    web: str = ""
+    unanswered: int = 0
+    asked_again: float = 0.0
 
     def count_unleased(self, now: float) -> None:
         """Note one pick without a lease.
@@ -314,29 +319,6 @@ class LeftoverSession(msgspec.Struct, omit_defaults=True):
     ended: bool = False
     attempt: Attempt | None = None
     other_sessions: list[str] = []
-
-
-class LastReport(msgspec.Struct, omit_defaults=True):
-    """What a node reported last, whole. All but ``at`` and ``counters`` are keys of ``status``, too.
-
-    :param at: when it was asked.
-    :param shares: free shares (0 to 1) by name.
-    :param queries: registered on it; None: it did not say.
-    :param sessions: open on it; None: it did not say.
-    :param queued: queries that wait on it for admission; None: it did not say.
-    :param failed: why it did not answer the last time; the rest is then older.
-    :param missing: what of it did not answer -> why.
-    :param counters: what the next probe needs to turn its own into rates.
-    """
-
-    at: float
-    shares: dict[str, float] = {}
-    queries: float | None = None
-    sessions: int | None = None
-    queued: int | None = None
-    failed: str = ""
-    missing: dict[str, str] = {}
-    counters: ExporterCounters | None = None
 
 
 class HostNote(msgspec.Struct, omit_defaults=True):

@@ -8,6 +8,7 @@ themselves would cost it five times as much as all the rest.
 # importing this file would cost.
 import zlib
 from collections.abc import Callable, Collection, Iterator
+from math import inf
 from typing import Generic, TypeVar
 
 import msgspec
@@ -16,6 +17,8 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 
 _encoder = msgspec.json.Encoder()
 _CRC = 8
+_FEW_LOOKS = 16
+"""More keys than that are looked up in an index. Making it costs about as much as so many searches of the bytes."""
 
 
 class Extent(msgspec.Struct, array_like=True):
@@ -46,24 +49,36 @@ class RecordLog(Generic[Record]):
     Each line: newline, key, tab, checksum, record; keys and records are JSON, which escapes newlines and tabs. A
     damaged line is passed over: what these records say is soft.
 
+    A key is searched for in the bytes. Where one transaction asks for many (all leases of a host that has died are to
+    be noted), the lines lie in an index from then on, so that all of it costs no more than a few rewrites.
+
     :param decoder: of one record.
     :param kind: their number among the kinds of records.
     :param extent: theirs in the head, kept up to date.
     :param read: gives their bytes; called at most once, and only if a record is asked for.
     :ivar extent: as given.
     :ivar rewritten: whether a line that was there before has gone or changed.
+    :ivar size: bytes of all lines, known without reading them.
     """
 
-    __slots__ = ("_added", "_decoder", "_kind", "_read", "_text", "extent", "rewritten")
+    __slots__ = (
+        *("_absent", "_added", "_decoder", "_index", "_joined", "_kind", "_looks", "_read", "_text"),
+        *("extent", "rewritten", "size"),
+    )
 
     def __init__(self, decoder: msgspec.json.Decoder[Record], kind: int, extent: Extent, read: Reader) -> None:
         self.extent = extent
         self._kind = kind
         self.rewritten = False
+        self.size = extent.length
         self._decoder = decoder
         self._read = read
-        self._text: bytes | None = None
-        self._added = b""
+        self._added: list[bytes] = []
+        self._text: bytes | None = None  # None: not read yet, or to be made of the index
+        self._joined = 0  # so many of the added lines are in that text
+        self._index: dict[bytes, bytes] | None = None  # all lines, in their order, by their keys as they are written
+        self._looks: float = 0  # in the text, for a key
+        self._absent = b""  # the key that was not found last: it is asked for, and then put
 
     def __len__(self) -> int:
         return self.extent.count
@@ -71,19 +86,20 @@ class RecordLog(Generic[Record]):
     @property
     def text(self) -> bytes:
         """All lines, as a store keeps them."""
-        if self._text is None:
-            self._text = self._read(self._kind, self.extent) + self._added if self.extent.length else self._added
+        if self._text is None and self._index is not None:
+            self._text, self._joined = b"".join(self._index.values()), len(self._added)
+        elif self._text is None:
+            before = self._read(self._kind, self.extent) if self.extent.length else b""
+            self._text, self._joined = b"".join((before, *self._added)), len(self._added)
+            self.size = len(self._text)
+        elif self._joined < len(self._added):
+            self._text, self._joined = b"".join((self._text, *self._added[self._joined :])), len(self._added)
         return self._text
 
     @property
     def added(self) -> bytes:
         """The lines that came behind what was there; only they are new unless :attr:`rewritten`."""
-        return self._added
-
-    @property
-    def size(self) -> int:
-        """Bytes of all lines, without reading them."""
-        return self.extent.length + len(self._added) if self._text is None else len(self._text)
+        return b"".join(self._added)
 
     def may_hold(self, text: str) -> bool:
         """Whether this text is a key or a value of some record. False is certain; True may be of another field.
@@ -108,10 +124,15 @@ class RecordLog(Generic[Record]):
         :param record: what to keep.
         :param ends: when `keep` is to be asked about it (store's clock, seconds since the epoch).
         """
-        line = _line(key, record)
-        self._added += line
-        if self._text is not None:
-            self._text += line
+        line, self._absent = _line(key, record), b""
+        if self._index is not None:
+            name = _encoder.encode(key)
+            if name in self._index:
+                self._go_without_index()  # damaged: it stays, as a line that nobody can read
+            else:
+                self._index[name] = line
+        self._added.append(line)
+        self.size += len(line)
         extent = self.extent
         extent.due = min(extent.due, ends) if extent.count else ends
         extent.count += 1
@@ -131,7 +152,7 @@ class RecordLog(Generic[Record]):
 
         :param key: any text.
         """
-        found = self._find(key)
+        found = self._find(_encoder.encode(key))
         return found[2] if found else None
 
     def drop(self, key: str) -> Record | None:
@@ -139,12 +160,18 @@ class RecordLog(Generic[Record]):
 
         :param key: any text.
         """
-        found = self._find(key)
+        name = _encoder.encode(key)
+        found = self._find(name)
         if found is None:
             return None
-        start, end, record = found
-        self._text = self.text[:start] + self.text[end:]
+        start, line, record = found
+        if self._index is not None:
+            del self._index[name]
+            self._text = None
+        else:
+            self._text = self.text[:start] + self.text[start + len(line) :]
         self.rewritten = True
+        self.size -= len(line)
         self.extent.count -= 1
         return record
 
@@ -160,7 +187,7 @@ class RecordLog(Generic[Record]):
         names = {_encoder.encode(key) for key in keys}
         lines = self.text.split(b"\n")[1:]
         kept = [line for line in lines if line.partition(b"\t")[0] not in names]
-        self._text, self.rewritten = b"".join(b"\n" + line for line in kept), True
+        self._replace(b"".join(b"\n" + line for line in kept))
         self.extent.count = len(kept)
 
     def drop_oldest(self, most: int) -> None:
@@ -171,8 +198,8 @@ class RecordLog(Generic[Record]):
         text = self.text
         cut = text.find(b"\n", len(text) - most) if len(text) > most else 0
         if cut:
-            self._text, self.rewritten = text[cut:] if cut > 0 else b"", True
-            self.extent.count = self._text.count(b"\n")
+            self._replace(text[cut:] if cut > 0 else b"")
+            self.extent.count = self.text.count(b"\n")
 
     def change_all(self, text: str, change: Callable[[Record], float | None]) -> None:
         """Change many records, and write them once; each stays where it is in the order.
@@ -191,7 +218,7 @@ class RecordLog(Generic[Record]):
                 lines[number] = _line(msgspec.json.decode(key, type=str), record)[1:]
                 self.extent.due, changed = min(self.extent.due, ends), True
         if changed:
-            self._text, self.rewritten = b"".join(b"\n" + line for line in lines), True
+            self._replace(b"".join(b"\n" + line for line in lines))
 
     def items(self) -> Iterator[tuple[str, Record]]:
         """All records that are whole, with their keys."""
@@ -223,22 +250,51 @@ class RecordLog(Generic[Record]):
                 lines.append(_line(key, record))
                 due = min(due, end)
         text = b"".join(lines)
-        if text != self._text:
-            self._text, self.rewritten = text, True
+        if text != self.text:
+            self._replace(text)
         self.extent.count, self.extent.due = len(lines), due if lines else 0.0
         return gone
 
-    def _find(self, key: str) -> tuple[int, int, Record] | None:
-        if not self.extent.count:
+    def _find(self, name: bytes) -> tuple[int, bytes, Record] | None:
+        """Where its line begins (not of an index), the line, the record."""
+        if not self.extent.count or name == self._absent:
             return None
-        text, name = self.text, _encoder.encode(key)
+        if self._index is None and self._looks >= _FEW_LOOKS:
+            self._make_index()
+        start = 0
+        if self._index is not None:
+            if (line := self._index.get(name)) is None:
+                return None
+        else:
+            self._looks += 1
+            start, line = self._search(name)
+            if start < 0:
+                self._absent = name
+                return None
+        record = self._decoded(name, line[len(name) + 2 :])
+        return None if record is None else (start, line, record)
+
+    def _search(self, name: bytes) -> tuple[int, bytes]:
+        text = self.text
         start = text.rfind(b"\n" + name + b"\t")  # from the end: the newest are asked for most
-        if start < 0:
-            return None
         end = text.find(b"\n", start + 1)
-        end = len(text) if end < 0 else end
-        record = self._decoded(name, text[start + len(name) + 2 : end])
-        return None if record is None else (start, end, record)
+        return start, text[start : len(text) if end < 0 else end]
+
+    def _make_index(self) -> None:
+        lines = self.text.split(b"\n")[1:]
+        index = {line.partition(b"\t")[0]: b"\n" + line for line in lines}
+        if len(index) == len(lines):
+            self._index = index
+        else:
+            self._looks = -inf  # two of one key: one of them is damaged
+
+    def _go_without_index(self) -> None:
+        _ = self.text
+        self._index, self._looks = None, -inf
+
+    def _replace(self, text: bytes) -> None:
+        self._text, self._index, self._looks = text, None, 0
+        self.size, self.rewritten = len(text), True
 
     def _decoded(self, key: bytes, rest: bytes) -> Record | None:
         body = rest[_CRC:]

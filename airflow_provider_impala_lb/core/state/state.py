@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_impala_lb.core.state.load_report import LastReport
 from airflow_provider_impala_lb.core.state.model import (
     Avoid,
     Head,
     HostNote,
-    LastReport,
     Lease,
     LeftoverSession,
     NodeState,
@@ -28,7 +28,8 @@ from airflow_provider_impala_lb.core.state.model import (
 from airflow_provider_impala_lb.core.state.record_log import Extent, Reader, RecordLog, nothing
 
 FORMAT = 4
-"""Version of the encoded state. A newer one is refused by name (`decode`), an older one given up: never guessed at."""
+"""Version of the encoded state. A newer one is refused by name (`decode`), an older one given up: never guessed at.
+docs/design.md, "Two versions", says what is a new one, and what is to be done then."""
 
 _leases = msgspec.json.Decoder(Lease)
 _sessions = msgspec.json.Decoder(SessionRecord)
@@ -39,6 +40,13 @@ _tickets = msgspec.json.Decoder(Ticket)
 KINDS = 6
 """Of records, by their numbers: see `State.records`."""
 _head = msgspec.json.Decoder(Head)
+
+
+class _Format(msgspec.Struct):
+    format: int = 0
+
+
+_format = msgspec.json.Decoder(_Format)
 _encoder = msgspec.json.Encoder()
 
 
@@ -197,9 +205,19 @@ def decode(record: bytes, read: Reader | None = None) -> State:
     texts: list[bytes] = []
     if read is None:
         record, *texts = record.split(b"\0")
-    head = _head.decode(record)
-    if head.format > FORMAT:
-        raise NewerState(f"format {head.format}, this version reads up to {FORMAT}")
+    try:
+        head = _head.decode(record)
+    except msgspec.DecodeError:
+        # What it cannot be read as may be what a newer version means by it.
+        _require_known(_format.decode(record).format)
+        raise
+    _require_known(head.format)
     if head.format < FORMAT:
         raise msgspec.DecodeError(f"format {head.format}, this version reads {FORMAT}")
     return State(head, read or (lambda kind, extent: texts[kind] if kind < len(texts) else b""))
+
+
+def _require_known(version: int) -> None:
+    """:raises NewerState: it is a newer version's."""
+    if version > FORMAT:
+        raise NewerState(f"format {version}, this version reads up to {FORMAT}")

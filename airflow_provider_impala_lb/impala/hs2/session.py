@@ -67,6 +67,7 @@ class Session:
     :ivar node: where it is.
     :ivar id: the session id as Impala prints it.
     :ivar user: whose it is.
+    :ivar http_addr: ``host:port`` of its web pages, as it names them; None: it names none.
     :ivar web: URL of the coordinator's web pages; None: it has none.
     :ivar pages: the coordinator's web pages; None: it has none.
     :ivar cursor: impyla's cursor of the session, to fetch rows from.
@@ -83,8 +84,8 @@ class Session:
 
         login, service, handle = opened.login, opened.connection.service, opened.handle
         self.node, self.user, self.id = login.node, login.user, print_id(handle.sessionId.guid)
-        address = opened.configuration.get("http_addr")
-        self.pages = pages or pages_of(self.node, address)
+        self.http_addr = opened.configuration.get("http_addr")
+        self.pages = pages or pages_of(self.node, self.http_addr)
         self.web = self.pages.url if self.pages else None
         self.stop = stop or StopRequest()
         self.pause = self.stop.sleep
@@ -92,7 +93,7 @@ class Session:
         self._client = service.client = ReconnectingClient(login, opened.connection, self.stop.sleep)
         protocol = TProtocolVersion.HIVE_CLI_SERVICE_PROTOCOL_V6
         self.cursor = HiveServer2Cursor(HS2Session(service, handle, opened.configuration, protocol, retries=1))
-        self.operation = Operation(self.cursor, self._client, self.stop, self.pages, address is not None)
+        self.operation = Operation(self.cursor, self._client, self.stop, self.pages, self.http_addr is not None)
         self.lost = False
         self.proof = PageProof(self.pages, self.open_another)
         self._closed = self._ending = False

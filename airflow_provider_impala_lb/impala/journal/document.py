@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import msgspec
 
 from airflow_provider_impala_lb.core.state.model import Attempt
-from airflow_provider_impala_lb.errors import ConfigError
+from airflow_provider_impala_lb.errors import ConfigError, JournalDamaged
 from airflow_provider_impala_lb.impala.journal.identity import Target
 
 FORMAT = 1
+"""Version of the document. A newer one is refused by name (`decode`), never guessed at. docs/design.md, "Two versions",
+says what is a new one, and what is to be done then."""
 MAX_STATEMENTS = 50_000
 """Of a script that is resumed: their digests take 390 KiB of the 512 that a document may have (`JournalStore`)."""
 _DIGEST_BYTES = 6
@@ -211,16 +213,38 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 
 
+class _Format(msgspec.Struct):
+    format: int = 0
+
+
+_format = msgspec.json.Decoder(_Format)
+
+
 def decode(document: bytes, where: str) -> Record:
     """A journal's document.
 
     :param document: its bytes.
     :param where: what to call the journal in an error.
     :raises ConfigError: it was written by a newer version of this package.
+    :raises JournalDamaged: it is whole, and says what no version writes.
     """
-    record = _decoder.decode(document)
-    if record.format > FORMAT:
-        raise ConfigError(f"{where}: a journal of format {record.format}; this version reads up to {FORMAT}")
+    record, problem = None, ""
+    try:
+        record = _decoder.decode(document)
+        version = record.format
+    except msgspec.DecodeError as error:
+        # What it cannot be read as may be what a newer version means by it.
+        version, problem = _format_of(document), str(error)
+    if version > FORMAT:
+        raise ConfigError(
+            f"{where}: was written by a newer version of this package (a journal of format {version}, this version "
+            f"reads up to {FORMAT}), and is left as it is. Upgrade this host"
+        )
+    if record is None:
+        raise JournalDamaged(
+            f"{where}: this journal cannot be read ({problem}), so it is unknown which statements ran: look what they "
+            "left, then remove it"
+        )
     return record
 
 
@@ -232,6 +256,13 @@ def encode(record: Record, now: float) -> bytes:
     """
     record.format, record.at = FORMAT, now
     return _encoder.encode(record)
+
+
+def _format_of(document: bytes) -> int:
+    try:
+        return _format.decode(document).format
+    except msgspec.DecodeError:
+        return 0
 
 
 def digests(texts: Sequence[str]) -> bytes:

@@ -225,7 +225,7 @@ class Execution:
         self._under_way = self._inherited = self._shared = False
         try:
             self._stop.check_cancelled()
-            pick.note(session=session.id)
+            pick.note(session=session.id, web=session.http_addr)
             if self._record.memory is not None:
                 sealed, web = self._sessions.sealer.seal(session.handle[1]), session.web or ""
                 if not self._record.memory.keep_session(pick.node, session.id, sealed, again=again, web=web):

@@ -15,8 +15,13 @@ from typing import Any
 import msgspec
 
 from airflow_provider_impala_lb.core.state.model import Lease
+from airflow_provider_impala_lb.errors import ConfigError
 from airflow_provider_impala_lb.impala.sql.splitter import Statement
 
+FORMAT = 1
+"""Version of what a deferred task carries: its trigger's arguments, and the trigger's event. Each says it; a newer one
+is refused by name (`check_format`). docs/design.md, "Two versions", says what is a new one, and what is to be done
+then."""
 LARGEST_SCRIPT = 256 << 10
 """Bytes, packed: a larger one does not fit into a journal (512 KiB) with all else, and stays with its worker."""
 
@@ -76,6 +81,21 @@ class Deferred(Exception):
     def __init__(self, handover: Handover, *, finished: bool = False) -> None:
         super().__init__("the script was handed over")
         self.handover, self.finished = handover, finished
+
+
+def check_format(message: Mapping[str, Any], advice: str) -> None:
+    """Whether this version can read what another process of a deferred task has left to it.
+
+    :param message: a trigger's argument, or its event.
+    :param advice: what to do where it cannot, as the end of the error.
+    :raises ConfigError: it was written by a newer version of this package.
+    """
+    found = message.get("format", 0)
+    if found > FORMAT:
+        raise ConfigError(
+            f"What this deferred task carries was written by a newer version of this package (format {found}, this "
+            f"version reads up to {FORMAT}): this process does nothing with it. {advice}"
+        )
 
 
 def pack_script(statements: Sequence[Statement], texts: Sequence[str]) -> str:

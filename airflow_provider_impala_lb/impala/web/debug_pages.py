@@ -1,26 +1,24 @@
 """A coordinator's own web pages: what it runs and ran last, and how to end it there without a secret.
 
 Where they are asked for is one rule, `pages_of`: at the address that the configuration names, and there with a login;
-else at the port that the coordinator names (``http_addr``, impala-hs2-server.cc, ``OpenSession``), on the node's own
-host and without one. No server leads us to another host.
+else, without one, where the coordinator says (`page_address`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
-from airflow_provider_impala_lb.core.config.address import format_address, parse_address
 from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
 from airflow_provider_impala_lb.impala.sql.label import nonce_of
 from airflow_provider_impala_lb.impala.web.http_fetch import Fetch, ProbeFailed, fetch_all, tls_context
+from airflow_provider_impala_lb.impala.web.page_address import check_host, named_pages
 
 __all__ = ["DebugPages", "ProbeFailed", "Queries", "Query", "pages_of"]
 
@@ -214,15 +212,9 @@ class DebugPages:
 
     def _check_host(self) -> None:
         """:raises ProbeFailed: the pages are another host's."""
-        if self._same_as is None:
-            return
-        host = urlsplit(self.url).hostname or ""
-        if host != self._same_as and not _addresses(host) & _addresses(self._same_as):
-            raise ProbeFailed(
-                f"{host}: its coordinator says that its web pages are on {self._same_as}, which is not known to be the "
-                "same host, so they are not asked: name their address in the configuration (web, of the node)"
-            )
-        self._same_as = None
+        if self._same_as is not None:
+            check_host(self.url, self._same_as)
+            self._same_as = None
 
 
 def pages_of(
@@ -238,21 +230,8 @@ def pages_of(
     """
     if node.web:
         return DebugPages(node.web, settings, password)
-    scheme, _, address = (named or "").rpartition("://")
-    try:
-        host, port = parse_address(address, 0)
-    except ValueError:
-        return None
-    if not port or scheme not in ("", "http", "https"):
-        return None
-    return DebugPages(f"{scheme or 'http'}://{format_address(node.host, port)}", None, None, same_as=host)
-
-
-def _addresses(host: str) -> set[str]:
-    try:
-        return {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
-    except OSError:
-        return set()
+    pages = named_pages(node, named)
+    return DebugPages(pages.url, None, None, same_as=pages.host) if pages else None
 
 
 def _query(row: Mapping[str, Any], *, in_flight: bool) -> Query:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_impala_lb.core.config.model import LoadConfig
 from airflow_provider_impala_lb.core.config.value_limits import in_clear_text
+from airflow_provider_impala_lb.core.text import plain
 from airflow_provider_impala_lb.core.timing import Deadline
 
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ THREAD_NAME = "impala-lb probe"
 class ProbeFailed(Exception):
     """A node's page could not be had, or is not what it should be.
 
-    :param reason: why; holds no password.
+    :param reason: why; holds no password. Kept as one line that a log, a terminal and the shared state can take: what a
+        page says may be in it.
     :param refused: nobody listens there; default False.
     :ivar refused: as given.
     """
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
-        super().__init__(reason)
+        super().__init__(plain(" ".join(reason.split())))
         self.refused = refused
 
 
@@ -89,9 +91,13 @@ class Fetch:
         self._seconds, self._deadline = seconds, deadline
         try:
             # No proxies, .netrc or certificates of this process's environment: a coordinator is asked directly.
-            # No redirects: the password is for the configured host only.
+            # No redirects: the password is for the configured host only. Nothing packed, which has no limit unpacked.
             with httpx.Client(
-                auth=self._auth(), verify=self._context, trust_env=False, follow_redirects=False
+                auth=self._auth(),
+                verify=self._context,
+                trust_env=False,
+                follow_redirects=False,
+                headers={"Accept-Encoding": "identity"},
             ) as self._client:
                 self._plan(self)
         except ProbeFailed as error:
@@ -122,7 +128,7 @@ class Fetch:
                 "GET", self.url + path, timeout=remaining, extensions={"trace": self._note_connection}
             ) as answer:
                 self._check(answer, path)
-                for part in answer.iter_bytes():
+                for part in answer.iter_raw():
                     body += part
                     if len(body) > PAGE_LIMIT:
                         raise ProbeFailed(f"{self.url}: {path} is longer than {PAGE_LIMIT} bytes")

@@ -13,6 +13,7 @@ from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
 from airflow_provider_impala_lb.impala.web.http_fetch import Fetch, ProbeFailed, fetch_all, tls_context
 from airflow_provider_impala_lb.impala.web.node_exporter import Figures, host_shares
+from airflow_provider_impala_lb.impala.web.page_address import check_host, named_pages
 
 __all__ = ["NotACoordinator", "ProbeFailed", "probe", "probe_all"]
 
@@ -44,7 +45,7 @@ def probe(
     :param seconds: as there; default 1.
     :raises ProbeFailed: it did not answer in time, or is no coordinator (:class:`NotACoordinator`).
     """
-    found = _probe([node], settings, password, seconds, {node.address: before} if before else {})[node.address]
+    found = _probe([node], settings, password, seconds, {node.address: before} if before else {}, {})[node.address]
     if isinstance(found, ProbeFailed):
         raise found
     return found
@@ -57,6 +58,7 @@ def probe_all(
     seconds: float = 1.0,
     *,
     before: Mapping[str, ExporterCounters] | None = None,
+    named: Mapping[str, str] | None = None,
 ) -> dict[str, ProbeResult | str]:
     """The load of each node (``host:port``) now, or why it is not known; all nodes at once. Never raises.
 
@@ -74,10 +76,12 @@ def probe_all(
         time.
     :param before: counters of the last readings by node; default none, without which there is no share of ``disk``,
         and ``cpu`` is a guess.
+    :param named: ``host:port`` of the pages by node, as its coordinator names them: there a node is asked, without a
+        login, that has none of the three. Default none.
     """
     return {
         address: str(found) if isinstance(found, ProbeFailed) else found
-        for address, found in _probe(nodes, settings, password, seconds, before or {}).items()
+        for address, found in _probe(nodes, settings, password, seconds, before or {}, named or {}).items()
     }
 
 
@@ -87,16 +91,21 @@ def _probe(
     password: str | None,
     seconds: float,
     before: Mapping[str, ExporterCounters],
+    named: Mapping[str, str],
 ) -> dict[str, ProbeResult | ProbeFailed]:
     nodes = list(nodes)
     context: ssl.SSLContext | bool = False
     broken: ProbeFailed | None = None
-    if any((url or "").startswith("https:") for node in nodes for url in (node.web, node.metrics, node.exporter)):
+    urls = [url for node in nodes for url in (node.web, node.metrics, node.exporter, named.get(node.address))]
+    if any((url or "").startswith("https:") for url in urls):
         try:
             context = tls_context(settings)
         except ProbeFailed as error:
             broken = error
-    fetches = {node.address: {} if broken else _fetches(node, settings, password, context) for node in nodes}
+    fetches = {
+        node.address: {} if broken else _fetches(node, settings, password, context, named.get(node.address))
+        for node in nodes
+    }
     fetch_all([fetch for sources in fetches.values() for fetch in sources.values()], seconds)
     found: dict[str, ProbeResult | ProbeFailed] = {}
     for node in nodes:
@@ -112,9 +121,19 @@ def _probe(
 
 
 def _fetches(
-    node: Node, settings: LoadConfig, password: str | None, context: ssl.SSLContext | bool
+    node: Node, settings: LoadConfig, password: str | None, context: ssl.SSLContext | bool, named: str | None
 ) -> dict[str, Fetch]:
     found = {}
+    pages = None if node.web or node.metrics or node.exporter else named_pages(node, named)
+    if pages:
+        open_pages = LoadConfig()
+        read = _web_pages(node, open_pages, None)
+
+        def plan(fetch: Fetch) -> None:
+            check_host(pages.url, pages.host)
+            read(fetch)
+
+        found["web"] = Fetch(pages.url, open_pages, plan, context=context)
     if node.metrics:
         found["metrics"] = Fetch(node.metrics.rstrip("/"), settings, _metrics_page, context=context)
     if node.web:
@@ -177,7 +196,7 @@ def _page(fetch: Fetch, path: str) -> dict[str, Any]:
 
 def _reading(node: Node, fetches: dict[str, Fetch], before: ExporterCounters | None) -> ProbeResult:
     if not fetches:
-        raise ProbeFailed(f"{node.address}: has no web, metrics or exporter URL")
+        raise ProbeFailed(f"{node.address}: has no web, metrics or exporter URL, and its coordinator names none of use")
     web, metrics, exporter = fetches.get("web"), fetches.get("metrics"), fetches.get("exporter")
     sample, missing, connection_limit = LoadSample(), {}, 0.0
     if web:

@@ -9,9 +9,8 @@ def load_of(**keys):
     return parse({"nodes": ["a"], "load": keys}).load
 
 
-def test_without_the_section_nobody_is_probed_and_with_it_the_documented_defaults_hold():
-    assert parse({"nodes": ["a"]}).load is None
-    load = load_of()
+@pytest.mark.parametrize("load", [parse({"nodes": ["a"]}).load, parse({"nodes": ["a"], "load": {}}).load])
+def test_the_documented_defaults_hold(load):
     assert (load.floor, load.busy, load.overloaded, load.refresh) == (0.10, 0.20, 0.10, 10.0)
     assert (load.web_auth, load.web_user, load.ca_cert, load.verify_cert) == ("none", None, None, True)
     everything = ("cpu", "memory", "disk", "processes", "connections", "admission")

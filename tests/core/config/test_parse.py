@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.address import parse_address
-from airflow_provider_impala_lb.core.config.model import Node
+from airflow_provider_impala_lb.core.config.model import LoadConfig, Node
 from airflow_provider_impala_lb.core.config.parse import load, parse
 from airflow_provider_impala_lb.errors import ConfigError
 
@@ -74,7 +74,7 @@ session: {auth_mechanism: LDAP, database: dwh, query_options: {MEM_LIMIT: 2g, MT
         ({"nodes": []}, "nodes", "at least one"),
         ({}, "nodes", "is missing"),
         ({"nodes": ["a"], "session": {"open_timeout": 0}}, "session.open_timeout", "is 0, must be 0.5 or more"),
-        ({"nodes": ["a"], "load": "on"}, "load", "expected `object"),
+        ({"nodes": ["a"], "load": "on"}, "load", "must be auto, off, or a mapping of its keys (value not shown)"),
     ],
 )
 def test_an_error_names_the_source_the_key_and_what_is_allowed(raw, key, says):
@@ -185,7 +185,10 @@ def test_an_empty_section_is_one_with_its_defaults(tmp_path):
     for off in ("off", "false", '"off"'):
         path.write_text(f"nodes: [a]\nload: {off}\n")
         assert load(path).load is None
-    assert parse({"nodes": ["a"]}).load is None
+    assert parse({"nodes": ["a"], "load": "false"}, from_text=True).load is None  # a connection's URI
+    for auto in (parse({"nodes": ["a"]}), parse({"nodes": ["a"], "load": "auto"})):
+        assert (auto.load, auto.load_is_auto) == (LoadConfig(), True)
+    assert not load(path).load_is_auto and not parse({"nodes": ["a"], "load": {}}).load_is_auto
 
 
 @pytest.mark.parametrize(

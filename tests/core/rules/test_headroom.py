@@ -309,14 +309,14 @@ def test_one_process_asks_for_the_whole_fleet(clock):
     one, other = (make(clock, 2, store=store, load=LOAD) for _ in range(2))
     rounds = []
 
-    def prober(nodes, counters):
+    def prober(nodes, named, counters):
         rounds.append(counters)
         assert other.reports.probe() is None  # claimed
         assert other.reports.probe(now_anyway=True) is None
         return {"n0:21050": reading(0.5, 3, ExporterCounters(at=1.0, idle=1.0, total=2.0)), "n1:21050": "refused"}
 
     one.reports.prober = prober
-    other.reports.prober = lambda nodes, counters: pytest.fail("two ask at once")
+    other.reports.prober = lambda nodes, named, counters: pytest.fail("two ask at once")
     assert set(one.reports.probe()) == {"n0:21050", "n1:21050"}
     assert one.reports.probe() is None  # not due
     assert status(one, "n0")["headroom"] == 0.5
@@ -330,13 +330,13 @@ def test_who_dies_while_asking_does_not_stop_the_others(clock):
     store = MemoryStore(clock)
     one, other = (make(clock, 2, store=store, load=LOAD) for _ in range(2))
 
-    def dies(nodes, counters):
+    def dies(nodes, named, counters):
         raise SystemExit
 
     one.reports.prober = dies
     with pytest.raises(SystemExit):
         one.reports.probe()
-    other.reports.prober = lambda nodes, counters: {"n0:21050": reading(0.5)}
+    other.reports.prober = lambda nodes, named, counters: {"n0:21050": reading(0.5)}
     assert other.reports.probe() is None
     clock.now += 3.1
     assert other.reports.probe() is not None
@@ -345,9 +345,9 @@ def test_who_dies_while_asking_does_not_stop_the_others(clock):
 def test_an_answer_that_comes_too_late_is_not_noted(clock):
     store = MemoryStore(clock)
     one, other = (make(clock, 2, store=store, load=LOAD) for _ in range(2))
-    other.reports.prober = lambda nodes, counters: {"n0:21050": reading(0.9)}
+    other.reports.prober = lambda nodes, named, counters: {"n0:21050": reading(0.9)}
 
-    def slow(nodes, counters):
+    def slow(nodes, named, counters):
         clock.now += 4
         other.reports.probe()
         return {"n0:21050": reading(0.1)}
@@ -359,9 +359,9 @@ def test_an_answer_that_comes_too_late_is_not_noted(clock):
 
 def test_a_node_that_does_not_answer_keeps_its_last_report_until_that_expires(clock):
     picker = make(clock, 2, load=LOAD)
-    picker.reports.prober = lambda nodes, counters: {"n0:21050": reading(0.5, 7)}
+    picker.reports.prober = lambda nodes, named, counters: {"n0:21050": reading(0.5, 7)}
     picker.reports.probe()
-    picker.reports.prober = lambda nodes, counters: {"n0:21050": "no answer within 1 s"}
+    picker.reports.prober = lambda nodes, named, counters: {"n0:21050": "no answer within 1 s"}
     clock.now += 10
     picker.reports.probe()
     assert status(picker, "n0")["load"] == 7
@@ -375,7 +375,7 @@ def test_the_report_counts_the_leases_from_before_it_was_asked_for(clock):
     picker = make(clock, 2, load=LOAD)
     held = []
 
-    def prober(nodes, counters):
+    def prober(nodes, named, counters):
         held.append(picker.acquire("x", prefer="n0"))  # begins while the nodes are being asked
         return {"n0:21050": reading(0.5, 0)}
 
@@ -390,7 +390,7 @@ def test_a_pick_never_waits_for_a_round(clock):
     picker = make(clock, 2, load=LOAD)
     asked, go_on = threading.Event(), threading.Event()
 
-    def prober(nodes, counters):
+    def prober(nodes, named, counters):
         asked.set()
         assert go_on.wait(10)
         return {"n0:21050": reading(0.5)}
@@ -413,6 +413,6 @@ def test_a_store_out_of_reach_does_not_end_the_thread_that_asks(picker, monkeypa
     def away(*_):
         raise StateUnavailable("away")
 
-    picker.reports.prober = lambda nodes, counters: {}
+    picker.reports.prober = lambda nodes, named, counters: {}
     monkeypatch.setattr(picker.store, "read", away)
     assert picker.reports.probe_if_due() is None

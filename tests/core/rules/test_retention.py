@@ -4,9 +4,19 @@ import pytest
 
 from airflow_provider_impala_lb.core.rules import retention
 from airflow_provider_impala_lb.core.state import record_log
-from airflow_provider_impala_lb.core.state.load_report import LoadSample
-from airflow_provider_impala_lb.core.state.model import Lease, LeftoverSession, SessionRecord, Ticket
+from airflow_provider_impala_lb.core.state.load_report import LastReport, LoadSample
+from airflow_provider_impala_lb.core.state.model import (
+    Avoid,
+    Ejection,
+    Lease,
+    LeftoverSession,
+    LoadSummary,
+    NodeState,
+    SessionRecord,
+    Ticket,
+)
 from airflow_provider_impala_lb.core.state.record_log import RecordLog
+from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable
 from airflow_provider_impala_lb.stores.file.state_slots import RECORDS_BYTES
 from airflow_provider_impala_lb.stores.file.store import FileStore
@@ -25,18 +35,11 @@ def keys_of(picker):
     return [key for key, _ in picker.store.read()[0].sessions.items()]
 
 
-def add_many(records, items, ends):
-    """As `RecordLog.add` of each, in one piece."""
-    lines = [record_log._line(key, record) for key, record in items]
-    records._added += b"".join(lines)
-    records.extent.due = ends
-    records.extent.count += len(lines)
-
-
 def add_keys(picker, names, node="n0:21050"):
     def fill(state, now):
         record = SessionRecord(node, now + DAY, database="dwh", options={"MEM_LIMIT": "4g"}, at=now)
-        add_many(state.sessions, [(name, record) for name in names], now + DAY)
+        for name in names:
+            state.sessions.add(name, record, now + DAY)
 
     picker.store.transact(fill)
 
@@ -84,6 +87,58 @@ def test_an_operators_word_on_a_node_outlasts_its_days_out_of_the_configuration(
         clock.now += DAY
         part.get_host()
     assert set(part.store.read()[0].nodes) == {"a:21050"}
+
+
+def test_with_a_node_its_last_report_goes_and_the_count_of_those_who_waited_for_it(clock):
+    state, now = State(), clock.now
+    for address, waiting in (("gone:1", 0), ("wanted:1", 2)):
+        state.node(address).used = int(now - 2 * DAY)
+        state.last_reports.add(address, LastReport(at=now), now + DAY)
+        state.head.behind[address] = waiting
+    retention.forget_nodes(make(clock).config, state, now)
+    assert (state.nodes, len(state.last_reports)) == ({}, 0)
+    assert state.head.behind == {"wanted:1": 2}
+
+
+@pytest.mark.parametrize(
+    ("use", "is_kept"),
+    [
+        (lambda now: NodeState(), False),
+        (lambda now: NodeState(used=int(now) - 3600), True),
+        (lambda now: NodeState(summary=LoadSummary(now - 3600, 0, 0, 0.5, "ready", "ready")), True),
+        (lambda now: NodeState(ejection=Ejection("failure", "refused", until=now - 3600)), True),
+        (lambda now: NodeState(leases=1), True),
+    ],
+)
+def test_a_node_that_another_host_uses_is_kept(clock, use, is_kept):
+    state = State()
+    state.nodes["elsewhere:1"] = use(clock.now)
+    retention.forget_nodes(make(clock).config, state, clock.now)
+    assert ("elsewhere:1" in state.nodes) == is_kept
+
+
+def test_what_a_node_reported_last_is_forgotten_after_a_day(clock):
+    picker = make(clock, load=LOAD)
+    picker.reports.note("n0:21050", LoadSample(queries=1))
+    clock.now += DAY - 100
+    picker.get_host()
+    assert len(picker.store.read()[0].last_reports) == 1
+    clock.now += 200
+    picker.get_host()
+    assert len(picker.store.read()[0].last_reports) == 0
+
+
+@pytest.mark.parametrize("kind", ["sessions", "avoid"])
+def test_of_what_is_too_much_the_newest_three_quarters_stay(clock, kind):
+    state, ends = State(), clock.now + DAY
+    records = getattr(state, kind)
+    record = Avoid("n0:21050", ends) if kind == "avoid" else SessionRecord("n0:21050", ends)
+    while records.size <= retention.MOST_BYTES:
+        records.add(f"{len(records)}", record, ends)
+    last = len(records) - 1
+    retention.bound_records(state, clock.now)
+    assert 0.99 * retention.MOST_KEPT_BYTES < records.size <= retention.MOST_KEPT_BYTES
+    assert [name for name, _ in records.items()][-1] == f"{last}"
 
 
 @pytest.mark.slow
@@ -141,7 +196,8 @@ def test_what_attempts_have_left_is_bounded_and_what_may_run_goes_last(clock):
             ended = index % 100 != 0
             return LeftoverSession(f"dag/run/{index}", "n0:21050", "s" * 32, "q" * 32, now, now + DAY, True, ended)
 
-        add_many(state.leftovers, [(f"lease-{index}", left(index)) for index in range(20_000)], now + DAY)
+        for index in range(20_000):
+            state.leftovers.add(f"lease-{index}", left(index), now + DAY)
 
     picker.store.transact(fill)
     clock.now += 1
@@ -151,6 +207,27 @@ def test_what_attempts_have_left_is_bounded_and_what_may_run_goes_last(clock):
     assert sum(not left.ended for left in state.leftovers.values()) == 200
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_of_too_much_that_attempts_have_left_the_newest_stays(clock, ended):
+    state, ends = State(), clock.now + DAY
+    leftovers = state.leftovers
+    while leftovers.size <= retention.MOST_BYTES:
+        at = clock.now + len(leftovers)
+        leftovers.add(f"{len(leftovers)}", LeftoverSession("dag", "n0:1", "s" * 32, "", at, ends, ended=ended), ends)
+    last = len(leftovers) - 1
+    retention.bound_records(state, clock.now)
+    assert leftovers.size <= retention.MOST_BYTES
+    first = last // 2 + 1 if ended else 1  # half of those that were seen to end, else what is too much
+    assert {name for name, _ in leftovers.items()} == {f"{index}" for index in range(first, last + 1)}
+
+
+def test_data_are_counted_in_bytes():
+    for options, size in (({"A": "x" * 4000}, 0), ({"A": "é" * 4000}, 8001), ({"é" * 2500: ""}, 5000)):
+        record = SessionRecord("n0:1", 9.0, options=dict(options))
+        assert retention.bound_data(record) == size
+        assert record.options == ({} if size else options)
+
+
 def fill_kind(picker, kind, record):
     """Of one kind of records as many as are allowed."""
 
@@ -158,7 +235,8 @@ def fill_kind(picker, kind, record):
         records = getattr(state, kind)
         line = len(record_log._line("lease-1", record(now)))
         count = retention.MOST_WAITING_BYTES // line + 1
-        add_many(records, [(f"lease-{index}", record(now)) for index in range(count)], now + DAY)
+        for index in range(count):
+            records.add(f"lease-{index}", record(now), now + DAY)
         if kind == "tickets":
             state.head.behind = {"": len(records)}
 

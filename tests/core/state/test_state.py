@@ -1,8 +1,11 @@
 """The state as it is encoded: whole or in parts, of this version or of another."""
 
+import zlib
+
 import msgspec
 import pytest
 
+from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LastReport
 from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.model import Attempt, Avoid, Lease, LeftoverSession, SessionRecord
 from airflow_provider_impala_lb.core.state.state import FORMAT, NewerState, State, decode, encode, encode_head
@@ -67,6 +70,27 @@ def test_a_newer_format_is_refused_by_name():
         decode(b'{"format":%d}' % (FORMAT + 1))
     with pytest.raises(ConfigError, match=r"^lock_file: /x: was written by a newer version .*format 99"):
         load_or_reset("lock_file: /x", b'{"format":99}')
+
+
+@pytest.mark.parametrize("head", [b'{"format":99,"nodes":[]}', b'{"nodes":{"a":{"summary":7}},"format":99}'])
+def test_a_newer_format_that_cannot_be_read_at_all_is_refused_and_not_begun_anew(head):
+    with pytest.raises(ConfigError, match=r"^lock_file: /x: was written by a newer version .*format 99"):
+        load_or_reset("lock_file: /x", head)
+
+
+def test_a_field_that_a_later_version_has_added_keeps_nothing_from_being_read():
+    state = State()
+    state.node("a").picks = 3
+    state.last_reports.put("a", LastReport(at=1.0, counters=ExporterCounters(1.0, 2.0, 3.0)), 9.0)
+    record = encode(state).replace(b'"picks":3', b'"picks":3,"later":{"x":1}')
+    line = state.last_reports.text
+    key, _, rest = line[1:].partition(b"\t")
+    body = rest[8:].replace(b'"total":3.0', b'"total":3.0,"later":1')
+    later = b"\n%b\t%08x%b" % (key, zlib.crc32(body, zlib.crc32(key)), body)
+    head, *texts = record.replace(line, later).split(b"\0")
+    found = decode(b"\0".join((head, *texts)))
+    assert found.nodes["a"].picks == 3
+    assert found.last_reports.get("a").counters.total == 3.0
 
 
 @pytest.mark.parametrize(("record", "given_up"), [(b"", False), (None, True), (b"{", True), (b"[]", True)])

@@ -173,6 +173,6 @@ def test_an_exception_while_a_session_is_opened_leaves_no_connection(four, alarm
     before = len(os.listdir("/proc/self/fd"))
     alarm(0.4)
     with pytest.raises(Timeout):
-        run(patient(four), "SELECT 1", prefer=four.nodes[0].address)
+        run(patient(four, load="off"), "SELECT 1", prefer=four.nodes[0].address)
     assert len(os.listdir("/proc/self/fd")) <= before  # what an earlier test left may go meanwhile
     assert patient(four).status()["leases"] == []

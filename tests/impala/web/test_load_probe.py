@@ -415,7 +415,7 @@ def test_a_node_that_is_dead_or_has_no_address_is_named(node):
     with raw_server(silent) as port:
         pass
     assert "refused" in reason(Node("a", web=f"http://127.0.0.1:{port}"))
-    assert reason(Node("a")) == "a:21050: has no web, metrics or exporter URL"
+    assert reason(Node("a")).startswith("a:21050: has no web, metrics or exporter URL")
     with raw_server(ssh) as port:
         assert "hung up, or does not speak HTTP" in reason(Node("a", web=f"http://127.0.0.1:{port}"))
     with pytest.raises(ProbeFailed):

@@ -2,9 +2,6 @@
 
 import dataclasses
 import socket
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
 import pytest
@@ -17,36 +14,7 @@ from airflow_provider_impala_lb.impala.previous.leftover_sessions import is_gone
 from airflow_provider_impala_lb.impala.web.debug_pages import DebugPages, ProbeFailed, pages_of
 from airflow_provider_impala_lb.sandbox import Sandbox
 from tests.support.scripts import changed
-from tests.support.web_servers import page_server, raw_server
-
-
-@contextmanager
-def listener_on(host):
-    """A web server on another address of this host, as another host would be; what it was asked."""
-    asked = []
-
-    class Request(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append((self.path, self.headers.get("Authorization")))
-            body = (
-                b'{"is_quiescing": false, "process_start_time": ""}' if self.path == "/?json" else b""
-            )  # one page is open, to invite to the others
-            self.send_response(200 if body else 401)
-            self.send_header("WWW-Authenticate", 'Digest realm="r", nonce="n"')
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer((host, 0), Request)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"{host}:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
+from tests.support.web_servers import listener_on, page_server, raw_server
 
 
 @pytest.fixture(scope="module")
