@@ -99,14 +99,14 @@ class Lab:
         return impala_lb.ImpalaLBHook("hooks").balancer
 
     @contextlib.contextmanager
-    def worker(self, way, attempt=1, *, state="RUNNING"):
-        """A process in which an attempt waits for its INSERT. Of one whose session ends while it is planned up to 4.3
-        nothing is ever seen to end."""
+    def worker(self, way, attempt=1, *, planned=False):
+        """A process in which an attempt waits for its INSERT, which is at work, or may still be planned: then up to 4.3
+        no end of it is ever seen once its session is closed."""
         sql = f"INSERT INTO {self.table} SELECT 1 WHERE sleep(62000)"
         command = [sys.executable, "-m", "tests.support.hook_worker", "hooks", str(attempt), way, sql]
         process = subprocess.Popen(command, cwd=ROOT)
         try:
-            wait_for(lambda: any(query["state"] == state or not state for _, query in self.running()), 60)
+            wait_for(lambda: any(planned or query["state"] == "RUNNING" for _, query in self.running()), 60)
             yield process
         finally:
             process.kill()
@@ -152,7 +152,7 @@ def test_what_is_planned_yet_is_waited_for(lab, way):
         switches = [
             held.enter_context(node.hold("planning", sql=f"{lab.table} SELECT 1")) for node in lab.cluster.nodes
         ]
-        first = held.enter_context(lab.worker(way, state=""))
+        first = held.enter_context(lab.worker(way, planned=True))
         for switch in switches:
             held.callback(switch.release)
         first.kill()

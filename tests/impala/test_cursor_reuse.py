@@ -33,16 +33,18 @@ def interrupted_once(is_so):
     def watch():
         try:
             wait_for(is_so, 20)
+            was_so.set()
         finally:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, interrupt)
-    watching = threading.Thread(target=watch)
+    was_so, watching = threading.Event(), threading.Thread(target=watch)
     try:
         with pytest.raises(TaskTimeout):
             watching.start()
             yield
             watching.join()
+        assert was_so.is_set()
     finally:
         signal.signal(signal.SIGUSR1, before)
 

@@ -12,7 +12,6 @@ from airflow_provider_impala_lb.sandbox import Sandbox
 from airflow_provider_impala_lb.stores.factory import open_journals
 from tests.support.scripts import changed, only, rows_of, run, script_run, sent, statements_on
 
-pytestmark = pytest.mark.slow
 LAG = 3.0
 
 
@@ -56,6 +55,7 @@ def moves(cluster, upstream, sql):
     return done, barriers_on(node)[before[done.node] :]
 
 
+@pytest.mark.slow
 def test_without_it_the_others_do_not_see_the_rows(lagging, table):
     done = run(only(lagging, lagging.nodes[0]), f"INSERT INTO {table} VALUES (1)")
     assert seen_by(lagging, f"SELECT a FROM {table}") == [[(0,), (1,)], [(0,)], [(0,)]]
@@ -79,6 +79,7 @@ def seen_to_the_end(cluster, table, script):
     return done, seen_by(cluster, f"SELECT count(*) FROM {table}")
 
 
+@pytest.mark.slow
 def test_a_last_change_that_changed_nothing_hides_none_of_those_before_it(lagging, table):
     script = f"CREATE TABLE {table}_c (a INT); INSERT INTO {table}_c SELECT a FROM {table} WHERE a > 99"
     done, seen = seen_to_the_end(lagging, f"{table}_c", script)
@@ -86,6 +87,7 @@ def test_a_last_change_that_changed_nothing_hides_none_of_those_before_it(laggin
     assert (done.left.published, done.left.unpublished) == (True, [])
 
 
+@pytest.mark.slow
 def test_rows_before_a_last_insert_of_none_are_published_by_a_refresh(lagging, table):
     before = len(statements_on(lagging.nodes[0]))
     script = f"INSERT INTO {table} VALUES (1); INSERT INTO {table} SELECT a FROM {table} WHERE a > 99; SELECT 1"
@@ -96,6 +98,7 @@ def test_rows_before_a_last_insert_of_none_are_published_by_a_refresh(lagging, t
     assert texts[:4] == ["INSERT", "INSERT", "REFRESH", "SELECT"]
 
 
+@pytest.mark.slow
 def test_it_is_said_which_tables_could_not_be_published(log):
     """Nothing can be sent that would let the others hear of a table that is there no more."""
     with Sandbox(nodes=2, lag=2) as cluster:
@@ -126,6 +129,7 @@ def test_who_goes_on_with_a_script_knows_what_is_published(lagging, table):
     assert not any("REFRESH" in sql for sql in statements_on(lagging.nodes[0])[before:])
 
 
+@pytest.mark.slow
 def test_only_the_last_change_of_a_table_waits(lagging, table):
     node = lagging.nodes[0]
     script = f"INSERT INTO {table} VALUES (1); INSERT INTO {table} VALUES (2); SELECT 1; SET MEM_LIMIT=1g"
@@ -134,6 +138,7 @@ def test_only_the_last_change_of_a_table_waits(lagging, table):
     assert with_it == [False, True, False, False]
 
 
+@pytest.mark.slow
 def test_a_script_that_changes_nothing_waits_for_nothing(lagging):
     node = lagging.nodes[0]
     done = run(only(lagging, node), "SELECT 1; SET MEM_LIMIT=1g", publish=30.0)
@@ -141,6 +146,7 @@ def test_a_script_that_changes_nothing_waits_for_nothing(lagging):
     assert done.left.published  # there is nothing that anybody could miss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"publish": 30.0}, {"query_options": {"SYNC_DDL": "1"}}])
 @pytest.mark.parametrize(
     "sql", ["INSERT INTO t VALUES (1)", pytest.param("INSERT OVERWRITE t SELECT 1", marks=pytest.mark.slow)]
@@ -161,6 +167,7 @@ def test_done_but_not_broadcast_in_time_counts_as_done_and_not_as_published(how,
         assert sum(sql in text for text in statements_on(cluster.nodes[0])) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.since("4.4", "its timeline does not tell what is done")
 @pytest.mark.parametrize(
     "sql", ["INSERT INTO t VALUES (1)", pytest.param("CREATE TABLE u (a INT)", marks=pytest.mark.slow)]
