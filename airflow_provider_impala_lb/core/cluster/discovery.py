@@ -54,8 +54,8 @@ class Discovery:
         :param state: as it was a moment ago.
         """
         if (
-            self.in_background
-            and self._finder is not None
+            self._finder is not None
+            and self.in_background
             and discovery.is_due(self._shared.config, state, state.head.last_seen)
             and not self._busy.locked()
         ):

@@ -23,11 +23,17 @@ from airflow_provider_impala_lb.core.rules.headroom import (
 from airflow_provider_impala_lb.core.state.load_report import ExporterCounters, LoadSample, ProbeResult
 from airflow_provider_impala_lb.core.state.model import NodeState, ProbeClaim
 from airflow_provider_impala_lb.core.state.state import State
+from airflow_provider_impala_lb.core.timing import Deadline
 from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 log = getLogger(__name__)
 
 _SHOWN = 4
+_LOOK_EVERY = 0.1
+"""Seconds in which the picks of a process look once whether the nodes should be asked: it takes a look at each."""
+_SAY_EVERY = 600.0
+"""Seconds between two lines of a process about who answers: of a node that comes and goes there would be one for each.
+The last word is always said, once they are over and somebody asks."""
 _ADDRESS_LIMIT = 270
 """A name in DNS has up to 253 characters. What a server names may be anything."""
 PROBE_SECONDS = 3.0
@@ -66,6 +72,9 @@ class LoadReports:
     def forget_parent(self) -> None:
         """This process is a child: nobody in it asks."""
         self._busy = threading.Lock()
+        self._next_look = Deadline(0.0)
+        self._unsaid = False  # whether others answer than the log says
+        self._said_at = float("-inf")  # by the store's clock
 
     @property
     def _config(self) -> Config:
@@ -109,9 +118,13 @@ class LoadReports:
 
         :param state: as it was a moment ago.
         """
-        if self.prober is not None and self._is_due(state, state.head.last_seen) and not self._busy.locked():
-            with suppress(RuntimeError):  # no more threads for this process: the next pick, or another process, asks
-                threading.Thread(target=self.probe_if_due, name="impala-lb-reports", daemon=True).start()
+        if self.prober is None or not self._next_look.passed() or self._busy.locked():
+            return
+        if not self._is_due(state, state.head.last_seen):
+            self._next_look = Deadline(_LOOK_EVERY)
+            return
+        with suppress(RuntimeError):  # no more threads for this process: the next pick, or another process, asks
+            threading.Thread(target=self.probe_if_due, name="impala-lb-reports", daemon=True).start()
 
     def probe_if_due(self) -> State | None:
         """Ask all nodes if that is due. Returns a recent state; None if it cannot be read. Never raises."""
@@ -169,11 +182,16 @@ class LoadReports:
                     if isinstance(answer, ProbeResult):
                         state.node(address).unanswered, state.node(address).asked_again = 0, 0.0
                 state.head.probe = ProbeClaim("", asked.at + load.refresh)
-                return changes, "" if before == _who_answers(state) else load_line(self._config, state, now)
+                self._unsaid |= before != _who_answers(state)
+                if not self._unsaid or 0 <= now - self._said_at < _SAY_EVERY:
+                    return changes, ""
+                self._said_at = now
+                return changes, load_line(self._config, state, now)
 
             changes, line = self._store.transact(note)
             if line:
                 log.info("Load: %s", line)
+                self._unsaid = False
             _log_changes(changes)
             return answers
 

@@ -19,6 +19,8 @@ from airflow_provider_impala_lb.errors import ConfigError, StateUnavailable
 
 log = getLogger(__name__)
 Result = TypeVar("Result")
+_FORGET_EVERY = 60.0
+"""Seconds between two looks of a host for nodes to forget, which take as long as a choice among them."""
 
 
 class SharedState:
@@ -52,8 +54,10 @@ class SharedState:
         :param state: of which only the head need be known.
         """
         config, known = self._current
+        if config.source is None:
+            return config
         found = state.head.found
-        if config.source is None or found is None or found.source != config.source.name:
+        if found is None or found.source != config.source.name:
             return config
         if found.nodes != known:
             config = config_with(config, found)
@@ -137,7 +141,9 @@ class SharedState:
         :returns: with ``nodes``: whether another host balances a different list.
         """
         state.head.cluster = self.config.name
-        forget_nodes(self.config, state, now)
+        mine = state.hosts.get(self.host)
+        if mine is None or mine.seen // _FORGET_EVERY != now // _FORGET_EVERY:
+            forget_nodes(self.config, state, now)
         digest = self._nodes_digest if nodes else None
         return note_host(state, now, self.host, digest, one_clock=self.store.one_clock)
 

@@ -116,9 +116,15 @@ def admit(
         candidates, busy = busy, []
         for node in candidates:
             del reasons[node.address]
-    if avoid and len(candidates) > 1 and any(node.address == avoid for node in candidates):
-        candidates = [node for node in candidates if node.address != avoid]
-        reasons[avoid] = LeftOut("failed this task", "failed this task last time")
+    if avoid and any(node.address == avoid for node in candidates):
+        others = [node for node in candidates if node.address != avoid]
+        if not others and config.load_is_auto:  # a busy one is another one
+            others, busy = busy, []
+            for node in others:
+                del reasons[node.address]
+        if others:
+            candidates = others
+            reasons[avoid] = LeftOut("failed this task", "failed this task last time")
     return Admitted(candidates, busy, resting, reasons, bool(doubt))
 
 

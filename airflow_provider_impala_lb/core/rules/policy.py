@@ -51,7 +51,7 @@ def load_of(node: NodeState, now: float, ttl: float) -> float:
     here = node.leases
     for _, count in node.recent:
         here += count
-    if ttl:
+    if ttl and node.summary is not None:
         summary = fresh(node, now, ttl)
         if summary is not None and summary.queries >= 0:
             return max(0.0, summary.queries + here - summary.leases)
@@ -122,8 +122,11 @@ def _least_loaded(
     """The smallest ``(load + 1) / weight``; ties go in round-robin order."""
     nodes, ttl = state.nodes, config.report_seconds
     turn = in_turn(config, candidates, state.head.last)
+    get = nodes.get
     scores = [
-        (load_of(nodes.get(node.address, _UNKNOWN), now, ttl) + 1) / weight_of(config, node, now) for node in turn
+        (load_of(get(node.address, _UNKNOWN), now, ttl) + 1)
+        / (weight_of(config, node, now) if node.joined else node.weight)
+        for node in turn
     ]
     best = turn[scores.index(min(scores))]
     return best, lambda: {node.address: f"score {score:g}" for node, score in zip(turn, scores, strict=True)}

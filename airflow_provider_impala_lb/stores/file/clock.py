@@ -78,7 +78,10 @@ def steady(hosts: Mapping[str, HostNote], time: HostTime) -> float:
     :param hosts: as noted in the state, by name.
     :param time: what this host's clocks show.
     """
-    last = max((note for note in hosts.values() if note.boot == time.boot), key=lambda note: note.uptime, default=None)
+    last: HostNote | None = None
+    for note in hosts.values():
+        if note.boot == time.boot and (last is None or note.uptime > last.uptime):
+            last = note
     if last is None or not time.boot:
         return time.wall
     elapsed = max(0.0, time.uptime - last.uptime)

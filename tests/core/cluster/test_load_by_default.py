@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from airflow_provider_impala_lb.core.state.load_report import LoadSample, ProbeResult
-from airflow_provider_impala_lb.core.state.model import ProbeClaim
+from airflow_provider_impala_lb.core.state.model import Avoid, ProbeClaim
 from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import Clock, make
@@ -214,3 +214,32 @@ def test_where_load_is_off_nothing_is_learned_and_nobody_asked(clock):
     assert picker.status()["load"] == "off: no node is asked for its load"
     state, _ = picker.store.read()
     assert state.node("n0:21050").web == ""
+
+
+def test_a_node_that_comes_and_goes_is_a_line_in_ten_minutes_and_the_last_word_is_said(clock, caplog):
+    caplog.set_level(logging.INFO)
+    picker = make(clock, [{"host": f"n{i}", "web": f"http://n{i}:25000"} for i in range(2)])
+    picker.reports.prober = pages = Pages("n0")
+    for _ in range(36):  # in 12 minutes
+        pages.answering.symmetric_difference_update({"n1"})
+        picker.reports.probe()
+        clock.now += 20
+    said = [message for message in caplog.messages if message.startswith("Load: ")]
+    assert len(said) == 2
+    pages.answering.add("n1")
+    for _ in range(60):
+        picker.reports.probe()
+        clock.now += 20
+    said = [message for message in caplog.messages if message.startswith("Load: ")]
+    assert len(said) == 3 and said[-1] == "Load: auto, every 10 s: 2 of 2 nodes tell"
+
+
+def test_a_retry_goes_to_a_busy_node_rather_than_to_the_one_that_failed_it(clock):
+    picker = make(clock, 2)
+    tell(picker, n0=0.9, n1=0.15)
+    picker.store.transact(lambda state, now: state.avoid.put("dag/run/task", Avoid("n0:21050", now + 600), now + 600))
+    with picker.acquire("dag/run/task", wait=30) as pick:
+        assert pick.node == "n1:21050" and "failed this task last time" in pick.why
+    picker.drain("n1:21050")
+    with picker.acquire("dag/run/task", wait=30) as pick:
+        assert pick.node == "n0:21050"

@@ -54,6 +54,7 @@ def test_a_node_that_left_the_configuration_is_forgotten_after_a_day(clock):
     after.get_host()
     assert "b:21050" in after.store.read()[0].nodes  # a script runs there
     held.release()
+    clock.now += 60  # a host looks once a minute
     after.get_host()
     state, _ = after.store.read()
     assert set(state.nodes) == {"a:21050", "c:21050"}
