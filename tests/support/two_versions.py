@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.components import lacking
 
-FORMATS_FIXED = "508a2919036db9d7b7e284a66919b3689d387fb7"
+FORMATS_FIXED = "23690af24e72467d85c98e2b44da0c8a407d742e"
 """The commit that fixed the formats: of the state, of a journal, of what a deferred task carries. From 0.2.0 on the one
 that was released last. See CONTRIBUTING.md, "A stored format"."""
 CHECKOUT = Path(__file__).parents[2]
