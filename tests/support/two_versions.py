@@ -52,8 +52,8 @@ def _unpack(folder: Path) -> None:
     found = subprocess.run(
         ["git", "-C", str(CHECKOUT), "cat-file", "-e", f"{FORMATS_FIXED}^{{commit}}"], capture_output=True, text=True
     )
-    if found.returncode:
-        lacking(
+    if found.returncode:  # also where CI is set: nothing that can be installed brings the history
+        pytest.skip(
             f"the history here does not hold {FORMATS_FIXED[:12]} (a shallow clone? git fetch --unshallow): two "
             f"versions side by side are NOT tested: {found.stderr.strip()}"
         )
