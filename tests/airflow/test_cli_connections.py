@@ -121,6 +121,7 @@ def test_the_commands_of_a_question_work_as_they_are_printed(balancer, ti):
     assert ours.pushed["impala_run"]["statements"] == 2
 
 
+@pytest.mark.slow
 def test_the_command_for_a_journal_that_is_gone(balancer, ti):
     ours = ti()
     ours.task_id, ours.try_number = "gone", 2

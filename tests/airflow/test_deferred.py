@@ -135,6 +135,7 @@ def test_the_trigger_runs_the_rest_and_the_task_tells_what_ran(lab, ti):
     assert lab.record().ended
 
 
+@pytest.mark.slow
 def test_the_summary_of_a_deferred_run_is_that_of_any_other(lab, ti):
     """Its seconds are those of all its processes, ``why`` is what spoke for its node, and what was published shows."""
     start = time.time()
@@ -305,6 +306,7 @@ def test_start_over_ends_the_attempt_that_a_trigger_runs(lab, ti, monkeypatch):
     assert lab.ran() == [("1", "FINISHED"), ("1", "FINISHED"), ("2", "FINISHED")]
 
 
+@pytest.mark.slow
 def test_a_trigger_whose_successor_ends_says_nothing_until_its_attempt_is_over(lab, ti):
     """A triggerer that was taken for dead, and another one that has the trigger now: one event."""
     task, ours = operator(f"{lab.insert(1, 2000)}; {lab.insert(2, 10)}", resume=True), ti()

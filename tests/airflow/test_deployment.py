@@ -25,6 +25,7 @@ def journals_of(config):
     return {key: decode(journals.read(key), "") for key in list(journals.keys())}
 
 
+@pytest.mark.slow
 def test_a_journal_knows_its_deployment_its_run_and_what_its_names_stand_for(run_dag, cluster, monkeypatch):
     extra = {**cluster.config, "deployment": "prod"}
     monkeypatch.setenv(

@@ -21,6 +21,7 @@ def inserted(cluster, table):
     return sum(f"INTO {table} SELECT" in entry.get("sql", "") and entry["state"] == "FINISHED" for entry in entries)
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_after_the_end_is_not_retried(run_dag, cluster):
     run = run_dag("ends")
     states = run.states

@@ -163,6 +163,7 @@ def test_what_is_planned_yet_is_waited_for(lab, way):
         assert lab.ended() == []
 
 
+@pytest.mark.slow
 @pytest.mark.since("4.0", "only who closed a session knows its end")
 def test_of_two_cursors_both_sessions_are_to_be_ended(lab):
     close = leftover_sessions.SessionOfAnother.close_to_prove
@@ -195,8 +196,9 @@ def test_what_others_run_is_left_alone(lab, other, map_index):
         assert lab.running()
 
 
+@pytest.mark.slow
 @pytest.mark.since("4.0", "only who closed a session knows its end")
-@pytest.mark.parametrize("way", [pytest.param("run", marks=pytest.mark.slow), "cursor"])
+@pytest.mark.parametrize("way", ["run", "cursor"])
 def test_a_stopped_worker_that_goes_on_later_runs_nothing_more(lab, way):
     with lab.worker(way) as first:
         first.send_signal(signal.SIGSTOP)

@@ -210,6 +210,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_what_does_not_stick_is_an_error_that_says_what_to_write(run_dag, capfd):
     run = run_dag("stick_wrong")
     states = run.states

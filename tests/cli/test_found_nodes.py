@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import yaml
 
 from airflow_provider_impala_lb import Balancer
@@ -40,6 +41,7 @@ def test_threads_that_know_of_no_node_wait_for_the_one_that_asks(tmp_path):
         assert server.asked == 2
 
 
+@pytest.mark.slow
 def test_where_no_node_can_be_found_nothing_is_said_to_be_well(tmp_path):
     config = tmp_path / "lb.yml"
     with NameServer("c.example") as server:

@@ -254,6 +254,7 @@ def test_a_directory_that_no_other_host_sees_is_a_warning(tmp_path, monkeypatch,
     assert found["file system"].verdict == "ok" and "beside the file server" in found["clock"].message
 
 
+@pytest.mark.slow
 def test_a_real_overlay_is_known(tmp_path):
     """As in a container that was given no volume."""
     for name in ("lower", "upper", "work", "merged"):
@@ -320,6 +321,7 @@ def test_a_lock_that_hangs_is_given_up(tmp_path, monkeypatch):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_two_mounts_of_one_directory(tmp_path):
     (tmp_path / "share").mkdir()
     (tmp_path / "again").symlink_to(tmp_path / "share")

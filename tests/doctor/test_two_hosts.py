@@ -310,6 +310,7 @@ def test_a_check_that_hangs_is_given_up(shared, port, monkeypatch):
     until_gone(shared[0])
 
 
+@pytest.mark.slow
 def test_who_waits_ends_with_the_doctor_that_was_killed(shared, port, tmp_path):
     config = tmp_path / "c.yml"
     config.write_text(json.dumps({"nodes": ["127.0.0.1:1"], "lock_file": str(shared[0] / "lock")}))

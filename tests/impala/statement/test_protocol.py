@@ -146,6 +146,7 @@ def test_a_wait_without_an_end_is_found():
     assert stuck(model, explored)
 
 
+@pytest.mark.slow
 def test_a_needless_question_is_found():
     model = Model(Site(version="4.5", secret=False, records=False), instead("go on", "ask"))
     explored = explore(model)

@@ -118,9 +118,8 @@ def test_what_moves_never_reads_stale(lagging, runs):
     assert found["right"] == runs
 
 
-@pytest.mark.parametrize(
-    "between", ["SELECT 1", pytest.param("CREATE TABLE {t}_own AS SELECT 1 a", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("between", ["SELECT 1", "CREATE TABLE {t}_own AS SELECT 1 a"])
 def test_what_was_written_two_scripts_before_is_known_too(lagging, between):
     """Three scripts that stick to one coordinator, in a row; the one between says nothing of the first one's table."""
     table = f"chain{time.time_ns()}"
