@@ -36,7 +36,8 @@ def lab(cluster, tmp_path, monkeypatch):
 def make_lab(cluster, tmp_path, monkeypatch, reconnect_timeout=30):
     """A connection with a state of its own, and a table of its own; workers let go at once."""
     config = {**cluster.config, "lock_file": str(tmp_path / "lock"), "name": "deferred"}
-    config["session"] = {**config["session"], "reconnect_timeout": reconnect_timeout, "open_timeout": 3, "rpc_timeout": 3}
+    timeouts = {"open_timeout": 3, "rpc_timeout": 3, "reconnect_timeout": reconnect_timeout}
+    config["session"] = {**config["session"], **timeouts}
     nodes = config.pop("nodes")
     fields = {"conn_type": "impala_lb", "extra": {**config, "nodes": nodes}}
     monkeypatch.setenv("AIRFLOW_CONN_DEFERRED", json.dumps(fields))
