@@ -173,9 +173,9 @@ class LoadReports:
             asked = claimed.before
             answers = prober(claimed.nodes, claimed.named, claimed.counters)
 
-            def note(state: State, now: float) -> tuple[list[LevelChange], str]:
+            def note(state: State, now: float) -> tuple[list[LevelChange], str, float]:
                 if state.head.probe is not None and state.head.probe.token != token:
-                    return [], ""  # it took too long, and another one has asked since
+                    return [], "", now  # it took too long, and another one has asked since
                 before = _who_answers(state)
                 changes = self._note(state, now, asked, answers)
                 for address, answer in answers.items():  # not for an agent's report: that is no answer of the pages
@@ -183,15 +183,13 @@ class LoadReports:
                         state.node(address).unanswered, state.node(address).asked_again = 0, 0.0
                 state.head.probe = ProbeClaim("", asked.at + load.refresh)
                 self._unsaid |= before != _who_answers(state)
-                if not self._unsaid or 0 <= now - self._said_at < _SAY_EVERY:
-                    return changes, ""
-                self._said_at = now
-                return changes, load_line(self._config, state, now)
+                says = self._unsaid and not 0 <= now - self._said_at < _SAY_EVERY
+                return changes, load_line(self._config, state, now) if says else "", now
 
-            changes, line = self._store.transact(note)
+            changes, line, noted_at = self._store.transact(note)
             if line:
                 log.info("Load: %s", line)
-                self._unsaid = False
+                self._unsaid, self._said_at = False, noted_at
             _log_changes(changes)
             return answers
 
