@@ -3,7 +3,24 @@
 import mmap
 import os
 import signal
+import time
 import traceback
+
+import pytest
+
+END_SECONDS = 120
+
+
+def exit_code(pid, seconds=END_SECONDS):
+    """Of a child. Not waited for without an end: one whose thread waits in the kernel for a mount cannot end."""
+    end = time.monotonic() + seconds
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            pytest.fail(f"process {pid} has not ended within {seconds} s")
+        time.sleep(0.005)
 
 
 class Crew:
@@ -29,11 +46,11 @@ class Crew:
         return pid
 
     def kill(self, pid):
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
         self.pids.discard(pid)
+        os.kill(pid, signal.SIGKILL)
+        exit_code(pid)
 
     def join(self):
         for pid in list(self.pids):
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            assert exit_code(pid) == 0
             self.pids.discard(pid)

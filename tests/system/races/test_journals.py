@@ -12,6 +12,7 @@ from airflow_provider_impala_lb.core.config.store_url import parse_store
 from airflow_provider_impala_lb.stores.journals.file import FileJournals
 from airflow_provider_impala_lb.stores.redis.journals import RedisJournals
 from tests.support.components import SERVERS
+from tests.support.crews import exit_code
 from tests.support.servers import eventually
 from tests.support.sizes import SEED, sizes
 
@@ -137,9 +138,8 @@ def test_what_comes_again_beside_a_sweep_is_not_swept_away(crew, hosts):
     sweepers = [crew.start(sweep_on, WORKERS + host, hosts[host]) for host in (0, 1)]
     workers = [crew.start(come_and_go, worker, hosts[worker % 2], 60) for worker in range(4)]
     for pid in workers:
-        status = os.waitpid(pid, 0)[1]
+        assert exit_code(pid) == 0
         crew.pids.discard(pid)
-        assert os.waitstatus_to_exitcode(status) == 0
     # Where a sweep is slow, and the machine busy, the workers may be done before the second one is.
     eventually(lambda: all(crew.acks[WORKERS + host] > 1 for host in (0, 1)), 60)
     for pid in sweepers:
@@ -176,7 +176,7 @@ def test_forks_in_the_middle_of_changes_lose_nothing(crew, hosts):
                         count_many(acks, worker + 2 + child % 2 * 2, opened, 1)
                         status = 0
                     os._exit(status)
-                assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+                assert exit_code(pid) == 0
         finally:
             ended.set()
             thread.join()

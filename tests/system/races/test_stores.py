@@ -12,6 +12,7 @@ from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.stores.file.store import FileStore
 from airflow_provider_impala_lb.stores.redis.store import RedisStore
 from tests.support.components import SERVERS
+from tests.support.crews import exit_code
 from tests.support.sizes import SEED, sizes
 
 NODES = 30
@@ -149,7 +150,7 @@ def fork_while_picking(acks, worker, host):
                 os._exit(status)
         children.append(child)
     for child in children:
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert exit_code(child) == 0
     done.set()
     thread.join()
     acks[worker * NODES] = picked + 5 * len(children)
