@@ -123,7 +123,8 @@ def note_failure(config: Config, state: State, now: float, address: str, failure
         elif now < max(before.until, before.trial_until):
             return "all hosts leave it out already"  # workers that fail together would count several times
     by = _witnesses(config, state, now, node, host)
-    others_out = sum(is_out(other, now) for name, other in state.nodes.items() if name != address)
+    others = (state.nodes.get(name) for name in config.addresses if name != address)  # not those that are gone
+    others_out = sum(other is not None and is_out(other, now) for other in others)
     seconds = node.suspicions[host].until - now
     if not by or 2 * (others_out + 1) > len(config.nodes):
         return (

@@ -224,8 +224,8 @@ def _without_candidates(
         del left_out[best.address]
         whole = "the others are full, and of the busy ones it" if full else "all are busy, and it"
         return best.address, f"{whole} has the most headroom"
-    avoided = [node for node in config.nodes if left_out.get(node.address, _NOT_LEFT).kind == "failed this task"]
-    if avoided := _able(config, state, now, admitted, request, avoided):
+    failed = [node for node in config.nodes if left_out.get(node.address, _NOT_LEFT).kind == "failed this task"]
+    if avoided := _able(config, state, now, admitted, request, failed):
         del left_out[avoided[0].address]
         return avoided[0].address, "the others are full, though it failed this task last time"
     if resting := _able(config, state, now, admitted, request, admitted.resting):
