@@ -139,9 +139,7 @@ class Discovery:
 
             def note(state: State, now: float) -> list[str]:
                 found = state.head.found
-                mine = (
-                    found is not None and found.source == self._source
-                )  # not lost since, nor of another configuration
+                mine = found is not None and found.source == self._source  # not lost, nor of another source
                 if not now_anyway and not (mine and found is not None and found.token == token):
                     return []  # it took too long, and another one has asked since
                 if not mine:
