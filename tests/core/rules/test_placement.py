@@ -3,11 +3,12 @@
 import pytest
 
 from airflow_provider_impala_lb.core.rules.ejection import Failure, note_failure
+from airflow_provider_impala_lb.core.rules.placement import Wait
 from airflow_provider_impala_lb.core.state.model import Avoid, LoadSummary
 from airflow_provider_impala_lb.core.state.state import State, encode
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from tests.support.balancers import Clock, make
-from tests.support.queueing import acquire_now, waiting
+from tests.support.queueing import acquire_now, waiter_of, waiting
 
 
 @pytest.fixture
@@ -100,3 +101,17 @@ def test_what_is_not_limited_waits_for_nothing_when_the_state_was_lost(clock):
     picker.ready("n0:21050")
     make_busy(picker, "n0:21050")
     assert picker.acquire("x", wait=0).why.startswith("all are busy")
+
+
+def test_who_waits_for_a_node_that_is_drained_keeps_his_place_for_the_others(clock):
+    picker = make(clock, 2, max_leases_per_node=1)
+    sticky = picker.acquire("held", session_key="k")
+    other = picker.acquire("held")
+    first, second = waiter_of(picker, "first", None), waiter_of(picker, "second", None)
+    first.request.session_key = "k"
+    assert isinstance(first.step(), Wait) and isinstance(second.step(), Wait)
+    picker.drain(sticky.node)
+    assert isinstance(first.step(), Wait)
+    other.release()
+    assert isinstance(second.step(), Wait)
+    assert first.step().node == other.node
