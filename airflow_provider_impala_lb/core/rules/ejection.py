@@ -29,6 +29,7 @@ whoever's it is, ends the ejection at once; what a host has met by itself, only 
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple
 
 from airflow_provider_impala_lb.core.config.model import Config
@@ -158,7 +159,7 @@ def _suspect(config: Config, state: State, now: float, node: NodeState, failure:
 
 def _witnesses(config: Config, state: State, now: float, node: NodeState, host: str) -> list[str]:
     """The hosts whose word is evidence that the node fails, and not one of them; empty: there is not enough."""
-    works = now - node.worked <= EVIDENCE_SECONDS
+    works = abs(now - node.worked) <= EVIDENCE_SECONDS
     names = [
         name
         for name, each in node.suspicions.items()
@@ -215,13 +216,17 @@ def note_success(state: State, now: float, address: str, host: str, begun: float
                 entry.until = min(entry.until, now)
 
 
-def forget_old(node: NodeState, now: float) -> None:
-    """Forget what hosts have met long ago.
+def forget_old(node: NodeState, now: float, *, one_clock: bool) -> None:
+    """Forget what hosts have met long ago, and what lasts longer than anything may: the clock was set back since.
 
     :param node: changed.
     :param now: the store's clock, seconds since the epoch.
+    :param one_clock: it is the same on every host; else what a host has met by itself is by its own.
     """
-    old = [name for name, each in node.suspicions.items() if now - each.until >= UNTRIED_SECONDS]
+    if node.ejection is not None and node.ejection.until - now > LONGEST_COOL_DOWN:
+        node.ejection = None
+    latest = now + LONGEST_COOL_DOWN if one_clock else inf
+    old = [name for name, each in node.suspicions.items() if not now - UNTRIED_SECONDS < each.until <= latest]
     for name in old:
         del node.suspicions[name]
 
