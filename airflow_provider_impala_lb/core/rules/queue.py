@@ -294,7 +294,7 @@ def _kept_for_others(state: State, now: float, number: float, capacity: dict[str
         if ticket.number >= number or in_all <= 0:
             break
         if ticket.called < 0 or (ticket.called and not ticket.asks_again and abs(now - ticket.called) >= CALL_SECONDS):
-            continue  # (by a clock that differs, too) for who comes back as another process it is kept until he has lapsed
+            continue  # for who comes back as another process it is kept until he has lapsed: it takes its time
         usable = [address for address in capacity if _can_use(ticket, address)]
         best = max(usable, key=lambda address: capacity[address], default=None)
         if best is not None and capacity[best] > 0:

@@ -221,3 +221,24 @@ def test_the_lease_of_a_host_that_is_noted_nowhere_ends(share):
     assert live(share) == ["kept"]
     kept.release()
     gone.leases._held.clear()
+
+
+@pytest.mark.parametrize("common", [True, False])
+def test_after_a_clock_was_set_back_what_is_dated_since_lapses_in_time(share, common):
+    right, odd = share.host("right"), share.host("odd")
+    for picker in (right, odd):
+        picker.store.one_clock = common
+        picker.get_host()
+    share.time += 600  # nobody can reach the state: so nothing lapses for a while
+    right.get_host()
+    odd.get_host()
+    if common:
+        share.time -= 3600
+    else:
+        odd.store.wrong = -3600
+    odd.get_host()
+    odd.acquire("dead")
+    odd.get_host()
+    pass_time(share, 60, right, odd)
+    pass_time(share, 2 * LEASE_SECONDS, right)
+    assert live(share) == []
