@@ -6,7 +6,7 @@ from airflow_provider_impala_lb.core.rules.ejection import Failure, note_failure
 from airflow_provider_impala_lb.core.rules.placement import Wait
 from airflow_provider_impala_lb.core.state.model import Avoid, LoadSummary
 from airflow_provider_impala_lb.core.state.state import State, encode
-from airflow_provider_impala_lb.errors import NoNodeAvailable
+from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable
 from tests.support.balancers import Clock, make
 from tests.support.queueing import acquire_now, waiter_of, waiting
 
@@ -77,6 +77,20 @@ def test_who_takes_a_busy_node_takes_no_slot_of_the_cluster_from_those_who_came_
     with pytest.raises(NoNodeAvailable, match="its room is kept for those who came before"):
         picker.acquire("newcomer", wait=0)
     assert acquire_now(picker, "first", exclude=["n1:21050"]).node == "n0:21050"
+
+
+def test_that_all_are_busy_or_full_is_not_said_where_others_are_drained_and_down(clock):
+    picker = make(clock, 3, max_leases_per_node=1)
+    picker.acquire("held", prefer="n0")
+    picker.drain("n1")
+    meet_failure(picker, "n2:21050")
+    with pytest.raises(MustWait, match=r"^No node is free: number 1 in the queue, waited 0 of 30 s\n") as caught:
+        picker.acquire("x", ticket="x", asks_again=60, wait=30)
+    assert [reason.split()[0] for _, reason in sorted(caught.value.reasons.items())] == [
+        "full:",
+        "drained",
+        "connection",
+    ]
 
 
 @pytest.mark.parametrize("word", ["busy", "out"])
