@@ -77,7 +77,7 @@ class MustWait(ImpalaLBError):
         self.position, self.waited, self.wait = position, waited, wait
         self.reasons = dict(reasons)
         super().__init__(
-            f"All nodes are busy or full: number {position} in the queue, waited {waited:.0f} of {wait:g} s"
+            f"No node is free: number {position} in the queue, waited {waited:.0f} of {wait:g} s"
             + _listed(self.reasons)
         )
 

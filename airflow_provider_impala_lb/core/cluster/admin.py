@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_impala_lb.core.cluster.discovery import Discovery
 from airflow_provider_impala_lb.core.cluster.load_reports import load_line
 from airflow_provider_impala_lb.core.cluster.shared_state import SharedState
 from airflow_provider_impala_lb.core.config.model import Config, Node
@@ -24,10 +25,11 @@ class Admin:
     """Status of one cluster, and an operator's orders.
 
     :param shared: the cluster's state.
+    :param discovery: knows the nodes, where they are found.
     """
 
-    def __init__(self, shared: SharedState) -> None:
-        self._shared = shared
+    def __init__(self, shared: SharedState, discovery: Discovery) -> None:
+        self._shared, self._discovery = shared, discovery
 
     def status(self) -> dict[str, Any]:
         """The cluster as JSON-ready values: ``cluster``, ``policy``, ``load``, ``nodes``, ``leases``, ``sessions``,
@@ -62,7 +64,7 @@ class Admin:
         :raises ConfigError: not a node of this configuration.
         :raises StateUnavailable: it was not noted.
         """
-        self._set_drained(self._shared.config.canonical(node), True)
+        self._set_drained(node, True)
 
     def ready(self, node: str) -> None:
         """Put a node back, also one that is out for its failures.
@@ -71,7 +73,7 @@ class Admin:
         :raises ConfigError: as :meth:`drain`.
         :raises StateUnavailable: as :meth:`drain`.
         """
-        self._set_drained(self._shared.config.canonical(node), False)
+        self._set_drained(node, False)
 
     def leftovers(self) -> dict[str, LeftoverSession]:
         """What earlier attempts may have left running, by the id to :meth:`release`.
@@ -116,14 +118,15 @@ class Admin:
 
         return self._shared.transact(change)
 
-    def _set_drained(self, address: str, drained: bool) -> None:
+    def _set_drained(self, node: str, drained: bool) -> None:
         def change(state: State, now: float) -> None:
             state.head.cluster = self._shared.config.name
-            record = state.node(address)
+            record = state.node(self._shared.config.canonical(node))  # among those that this state knows
             record.drained, record.used = drained, int(now)
             if not drained:
                 record.failures, record.ejection, record.suspicions = 0, None, {}
 
+        self._discovery.try_to_know()
         self._shared.transact(change)
 
 
@@ -144,7 +147,11 @@ def describe(config: Config, state: State, now: float) -> dict[str, Any]:
         "nodes": [_node(config, node, state, reports.get(node.address), now) for node in (*config.nodes, *with_work)],
         "source": None
         if config.source is None or found is None
-        else {"name": config.source.name, "problem": found.problem or None, "age": round(now - found.at, 1)},
+        else {
+            "name": config.source.name,
+            "problem": found.problem or None,
+            "age": round(now - found.at, 1) if found.at else None,
+        },
         "leases": [_lease(lease, now) for lease in sorted(state.leases.values(), key=lambda lease: lease.taken)],
         "sessions": [
             {"key": key, "node": record.node, "database": record.database, "options": record.options}

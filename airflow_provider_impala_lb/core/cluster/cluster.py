@@ -68,7 +68,7 @@ class Cluster:
         """Status, and an operator's orders."""
         from airflow_provider_impala_lb.core.cluster.admin import Admin
 
-        return Admin(self._shared)
+        return Admin(self._shared, self.discovery)
 
     @cached_property
     def fencing(self) -> Fencing:

@@ -139,8 +139,11 @@ class Discovery:
 
             def note(state: State, now: float) -> list[str]:
                 found = state.head.found
-                if found is None or (found.token != token and not now_anyway):
+                mine = found is not None and found.source == self._source  # not lost, nor of another source
+                if not now_anyway and not (mine and found is not None and found.token == token):
                     return []  # it took too long, and another one has asked since
+                if not mine:
+                    discovery.claim(shared.config, state, now, token)
                 return discovery.note_found(shared.config, state, now, answer)
 
             for line in shared.transact(note):

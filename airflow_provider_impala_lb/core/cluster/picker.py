@@ -362,7 +362,7 @@ class Picker:
 
     def _log_waiting(self, placed: Wait, wait: float) -> None:
         log.info(
-            "All %d nodes of %s are busy or full: waiting up to %g s, as number %d in the queue (%s)",
+            "None of the %d nodes of %s is free: waiting up to %g s, as number %d in the queue (%s)",
             len(self._config.nodes),
             self._config.name,
             wait,

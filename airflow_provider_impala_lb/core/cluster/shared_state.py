@@ -57,8 +57,8 @@ class SharedState:
         if config.source is None:
             return config
         found = state.head.found
-        if found is None or found.source != config.source.name:
-            return config
+        if found is None or found.source != config.source.name or not found.at:
+            return config  # another source's, or of none yet: as of a state that was begun anew, while somebody asks
         if found.nodes != known:
             config = config_with(config, found)
             self._current = config, dict(found.nodes)

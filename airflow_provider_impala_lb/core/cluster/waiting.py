@@ -145,7 +145,9 @@ class Waiter:
             found = place(self._shared.config, state, now, copy, self._rng)
         except NoNodeAvailable:
             return True
-        return isinstance(found, Placed) or any(each.called == now for each in state.head.waiting)
+        if isinstance(found, Placed) or found.ticket.only != mine.ticket.only:
+            return True  # or to be among those who wait for another node, as when the one that he waits for is drained
+        return any(each.called == now for each in state.head.waiting)
 
     def _note(self, position: int, waited: float) -> None:
         now = time.monotonic()

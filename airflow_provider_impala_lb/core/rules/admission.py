@@ -125,6 +125,9 @@ def admit(
         if others:
             candidates = others
             reasons[avoid] = LeftOut("failed this task", "failed this task last time")
+    elif config.load_is_auto and candidates and avoid and any(node.address == avoid for node in busy):
+        busy = [node for node in busy if node.address != avoid]  # they are for when the ready ones are full
+        reasons[avoid] = LeftOut("failed this task", "failed this task last time")
     return Admitted(candidates, busy, resting, reasons, bool(doubt))
 
 

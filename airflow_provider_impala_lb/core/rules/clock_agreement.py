@@ -47,6 +47,7 @@ def note_host(state: State, now: float, host: str, digest: str | None, *, one_cl
         if hosts and now - max(note.seen for note in hosts.values()) > SILENCE_SECONDS:
             # Live leases have expired meanwhile: their holders have to renew them before anybody takes their places.
             state.head.spared_before, state.head.spared = state.head.spared, now + SILENCE_SECONDS
+        state.head.spared = min(state.head.spared, now + SILENCE_SECONDS)  # the clock may have been set back since
     else:
         _watch(hosts, now, host)
     mine = hosts.get(host)
@@ -127,6 +128,7 @@ def _watch(hosts: dict[str, HostNote], now: float, host: str) -> None:
         return
     if now - mine.seen > SILENCE_SECONDS:
         mine.spared_before, mine.spared = mine.spared, now + SILENCE_SECONDS
+    mine.spared = min(mine.spared, now + SILENCE_SECONDS)
     watched = max(before, mine.watched + min(max(0.0, now - mine.seen), STEP_SECONDS))
     if watched > before:
         for note in hosts.values():

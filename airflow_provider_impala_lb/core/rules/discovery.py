@@ -151,5 +151,9 @@ def _forget(state: State, found: FoundNodes, now: float) -> None:
         record = state.nodes.get(address)
         if (record is None or not record.leases) and (place < surplus or now - since >= REMEMBERED_SECONDS):
             del found.nodes[address]
+            if record is not None and record.drained:
+                continue  # an operator's word is kept for longer: see `retention`
             state.nodes.pop(address, None)
             state.last_reports.drop(address)
+            if not state.head.behind.get(address, 1):
+                del state.head.behind[address]

@@ -29,6 +29,7 @@ whoever's it is, ends the ejection at once; what a host has met by itself, only 
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple
 
 from airflow_provider_impala_lb.core.config.model import Config
@@ -123,7 +124,8 @@ def note_failure(config: Config, state: State, now: float, address: str, failure
         elif now < max(before.until, before.trial_until):
             return "all hosts leave it out already"  # workers that fail together would count several times
     by = _witnesses(config, state, now, node, host)
-    others_out = sum(is_out(other, now) for name, other in state.nodes.items() if name != address)
+    others = (state.nodes.get(name) for name in config.addresses if name != address)  # not those that are gone
+    others_out = sum(other is not None and is_out(other, now) for other in others)
     seconds = node.suspicions[host].until - now
     if not by or 2 * (others_out + 1) > len(config.nodes):
         return (
@@ -157,7 +159,7 @@ def _suspect(config: Config, state: State, now: float, node: NodeState, failure:
 
 def _witnesses(config: Config, state: State, now: float, node: NodeState, host: str) -> list[str]:
     """The hosts whose word is evidence that the node fails, and not one of them; empty: there is not enough."""
-    works = now - node.worked <= EVIDENCE_SECONDS
+    works = abs(now - node.worked) <= EVIDENCE_SECONDS
     names = [
         name
         for name, each in node.suspicions.items()
@@ -214,13 +216,17 @@ def note_success(state: State, now: float, address: str, host: str, begun: float
                 entry.until = min(entry.until, now)
 
 
-def forget_old(node: NodeState, now: float) -> None:
-    """Forget what hosts have met long ago.
+def forget_old(node: NodeState, now: float, *, one_clock: bool) -> None:
+    """Forget what hosts have met long ago, and what lasts longer than anything may: the clock was set back since.
 
     :param node: changed.
     :param now: the store's clock, seconds since the epoch.
+    :param one_clock: it is the same on every host; else what a host has met by itself is by its own.
     """
-    old = [name for name, each in node.suspicions.items() if now - each.until >= UNTRIED_SECONDS]
+    if node.ejection is not None and node.ejection.until - now > LONGEST_COOL_DOWN:
+        node.ejection = None
+    latest = now + LONGEST_COOL_DOWN if one_clock else inf
+    old = [name for name, each in node.suspicions.items() if not now - UNTRIED_SECONDS < each.until <= latest]
     for name in old:
         del node.suspicions[name]
 

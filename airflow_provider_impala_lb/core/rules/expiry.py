@@ -46,8 +46,8 @@ def end_expired(
     for node in state.nodes.values():
         if node.recent and node.recent[0][0] <= now:
             node.recent = [(end, count) for end, count in node.recent if end > now]
-        if node.suspicions:
-            forget_old(node, now)
+        if node.suspicions or node.ejection is not None:
+            forget_old(node, now, one_clock=has_lapsed is None)
     if head.waiting or len(state.tickets):
         queue.end_lapsed(state, now, dead, has_lapsed)
     expiring: tuple[RecordLog[Any], ...] = (state.leftovers, state.sessions, state.avoid)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from airflow_provider_impala_lb.core.config.model import Config, LoadConfig
+from airflow_provider_impala_lb.core.config.model import Config, LoadConfig, Node
 from airflow_provider_impala_lb.core.state.load_report import LastReport, ProbeResult
 from airflow_provider_impala_lb.core.state.model import Level, LoadSummary, NodeState, SessionRecord
 from airflow_provider_impala_lb.core.state.state import State
@@ -196,7 +196,7 @@ def shed_load(config: Config, state: State, now: float, answered: Collection[str
     moved is asked to, the youngest.
 
     At most one for each node and report, none that has run for more than `MOVE_WITHIN` seconds, and none while no node
-    is above T.
+    is above T and has room for it, or others wait for one.
 
     :param config: with ``load``.
     :param state: changed.
@@ -213,7 +213,9 @@ def shed_load(config: Config, state: State, now: float, answered: Collection[str
         return
     for address in over:
         state.sessions.change_all(address, lambda record, address=address: _let_go(record, address))  # type: ignore[misc]
-    if not any(_takes_work(state.nodes.get(address), now, ttl) for address in config.addresses):
+    if any(not ticket.only for ticket in state.head.waiting):
+        return  # it would be the last of those who wait
+    if not any(_takes_work(config, node, state.nodes.get(node.address), now) for node in config.nodes):
         return
     for lease in sorted(state.leases.values(), key=lambda lease: -lease.taken):  # the one that loses least
         if lease.node in over and lease.movable and not lease.move and now - lease.taken <= MOVE_WITHIN:
@@ -231,10 +233,11 @@ def _let_go(record: SessionRecord, address: str) -> float | None:
     return record.expires
 
 
-def _takes_work(node: NodeState | None, now: float, ttl: float) -> bool:
-    if node is None:
+def _takes_work(config: Config, node: Node, record: NodeState | None, now: float) -> bool:
+    if record is None:
         return True
-    if node.drained or node.ejection is not None:
+    limit = config.lease_limit(node)
+    if record.drained or record.ejection is not None or (limit is not None and record.leases >= limit):
         return False
-    summary = fresh(node, now, ttl)
+    summary = fresh(record, now, config.report_seconds)
     return summary is None or (summary.level == "ready" and not summary.quiescing)

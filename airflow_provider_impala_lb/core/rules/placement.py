@@ -20,6 +20,7 @@ from airflow_provider_impala_lb.core.state.model import SESSION_SECONDS, Attempt
 from airflow_provider_impala_lb.core.state.state import State
 
 _SHOWN = 4
+_NOT_LEFT = LeftOut("tried", "")
 _SESSION_SLACK = 3600.0
 """A session record's expiry is written anew only when it has come closer by this: not at each use."""
 
@@ -186,7 +187,7 @@ def _with_capacity(config: Config, state: State, now: float, admitted: Admitted,
         return candidates
     others: list[Node] = []
     if config.max_leases is not None and state.head.waiting:
-        others = [node for node in config.nodes if _only_he_leaves_out(state, admitted, node.address)]
+        others = [node for node in config.nodes if _others_may_use(state, admitted, node.address)]
     spared = admitted.busy if config.load_is_auto else []
     able = queue.nodes_with_capacity(config, state, now, [*candidates, *spared], request.ticket, others=others)
     if request.lease is None and not able:
@@ -201,9 +202,10 @@ def _with_capacity(config: Config, state: State, now: float, admitted: Admitted,
     return ready or able
 
 
-def _only_he_leaves_out(state: State, admitted: Admitted, address: str) -> bool:
+def _others_may_use(state: State, admitted: Admitted, address: str) -> bool:
+    """Whether a node that he cannot use may be one for those who came before: they have not met what he has."""
     left, record = admitted.left_out.get(address), state.nodes.get(address)
-    if left is None or left.kind not in ("tried", "failed this task"):
+    if left is None or left.kind not in ("tried", "failed this task", "full"):
         return False
     return record is None or not (record.drained or record.ejection)
 
@@ -211,25 +213,42 @@ def _only_he_leaves_out(state: State, admitted: Admitted, address: str) -> bool:
 def _without_candidates(
     config: Config, state: State, now: float, request: Request, admitted: Admitted, rng: random.Random
 ) -> tuple[str, str] | Wait:
-    """Wait, if that can help; else the best of the busy ones; else one that is out. A node comes with its reason."""
-    full = any(left.kind == "full" for left in admitted.left_out.values())
+    """Wait, if that can help; else the best of the busy ones; else the one that failed this task, while the others are
+    full; else one that is out. A node comes with its reason."""
+    left_out = admitted.left_out
+    full = any(left.kind == "full" for left in left_out.values())
     if request.may_wait and (admitted.busy or full):
         return _wait(state, now, request, admitted)
-    busy, resting = admitted.busy, admitted.resting
-    if request.lease is not None:
-        busy = queue.nodes_with_capacity(config, state, now, busy, request.ticket)
-    if busy:
+    if busy := _able(config, state, now, admitted, request, admitted.busy):
         best = most_headroom(busy, state, now, config.report_seconds)
-        admitted.left_out.pop(best.address)
-        return best.address, "all are busy, and it has the most headroom"
-    if request.lease is not None and resting:
-        resting = queue.nodes_with_capacity(config, state, now, resting, request.ticket)
-    if resting:
+        del left_out[best.address]
+        whole = "the others are full, and of the busy ones it" if full else "all are busy, and it"
+        return best.address, f"{whole} has the most headroom"
+    failed = [node for node in config.nodes if left_out.get(node.address, _NOT_LEFT).kind == "failed this task"]
+    if avoided := _able(config, state, now, admitted, request, failed):
+        del left_out[avoided[0].address]
+        return avoided[0].address, "the others are full, though it failed this task last time"
+    if resting := _able(config, state, now, admitted, request, admitted.resting):
         # What we know of them may be out of date (finagle's panic mode, pgjdbc): any of them, not all work on one.
         drawn, _ = spread(config, resting, state, now, rng)
-        admitted.left_out.pop(drawn.address)
-        return drawn.address, "all are out, and it was drawn"
-    raise none_available(config, admitted.left_out)
+        del left_out[drawn.address]
+        return drawn.address, f"{'the others are full' if full else 'all are out'}, and it was drawn"
+    for node in admitted.resting:  # they run as much as they may, or all together do: that ends
+        reason = f"{left_out[node.address].reason}; {queue.fullness(config, state, now, node)}"
+        left_out[node.address] = LeftOut("full", reason)
+    if request.may_wait and admitted.resting:
+        return _wait(state, now, request, admitted)
+    raise none_available(config, left_out)
+
+
+def _able(
+    config: Config, state: State, now: float, admitted: Admitted, request: Request, nodes: Sequence[Node]
+) -> Sequence[Node]:
+    """Those that can take one more lease, if the request has one."""
+    if request.lease is None or not config.has_lease_limit or not nodes:
+        return nodes
+    others = [node for node in config.nodes if _others_may_use(state, admitted, node.address)]
+    return queue.nodes_with_capacity(config, state, now, nodes, request.ticket, others=others)
 
 
 def _wait(state: State, now: float, request: Request, admitted: Admitted, only: str = "") -> Wait:

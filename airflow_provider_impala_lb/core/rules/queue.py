@@ -293,7 +293,7 @@ def _kept_for_others(state: State, now: float, number: float, capacity: dict[str
     for ticket in state.head.waiting:
         if ticket.number >= number or in_all <= 0:
             break
-        if ticket.called < 0 or (ticket.called and not ticket.asks_again and now - ticket.called >= CALL_SECONDS):
+        if ticket.called < 0 or (ticket.called and not ticket.asks_again and abs(now - ticket.called) >= CALL_SECONDS):
             continue  # for who comes back as another process it is kept until he has lapsed: it takes its time
         usable = [address for address in capacity if _can_use(ticket, address)]
         best = max(usable, key=lambda address: capacity[address], default=None)
@@ -311,7 +311,7 @@ def _called(ticket: Ticket | None, now: float) -> float:
         ticket is None
         or not ticket.called
         or ticket.away
-        or (ticket.called < 0 and now + ticket.called >= LOST_SECONDS)
+        or (ticket.called < 0 and abs(now + ticket.called) >= LOST_SECONDS)
     ):
         return 0.0
     return ticket.called if ticket.called < 0 else -now

@@ -6,9 +6,12 @@ import pytest
 
 from airflow_provider_impala_lb.core.config.parse import parse
 from airflow_provider_impala_lb.core.rules.discovery import MOST_GONE, REMEMBERED_SECONDS
+from airflow_provider_impala_lb.core.rules.ejection import Failure, note_failure
+from airflow_provider_impala_lb.core.state.state import State, encode
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import BareBalancer, Clock
+from tests.support.queueing import acquire_now
 
 
 class Source:
@@ -201,6 +204,95 @@ def test_while_the_state_is_away_a_new_process_looks_for_itself(clock, monkeypat
     monkeypatch.setattr(balancer.store, "read", away)
     monkeypatch.setattr(balancer.store, "transact", away)
     assert {balancer.get_host() for _ in range(20)} == {"a:21050", "b:21050"}
+
+
+def test_a_state_that_was_lost_while_the_source_does_not_answer_takes_no_nodes_from_who_knew_them(clock):
+    source, store = Source("a", "b"), MemoryStore(clock)
+    asks, picks, waits = (make(clock, source, store, max_leases=1) for _ in range(3))
+    held = [balancer.acquire("x", wait=0) for balancer in (asks,)]
+    picks.get_host()
+    assert acquire_now(waits, "w") is None
+    clock.now += 1
+    store._record = encode(State())
+    source.hosts = "cannot be resolved"
+    look(asks)
+    assert picks.get_host() in ("a:21050", "b:21050")
+    assert acquire_now(waits, "w") is None
+    assert asks.status()["source"] == {"name": "DNS name c.example", "problem": "cannot be resolved", "age": None}
+    held[0].release()
+    source.hosts = ["a", "c"]
+    look(asks)
+    assert nodes(picks) == {"a": "ready", "c": "ready"}
+
+
+def test_what_one_source_tells_does_not_become_the_nodes_of_another_one(clock):
+    """Two hosts with other names in DNS, which ask at the same time."""
+    store = MemoryStore(clock)
+    other = make(clock, Source("c", "d"), store, nodes={"dns": "d.example"})
+
+    class Overtaken(Source):
+        def __call__(self, source):
+            if not self.asked:
+                other.get_host()
+            return super().__call__(source)
+
+    mine = make(clock, Overtaken("a", "b"), store)
+    assert {mine.get_host() for _ in range(2)} == {"a:21050", "b:21050"}
+    assert {other.get_host() for _ in range(2)} == {"c:21050", "d:21050"}
+    look(other)
+    look(mine)
+    assert set(nodes(mine)) == set("ab") and set(nodes(other)) == set("cd")
+
+
+def test_an_operator_s_word_on_a_node_that_is_gone_holds_when_it_comes_back_days_later(clock):
+    source = Source("a", "b")
+    balancer = make(clock, source)
+    balancer.get_host()
+    balancer.drain("b")
+    for hosts in (["a"], ["a"], ["a"], ["a", "b"]):
+        source.hosts = hosts
+        look(balancer)
+        clock.now += REMEMBERED_SECONDS
+        balancer.get_host()
+    assert nodes(balancer) == {"a": "ready", "b": "drain"}
+
+
+def test_an_operator_s_word_comes_from_a_process_that_has_picked_nothing(clock):
+    source, store = Source("a", "b"), MemoryStore(clock)
+    make(clock, source, store).drain("a")  # nobody has
+    long_ago = make(clock, source, store)
+    long_ago.get_host()
+    source.hosts.append("c")
+    look(make(clock, source, store))
+    long_ago.drain("c")
+    make(clock, source, store).drain("b")
+    assert nodes(long_ago) == dict.fromkeys("abc", "drain")
+    make(clock, source, store).ready("b")
+    assert nodes(long_ago)["b"] == "ready"
+    with pytest.raises(ConfigError, match="'d' is not a node of t"):
+        make(clock, source, store).drain("d")
+
+
+def test_nodes_that_are_gone_are_not_among_the_half_that_may_be_out(clock):
+    source, store = Source("a", "b", "c", "d"), MemoryStore(clock)
+    hosts = [make(clock, source, store) for _ in range(2)]
+    hosts[1].host = "other"
+
+    def meet(node):
+        for balancer in hosts:
+            failure = Failure(balancer.host, "failure", "refused", "")
+            store.transact(lambda state, now, failure=failure: note_failure(hosts[0].config, state, now, node, failure))
+            balancer.get_host()
+        clock.now += 61
+
+    for balancer in hosts:
+        balancer.get_host()
+    meet("a:21050")
+    meet("b:21050")
+    source.hosts = ["c", "d"]
+    look(hosts[0])
+    meet("c:21050")
+    assert nodes(hosts[0]) == {"c": "ejected", "d": "ready"}
 
 
 def test_limits_hold_for_nodes_that_are_found(clock):

@@ -22,7 +22,7 @@ from airflow_provider_impala_lb.core.rules.ejection import (
 )
 from airflow_provider_impala_lb.errors import ConfigError, NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
-from tests.support.balancers import BareBalancer, Clock
+from tests.support.balancers import BareBalancer, Clock, make
 
 TRIAL = 10 + 5  # open_timeout + 5
 
@@ -473,3 +473,17 @@ class Fleet(RuleBasedStateMachine):
 
 TestFleet = Fleet.TestCase
 TestFleet.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_clock_that_is_set_back_leaves_no_node_out_for_longer(clock):
+    pickers = [make(clock, 4, store := MemoryStore(clock)), make(clock, 4, store)]
+    pickers[1].host = "other"
+    for picker in pickers:
+        picker.get_host()
+    for picker in pickers:
+        with picker.acquire("x", prefer="n0") as pick:
+            pick.refused("failure", "connection refused")
+    assert state_of(pickers[0], "n0")["state"] == "ejected"
+    clock.now -= 3600
+    assert pickers[0].acquire("x", prefer="n0").node == "n0:21050"
+    assert state_of(pickers[0], "n0")["state"] == "ready"

@@ -9,6 +9,7 @@ from airflow_provider_impala_lb.core.state.model import UNLEASED_SECONDS, LoadSu
 from airflow_provider_impala_lb.errors import NoNodeAvailable, StateUnavailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import Clock, make
+from tests.support.queueing import acquire_now
 
 LOAD = {"busy": 0.2, "overloaded": 0.1, "floor": 0.05, "refresh": 10}
 
@@ -278,6 +279,26 @@ def test_a_script_that_has_run_for_long_is_not_begun_anew(picker, clock):
     picker.leases._look_at_load()
     assert old.moves == []
     assert old.stays == ["headroom 0.05; it has run for more than 300 s, too long to be begun anew"]
+
+
+@pytest.mark.parametrize("load", [LOAD, "auto"])
+@pytest.mark.parametrize("limit", ["max_leases", "max_leases_per_node"])
+def test_nothing_moves_while_the_nodes_above_t_are_full_or_others_wait(clock, load, limit):
+    """It would lose what it has done, and then wait, or fail."""
+    picker = make(clock, 2, load=load, **{limit: 1 if limit == "max_leases_per_node" else 2})
+    script, held = movable(picker, "n0"), picker.acquire("held", prefer="n1")
+    assert acquire_now(picker, "waits") is None
+    for _ in range(3):
+        clock.now += 5
+        tell(picker, "n1", 0.9)
+        tell(picker, "n0", 0.05)
+        picker.leases.renew()
+    assert script.moves == []
+    held.release()
+    picker.leave_queue("waits")
+    tell(picker, "n0", 0.05)
+    picker.leases.renew()
+    assert len(script.moves) == 1
 
 
 def test_nothing_moves_while_no_node_is_above_t(picker):

@@ -109,6 +109,25 @@ def test_who_does_not_take_the_slot_that_is_kept_for_him_holds_up_nobody(asks_ag
     other.release()
 
 
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_slot_is_kept_for_no_longer_when_the_clock_is_set(step):
+    """Or where whoever has kept it has a clock that differs."""
+    clock = Clock()
+    picker = make(clock, 1, max_leases=1)
+    held = picker.acquire("held")
+    dead, behind = waiter_of(picker, "dead", None), waiter_of(picker, "behind", None)
+    assert isinstance(dead.step(), Wait) and isinstance(behind.step(), Wait)
+    held.release()
+    clock.now += 1
+    assert isinstance(behind.step(), Wait)
+    clock.now += step
+    for _ in range(8):
+        clock.now += 1
+        if isinstance(found := behind.step(), Placed):
+            break
+    assert isinstance(found, Placed)
+
+
 def test_the_place_is_told_rightly_when_none_of_the_first_are_left():
     clock = Clock()
     picker = make(clock, 1, max_leases=1)
