@@ -74,7 +74,7 @@ class LeaseKeeper:
     """
 
     def __init__(self, shared: SharedState, reports: LoadReports, discovery: Discovery) -> None:
-        self._shared, self._store = shared, shared.store
+        self._shared = shared
         self._note_host = shared.note_host
         self._reports, self._discovery = reports, discovery
         config = shared.config
@@ -211,7 +211,7 @@ class LeaseKeeper:
         with self._mutex:
             self._held.pop(lease_id, None)
         try:
-            self._store.transact(change)
+            self._shared.transact(change)
         except Superseded:
             raise
         except BaseException:
@@ -259,7 +259,7 @@ class LeaseKeeper:
         if last:
             self._wake.set()
         try:
-            self._store.transact(change)
+            self._shared.transact(change)
         except (StateUnavailable, ConfigError) as error:
             log.warning("A lease could not be released now, but will be once the shared state is in reach: %s", error)
             with self._mutex:
@@ -276,7 +276,7 @@ class LeaseKeeper:
         """
         late = dict(self._unreleased)
         if late:
-            self._store.transact(lambda state, now: [change(state, now) for change in late.values()])
+            self._shared.transact(lambda state, now: [change(state, now) for change in late.values()])
         with self._mutex:
             for lease_id in late:
                 self._unreleased.pop(lease_id, None)
@@ -320,7 +320,7 @@ class LeaseKeeper:
                     self._reports.learn(state, lease.node, held.web)
             return gone
 
-        gone = self._store.transact(change) if holds else []
+        gone = self._shared.transact(change) if holds else []
         for held, number in zip(holds, told, strict=True):
             held.sessions_noted = number
         for held, found in left:

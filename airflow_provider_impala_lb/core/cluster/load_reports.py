@@ -64,7 +64,7 @@ class LoadReports:
     """
 
     def __init__(self, shared: SharedState, prober: Prober | None = None) -> None:
-        self._store, self._shared = shared.store, shared
+        self._shared = shared
         self.prober = prober
         self.forget_parent()
         renew_in_children(self)
@@ -97,7 +97,7 @@ class LoadReports:
         def change(state: State, now: float) -> list[LevelChange]:
             return self._note(state, now, ProbeBaseline(state, now), {node: ProbeResult(sample)})
 
-        _log_changes(self._store.transact(change))
+        _log_changes(self._shared.transact(change))
 
     def learn(self, state: State, address: str, web: str) -> None:
         """Note where a node's pages are, by what its coordinator named when a session was opened there.
@@ -129,10 +129,10 @@ class LoadReports:
     def probe_if_due(self) -> State | None:
         """Ask all nodes if that is due. Returns a recent state; None if it cannot be read. Never raises."""
         try:
-            state, now = self._store.read()
+            state, now = self._shared.read()
             if self.prober is not None and self._is_due(state, now):
                 self.probe()
-                state, now = self._store.read()
+                state, now = self._shared.read()
             return state
         except (StateUnavailable, ConfigError) as error:
             log.debug("The nodes' load is not asked for now: %s", error)
@@ -167,7 +167,7 @@ class LoadReports:
             )
 
         with self._busy:
-            claimed = self._store.transact(begin)
+            claimed = self._shared.transact(begin)
             if claimed is None:
                 return None
             asked = claimed.before
@@ -188,7 +188,7 @@ class LoadReports:
                 self._said_at = now
                 return changes, load_line(self._config, state, now)
 
-            changes, line = self._store.transact(note)
+            changes, line = self._shared.transact(note)
             if line:
                 log.info("Load: %s", line)
                 self._unsaid = False
