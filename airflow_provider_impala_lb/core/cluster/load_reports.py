@@ -173,25 +173,25 @@ class LoadReports:
             asked = claimed.before
             answers = prober(claimed.nodes, claimed.named, claimed.counters)
 
-            def note(state: State, now: float) -> tuple[list[LevelChange], str]:
+            def note(state: State, now: float) -> tuple[list[LevelChange], str, bool, float]:
                 if state.head.probe is not None and state.head.probe.token != token:
-                    return [], ""  # it took too long, and another one has asked since
+                    return [], "", False, now  # it took too long, and another one has asked since
                 before = _who_answers(state)
                 changes = self._note(state, now, asked, answers)
                 for address, answer in answers.items():  # not for an agent's report: that is no answer of the pages
                     if isinstance(answer, ProbeResult):
                         state.node(address).unanswered, state.node(address).asked_again = 0, 0.0
                 state.head.probe = ProbeClaim("", asked.at + load.refresh)
-                self._unsaid |= before != _who_answers(state)
-                if not self._unsaid or 0 <= now - self._said_at < _SAY_EVERY:
-                    return changes, ""
-                self._said_at = now
-                return changes, load_line(self._config, state, now)
+                differs = before != _who_answers(state)
+                if not (differs or self._unsaid) or 0 <= now - self._said_at < _SAY_EVERY:
+                    return changes, "", differs, now
+                return changes, load_line(self._config, state, now), differs, now
 
-            changes, line = self._shared.transact(note)
+            changes, line, differs, now = self._shared.transact(note)
             if line:
                 log.info("Load: %s", line)
-                self._unsaid = False
+                self._said_at = now
+            self._unsaid = not line and (differs or self._unsaid)
             _log_changes(changes)
             return answers
 
