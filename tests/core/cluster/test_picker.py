@@ -473,6 +473,8 @@ def test_a_session_key_that_is_no_text_is_refused_before_it_is_in_the_state(cloc
     picker = make(clock)
     with pytest.raises(ConfigError, match="session_key: is 42, must be a text"):
         picker.pick(session_key=42)
+    with pytest.raises(ConfigError, match=r"session_key: is '\\udcff', must be a text"):
+        picker.pick(session_key="\udcff")
     assert picker.status()["sessions"] == []
 
 
