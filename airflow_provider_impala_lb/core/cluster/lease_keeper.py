@@ -74,7 +74,7 @@ class LeaseKeeper:
     """
 
     def __init__(self, shared: SharedState, reports: LoadReports, discovery: Discovery) -> None:
-        self._shared, self._store = shared, shared.store
+        self._shared = shared
         self._note_host = shared.note_host
         self._reports, self._discovery = reports, discovery
         config = shared.config
@@ -211,7 +211,7 @@ class LeaseKeeper:
         with self._mutex:
             self._held.pop(lease_id, None)
         try:
-            self._store.transact(change)
+            self._shared.transact(change)
         except Superseded:
             raise
         except BaseException:
@@ -259,7 +259,7 @@ class LeaseKeeper:
         if last:
             self._wake.set()
         try:
-            self._store.transact(change)
+            self._shared.transact(change)
         except (StateUnavailable, ConfigError) as error:
             log.warning("A lease could not be released now, but will be once the shared state is in reach: %s", error)
             with self._mutex:
@@ -276,7 +276,7 @@ class LeaseKeeper:
         """
         late = dict(self._unreleased)
         if late:
-            self._store.transact(lambda state, now: [change(state, now) for change in late.values()])
+            self._shared.transact(lambda state, now: [change(state, now) for change in late.values()])
         with self._mutex:
             for lease_id in late:
                 self._unreleased.pop(lease_id, None)
@@ -291,7 +291,6 @@ class LeaseKeeper:
             holds = list(self._held.values())
             told = [held.sessions_told for held in holds]
             self._note_due = _NEVER
-        mine = [held.lease for held in holds]
         fenced: list[str] = []
         left: list[tuple[_Held, dict[str, LeftoverSession] | Rival]] = []
 
@@ -302,6 +301,8 @@ class LeaseKeeper:
             left.clear()
             for held, number in zip(holds, told, strict=True):
                 lease = held.lease
+                if lease.id not in self._held:
+                    continue  # released or handed over meanwhile: what that notes, or has noted, is to stay
                 there = state.end_lease(lease.id)
                 if there is not None:
                     lease.move = there.move
@@ -319,7 +320,7 @@ class LeaseKeeper:
                     self._reports.learn(state, lease.node, held.web)
             return gone
 
-        gone = self._store.transact(change) if mine else []
+        gone = self._shared.transact(change) if holds else []
         for held, number in zip(holds, told, strict=True):
             held.sessions_noted = number
         for held, found in left:
@@ -327,12 +328,8 @@ class LeaseKeeper:
             held.fenced_earlier = True
         for lease_id in fenced:
             self._report_fenced(lease_id)
-        # One that was released while it was being renewed would otherwise be back until its expiry.
-        late = [lease.id for lease in mine if lease.id not in self._held and lease.id not in fenced]
-        if late:
-            self._store.transact(lambda state, now: [state.end_lease(lease_id) for lease_id in late] and None)
         self._report_moves()
-        return [lease for lease in gone if lease.id not in late]
+        return gone
 
     def _renew_now(self, lease: Lease) -> None:
         """Renew all leases; a failure is reported by the next renewal.

@@ -64,7 +64,7 @@ class LoadReports:
     """
 
     def __init__(self, shared: SharedState, prober: Prober | None = None) -> None:
-        self._store, self._shared = shared.store, shared
+        self._shared = shared
         self.prober = prober
         self.forget_parent()
         renew_in_children(self)
@@ -97,7 +97,7 @@ class LoadReports:
         def change(state: State, now: float) -> list[LevelChange]:
             return self._note(state, now, ProbeBaseline(state, now), {node: ProbeResult(sample)})
 
-        _log_changes(self._store.transact(change))
+        _log_changes(self._shared.transact(change))
 
     def learn(self, state: State, address: str, web: str) -> None:
         """Note where a node's pages are, by what its coordinator named when a session was opened there.
@@ -129,10 +129,10 @@ class LoadReports:
     def probe_if_due(self) -> State | None:
         """Ask all nodes if that is due. Returns a recent state; None if it cannot be read. Never raises."""
         try:
-            state, now = self._store.read()
+            state, now = self._shared.read()
             if self.prober is not None and self._is_due(state, now):
                 self.probe()
-                state, now = self._store.read()
+                state, now = self._shared.read()
             return state
         except (StateUnavailable, ConfigError) as error:
             log.debug("The nodes' load is not asked for now: %s", error)
@@ -167,29 +167,31 @@ class LoadReports:
             )
 
         with self._busy:
-            claimed = self._store.transact(begin)
+            claimed = self._shared.transact(begin)
             if claimed is None:
                 return None
             asked = claimed.before
             answers = prober(claimed.nodes, claimed.named, claimed.counters)
 
-            def note(state: State, now: float) -> tuple[list[LevelChange], str, float]:
+            def note(state: State, now: float) -> tuple[list[LevelChange], str, bool, float]:
                 if state.head.probe is not None and state.head.probe.token != token:
-                    return [], "", now  # it took too long, and another one has asked since
+                    return [], "", False, now  # it took too long, and another one has asked since
                 before = _who_answers(state)
                 changes = self._note(state, now, asked, answers)
                 for address, answer in answers.items():  # not for an agent's report: that is no answer of the pages
                     if isinstance(answer, ProbeResult):
                         state.node(address).unanswered, state.node(address).asked_again = 0, 0.0
                 state.head.probe = ProbeClaim("", asked.at + load.refresh)
-                self._unsaid |= before != _who_answers(state)
-                says = self._unsaid and not 0 <= now - self._said_at < _SAY_EVERY
-                return changes, load_line(self._config, state, now) if says else "", now
+                differs = before != _who_answers(state)
+                if not (differs or self._unsaid) or 0 <= now - self._said_at < _SAY_EVERY:
+                    return changes, "", differs, now
+                return changes, load_line(self._config, state, now), differs, now
 
-            changes, line, noted_at = self._store.transact(note)
+            changes, line, differs, now = self._shared.transact(note)
             if line:
                 log.info("Load: %s", line)
-                self._unsaid, self._said_at = False, noted_at
+                self._said_at = now
+            self._unsaid = not line and (differs or self._unsaid)
             _log_changes(changes)
             return answers
 

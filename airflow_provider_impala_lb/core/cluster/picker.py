@@ -277,7 +277,7 @@ class Picker:
     ) -> Request:
         """:raises ConfigError: the session key is no text, or ``prefer`` no node of this configuration."""
         self._discovery.ensure_nodes()
-        if session_key is not None and not isinstance(session_key, str):
+        if session_key is not None and not _is_text(session_key):
             raise ConfigError(f"session_key: is {session_key!r}, must be a text")  # others could not read the state
         if session_key is not None and len(session_key) > MOST_KEY_CHARACTERS:
             raise ConfigError(
@@ -470,6 +470,11 @@ def new_id() -> str:
 
 def _reasons(left_out: Mapping[str, LeftOut]) -> dict[str, str]:
     return {address: left.reason for address, left in left_out.items()}
+
+
+def _is_text(key: object) -> bool:
+    """Not what a shell gives that is no UTF-8, which Python has as surrogates."""
+    return isinstance(key, str) and not any("\ud800" <= character <= "\udfff" for character in key)
 
 
 def _may_be_of(state: State, host: str) -> bool:

@@ -115,7 +115,7 @@ class SharedState:
         :param change: gets the state and the store's clock.
         """
         try:
-            self.store.transact(change)
+            self.transact(change)
         except (StateUnavailable, ConfigError) as error:
             log.warning("What became of %s could not be noted in the shared state: %s", subject, error)
 

@@ -6,6 +6,7 @@ forward, or that was suspended, those of all its own scripts.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,10 @@ MEASURE_EVERY = 60.0
 STEP_SECONDS = 1.0
 """When the host's clock and its uptime differ by so much more or less than before, the clock was set: NTP does that to
 a clock that is wrong, and to the one of a virtual machine that was stopped and does not know it."""
+CLOSE_SECONDS = 10.0
+"""A measurement that takes longer says too little of when it was: on a mount that hung meanwhile, or by a process that
+was stopped. A lease has three times as long left when it is renewed."""
+_ATTEMPTS = 3
 FASTEST = 2.0
 """A host's clock that was set forward is followed at this speed: a lease is renewed four times in its life."""
 PROBE = ".impala-lb-clock."
@@ -99,8 +104,7 @@ class ServerClock:
     def __init__(self, directory: str, measure: Callable[[str], float] | None = None) -> None:
         self._directory = directory
         self._measure = measure or server_time
-        self._server: float | None = None
-        self._at = HostTime(0.0, 0.0, "")
+        self._measured: tuple[float, HostTime] | None = None  # in one piece: threads share it
 
     def now(self) -> float:
         """Seconds since the epoch. Call it outside the lock: it may make a small directory.
@@ -108,17 +112,35 @@ class ServerClock:
         :raises OSError: it cannot be measured, and never was, or the host's clock was set since: after that nothing
             tells for how long a virtual machine was stopped.
         """
-        here = host_time()
-        passed = here.uptime - self._at.uptime
-        was_set = abs(here.wall - self._at.wall - passed) > STEP_SECONDS
-        if self._server is None or was_set or passed >= MEASURE_EVERY:
+        known, here = self._measured, host_time()
+        was_set = known is not None and abs(_passed(known[1], here)) > STEP_SECONDS
+        if known is None or was_set or here.uptime - known[1].uptime >= MEASURE_EVERY:
             try:
-                self._server = self._measure(self._directory)
-                self._at = here = host_time()
+                known = self._measured = self._measure_closely()
             except OSError:
-                if self._server is None or was_set:
+                if known is None or was_set:
                     raise
-        return self._server + here.uptime - self._at.uptime
+            here = host_time()
+        server, at = known
+        return server + here.uptime - at.uptime
+
+    def _measure_closely(self) -> tuple[float, HostTime]:
+        """The server's time, and what this host's clocks showed then.
+
+        :raises OSError: it cannot be measured.
+        """
+        for _ in range(_ATTEMPTS):
+            before = host_time()
+            server = self._measure(self._directory)
+            at = host_time()
+            if at.uptime - before.uptime <= CLOSE_SECONDS and abs(_passed(before, at)) <= STEP_SECONDS:
+                return server, at
+        raise OSError(errno.ETIMEDOUT, f"{_ATTEMPTS} measurements took more than {CLOSE_SECONDS:g} s each")
+
+
+def _passed(before: HostTime, after: HostTime) -> float:
+    """Seconds by which a host's clock has gone on more than its uptime."""
+    return after.wall - before.wall - (after.uptime - before.uptime)
 
 
 def server_time(directory: str) -> float:

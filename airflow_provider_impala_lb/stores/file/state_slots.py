@@ -106,8 +106,6 @@ class StateSlots:
                 slot.write(descriptor, added, _start(kind, extent) + extent.length, RECORDS_BYTES - extent.length)
                 extent.length += len(added)
         body = encode_head(state)
-        if version == 1:
-            slot.write(descriptor, MAGIC, 0, len(MAGIC))
         start = HEAD_START + version % 2 * HEAD_BYTES
         try:
             slot.write(descriptor, slot.pack(version, body), start, HEAD_BYTES)
@@ -117,6 +115,8 @@ class StateSlots:
             with suppress(OSError):
                 os.pwrite(descriptor, bytes(slot.HEAD_BYTES), start)
             raise
+        if version == 1:  # last: a file whose first head was cut off is a new one, and not one whose state was lost
+            slot.write(descriptor, MAGIC, 0, len(MAGIC))
 
     def _load(self, descriptor: int, call: Call | None = None) -> tuple[int, State, bool]:
         """The newest version's number, that version, and whether it had to be begun anew.

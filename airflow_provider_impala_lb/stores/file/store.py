@@ -133,13 +133,13 @@ class FileStore:
 
     def _transact(self, change: Callable[[State, float], Result], call: Call) -> tuple[Result, bool]:
         """The change's result, and whether the state was begun anew."""
-        now = self._file.now()
+        now, measured = self._file.now(), self._file.host_clock().uptime
         confirmed = False
         try:
             descriptor = self._lock.acquire(call)
             try:
                 state_format = self._format_of(descriptor)
-                dated = change if self._by_server_clock else self._by_host_clock(change)
+                dated = self._by_server_time(change, measured) if self._by_server_clock else self._by_host_clock(change)
                 found = state_format.update(descriptor, dated, now, call)
                 confirmed = state_format.is_confirmed
             except BaseException:
@@ -208,6 +208,13 @@ class FileStore:
     @property
     def _by_server_clock(self) -> bool:
         return self._mode == "slots" and self._file.has_server_clock
+
+    def _by_server_time(self, change: Callable[[State, float], Result], measured: float) -> Callable[..., Result]:
+        """The same change, dated when it is made: this process may have waited for the lock, or been stopped.
+
+        :param measured: the host's uptime when it got the server's time.
+        """
+        return lambda state, now: change(state, now + self._file.host_clock().uptime - measured)
 
     def _by_host_clock(self, change: Callable[[State, float], Result]) -> Callable[[State, float], Result]:
         """The same change by this host's clock, but for the steps of that."""

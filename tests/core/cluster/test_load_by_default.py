@@ -243,3 +243,19 @@ def test_a_retry_goes_to_a_busy_node_rather_than_to_the_one_that_failed_it(clock
     picker.drain("n1:21050")
     with picker.acquire("dag/run/task", wait=30) as pick:
         assert pick.node == "n0:21050"
+
+
+def test_who_answers_is_said_also_where_the_first_attempt_to_note_it_came_too_late(clock, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    picker = make(clock, 1)
+    picker.reports.prober = Pages("n0")
+    session_on(picker, "n0")
+    working = picker.store.transact
+
+    def overtaken(change):  # as by another commit in Redis
+        change(picker.store.read()[0], clock())
+        return working(change)
+
+    monkeypatch.setattr(picker.store, "transact", overtaken)
+    picker.reports.probe()
+    assert "Load: auto, every 10 s: 1 of 1 nodes tell" in caplog.messages

@@ -1,11 +1,13 @@
 """The shared state is lost, and begins empty: what runs is counted again before anything begins."""
 
+from contextlib import suppress
+
 import pytest
 
 from airflow_provider_impala_lb.core.state.loading import load_or_reset
 from airflow_provider_impala_lb.core.state.model import SILENCE_SECONDS
 from airflow_provider_impala_lb.core.state.state import State, encode
-from airflow_provider_impala_lb.errors import MustWait
+from airflow_provider_impala_lb.errors import ConfigError, MustWait
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.balancers import Clock, make
 
@@ -42,6 +44,32 @@ def test_when_the_state_is_lost_nothing_begins_until_what_runs_is_counted_again(
         fresh.acquire("new", ticket="new", asks_again=60, wait=100)
     held[0].release()
     assert fresh.acquire("new", ticket="new", asks_again=60, wait=100)
+
+
+def test_a_script_that_renews_its_lease_says_that_the_state_was_lost(clock):
+    store = MemoryStore(clock)
+    running, other, fresh = (make(clock, 2, store, max_leases=2) for _ in range(3))
+    running.acquire("held")
+    other.acquire("held, and not renewed yet")
+    lose(store, clock)
+    running.leases.renew()
+    with pytest.raises(MustWait, match="the shared state was lost"):
+        fresh.acquire("new", ticket="new", asks_again=60, wait=100)
+
+
+def test_what_runs_under_another_clusters_name_does_not_take_its_state(clock):
+    """The lock file was removed, and the cluster has another name since."""
+    store = MemoryStore(clock)
+    old = make(clock, 2, store, load={})
+    pick = old.acquire("runs")
+    store._record = encode(State())
+    new = make(clock, 2, store, name="new")
+    new.get_host()
+    before = store._record
+    for work in (old.leases.renew, old.reports.probe_if_due, pick.accepted, pick.release):
+        with suppress(ConfigError):
+            work()
+    assert store._record == before
 
 
 def test_a_new_state_makes_nobody_wait(clock):

@@ -448,10 +448,33 @@ def test_a_hand_over_that_failed_reports_nothing_twice(clock):
     pick.release()
 
 
+@pytest.mark.parametrize("first", ["renewal", "other"])
+@pytest.mark.parametrize("other", ["hand over", "release"])
+def test_a_renewal_under_way_undoes_neither_a_hand_over_nor_what_a_release_notes(clock, monkeypatch, first, other):
+    picker = make(clock, 2)
+    pick = picker.acquire("x")
+    pick.note(session="00:11")
+    working = picker.store.transact
+
+    def meanwhile(change):
+        monkeypatch.setattr(picker.store, "transact", working)
+        result = working(change) if first == "renewal" else None
+        pick.hand_over() if other == "hand over" else pick.release(left_running=True)
+        return result if first == "renewal" else working(change)
+
+    monkeypatch.setattr(picker.store, "transact", meanwhile)
+    assert picker.leases.renew() == []
+    state, _ = picker.store.read()
+    assert [lease.holder for lease in state.leases.values()] == ([None] if other == "hand over" else [])
+    assert [left.session for left in state.leftovers.values()] == ([] if other == "hand over" else ["00:11"])
+
+
 def test_a_session_key_that_is_no_text_is_refused_before_it_is_in_the_state(clock):
     picker = make(clock)
     with pytest.raises(ConfigError, match="session_key: is 42, must be a text"):
         picker.pick(session_key=42)
+    with pytest.raises(ConfigError, match=r"session_key: is '\\udcff', must be a text"):
+        picker.pick(session_key="\udcff")
     assert picker.status()["sessions"] == []
 
 

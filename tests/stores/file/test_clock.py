@@ -184,6 +184,49 @@ def test_a_server_that_is_away_for_a_while_is_done_without(server):
     assert server.is_right()
 
 
+@pytest.mark.parametrize("gone", [("wall", "uptime"), ("wall",)], ids=["a mount that hung", "a machine that stopped"])
+def test_a_measurement_that_took_long_says_nothing_and_is_made_again(monkeypatch, gone):
+    kernel = Kernel("one")
+    monkeypatch.setattr(clock, "host_time", kernel)
+    server, slow = Kernel("server"), [600.0]
+
+    def measure(directory):
+        stamp = server.wall
+        for seconds in slow:
+            server.wall += seconds
+            for clock_of_host in gone:
+                setattr(kernel, clock_of_host, getattr(kernel, clock_of_host) + seconds)
+        slow.clear()
+        return stamp
+
+    measured = ServerClock("/not/used", measure)
+    assert measured.now() == server.wall
+    for each in (kernel, server):
+        each.pass_time(clock.MEASURE_EVERY)
+    slow.extend([600.0])
+    assert measured.now() == server.wall
+    monkeypatch.setattr(clock, "host_time", lambda: HostTime(kernel.wall, next(ticks), ""))
+    ticks = iter(range(2000, 9000, 11))
+    with pytest.raises(TimeoutError, match="more than 10 s each"):
+        ServerClock("/not/used", measure).now()
+
+
+def test_the_time_of_a_change_is_that_of_the_change(tmp_path, monkeypatch):
+    """Not of the measurement before it: in between the process may have waited for the lock, or been stopped."""
+    kernel = Kernel("one")
+    store = FileStore(str(tmp_path / "node_in_use.tmp"))
+    store._file.host_clock = kernel
+    monkeypatch.setattr(FileStore, "_by_server_clock", True)
+    acquire = store._lock.acquire
+
+    def stopped_meanwhile(call):
+        kernel.pass_time(600)
+        return acquire(call)
+
+    monkeypatch.setattr(store._lock, "acquire", stopped_meanwhile)
+    assert store.transact(lambda state, now: now) == kernel.wall
+
+
 def test_the_uptime_goes_on_while_the_host_is_suspended():
     """By CLOCK_BOOTTIME: in a namespace where a day more of it has passed than of CLOCK_MONOTONIC, as if suspended."""
     code = f"import time; from {clock.__name__} import uptime; print(uptime() - time.monotonic())"

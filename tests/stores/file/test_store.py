@@ -1,4 +1,5 @@
 import os
+import resource
 import shutil
 import stat
 import zlib
@@ -95,6 +96,20 @@ def test_a_write_that_is_cut_short_says_so_and_loses_nothing(path, monkeypatch):
             with pytest.raises(StateUnavailable, match="written only in part"):
                 store.transact(bump)
         assert count(store) == before
+
+
+def test_a_first_write_that_is_cut_short_leaves_a_new_file_and_no_lost_state(path, caplog):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (HEAD_START, hard))
+    try:
+        with pytest.raises(StateUnavailable, match="File too large"):
+            FileStore(path).transact(bump)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    os.truncate(path, HEAD_START + 2 * HEAD_BYTES)  # as where the disk was full
+    store = FileStore(path)
+    assert store.transact(bump) == 1
+    assert not store.read()[0].head.lost and not caplog.records
 
 
 def test_an_unreadable_state_starts_anew_with_one_warning(path, caplog):
