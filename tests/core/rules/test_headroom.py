@@ -431,7 +431,7 @@ def test_a_pick_never_waits_for_a_round(clock):
 
 
 def test_a_store_out_of_reach_does_not_end_the_thread_that_asks(picker, monkeypatch):
-    def away(*_):
+    def away(*_, **__):
         raise StateUnavailable("away")
 
     picker.reports.prober = lambda nodes, named, counters: {}
