@@ -474,7 +474,10 @@ def _reasons(left_out: Mapping[str, LeftOut]) -> dict[str, str]:
 
 def _is_text(key: object) -> bool:
     """Not what a shell gives that is no UTF-8, which Python has as surrogates."""
-    return isinstance(key, str) and not any("\ud800" <= character <= "\udfff" for character in key)
+    try:
+        return isinstance(key, str) and key.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _may_be_of(state: State, host: str) -> bool:
