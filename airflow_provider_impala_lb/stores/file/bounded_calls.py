@@ -10,6 +10,9 @@ the call behind and is told so, and which it is:
 Until it comes back nobody asks that file system again for this lock file: all calls fail at once, and none gets a
 thread. When it does, all is as before. No lock is held meanwhile that another lock file, or a fork, needs.
 
+An answer may also be lost for good while the file system works on (seen: a flock that GlusterFS 10.3 never answered).
+So after a while a thread only opens the lock file, which asks the server; if that is answered, calls are made again.
+
 A hand-over to a thread and back takes 0.04 ms. That is a third of a pick on a local disk, and little beside a file
 server's answer; a local file system (`filesystem.is_local`) does not hang while its host works, and is called directly.
 
@@ -31,7 +34,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Generic, TypeVar
 
 from airflow_provider_impala_lb.core.forks import renew_in_children
-from airflow_provider_impala_lb.core.timing import Deadline
+from airflow_provider_impala_lb.core.timing import Backoff, Deadline
 from airflow_provider_impala_lb.errors import StateContended, StateUnavailable
 from airflow_provider_impala_lb.stores.file import filesystem
 from airflow_provider_impala_lb.stores.file.clock import PROBE
@@ -42,6 +45,10 @@ GRACE_SECONDS = 1.0
 """A call has so much longer than its deadline: one that waits for a lock all the time is to say so itself."""
 _IDLE_SECONDS = 5.0
 """A thread without work ends after this time."""
+LOOK_SECONDS, LONGEST_LOOK_SECONDS = 60.0, 600.0
+"""Pauses between two looks whether a file system that left a call without an answer answers others: they double."""
+_MOST_AT_WORK = 8
+"""With so many threads left behind there are no more looks: where each call hangs, a look's answer means nothing."""
 
 
 class Abandoned(OSError):
@@ -167,6 +174,8 @@ class BoundedCalls:
         self._idle: list[_Worker] = []
         self._left_behind: set[_Job[Any]] = set()
         self._at_work = 0
+        self._looking: _Job[Any] | None = None
+        self._looks = Backoff(LOOK_SECONDS, LONGEST_LOOK_SECONDS)
 
     def run(
         self, work: Callable[[Call], Answer], seconds: float, turn: threading.Lock | None = None, what: str = ""
@@ -212,16 +221,15 @@ class BoundedCalls:
                 self._left_behind = {left for left in self._left_behind if left.device == device}
             if self._left_behind:
                 silent = max(left.call.since for left in self._left_behind)
+                self._look_again(min(left.call.since for left in self._left_behind))
                 raise StateUnavailable(
                     f"{what}: its file system has not answered for {silent:.0f} s, and is not asked again until it "
                     "does; nothing was noted"
                 )
-            worker = self._idle.pop() if self._idle else _Worker(self)
             try:
-                worker.give(job)
+                self._begin(job)
             except RuntimeError as error:  # no more threads, or the interpreter ends
                 raise StateUnavailable(f"{what}: it cannot be worked on: {error}; nothing was noted") from error
-            self._at_work += 1
         try:
             answered = job.done.acquire(timeout=call.patience)
         except BaseException:  # of a signal's handler; the call ends by itself
@@ -233,7 +241,36 @@ class BoundedCalls:
                 f"{what}: its file system did not answer within {call.since:.1f} s"
                 + (": outcome unknown: it may have been noted all the same" if unknown else "; nothing was noted")
             )
+        self._looks = Backoff(LOOK_SECONDS, LONGEST_LOOK_SECONDS)
         return job.answer()
+
+    def _begin(self, job: _Job[Any]) -> None:
+        """:raises RuntimeError: no thread could be started."""
+        worker = self._idle.pop() if self._idle else _Worker(self)
+        worker.give(job)
+        self._at_work += 1
+
+    def _look_again(self, silent: float) -> None:
+        """Begin to look whether the file system answers, if that is due.
+
+        :param silent: seconds since the last call that has no answer, or the last look.
+        """
+        if self._looking is not None:
+            silent = min(silent, self._looking.call.since)
+            if not self._looking.ended:
+                return
+        if silent >= self._looks.pause and self._at_work < _MOST_AT_WORK:
+            self._looks.next()
+            look = _Job(self._look, Call(0))
+            with suppress(RuntimeError):  # no more threads for this process
+                self._begin(look)
+                self._looking = look
+
+    def _look(self, call: Call) -> None:
+        with suppress(OSError):  # an answer, too
+            os.close(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+        with self._mutex:
+            self._left_behind = {left for left in self._left_behind if left.call.begun > call.begun}
 
     def _where_it_is_first(self, work: Callable[[Call], Answer]) -> Callable[[Call], Answer]:
         def found(call: Call) -> Answer:

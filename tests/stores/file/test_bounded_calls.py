@@ -108,6 +108,38 @@ def test_while_one_hangs_no_other_gets_a_thread_and_then_all_do(calls):
     assert calls._at_work == 0
 
 
+def test_one_whose_answer_is_lost_for_good_keeps_nobody_from_a_file_system_that_answers(calls, monkeypatch):
+    hanging, again = Hanging(), Hanging()
+    calls.run(lambda call: None, 1.0)
+    given_up(calls, hanging)
+    with pytest.raises(StateUnavailable, match="is not asked again"):
+        calls.run(list, 1.0)
+    monkeypatch.setattr(bounded_calls, "LOOK_SECONDS", 0.0)
+    calls._looks.pause = 0.0  # a minute later
+    assert calls_again(calls) == "answered"
+    given_up(calls, again)  # it counts anew
+    assert calls_again(calls) == "answered"
+    assert calls._at_work == 2
+    for each in (hanging, again):
+        each.go_on.set()
+        each.ended.wait()
+        assert each.said == "went on"  # it would have been stopped before it computed, or wrote
+
+
+def test_where_a_look_hangs_too_there_is_no_other_one(calls, monkeypatch):
+    hanging, look = Hanging(), Hanging()
+    given_up(calls, hanging)
+    calls._looks.pause = 0.0
+    monkeypatch.setattr(calls, "_look", look)
+    for _ in range(5):
+        with pytest.raises(StateUnavailable, match="is not asked again"):
+            calls.run(list, 1.0)
+    assert calls._at_work == 2
+    hanging.go_on.set()
+    look.go_on.set()
+    assert calls_again(calls) == "answered"
+
+
 def test_who_waits_for_one_that_hangs_waits_no_deadline_of_his_own(calls):
     hanging, second = Hanging(), []
 
