@@ -14,9 +14,10 @@ from airflow_provider_impala_lb.core.rules.headroom import fresh
 from airflow_provider_impala_lb.core.state.state import State
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 
-Kind = Literal["tried", "drained", "down", "busy", "full", "failed this task"]
+Kind = Literal["tried", "drained", "stopping", "down", "busy", "full", "failed this task"]
 _COUNTED: dict[Kind, str] = {
     "drained": "drained",
+    "stopping": "shutting down",
     "down": "down",
     "busy": "busy",
     "full": "full",
@@ -103,7 +104,7 @@ def admit(
             resting.append(node)
         elif ttl and record.summary is not None and (summary := fresh(record, now, ttl)) is not None:
             if summary.quiescing:
-                reasons[address] = LeftOut("drained", "shutting down, it says itself")
+                reasons[address] = LeftOut("stopping", "shutting down, it says itself")
             elif summary.level == "ready":
                 candidates.append(node)
             else:

@@ -236,7 +236,9 @@ def _without_candidates(
     for node in admitted.resting:  # they run as much as they may, or all together do: that ends
         reason = f"{left_out[node.address].reason}; {queue.fullness(config, state, now, node)}"
         left_out[node.address] = LeftOut("full", reason)
-    if request.may_wait and admitted.resting:
+    # One that shuts down is there again soon, as a rule; one that an operator has drained is not to be waited for.
+    stopping = any(left.kind == "stopping" for left in left_out.values())
+    if request.may_wait and (admitted.resting or stopping):
         return _wait(state, now, request, admitted)
     raise none_available(config, left_out)
 

@@ -4,6 +4,7 @@ import pytest
 
 from airflow_provider_impala_lb.core.rules.ejection import Failure, note_failure
 from airflow_provider_impala_lb.core.rules.placement import Wait
+from airflow_provider_impala_lb.core.state.load_report import LoadSample
 from airflow_provider_impala_lb.core.state.model import Avoid, LoadSummary
 from airflow_provider_impala_lb.core.state.state import State, encode
 from airflow_provider_impala_lb.errors import MustWait, NoNodeAvailable
@@ -43,6 +44,22 @@ def test_who_waits_at_a_limit_goes_on_waiting_while_all_is_out(clock, limit):
         picker.acquire("third", wait=0)
     held.release()
     assert acquire_now(picker, "first").why.startswith("all are out, and it was drawn")
+
+
+def test_while_all_nodes_shut_down_scripts_wait_for_them_but_not_for_drained_ones(clock):
+    picker = make(clock, 2)
+    for quiescing in (True, False):
+        for node in picker.config.addresses:
+            picker.reports.note(node, LoadSample(queries=0, quiescing=quiescing))
+        if quiescing:
+            assert acquire_now(picker, "first") is None
+            with pytest.raises(NoNodeAvailable, match="2 nodes, 2 shutting down\n.*it says itself"):
+                picker.acquire("second", wait=0)
+    assert acquire_now(picker, "first").node == "n0:21050"
+    for node in picker.config.addresses:
+        picker.drain(node)
+    with pytest.raises(NoNodeAvailable, match="2 nodes, 2 drained"):
+        picker.acquire("third", ticket="third", asks_again=5, wait=30)
 
 
 def test_a_retry_goes_back_to_the_node_that_failed_it_rather_than_nowhere(clock):
