@@ -122,12 +122,11 @@ def _least_loaded(
     """The smallest ``(load + 1) / weight``; ties go in round-robin order."""
     nodes, ttl = state.nodes, config.report_seconds
     turn = in_turn(config, candidates, state.head.last)
-    get = nodes.get
-    scores = [
-        (load_of(get(node.address, _UNKNOWN), now, ttl) + 1)
-        / (weight_of(config, node, now) if node.joined else node.weight)
-        for node in turn
-    ]
+    get, scores = nodes.get, []
+    for node in turn:  # by each pick, for each node
+        record = get(node.address, _UNKNOWN)
+        load = load_of(record, now, ttl) if record.recent or record.summary is not None else record.leases
+        scores.append((load + 1) / (weight_of(config, node, now) if node.joined else node.weight))
     best = turn[scores.index(min(scores))]
     return best, lambda: {node.address: f"score {score:g}" for node, score in zip(turn, scores, strict=True)}
 
