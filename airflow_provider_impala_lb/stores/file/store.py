@@ -133,8 +133,7 @@ class FileStore:
 
     def _transact(self, change: Callable[[State, float], Result], call: Call) -> tuple[Result, bool]:
         """The change's result, and whether the state was begun anew."""
-        now = self._file.now()
-        measured = self._file.host_clock().uptime if self._file.has_server_clock else 0.0
+        now, measured = self._file.now(), self._file.host_clock().uptime
         confirmed = False
         try:
             descriptor = self._lock.acquire(call)
