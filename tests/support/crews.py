@@ -8,7 +8,18 @@ import traceback
 
 import pytest
 
+from airflow_provider_impala_lb.stores.file.store import FileStore
+from airflow_provider_impala_lb.stores.redis.store import RedisStore
+
 END_SECONDS = 120
+
+
+def patient_store(config):
+    """One that waits for its turn as long as that takes. After 5 s a process among many that do nothing else, on a
+    machine that has other work, would pick without the state; which is what counts in a race."""
+    if config.store is not None:
+        return RedisStore(config.store, config.name, deadline=120)
+    return FileStore(config.lock_file, deadline=120)
 
 
 def exit_code(pid, seconds=END_SECONDS):

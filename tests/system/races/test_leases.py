@@ -14,7 +14,7 @@ from airflow_provider_impala_lb.core.state.model import SessionRecord
 from airflow_provider_impala_lb.errors import NoNodeAvailable
 from airflow_provider_impala_lb.stores.memory import MemoryStore
 from tests.support.components import SERVERS
-from tests.support.crews import Crew
+from tests.support.crews import Crew, patient_store
 from tests.support.sizes import SEED, sizes
 
 WORKERS = 10
@@ -81,7 +81,8 @@ def balancer_of(host, nodes=4, **keys):
     raw = {"name": "race", "nodes": [f"n{i}" for i in range(nodes)], **keys}
     if isinstance(host.get("store"), MemoryStore):
         return Balancer(parse({**raw, "lock_file": "/not/used"}), host["store"])
-    return Balancer.from_config({**raw, **host})
+    config = parse({**raw, **host})
+    return Balancer(config, patient_store(config))
 
 
 def pick_in_turn(reports, worker, host, times):

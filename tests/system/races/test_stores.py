@@ -9,10 +9,8 @@ import pytest
 
 from airflow_provider_impala_lb import Balancer
 from airflow_provider_impala_lb.core.config.parse import parse
-from airflow_provider_impala_lb.stores.file.store import FileStore
-from airflow_provider_impala_lb.stores.redis.store import RedisStore
 from tests.support.components import SERVERS
-from tests.support.crews import exit_code
+from tests.support.crews import exit_code, patient_store
 from tests.support.sizes import SEED, sizes
 
 NODES = 30
@@ -38,12 +36,8 @@ def hosts(request, tmp_path):
 
 
 def balancer_of(host, policy="round_robin"):
-    """One that waits for its turn as long as that takes: after 5 s others would pick without the state, which is what
-    counts here."""
     checked = parse(config(host, policy))
-    if checked.store is not None:
-        return Balancer(checked, RedisStore(checked.store, checked.name, deadline=120))
-    return Balancer(checked, FileStore(checked.lock_file, deadline=120))
+    return Balancer(checked, patient_store(checked))
 
 
 def pick_many(acks, worker, host, picks):
