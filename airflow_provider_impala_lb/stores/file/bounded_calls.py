@@ -138,7 +138,8 @@ class BoundedCalls:
     """The calls of this process for one lock file and what lies beside it. Get it by `of`.
 
     :param path: of the lock file.
-    :ivar changes: the turn of those who change the state: one thread of theirs is left behind at most.
+    :ivar changes: the turn of those who change the state: one thread of theirs is left behind at most,
+        and one more after each look that was answered.
     :ivar looks: the turn of those who look at it.
     """
 
