@@ -54,13 +54,8 @@ def page_server(pages):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Request)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
+    with _serving("127.0.0.1", Request) as address:
+        yield f"http://{address}", asked
 
 
 @contextmanager
@@ -83,10 +78,16 @@ def listener_on(host):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer((host, 0), Request)
+    with _serving(host, Request) as address:
+        yield address, asked
+
+
+@contextmanager
+def _serving(host, handler):
+    server = ThreadingHTTPServer((host, 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
-        yield f"{host}:{server.server_address[1]}", asked
+        yield f"{host}:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
